@@ -1,0 +1,214 @@
+"""The answer of an alignment as a value: where each neuron of the new network comes from.
+
+A plan knows nothing of graphs or arrays. It is printed, stored, composed and applied to any tree that is shaped
+like the variables it was made for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from naivenas_jax.errors import PlanError, UnknownNameError
+
+NEW = -1
+Path = tuple[str, ...]
+Dims = tuple[str | None, ...]
+
+
+def _frozen(values: Iterable[int]) -> np.ndarray:
+    array = np.array(values, dtype=np.int64)
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class AxisPlan:
+    """Where each neuron of one axis comes from.
+
+    Attributes:
+      before: the number of neurons before the change.
+      source: shape (after,). The old position of each new position, or ``NEW``.
+      twin: shape (after,). For a new neuron, the old position of a surviving neuron of its group, which it may copy;
+        else ``NEW``.
+    """
+
+    before: int
+    source: np.ndarray
+    twin: np.ndarray
+
+    @classmethod
+    def of(cls, before: int, source: Iterable[int], twin: Iterable[int] | None = None) -> AxisPlan:
+        frozen = _frozen(source)
+        return cls(int(before), frozen, _frozen(np.full(len(frozen), NEW) if twin is None else twin))
+
+    @classmethod
+    def identity(cls, size: int) -> AxisPlan:
+        return cls.of(size, np.arange(size))
+
+    @property
+    def after(self) -> int:
+        """The number of neurons after the change."""
+        return len(self.source)
+
+    @property
+    def changed(self) -> bool:
+        return self.after != self.before or not np.array_equal(self.source, np.arange(self.before))
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Old positions that survive, in their new order."""
+        return self.source[self.source != NEW]
+
+    @property
+    def new(self) -> np.ndarray:
+        """New positions that have no source."""
+        return np.flatnonzero(self.source == NEW)
+
+    @property
+    def dropped(self) -> np.ndarray:
+        """Old positions that do not survive."""
+        return np.setdiff1d(np.arange(self.before), self.kept)
+
+    def after_plan(self, earlier: AxisPlan) -> AxisPlan:
+        """``earlier`` and then this one, as one step."""
+        return AxisPlan.of(earlier.before, _look_up(earlier.source, self.source), _look_up(earlier.source, self.twin))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, AxisPlan)
+            and self.before == other.before
+            and np.array_equal(self.source, other.source)
+            and np.array_equal(self.twin, other.twin)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.before, self.source.tobytes(), self.twin.tobytes()))
+
+    def __repr__(self) -> str:
+        parts = [f"{self.before} -> {self.after}"]
+        if self.dropped.size:
+            parts.append(f"drops {_abbreviate(self.dropped)}")
+        if self.new.size:
+            parts.append(f"new at {_abbreviate(self.new)}")
+        return ", ".join(parts)
+
+
+def _look_up(table: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``table[positions]``, where NEW stays NEW."""
+    return np.where(positions == NEW, NEW, table[positions] if table.size else NEW)
+
+
+def _abbreviate(values: np.ndarray, most: int = 8) -> str:
+    shown = ", ".join(map(str, values[:most]))
+    return f"[{shown}, ... {len(values)} in all]" if len(values) > most else f"[{shown}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What an alignment decided: for each axis the source of each neuron, and the axes that each leaf lies on.
+
+    Attributes:
+      axes: every axis of the graph by name.
+      leaves: for each leaf of the new variables, by path, the axis of each dimension; None: the dimension is fixed.
+      created: paths of leaves that the old variables did not have (they belong to inserted vertices).
+      removed: paths of leaves that the new variables no longer have.
+
+    >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, NEW])}, {("params", "a", "bias"): ("a",)})
+    >>> print(plan)
+    a: 3 -> 3, drops [1], new at [2]
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    axes: Mapping[str, AxisPlan]
+    leaves: Mapping[Path, Dims]
+    created: frozenset[Path] = field(default_factory=frozenset)
+    removed: frozenset[Path] = field(default_factory=frozenset)
+
+    def axis(self, name: str) -> AxisPlan:
+        """The plan of one axis; raises if there is none of that name."""
+        if name not in self.axes:
+            raise UnknownNameError(f"The plan has no axis {name!r}. It has: {', '.join(sorted(self.axes))}.")
+        return self.axes[name]
+
+    @property
+    def changed(self) -> dict[str, AxisPlan]:
+        """The axes that are not as they were."""
+        return {name: axis for name, axis in self.axes.items() if axis.changed}
+
+    def __matmul__(self, earlier: Plan) -> Plan:
+        """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
+        return Plan(
+            axes={name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()},
+            leaves=self.leaves,
+            created=(earlier.created - self.removed) | self.created,
+            removed=(earlier.removed | (self.removed - earlier.created)) - self.created,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and _fields(self) == _fields(other)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.axes.items()), frozenset(self.leaves.items()), self.created, self.removed))
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {axis!r}" for name, axis in self.changed.items()]
+        lines += [f"new leaf {'/'.join(path)}" for path in sorted(self.created)]
+        lines += [f"removed leaf {'/'.join(path)}" for path in sorted(self.removed)]
+        return "\n".join(lines) or "nothing changes"
+
+    def to_json(self) -> str:
+        """The plan as JSON text; an unchanged axis is stored as its size alone."""
+        return json.dumps(
+            {
+                "axes": {name: _axis_to_json(axis) for name, axis in self.axes.items()},
+                "leaves": [[list(path), list(dims)] for path, dims in self.leaves.items()],
+                "created": [list(path) for path in sorted(self.created)],
+                "removed": [list(path) for path in sorted(self.removed)],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what ``to_json`` wrote."""
+        try:
+            data = json.loads(text)
+            return cls(
+                axes={name: _axis_from_json(axis) for name, axis in data["axes"].items()},
+                leaves={tuple(path): tuple(dims) for path, dims in data["leaves"]},
+                created=frozenset(map(tuple, data["created"])),
+                removed=frozenset(map(tuple, data["removed"])),
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"This is not a plan written by Plan.to_json: {error!r}.") from error
+
+
+def _fields(plan: Plan) -> tuple:
+    return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed
+
+
+def _axis_after(later: AxisPlan, earlier: AxisPlan | None, name: str) -> AxisPlan:
+    if earlier is None:  # the axis came into being with the later plan
+        return later
+    if earlier.after != later.before:
+        raise PlanError(
+            f"Plans do not follow one another: the earlier leaves axis {name!r} with {earlier.after} neurons, "
+            f"the later expects {later.before}. Compose as later @ earlier, in the order they were made."
+        )
+    return later.after_plan(earlier)
+
+
+def _axis_to_json(axis: AxisPlan) -> int | dict:
+    if not axis.changed and not (axis.twin != NEW).any():
+        return axis.before
+    return {"before": axis.before, "source": axis.source.tolist(), "twin": axis.twin.tolist()}
+
+
+def _axis_from_json(data: int | dict) -> AxisPlan:
+    if isinstance(data, int):
+        return AxisPlan.identity(data)
+    return AxisPlan.of(data["before"], data["source"], data["twin"])

@@ -1,0 +1,87 @@
+"""Every exception of the library.
+
+A message names what was wrong (the vertex, axis or argument), what was found, the rule, and what would work.
+Nothing is half-changed when one of these is raised: all values of the library are immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class NaiveNASError(Exception):
+    """Base of all exceptions raised by naivenas_jax on purpose."""
+
+
+class GraphError(NaiveNASError, ValueError):
+    """A graph or vertex that cannot be built."""
+
+
+class DuplicateNameError(GraphError):
+    """Two different vertices of one graph have the same name."""
+
+
+class UnknownNameError(NaiveNASError, KeyError):
+    """A vertex, axis or path that does not exist."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of its message
+        return str(self.args[0]) if self.args else ""
+
+
+class UnregisteredLayerError(GraphError, TypeError):
+    """A layer of a kind that the registry does not know."""
+
+
+class SizeMismatchError(GraphError):
+    """Inputs of a vertex whose sizes do not fit together."""
+
+
+class RequestError(NaiveNASError, ValueError):
+    """A size request that makes no sense whatever the graph."""
+
+
+class UtilityError(NaiveNASError, ValueError):
+    """Utility scores that cannot be used."""
+
+
+class VariablesError(NaiveNASError, ValueError):
+    """Variables that do not belong to the graph."""
+
+
+class StructureError(NaiveNASError, ValueError):
+    """A change of structure that cannot be made."""
+
+
+class PlanError(NaiveNASError, ValueError):
+    """A plan that cannot be read, composed or applied."""
+
+
+class CarryError(NaiveNASError, ValueError):
+    """A leaf of a carried tree that cannot be matched to a variable."""
+
+
+class OracleError(NaiveNASError, AssertionError):
+    """A mutated network that does not compute what it should."""
+
+
+class SolverError(NaiveNASError, RuntimeError):
+    """The solver failed, or returned a point that breaks a constraint."""
+
+
+class TimeLimitError(SolverError, TimeoutError):
+    """The time limit struck before a proven optimum was found."""
+
+
+class InfeasibleError(NaiveNASError, ValueError):
+    """No sizes satisfy the request.
+
+    Attributes:
+      conflicts: names of the axes whose requests or fixed sizes contradict one another.
+      nearest: for every requested axis a size; together they are feasible, and as near to the request as can be.
+        Empty if nothing is feasible.
+    """
+
+    def __init__(self, message: str, conflicts: tuple[str, ...] = (), nearest: Mapping[str, int] | None = None):
+        super().__init__(message)
+        self.conflicts = conflicts
+        self.nearest = dict(nearest or {})
