@@ -15,6 +15,9 @@ nox.options.reuse_venv = "yes"
 # The tests come last, so that pytest's closing line does too. They include the docs.
 nox.options.sessions = ["lint", "types", "imports", "examples", "tests"]
 
+# Reading the source needs no installed package.
+EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+
 # With --no-venv the tools are those next to the python that runs nox, activated or not.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -22,7 +25,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and likely bugs. `nox -s lint -- --fix` repairs what it can."""
-    session.install("-e", ".[lint]")
+    session.install(*EXTRAS["lint"])
     session.run("ruff", "check", ".", *session.posargs)
 
 
@@ -36,7 +39,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def imports(session: nox.Session) -> None:
     """The layers of docs/architecture.md."""
-    session.install("-e", ".[imports]")
+    session.install(*EXTRAS["imports"])
     session.run("lint-imports", *session.posargs)
 
 
