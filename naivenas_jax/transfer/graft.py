@@ -1,0 +1,121 @@
+"""Branches cut from a tree and grafted onto it: what insertion and removal of vertices do to co-shaped trees.
+
+Only mappings gain and lose children; every other node (states, tuples) is put back as it was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.plan import Path
+from naivenas_jax.errors import CarryError
+from naivenas_jax.transfer.entry import HINT, Entry, Rules
+from naivenas_jax.transfer.states import Keys, StateLeaf, is_hole, one_level
+
+_GONE = object()
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Attributes: values: the new leaves by key path; cut: key paths that vanish; grown: (path below, leaf) by node."""
+
+    values: Mapping[Keys, Any]
+    cut: frozenset[Keys]
+    grown: Mapping[Keys, list[tuple[Path, Any]]] = field(default_factory=dict)
+
+
+def graft(tree: Any, edit: Edit) -> Any:
+    """The tree with the edit made; mappings that lose their last child vanish if they lie in a mapping."""
+    done = _graft(tree, (), edit)
+    if done is _GONE:
+        raise CarryError("Nothing would be left of the tree: every variable it belongs to was removed.")
+    return done
+
+
+def growth(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> Mapping[Keys, list[tuple[Path, Any]]]:
+    """Where leaves of created variables go: below every node that holds one leaf for each old variable.
+
+    Raises CarryError where a node holds some of the variables only: nobody knows whether it would hold the new ones.
+    """
+    roots = defaultdict(list)
+    for leaf, entry in entries:
+        if leaf.hole:
+            raise CarryError(
+                f"{leaf.label} is masked, and whether the new variables {_names(rules)} are is unknown. {HINT}"
+            )
+        if entry.path is not None:
+            below = rules.variables.form_of(entry.path, leaf)
+            if not rules.variables.under and len(below) == len(entry.path):
+                below = below[1:]  # the collection is part of the root, so that each collection is a root of its own
+            roots[leaf.keys[: len(leaf.names) - len(below)], entry.path[: -len(below)]].append((leaf, entry.path))
+    return {keys: _grown(rules, keys, stem, held) for (keys, stem), held in roots.items()}
+
+
+def _grown(rules: Rules, keys: Keys, stem: Path, held: list[tuple[StateLeaf, Path]]) -> list[tuple[Path, Any]]:
+    variables, sample = rules.variables, held[0][0]
+    wanted = {path for path in variables.before if path[: len(stem)] == stem}
+    new = sorted(p for p in variables.plan.created if p[: len(stem)] == stem and p not in variables.before)
+    if new and (lacking := wanted - {path for _, path in held}):
+        raise CarryError(
+            f"{jax.tree_util.keystr(keys) or 'The tree'} lacks {'/'.join(min(lacking))}, so whether it has a place for "
+            f"the new variable {'/'.join(new[0])} is unknown. {HINT}"
+        )
+    if new and len(sample.keys) != len(sample.names):
+        raise CarryError(f"{sample.label} is wrapped, and how {'/'.join(new[0])} would be is unknown. {HINT}")
+    return [(path[len(stem) :], rules.started(sample, path, None, _dtype(rules, held, path))) for path in new]
+
+
+def _dtype(rules: Rules, held: list[tuple[StateLeaf, Path]], path: Path) -> np.dtype | None:
+    """That of the new variable if the others have those of theirs, else the one that they share."""
+    found = {leaf.value.dtype for leaf, _ in held if leaf.is_array}
+    if all(leaf.is_array and leaf.value.dtype == rules.variables.before[old].dtype for leaf, old in held):
+        return rules.variables.after[path].dtype
+    if len(found) > 1:
+        raise CarryError(
+            f"{held[0][0].label} and its siblings are of several dtypes: {sorted(map(str, found))}. {HINT}"
+        )
+    return next(iter(found), None)
+
+
+def _graft(node: Any, keys: Keys, edit: Edit) -> Any:
+    if keys in edit.cut:
+        return _GONE
+    if keys in edit.values:
+        return edit.values[keys]
+    level = None if is_hole(node) else one_level(node)
+    if level is None:
+        return node
+    children, treedef = level
+    done = [(key, _graft(child, (*keys, key), edit)) for key, child in children]
+    grown = edit.grown.get(keys, [])
+    if not grown and not any(child is _GONE for _, child in done):
+        return treedef.unflatten([child for _, child in done])
+    if not isinstance(node, Mapping):
+        raise CarryError(
+            f"{jax.tree_util.keystr(keys) or 'The tree'} is a {type(node).__name__}, and variables were created or "
+            f"removed below it; only mappings can gain and lose children. {HINT}"
+        )
+    kept = {key.key: child for key, child in done if child is not _GONE}
+    if not kept and not grown and keys and isinstance(keys[-1], jax.tree_util.DictKey):
+        return _GONE
+    for path, value in grown:
+        kept = _put(kept, path, value, type(node))
+    return type(node)(kept)  # type: ignore[call-arg]
+
+
+def _put(items: dict, path: Path, value: Any, kind: type) -> dict:
+    """The items with the value at a path below, in mappings of the given kind."""
+    inner = items.get(path[0], {})
+    if any(not isinstance(key, str) for key in items) or not isinstance(inner, Mapping):
+        raise CarryError(f"There is no place for the new variable {'/'.join(path)} among {list(items)}. {HINT}")
+    return {**items, path[0]: value if len(path) == 1 else kind(_put(dict(inner), path[1:], value, kind))}
+
+
+def _names(rules: Rules) -> str:
+    return ", ".join("/".join(path) for path in sorted(rules.variables.plan.created))
