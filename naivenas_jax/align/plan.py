@@ -142,9 +142,17 @@ class Plan:
 
     def __matmul__(self, earlier: Plan) -> Plan:
         """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
+        axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
+        leaves = {}
+        for path, dims in self.leaves.items():
+            before = earlier.leaves.get(path, dims)
+            leaves[path] = tuple(_joint(late, early) for late, early in zip(dims, before, strict=True))
+            for joint, late, early in zip(leaves[path], dims, before, strict=True):
+                if joint is not None and joint not in axes:  # an edit has put the leaf on another axis in between
+                    axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
         return Plan(
-            axes={name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()},
-            leaves=self.leaves,
+            axes=axes,
+            leaves=leaves,
             created=(earlier.created - self.removed) | self.created,
             removed=(earlier.removed | (self.removed - earlier.created)) - self.created,
         )
@@ -189,6 +197,10 @@ class Plan:
 
 def _fields(plan: Plan) -> tuple:
     return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed
+
+
+def _joint(late: str | None, early: str | None) -> str | None:
+    return late if late == early else f"{early} => {late}"
 
 
 def _axis_after(later: AxisPlan, earlier: AxisPlan | None, name: str) -> AxisPlan:

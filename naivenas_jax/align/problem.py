@@ -1,0 +1,225 @@
+"""Reduction: from ties, requests and utility to a small problem about groups of interchangeable neurons.
+
+Neurons that are tied are one *class*; a class is worth the sum of its members' utilities. Classes that occur equally
+often on every axis, and are equally free, differ in nothing but their worth: they form a *group*. For a group of N classes
+sorted by worth, keeping k of them is worth at most f(k), the sum of the k largest: concave, and piecewise linear. So the
+problem has two integers per group, kept ``y`` and inserted ``w``, instead of two per neuron, and is the same problem:
+
+    sizes   s = M (y + w)           one row per axis; M counts how often an axis holds a class of a group
+    bounds  0 <= y <= N, 0 <= w, s >= 1
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from naivenas_jax.align.request import Target
+from naivenas_jax.sizes.ties import Ties
+
+
+UNLIMITED = 10**6
+_UNREACHED = "no request reaches it"
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Interchangeable classes.
+
+    Attributes:
+      classes: their numbers, in original order.
+      best: positions in ``classes``, best utility first; of equal ones the earlier.
+      worth: shape (N + 1,): the largest utility that k of them can have, for k = 0 ... N.
+      fixed: why none may be dropped or inserted, or None.
+    """
+
+    classes: np.ndarray
+    best: np.ndarray
+    worth: np.ndarray
+    fixed: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.classes)
+
+    @property
+    def utility(self) -> np.ndarray:
+        """Of each class, best first."""
+        return np.diff(self.worth)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The reduced problem.
+
+    Attributes:
+      groups: of interchangeable classes.
+      rows: shape (rows, groups): how often each axis holds a class of each group. Axes that hold the same share a row.
+      names: for each row the axes that it stands for.
+      present: shape (rows,): the sizes now.
+      least: shape (rows,): the smallest size allowed.
+      insertable: shape (rows,): how many neurons may be inserted at most.
+      targets: for each request its row, and the request.
+      equal: pairs of rows whose sizes must agree.
+      group_of_run: the group of each run of the ties.
+    """
+
+    groups: tuple[Group, ...]
+    rows: sp.csr_array
+    names: tuple[tuple[str, ...], ...]
+    present: np.ndarray
+    least: np.ndarray
+    insertable: np.ndarray
+    targets: tuple[tuple[int, Target], ...]
+    equal: tuple[tuple[int, int], ...] = ()
+    group_of_run: tuple[int, ...] = field(default=())
+
+    def sizes(self, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """The size of every row."""
+        return self.rows @ (kept + new)
+
+    def worth(self, kept: np.ndarray) -> float:
+        """The utility that is kept."""
+        return float(sum(group.worth[k] for group, k in zip(self.groups, kept, strict=True)))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{names[0]}: {_linear(self.rows[[i]].toarray()[0])} = {self.present[i]}"
+            for i, names in enumerate(self.names)
+        ]
+        lines += [f"g{i} of {g.size}" + (f", fixed: {g.fixed}" if g.fixed else "") for i, g in enumerate(self.groups)]
+        lines += [f"ask {target}" for _, target in self.targets]
+        lines += [f"{self.names[a][0]} = {self.names[b][0]}" for a, b in self.equal]
+        return "\n".join(lines)
+
+
+def _linear(row: np.ndarray) -> str:
+    return " + ".join(f"{'' if n == 1 else f'{n:g} '}g{g}" for g, n in enumerate(row) if n) or "0"
+
+
+def reduce(
+    ties: Ties,
+    targets: Collection[Target],
+    utility: Mapping[str, np.ndarray],
+    *,
+    frozen: Mapping[str, str] | None = None,
+    reached: Collection[str] | None = None,
+    equal: Collection[tuple[str, str]] = (),
+    least: Mapping[str, int] | None = None,
+    insertable: Mapping[str, int] | None = None,
+) -> Problem:
+    """Build the reduced problem.
+
+    Args:
+      ties: of the graph.
+      targets: the requests.
+      utility: scores by axis, each of shape (size of the axis,).
+      frozen: axes none of whose neurons may be dropped or inserted, with the reason.
+      reached: the axes that may change at all; all where not given.
+      equal: pairs of axes whose sizes must agree.
+      least: the smallest size of an axis, 1 where not given.
+      insertable: how many neurons an axis may gain at most; no limit where not given.
+    """
+    rows, row_of = _distinct_rows(ties)
+    fixed = dict(ties.fixed)
+    for axis, reason in (frozen or {}).items():
+        fixed.update({run: reason for run in ties.axes[axis] if run not in fixed})
+    if reached is not None:
+        free = {run for axis in reached for run in ties.axes[axis]}
+        fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free and run not in fixed}
+    columns = _columns(ties, rows)
+    runs_of, group_of_run = _groups(ties, columns, fixed)
+    worth = _class_utility(ties, utility)
+    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    groups = tuple(_group(runs, start, worth, fixed.get(runs[0])) for runs in runs_of)
+    names: list[list[str]] = [[] for _ in rows]
+    for axis, row in row_of.items():
+        names[row].append(axis)
+    matrix = _matrix(rows, group_of_run, len(groups))
+    present = np.array([sum(ties.run_sizes[run] * n for run, n in row) for row in rows], dtype=np.int64)
+    return Problem(
+        groups=groups,
+        rows=matrix,
+        names=tuple(map(tuple, names)),
+        present=present,
+        least=_per_row(names, least or {}, np.ones(len(rows))),
+        insertable=_per_row(names, insertable or {}, np.full(len(rows), UNLIMITED)),
+        targets=tuple((row_of[target.axis], target) for target in targets),
+        equal=tuple((row_of[a], row_of[b]) for a, b in equal if row_of[a] != row_of[b]),
+        group_of_run=group_of_run,
+    )
+
+
+def _distinct_rows(ties: Ties) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
+    """Axes as multisets of runs; those that hold the same are one row."""
+    number: dict[tuple[tuple[int, int], ...], int] = {}
+    row_of = {}
+    for axis, runs in ties.axes.items():
+        content = tuple(sorted(Counter(runs).items()))
+        row_of[axis] = number.setdefault(content, len(number))
+    return list(number), row_of
+
+
+def _columns(ties: Ties, rows: list[tuple[tuple[int, int], ...]]) -> list[list[tuple[int, int]]]:
+    columns: list[list[tuple[int, int]]] = [[] for _ in ties.run_sizes]
+    for i, row in enumerate(rows):
+        for run, count in row:
+            columns[run].append((i, count))
+    return columns
+
+
+def _groups(
+    ties: Ties, columns: list[list[tuple[int, int]]], fixed: Mapping[int, str]
+) -> tuple[list[list[int]], tuple[int, ...]]:
+    """Runs with the same column and the same freedom; an empty place is a group of its own."""
+    number: dict[tuple, int] = {}
+    runs_of: list[list[int]] = []
+    group_of_run = []
+    for run, size in enumerate(ties.run_sizes):
+        key = (tuple(columns[run]), run in fixed, None if size else run)
+        group = number.setdefault(key, len(number))
+        if group == len(runs_of):
+            runs_of.append([])
+        runs_of[group].append(run)
+        group_of_run.append(group)
+    return runs_of, tuple(group_of_run)
+
+
+def _class_utility(ties: Ties, utility: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The worth of each class: the sum over all neurons that it ties."""
+    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    worth = np.zeros(start[-1])
+    for axis, scores in utility.items():
+        offset = 0
+        for run in ties.axes[axis]:
+            size = ties.run_sizes[run]
+            worth[start[run] : start[run] + size] += scores[offset : offset + size]
+            offset += size
+    return worth
+
+
+def _group(runs: list[int], start: np.ndarray, worth: np.ndarray, fixed: str | None) -> Group:
+    classes = np.concatenate([np.arange(start[run], start[run + 1]) for run in runs])
+    best = np.argsort(-worth[classes], kind="stable")
+    return Group(classes, best, np.concatenate([[0.0], np.cumsum(worth[classes][best])]), fixed)
+
+
+def _matrix(rows: list[tuple[tuple[int, int], ...]], group_of_run: tuple[int, ...], groups: int) -> sp.csr_array:
+    """Every run of a group occurs equally often in a row, so that any one of them tells the count."""
+    entries = {(i, group_of_run[run]): count for i, row in enumerate(rows) for run, count in row}
+    keys = np.array(list(entries), dtype=np.int64).reshape(-1, 2)
+    values = np.array(list(entries.values()), dtype=np.float64)
+    return sp.csr_array((values, (keys[:, 0], keys[:, 1])), shape=(len(rows), groups))
+
+
+def _per_row(names: list[list[str]], given: Mapping[str, int], default: np.ndarray) -> np.ndarray:
+    result = np.array(default, dtype=np.int64)
+    for i, axes in enumerate(names):
+        values = [given[axis] for axis in axes if axis in given]
+        if values:
+            result[i] = min(values)
+    return result

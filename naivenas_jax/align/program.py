@@ -1,0 +1,145 @@
+"""The reduced problem as a mixed-integer linear program, canonicalised once by cvxpy and solved in steps by HiGHS."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from naivenas_jax.errors import SolverError, TimeLimitError
+
+
+class NoSolutionError(Exception):
+    """The constraints cannot all hold. Internal: callers turn it into an explained `InfeasibleError`."""
+
+
+@dataclass
+class Rows:
+    """Linear rows ``coefficients @ x <= bound`` (or ``==``), collected one by one."""
+
+    entries: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+
+    def add(self, terms: dict[int, float], bound: float) -> int:
+        """Add a row; returns its number."""
+        self.entries.append((len(self.bounds), np.fromiter(terms, int), np.fromiter(terms.values(), float)))
+        self.bounds.append(bound)
+        return len(self.bounds) - 1
+
+    def matrix(self, columns: int) -> sp.csc_array:
+        if not self.entries:
+            return sp.csc_array((0, columns))
+        row = np.concatenate([np.full(len(cols), i) for i, cols, _ in self.entries])
+        col = np.concatenate([cols for _, cols, _ in self.entries])
+        value = np.concatenate([values for _, _, values in self.entries])
+        return sp.csc_array((value, (row, col)), shape=(len(self.bounds), columns))
+
+
+@dataclass
+class Columns:
+    """Variables with their bounds, collected in blocks."""
+
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    integer: list[int] = field(default_factory=list)
+
+    def add(self, upper: float, lower: float = 0.0, integer: bool = False) -> int:
+        """Add a variable; returns its number."""
+        if integer:
+            self.integer.append(len(self.lower))
+        self.lower.append(lower)
+        self.upper.append(upper)
+        return len(self.lower) - 1
+
+
+class Program:
+    """``minimise c @ x`` subject to rows and bounds, for several ``c`` after one another.
+
+    cvxpy canonicalises once, with placeholders for costs and for the bounds of the rows that are set later; these are then
+    written into the canonical data. One stacked variable and two sparse matrices keep canonicalisation at a few ms.
+    """
+
+    def __init__(self, columns: Columns, equal: Rows, below: Rows, time_limit: float | None):
+        self.size = len(columns.lower)
+        self._integer = np.array(columns.integer, dtype=int)
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._data, self._chain, self._problem = self._canonical(columns, equal, below)
+        self._equalities = len(equal.bounds)
+        self._data["b"] = np.concatenate([equal.bounds, below.bounds]).astype(float)
+
+    def _canonical(self, columns: Columns, equal: Rows, below: Rows) -> tuple[dict[str, Any], Any, cp.Problem]:
+        lower, upper = np.array(columns.lower), np.array(columns.upper)
+        integer = (np.array(columns.integer),) if columns.integer else False
+        x = cp.Variable(self.size, bounds=[lower, upper], integer=integer)
+        constraints = []
+        if equal.bounds:
+            constraints.append(equal.matrix(self.size) @ x == np.array(equal.bounds))
+        if below.bounds:
+            finite = np.where(np.isfinite(below.bounds), below.bounds, 0.0)
+            constraints.append(below.matrix(self.size) @ x <= finite)
+        problem = cp.Problem(cp.Minimize(np.ones(self.size) @ x), constraints)
+        data, chain, _ = problem.get_problem_data(cp.HIGHS)
+        if data["A"].shape != (len(equal.bounds) + len(below.bounds), self.size):
+            raise SolverError(f"cvxpy canonicalised to an unexpected shape {data['A'].shape}.")
+        data["lower_bounds"], data["upper_bounds"] = lower, upper
+        return data, chain, problem
+
+    def set_bound(self, row: int, bound: float) -> None:
+        """Set the right-hand side of an inequality."""
+        self._data["b"][self._equalities + row] = bound
+
+    def set_row(self, row: int, columns: np.ndarray, values: np.ndarray) -> None:
+        """Overwrite the coefficients of an inequality; it must have entries at exactly these columns."""
+        matrix = self._data["A"]
+        position = np.flatnonzero(matrix.indices == self._equalities + row)  # in column order
+        matrix.data[position] = values[np.argsort(columns)]
+
+    def set_upper(self, columns: np.ndarray, upper: np.ndarray) -> None:
+        """Set upper bounds of variables."""
+        self._data["upper_bounds"][columns] = upper
+
+    def minimise(self, cost: np.ndarray) -> np.ndarray:
+        """Minimise ``cost @ x``: first without integrality, which is often enough.
+
+        Raises:
+          NoSolutionError: if the constraints contradict one another.
+          TimeLimitError: if the time limit strikes.
+        """
+        relaxation = self._run(cost, [])
+        if self._integral(relaxation):
+            return relaxation
+        return self._run(cost, self._integer.tolist())
+
+    def _integral(self, x: np.ndarray) -> bool:
+        return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))
+
+    def _run(self, cost: np.ndarray, integer: list[int]) -> np.ndarray:
+        data = {**self._data, "c": cost, "int_vars_idx": integer, "bool_vars_idx": []}
+        options = {
+            "presolve": "on" if self.size > 3000 else "off",
+            "mip_rel_gap": 0.0,
+            "mip_abs_gap": 1e-9,
+            "mip_heuristic_run_feasibility_jump": False,
+            "time_limit": self._remaining(),
+        }
+        result = self._chain.solve_via_data(self._problem, data, False, False, options)
+        status = result["model_status"]
+        if status == "kTimeLimit":
+            raise TimeLimitError("The time limit struck before the best sizes were proven. Allow more, time_limit=.")
+        if status in ("kInfeasible", "kUnboundedOrInfeasible"):
+            raise NoSolutionError
+        if status != "kOptimal":
+            raise SolverError(f"HiGHS ended with status {status}; nothing was changed.")
+        return np.array(result["solution"].col_value)
+
+    def _remaining(self) -> float:
+        if self._deadline is None:
+            return 1e9
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeLimitError("The time limit struck before the best sizes were proven. Allow more, time_limit=.")
+        return left

@@ -1,0 +1,185 @@
+"""Solve the reduced problem, in the promised order.
+
+1. requests: the exact ones hold, the relaxed ones come as near as they can (sum of the distances; of sizes that are equally
+   near, those further in the direction of the wish);
+2. utility: the largest total that can be kept, where differences below 1e-7 of the largest utility count as equal;
+3. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on, so
+   that what need not change does not; then the fewest are inserted, the largest change is smallest (it is spread), and
+   changes fall on the earlier vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from naivenas_jax.align.formulate import Formulation, formulate
+from naivenas_jax.align.problem import Problem
+from naivenas_jax.align.worth import own_best, segments
+from naivenas_jax.errors import SolverError
+
+_SEGMENTS = 16
+_ROUNDS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """How many of each group are kept, and how many are inserted into it; both of shape (groups,)."""
+
+    kept: np.ndarray
+    new: np.ndarray
+
+
+def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
+    """The optimum of the reduced problem.
+
+    Raises:
+      NoSolutionError: if there is none.
+      TimeLimitError: if the time limit, in seconds, strikes first.
+    """
+    unconstrained = Answer(np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int))
+    if not violations(problem, unconstrained) and _wishes_met(problem, unconstrained):
+        return unconstrained  # every group at its own best: nothing can be better
+    answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
+    if answer is None:
+        raise SolverError(
+            "The linear pieces of the utility could not be refined to an exact answer; nothing was changed."
+        )
+    broken = violations(problem, answer)
+    if broken:
+        raise SolverError(f"The solver's answer breaks a constraint: {broken[0]}. Nothing was changed.")
+    return answer
+
+
+def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Answer | None:
+    formulation = formulate(problem, time_limit, segment_count=segment_count)
+    _nearest_requests(formulation)
+    return _largest_worth_least_change(problem, formulation)
+
+
+def nearest(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
+    """Sizes that are feasible and as near to all requests as can be, exact or not."""
+    formulation = formulate(problem, time_limit, elastic=True)
+    sizes = _sizes(problem, formulation, _nearest_requests(formulation))
+    return {target.axis: int(sizes[row]) for row, target in problem.targets}
+
+
+def _sizes(problem: Problem, formulation: Formulation, x: np.ndarray | None) -> np.ndarray:
+    if x is None:
+        x = formulation.program.minimise(np.zeros(formulation.program.size))
+    return problem.sizes(*_read(formulation, x))
+
+
+def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
+    """Step 1. Fixes the total distance for the later steps."""
+    if formulation.distance is None:
+        return None
+    x = formulation.program.minimise(formulation.distance)
+    total = round(float(formulation.distance @ x))
+    formulation.program.set_bound(formulation.distance_row, total + 0.25)
+    if total and formulation.backward is not None:
+        x = formulation.program.minimise(formulation.backward)
+        formulation.program.set_bound(formulation.backward_row, round(float(formulation.backward @ x)) + 0.25)
+    return x
+
+
+def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> Answer | None:
+    """Steps 2 and 3. Segments overestimate the worth where they are not exact; they are refined where it matters.
+
+    None: not exact after many refinements, for want of segments.
+    """
+    focus: list[tuple[int, ...]] = [() for _ in problem.groups]
+    scale = max((float(np.abs(group.utility).max(initial=0.0)) for group in problem.groups), default=0.0) or 1.0
+    tolerance, best = 1e-7 * scale, -np.inf
+    program, fixed = formulation.program, formulation.fixed_worth
+    for _ in range(_ROUNDS):
+        slopes = _write_segments(problem, formulation, focus, scale)
+        program.set_bound(formulation.worth_row, np.inf)
+        x = program.minimise(-slopes)
+        answer = Answer(*_read(formulation, x))
+        best = max(best, problem.worth(answer.kept))
+        if float(slopes @ x) * scale + fixed <= best + tolerance:
+            if _forced(problem, answer):
+                return answer
+            program.set_bound(formulation.worth_row, -(best - fixed - tolerance) / scale)
+            answer = _least_change(formulation)
+            if problem.worth(answer.kept) >= best - 2 * tolerance:
+                return answer
+        focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
+    return None
+
+
+def _least_change(formulation: Formulation) -> Answer:
+    """Step 3."""
+    program = formulation.program
+    x = program.minimise(formulation.change)
+    program.set_bound(formulation.change_row, float(formulation.change @ x) + 0.25)
+    x = program.minimise(formulation.order)
+    program.set_bound(formulation.change_row, np.inf)
+    return Answer(*_read(formulation, x))
+
+
+def _write_segments(
+    problem: Problem, formulation: Formulation, focus: list[tuple[int, ...]], scale: float
+) -> np.ndarray:
+    """Put segments of the worth into the program; returns their slopes as a cost vector."""
+    slopes = np.zeros(formulation.program.size)
+    for group, columns in formulation.segment_columns.items():
+        lengths, values = segments(problem.groups[group], focus[group], len(columns))
+        slopes[columns] = values / scale
+        formulation.program.set_upper(columns, lengths)
+    columns = formulation.all_segments
+    formulation.program.set_row(formulation.worth_row, columns, -slopes[columns])
+    return slopes
+
+
+def _read(formulation: Formulation, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integers of a solution, for all groups."""
+    kept, new = formulation.fixed_kept.copy(), np.zeros_like(formulation.fixed_kept)
+    kept[formulation.free] = x[formulation.kept_columns].round().astype(int)
+    new[formulation.free] = x[formulation.new_columns].round().astype(int)
+    return kept, new
+
+
+def _forced(problem: Problem, answer: Answer) -> bool:
+    """Whether only such groups change as have to: each alone on an exactly requested row. Then nothing is left to choose."""
+    free = np.array([not group.fixed for group in problem.groups])
+    forced = np.zeros(len(problem.groups), bool)
+    for row, target in problem.targets:
+        on_row = problem.rows[[row]].indices
+        if target.exact and free[on_row].sum() == 1:
+            forced[on_row] = True
+    kept = np.array([group.size for group in problem.groups]) == answer.kept
+    untouched = kept & (answer.new == 0)
+    return bool(np.all(untouched | (forced & (kept | (answer.new == 0)))))
+
+
+def _wishes_met(problem: Problem, answer: Answer) -> bool:
+    sizes = problem.sizes(answer.kept, answer.new)
+    return all(sizes[row] == target.wish for row, target in problem.targets)
+
+
+def violations(problem: Problem, answer: Answer) -> list[str]:
+    """Every constraint that an answer breaks, in integers and words. Empty: it may be used."""
+    sizes = problem.sizes(answer.kept, answer.new)
+    inserted = problem.rows @ answer.new
+    found = []
+    for i, (group, kept, new) in enumerate(zip(problem.groups, answer.kept, answer.new, strict=True)):
+        if not 0 <= kept <= group.size or new < 0:
+            found.append(f"group {i} of {group.size} keeps {kept} and inserts {new}")
+        if group.fixed and (kept != group.size or new):
+            found.append(f"group {i} may not change: {group.fixed}")
+    touched = np.flatnonzero((sizes < problem.least) | (inserted > problem.insertable))
+    found += [f"{problem.names[row][0]!r} has size {sizes[row]:g}, {inserted[row]:g} inserted" for row in touched]
+    for row, target in problem.targets:
+        if target.exact and sizes[row] != target.wish:
+            found.append(f"{target.axis!r} has size {sizes[row]:g} and not {target.wish}")
+        if not target.exact and target.wish != target.present and sizes[row] == target.present:
+            found.append(f"{target.axis!r} was to change and keeps its size {target.present}")
+    found += [
+        f"{problem.names[a][0]!r} and {problem.names[b][0]!r} must be equal and are {sizes[a]:g} and {sizes[b]:g}"
+        for a, b in problem.equal
+        if sizes[a] != sizes[b]
+    ]
+    return found

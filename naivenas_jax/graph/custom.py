@@ -1,0 +1,142 @@
+"""A computation of the user's own, with its own parameters and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.pattern import parse, port_axes
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+
+Init = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Custom(Op):
+    """SizeAbsorb by declaration: ``fn(params, *inputs)`` with parameters whose dimensions are named by patterns.
+
+    Attributes:
+      fn: the computation.
+      nin: the number of neurons of each input that the parameters are made for.
+      nout: the number of neurons of the output.
+      params: name, pattern and initialiser of each parameter.
+      inner: name and size of each inner axis.
+    """
+
+    fn: Callable[..., Any]
+    nin: tuple[int, ...]
+    nout: int
+    params: tuple[tuple[str, str, Init | None], ...]
+    inner: tuple[tuple[str, int], ...] = ()
+
+    absorbs = True
+
+    @property
+    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+        return keywords_of(self.fn)
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        vectors = {**port_axes(ports), "out": tying.new(self.nout)}
+        for factor, size in self.inner:
+            vectors[factor] = tying.new(size)
+            tying.axis(vectors[factor], factor)
+        for name, text, init in self.params:
+            pattern = parse(text)
+            where = f"{name!r} of vertex {'/'.join(tying.scope)!r}"
+            constant = 0.0 if "in" not in pattern.roles else None
+            tying.leaf("params", (name,), pattern.dims(vectors, where), pattern.roles, constant, init)
+        return vectors["out"]
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        sizes = {**{f"in{i}": n for i, n in enumerate(self.nin)}, "out": self.nout, **dict(self.inner)}
+        params = {
+            name: scope.param(name, init or _default_init(text), _shape(text, sizes))
+            for name, text, init in self.params
+        }
+        return self.fn(params, *inputs, **select(kwargs, self.keywords))
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Custom:
+        inner = tuple((factor, sizes[factor]) for factor, _ in self.inner)
+        return replace(self, nin=ports, nout=sizes["out"], inner=inner)
+
+    def describe(self) -> str:
+        return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+
+def _shape(text: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    pattern = parse(text)
+    return tuple(size if axis is None else sizes[axis] for axis, size in zip(pattern.axes, pattern.sizes, strict=True))  # type: ignore[misc]
+
+
+def _default_init(text: str) -> Init:
+    roles = parse(text).roles
+    if "in" not in roles:
+        return jax.nn.initializers.zeros
+    out = roles.index("out")
+    return jax.nn.initializers.lecun_normal(in_axis=[i for i in range(len(roles)) if i != out], out_axis=out)
+
+
+def absorb_vertex(
+    name: str,
+    fn: Callable[..., Any],
+    *inputs: Vertex,
+    nout: int,
+    params: Mapping[str, str | tuple[str, Init]],
+    inner: Mapping[str, int] | None = None,
+) -> Vertex:
+    """A custom computation with its own parameters and sizes (SizeAbsorb).
+
+    Args:
+      name: name of the vertex.
+      fn: ``fn(params, *arrays, **keywords) -> array`` with ``params`` a dict of arrays; neurons lie on the last axis.
+      *inputs: the vertices it reads.
+      nout: the number of neurons of the output.
+      params: for each parameter what lies on its dimensions, as a pattern such as ``"in out"`` or ``"3 3 in out"``
+        (see `naivenas_jax.graph.pattern`): a number is a fixed dimension, ``in`` (``in0``, ``in1`` where there are
+        several inputs) the neurons of an input, ``out`` those of the output, any other word an inner axis. A pair
+        adds an initialiser ``(key, shape) -> array``; default: LeCun normal for weights, zero for one axis.
+      inner: sizes of the inner axes; each can be resized under the name ``"vertex:axis"``.
+
+    Raises:
+      GraphError: if a pattern cannot be read or names an axis that does not exist.
+
+    >>> import jax, naivenas_jax as nas
+    >>> def low_rank(params, x):
+    ...     return x @ params["down"] @ params["up"]
+    >>> x = nas.input_vertex("x", 6)
+    >>> y = nas.absorb_vertex("y", low_rank, x, nout=5, params={"down": "in r", "up": "r out"}, inner={"r": 2})
+    >>> graph = nas.Graph(x, y)
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 6)))
+    >>> graph2, _ = nas.delta_nout(graph, variables, {"y:r": 1})
+    >>> graph2["y"].op.inner
+    (('r', 3),)
+    """
+    if not inputs:
+        raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
+    if isinstance(nout, bool) or not hasattr(nout, "__index__") or int(nout) < 1:
+        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={nout!r}.")
+    entries = []
+    for key, value in params.items():
+        text, init = (value, None) if isinstance(value, str) else value
+        _check_fixed_sizes(name, key, text)
+        entries.append((key, text, init))
+    sizes = tuple((factor, int(size)) for factor, size in (inner or {}).items())
+    return Vertex(name, Custom(fn, tuple(v.nout for v in inputs), int(nout), tuple(entries), sizes), inputs)
+
+
+def _check_fixed_sizes(name: str, key: str, text: str) -> None:
+    pattern = parse(text)
+    for axis, size in zip(pattern.axes, pattern.sizes, strict=True):
+        if axis is None and size is None:
+            raise GraphError(
+                f"Pattern {text!r} of parameter {key!r} of vertex {name!r} has '_': give the size of each fixed "
+                "dimension as a number, so that the parameter can be initialised."
+            )

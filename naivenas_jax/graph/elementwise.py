@@ -1,0 +1,99 @@
+"""Elementwise arithmetic between vertices: SizeInvariant. Also ``+ - * /`` and unary minus on vertices."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+from weakref import WeakValueDictionary
+
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+
+
+@dataclass(frozen=True)
+class Elementwise(Op):
+    """``x_1 o x_2 o ...`` per neuron: the i-th neuron of every input is tied to the i-th of the output.
+
+    An input with a single neuron beside wider ones is broadcast, and stays single.
+    """
+
+    symbol: str
+
+    @property
+    def variadic(self) -> bool:  # type: ignore[override]
+        return self.symbol in "+*"
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        widest = max(ports, key=len)
+        for port in ports:
+            if len(port) == len(widest):
+                tying.tie(port, widest)
+            elif len(port) == 1:
+                tying.fix(port, "it is broadcast over a wider input")
+            else:
+                raise SizeMismatchError(
+                    f"Vertex {'/'.join(tying.scope)!r} ({self.symbol}) ties its inputs neuron by neuron, found sizes "
+                    f"{[len(p) for p in ports]}. All must be equal (or 1, which is broadcast): put a layer that "
+                    "changes the size before the odd one."
+                )
+        return widest
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        del scope, kwargs
+        return -inputs[0] if self.symbol == "neg" else reduce(_FUNCTIONS[self.symbol], inputs)
+
+    def describe(self) -> str:
+        return f"elementwise {self.symbol}"
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "*": operator.mul,
+    "-": operator.sub,
+    "/": operator.truediv,
+}
+
+
+#: The same expression written twice is the same vertex, since infix names are made from the operands' names.
+_infix: WeakValueDictionary[tuple[str, tuple[Vertex, ...]], Vertex] = WeakValueDictionary()
+
+
+def _operator(symbol: str) -> Callable[[Vertex, Any], Vertex]:
+    def infix(left: Vertex, right: Any) -> Vertex:
+        if not isinstance(right, Vertex):
+            raise GraphError(
+                f"Cannot compute {left.name!r} {symbol} {type(right).__name__}: both must be vertices. For constants "
+                f"use nas.invariant_vertex(name, lambda x: x {symbol} {right!r:.20}, vertex)."
+            )
+        return _made(f"{_operand(left)}{symbol}{_operand(right)}", symbol, (left, right))
+
+    return infix
+
+
+def _negate(vertex: Vertex) -> Vertex:
+    return _made(f"-{_operand(vertex)}", "neg", (vertex,))
+
+
+def _made(name: str, symbol: str, inputs: tuple[Vertex, ...]) -> Vertex:
+    made = _infix.get((symbol, inputs))
+    if made is None:
+        made = _infix[symbol, inputs] = Vertex(name, Elementwise(symbol), inputs)
+    return made
+
+
+def _operand(vertex: Vertex) -> str:
+    # "(a+b)*c" and "a+(b*c)" differ, so operands that carry an operator's own name get parentheses
+    return f"({vertex.name})" if isinstance(vertex.op, Elementwise) and set(vertex.name) & set("+-*/") else vertex.name
+
+
+for _symbol, _method in (("+", "__add__"), ("-", "__sub__"), ("*", "__mul__"), ("/", "__truediv__")):
+    setattr(Vertex, _method, _operator(_symbol))
+Vertex.__neg__ = _negate

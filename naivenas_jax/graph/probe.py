@@ -1,0 +1,74 @@
+"""Does a function keep the neuron axis? Asked of the function itself, with a handful of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.graph.op import keywords_of, select
+
+_FEW = 6
+_KEEPS = ([0, 2, 5], [4], [3, 0, 5, 1, 2, 4])
+_LEADING = ((2,), (2, 8, 8), (2, 8), (2, 8, 8, 8))  # batch, images, sequences, volumes
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found out about a function of arrays with ``size`` neurons on the last axis.
+
+    Attributes:
+      nout: neurons of its output; None if it could not be run on made-up input.
+      fixed: why it does not run with fewer neurons, or None.
+      coupled: why its neurons are not independent, or None.
+    """
+
+    nout: int | None = None
+    fixed: str | None = None
+    coupled: str | None = None
+
+
+@lru_cache(maxsize=4096)
+def probe(fn: Callable[..., Any], arity: int, size: int) -> Probe:
+    """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps them, on some of those neurons only.
+
+    ``fn`` keeps the neuron axis if and only if ``fn(x[..., keep]) == fn(x)[..., keep]`` for every choice of neurons.
+    """
+    with jax.ensure_compile_time_eval():
+        for leading in _LEADING:  # a pooling window needs an image, a plain function is happy with a batch
+            few = _run(fn, _inputs(arity, leading, _FEW))
+            if few is not None and few.ndim and few.shape[-1] == _FEW:
+                return Probe(nout=size, coupled=_coupling(fn, arity, leading, few))
+        for leading in _LEADING:
+            whole = _run(fn, _inputs(arity, leading, size))
+            if whole is not None and whole.ndim:
+                return Probe(nout=int(whole.shape[-1]), fixed=f"its function runs with {size} neurons only")
+    return Probe()
+
+
+def _coupling(fn: Callable[..., Any], arity: int, leading: tuple[int, ...], whole: np.ndarray) -> str | None:
+    inputs = _inputs(arity, leading, _FEW)
+    for keep in _KEEPS:
+        part = _run(fn, [x[..., keep] for x in inputs])
+        if part is None or part.shape != whole[..., keep].shape:
+            return "its function needs a certain number of neurons"
+        if not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
+            return "its function mixes the neurons, or depends on their position"
+    return None
+
+
+def _inputs(arity: int, leading: tuple[int, ...], size: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.normal(size=(*leading, size)).astype(np.float32) for _ in range(arity)]
+
+
+def _run(fn: Callable[..., Any], inputs: list[np.ndarray]) -> np.ndarray | None:
+    try:
+        result = fn(*map(jax.numpy.asarray, inputs), **select({"train": False}, keywords_of(fn)))
+        return np.asarray(result, dtype=np.float64)
+    except Exception:  # a function that cannot run on made-up input says so in whatever way it likes
+        return None

@@ -1,0 +1,59 @@
+"""Make a graph anew, with other sizes or other vertices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex
+
+
+def with_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """The same graph with the given size of every axis, inner axes included."""
+    made: dict[Vertex, Vertex] = {}
+    for vertex in graph.vertices:
+        inputs = tuple(made[source] for source in vertex.inputs)
+        own = AxesOf(vertex.name, sizes)
+        op = vertex.op.resized(tuple(source.nout for source in inputs), own)
+        made[vertex] = Vertex(vertex.name, op, inputs)
+    return substitute_ends(graph, made)
+
+
+def substitute_ends(graph: Graph, made: Mapping[Vertex, Vertex]) -> Graph:
+    """A graph between what has become of the inputs and outputs of ``graph``."""
+    return Graph([made.get(v, v) for v in graph.inputs], [made.get(v, v) for v in graph.outputs])
+
+
+def rewire(
+    graph: Graph, sources: Callable[[Vertex, Mapping[Vertex, Vertex]], tuple[Vertex, ...]]
+) -> dict[Vertex, Vertex]:
+    """Make every vertex anew with the inputs that ``sources(vertex, made so far)`` says; unchanged ones are kept."""
+    made: dict[Vertex, Vertex] = {}
+    for vertex in graph.vertices:
+        inputs = sources(vertex, made)
+        made[vertex] = vertex if inputs == vertex.inputs else Vertex(vertex.name, vertex.op, inputs)
+    return made
+
+
+class AxesOf(Mapping[str, int]):
+    """Sizes as one vertex sees them: its output as ``"out"``, its inner axes by factor, those inside as ``"/..."``."""
+
+    def __init__(self, name: str, sizes: Mapping[str, int]):
+        self._name, self._sizes = name, sizes
+
+    def __getitem__(self, key: str) -> int:
+        if key == "out":
+            return self._sizes[self._name]
+        return self._sizes[self._name + (key if key.startswith("/") else f":{key}")]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._sizes:
+            rest = name.removeprefix(self._name)
+            if name == self._name:
+                yield "out"
+            elif rest != name and rest[0] in "/:":
+                yield rest if rest[0] == "/" else rest[1:]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

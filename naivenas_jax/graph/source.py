@@ -1,0 +1,83 @@
+"""Where data enters a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+
+
+@dataclass(frozen=True)
+class Source(Op):
+    """Neurons that come from outside the graph.
+
+    Attributes:
+      size: how many there are.
+      shape: the whole input without the batch axis, where it is known.
+      dtype: of the input, where shapes are inferred. Integers are indices below ``size`` (tokens for an embedding).
+    """
+
+    size: int
+    shape: tuple[int, ...] | None = None
+    dtype: str = "float32"
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        del ports
+        return tying.new(self.size)
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        raise AssertionError("A source is fed by the caller of the graph.")
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Source:
+        del ports
+        shape = self.shape
+        if shape is not None and not self.indices:
+            shape = (*shape[:-1], sizes["out"])
+        return Source(sizes["out"], shape, self.dtype)
+
+    @property
+    def indices(self) -> bool:
+        """Whether the input holds indices of neurons and not their values."""
+        return self.dtype.startswith(("int", "uint"))
+
+    def describe(self) -> str:
+        return "input"
+
+
+def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: Any = "float32") -> Vertex:
+    """A source of data with ``size`` neurons (features, channels) on its last axis.
+
+    An input keeps its size unless a request names it.
+
+    Args:
+      name: name of the vertex.
+      size: number of neurons, at least 1. For integer inputs: the number of different indices (the vocabulary).
+      shape: the whole input without the batch axis, ``(..., size)``. Needed where other axes matter: by `flatten`,
+        and for counting operations.
+      dtype: of the input, where shapes are inferred.
+
+    Raises:
+      GraphError: if ``size`` is below 1 or ``shape`` does not end with it.
+
+    >>> import naivenas_jax as nas
+    >>> nas.input_vertex("image", 3, shape=(32, 32, 3)).nout
+    3
+    """
+    if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+        raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
+    source = Source(int(size), None if shape is None else tuple(map(int, shape)), np.dtype(dtype).name)
+    if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
+        raise GraphError(
+            f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "
+            f"shape={source.shape}. For tokens (indices below {size}) pass dtype='int32' as well."
+        )
+    return Vertex(name, source)

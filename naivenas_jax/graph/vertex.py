@@ -1,0 +1,83 @@
+"""A vertex: a name, a computation and the vertices that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import jax
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.op import Op
+from naivenas_jax.sizes.ties import Tying
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Vertex:
+    """One node of the computation graph: frozen, hashable and, as a pytree, without leaves.
+
+    Make vertices with `naivenas_jax.input_vertex`, `naivenas_jax.layer`, `naivenas_jax.invariant_vertex` and their
+    siblings, or with ``+ - * /`` on vertices. A vertex is compared by identity; graphs are compared by value.
+
+    Attributes:
+      name: unique within a graph.
+      op: what it computes.
+      inputs: the vertices it reads, in order; the same one may occur more than once.
+      nin: the number of neurons of each input.
+      nout: the number of neurons of the output.
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[Vertex, ...] = ()
+    nin: tuple[int, ...] = field(init=False)
+    nout: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        for source in self.inputs:
+            if not isinstance(source, Vertex):
+                raise GraphError(
+                    f"Input of vertex {self.name!r} must be a vertex, found {type(source).__name__}: {source!r:.80}. "
+                    "Start a graph from nas.input_vertex(name, size)."
+                )
+        object.__setattr__(self, "nin", tuple(source.nout for source in self.inputs))
+        object.__setattr__(self, "nout", _width(self))
+
+    def named(self, name: str) -> Vertex:
+        """The same vertex under another name; the way to name the result of an infix operator.
+
+        >>> import naivenas_jax as nas
+        >>> a, b = nas.input_vertex("a", 3), nas.input_vertex("b", 3)
+        >>> (a + b).name, (a + b).named("sum").name
+        ('a+b', 'sum')
+        """
+        return replace(self, name=name)
+
+    def __repr__(self) -> str:
+        reads = ", ".join(source.name for source in self.inputs)
+        return f"Vertex({self.name!r}, {self.op.describe()}, inputs=[{reads}], nout={self.nout})"
+
+    # The operators are set by naivenas_jax.graph.elementwise, which knows the ops.
+    __add__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
+    __sub__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
+    __mul__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
+    __truediv__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
+    __neg__: ClassVar[Callable[[Vertex], Vertex]]
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name or ":" in name:
+        raise GraphError(
+            f"A vertex name must be a non-empty string without ':', which separates a vertex from a factor of its axis "
+            f"in a handle; found {name!r}."
+        )
+
+
+def _width(vertex: Vertex) -> int:
+    """The output size, by asking the op what it would tie; raises if the inputs do not fit."""
+    scratch = Tying().within(vertex.name)
+    ports = tuple(scratch.new(size) for size in vertex.nin)
+    return len(vertex.op.tie(ports, scratch))

@@ -1,0 +1,103 @@
+"""The result of every verb: a new graph, new variables, and how to get there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.oracle import Check, check
+from naivenas_jax.transfer.carry import carry
+from naivenas_jax.transfer.undo import UndoRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Mutation:
+    """A changed network. Unpacks to the pair ``graph, variables``.
+
+    Attributes:
+      graph: the new graph.
+      variables: its variables.
+      plan: for each axis where its neurons come from.
+      before: the graph before the change; untouched.
+      aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if nothing
+        disagreed.
+      notes: what else is worth knowing, in words.
+    """
+
+    graph: Graph
+    variables: dict[str, Any]
+    plan: Plan
+    before: Graph
+    aligned: str = "none"
+    notes: tuple[str, ...] = ()
+    _variables_before: Any = field(default=None, repr=False)
+    _record: UndoRecord | None = field(default=None, repr=False)
+    _comparable: str | None = field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.graph
+        yield self.variables
+
+    def indices(self, handle: str) -> np.ndarray:
+        """Shape (size,): for each neuron of an axis its position before, -1 where it is new."""
+        return self.plan.axis(handle).source
+
+    def undo(self, variables: Any) -> tuple[Graph, dict[str, Any]]:
+        """The graph before and its variables: what was kept as it is in ``variables`` now, the rest as it was then.
+
+        Args:
+          variables: of the new graph, trained further or not.
+        """
+        return self.before, self._record.restore(variables)  # type: ignore[union-attr]
+
+    def carry(self, tree: Any, *, fresh: Any = None, new: str = "zeros", report: bool = False) -> Any:
+        """Anything that is shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
+
+        Args:
+          tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of their
+            key path, and shape.
+          fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
+            the result is not clear from the tree, which the error then says.
+          new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
+          report: also return a `CarryReport`: what was kept and what had to start again.
+
+        Raises:
+          CarryError: names a leaf that belongs to no variable.
+        """
+        carried, found = carry(self.plan, tree, self._variables_before, self.variables, fresh=fresh, new=new)
+        return (carried, found) if report else carried
+
+    def check(self, *inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Check:
+        """Run the dead-neuron oracle: compare with the original whose dropped neurons are zero where they are read.
+
+        Args:
+          *inputs: arrays for the graph *before* the change.
+          tolerance: largest difference allowed, relative to the largest output; by default according to the dtype.
+          **kwargs: passed to ``apply``.
+
+        Returns:
+          What was compared, and the largest difference.
+
+        Raises:
+          OracleError: if the outputs differ.
+        """
+        return check(
+            self.before,
+            self._variables_before,
+            self.graph,
+            self.variables,
+            self.plan,
+            inputs,
+            kwargs,
+            self._comparable,
+            tolerance,
+        )
+
+    def __repr__(self) -> str:
+        changes = ", ".join(f"{name}: {axis.before} -> {axis.after}" for name, axis in self.plan.changed.items())
+        return f"Mutation({changes or 'no sizes change'}; aligned={self.aligned!r})"

@@ -1,0 +1,123 @@
+"""The dead-neuron oracle: a shrunk network computes what the original does with the dropped neurons forced to zero.
+
+Neurons are forced to zero where weights read them, since what lies between (a batch normalisation, an activation with
+``f(0) != 0``) may turn a zero into something else. The original is masked while it runs, so the oracle shares no code with
+the transfer of parameters that it checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import core
+
+from naivenas_jax.align.plan import NEW, Plan
+from naivenas_jax.errors import OracleError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the oracle found.
+
+    Attributes:
+      compared: whether the outputs could be compared with the original's.
+      reason: why not.
+      max_difference: the largest absolute difference of an output that both networks have.
+    """
+
+    compared: bool
+    reason: str | None = None
+    max_difference: float | None = None
+
+
+def check(
+    before: Graph,
+    variables_before: Any,
+    after: Graph,
+    variables_after: Any,
+    plan: Plan,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    incomparable: str | None,
+    tolerance: float | None,
+) -> Check:
+    """Compare two networks; raises `OracleError` where they should agree and do not."""
+    with jax.default_matmul_precision("highest"):
+        outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
+        reason = incomparable or _coupled(before, plan)
+        if reason:
+            return Check(False, reason)
+        expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
+    difference = 0.0
+    for vertex, got, wanted in zip(after.outputs, outputs, expected, strict=True):
+        difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
+    return Check(True, None, difference)
+
+
+def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwargs: Any) -> Any:
+    """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
+
+    def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: Any) -> Any:
+        source = vertex.inputs[port]
+        axis = plan.axes.get("/".join((*path, source.name)))
+        indices = isinstance(source.op, Source) and source.op.indices
+        if not vertex.op.absorbs or axis is None or not axis.dropped.size or indices:
+            return value
+        alive = np.ones(axis.before, bool)
+        alive[axis.dropped] = False
+        return jnp.where(alive, value, 0)
+
+    return core.apply(graph.run, mutable=False)(variables, *inputs, intercept=mask, **kwargs)
+
+
+def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of the new network: those of the old one, without the neurons that inputs lost."""
+    result = []
+    for vertex, value in zip(graph.inputs, inputs, strict=True):
+        axis = plan.axes.get(vertex.name)
+        if axis is None or not axis.changed or (isinstance(vertex.op, Source) and vertex.op.indices):
+            result.append(value)
+        else:
+            taken = jnp.take(jnp.asarray(value), np.maximum(axis.source, 0), axis=-1)
+            result.append(jnp.where(axis.source == NEW, 0, taken))
+    return tuple(result)
+
+
+def _coupled(graph: Graph, plan: Plan) -> str | None:
+    coupled = graph.ties.coupled
+    found = next((axis for axis in plan.changed if axis in coupled), None)
+    tokens = [v.name for v in graph.inputs if isinstance(v.op, Source) and v.op.indices and v.name in plan.changed]
+    if tokens:
+        return f"the indices of input {tokens[0]!r} have been renumbered"
+    return f"{found!r} changed and is coupled: {coupled[found]}" if found else None
+
+
+def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float | None) -> float:
+    source = plan.axes[name].source if name in plan.axes else np.arange(got.shape[-1])
+    got64 = np.asarray(got, np.float64)[..., source != NEW]
+    wanted64 = np.asarray(wanted, np.float64)[..., source[source != NEW]]
+    difference = float(np.max(np.abs(got64 - wanted64), initial=0.0))
+    allowed = _tolerance(got.dtype, tolerance) * max(1.0, float(np.max(np.abs(wanted64), initial=0.0)))
+    if not difference <= allowed:  # also catches NaN
+        raise OracleError(
+            f"Output {name!r} differs by {difference:.3g} (allowed: {allowed:.3g}) from the original with the dropped "
+            "neurons forced to zero. If the original is finite on these inputs, a vertex does not compute what it was "
+            "declared to (an invariant_vertex or a registered layer that mixes its neurons)."
+        )
+    return difference
+
+
+def _tolerance(dtype: Any, tolerance: float | None) -> float:
+    return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if tolerance is None else tolerance
+
+
+def _tuple(outputs: Any) -> tuple[Any, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

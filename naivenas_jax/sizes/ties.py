@@ -1,0 +1,165 @@
+"""The ties of a whole network: what an analysis of a graph, hand-written or imported, comes down to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from naivenas_jax.errors import DuplicateNameError
+from naivenas_jax.sizes.blocks import Blocks, Vector
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of the variables, and what lies on its dimensions.
+
+    Attributes:
+      axes: for each dimension the axis it lies on, or None if its size is fixed.
+      roles: for each dimension "in" (the neurons are read here), "out" (they are made here) or None.
+      new: what a per-neuron parameter starts at for a new neuron. None: a weight between neurons.
+      init: the layer's own initialiser, ``(key, shape, dtype) -> array``, if it has one.
+    """
+
+    axes: tuple[str | None, ...]
+    roles: tuple[str | None, ...]
+    new: float | None = None
+    init: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Which neurons live and die together, and where they lie. Frozen, and free of arrays of the model.
+
+    A *run* is a range of classes that every axis holds as a whole, so that an axis is a short list of runs.
+
+    Attributes:
+      run_sizes: the number of classes in each run.
+      axes: for each axis the runs it consists of, in order; a run may occur more than once.
+      leaves: every array of the variables, by path.
+      fixed: runs that may not change, with the reason.
+      coupled: axes for which "this neuron is zero" is not well defined, with the reason.
+    """
+
+    run_sizes: tuple[int, ...]
+    axes: Mapping[str, tuple[int, ...]]
+    leaves: Mapping[Path, Leaf]
+    fixed: Mapping[int, str]
+    coupled: Mapping[str, str]
+
+    def size(self, axis: str) -> int:
+        """The number of neurons on an axis."""
+        return sum(self.run_sizes[run] for run in self.axes[axis])
+
+    def reach(self, names: Iterable[str]) -> frozenset[str]:
+        """The axes whose size may have to change when those of ``names`` do: all that share runs, and so on."""
+        holders: dict[int, list[str]] = {}
+        for axis, runs in self.axes.items():
+            for run in set(runs):
+                holders.setdefault(run, []).append(axis)
+        reached, todo = set(names), list(names)
+        while todo:
+            for run in set(self.axes[todo.pop()]):
+                fresh = [axis for axis in holders.pop(run, ()) if axis not in reached]
+                reached.update(fresh)
+                todo.extend(fresh)
+        return frozenset(reached)
+
+
+@dataclass
+class Tying:
+    """Collects what the vertices of a graph say; ``freeze`` turns it into `Ties`."""
+
+    blocks: Blocks = field(default_factory=Blocks)
+    scope: Path = ()
+    _axes: dict[str, Vector] = field(default_factory=dict)
+    _names: dict[Vector, str] = field(default_factory=dict)
+    _leaves: dict[Path, tuple[tuple[Vector | None, ...], Leaf]] = field(default_factory=dict)
+    _fixed: list[tuple[Vector, str]] = field(default_factory=list)
+    _coupled: list[tuple[Vector, str]] = field(default_factory=list)
+
+    def within(self, name: str) -> Tying:
+        """The same collection, seen from inside the vertex ``name``."""
+        return Tying(
+            self.blocks, (*self.scope, name), self._axes, self._names, self._leaves, self._fixed, self._coupled
+        )
+
+    def new(self, size: int) -> Vector:
+        """``size`` fresh neurons."""
+        return self.blocks.new(size)
+
+    def tie(self, a: Vector, b: Vector) -> None:
+        """Tie two equally long vectors index by index."""
+        self.blocks.tie(a, b)
+
+    def axis(self, vector: Vector, factor: str | None = None) -> None:
+        """Name a vector after the vertex whose scope this is (``vertex`` or ``vertex:factor``)."""
+        name = "/".join(self.scope) + (f":{factor}" if factor else "")
+        if name in self._axes:
+            raise DuplicateNameError(f"Two axes are named {name!r}. Rename one of the vertices.")
+        self._axes[name] = vector
+        self._names.setdefault(vector, name)
+
+    def leaf(
+        self,
+        collection: str,
+        path: Path,
+        dims: tuple[Vector | None, ...],
+        roles: tuple[str | None, ...],
+        new: float | None = None,
+        init: Callable[..., Any] | None = None,
+    ) -> None:
+        """Declare an array of the variables, ``variables[collection][scope...][path...]``."""
+        full = (collection, *self.scope, *path)
+        self._leaves[full] = dims, Leaf((), roles, new, init)  # the axes get their names when all are known
+
+    def fix(self, vector: Vector, reason: str) -> None:
+        """No neuron of ``vector`` may be dropped or added, because of ``reason``."""
+        self._fixed.append((vector, reason))
+
+    def couple(self, vector: Vector, reason: str) -> None:
+        """A neuron of ``vector`` being zero is not the same as its not being there, because of ``reason``."""
+        self._coupled.append((vector, reason))
+
+    def freeze(self) -> Ties:
+        """The ties as a value."""
+        leaves = {
+            path: replace(
+                leaf, axes=tuple(None if d is None else self._name_of(d, path, i) for i, d in enumerate(dims))
+            )
+            for path, (dims, leaf) in self._leaves.items()
+        }
+        fixed = [*self._fixed, *((place, _CYCLE) for place in self.blocks.stuck)]
+        vectors = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
+        run_sizes, rows = self.blocks.settle(vectors)
+        axes = dict(zip(self._axes, rows, strict=False))
+        rest = rows[len(axes) :]
+        coupled = _first_reasons(rest[len(fixed) :], self._coupled)
+        return Ties(
+            run_sizes,
+            axes,
+            leaves,
+            _first_reasons(rest[: len(fixed)], fixed),
+            {axis: coupled[run] for axis, row in axes.items() for run in reversed(row) if run in coupled},
+        )
+
+    def _name_of(self, vector: Vector, path: Path, dim: int) -> str:
+        if vector not in self._names:
+            name = f"{'/'.join(path)}[{dim}]"
+            self._axes[name] = vector
+            self._names[vector] = name
+        return self._names[vector]
+
+
+_CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"
+
+
+def _first_reasons(rows: Iterable[tuple[int, ...]], given: Iterable[tuple[Vector, str]]) -> dict[int, str]:
+    """For each run the first reason that was given for it."""
+    found: dict[int, str] = {}
+    for row, (_, reason) in zip(rows, given, strict=True):
+        for run in row:
+            found.setdefault(run, reason)
+    return found

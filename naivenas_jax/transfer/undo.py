@@ -1,0 +1,103 @@
+"""What a change removed, kept so that it can be put back exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.transfer.fill import multiplicity
+from naivenas_jax.transfer.take import placed_like, to_host
+from naivenas_jax.transfer.variables import Variables, flat, nested
+
+Axes = tuple[AxisPlan | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class UndoRecord:
+    """The removed slices of every leaf, and the leaves that were removed as a whole.
+
+    Of a matrix that loses rows and columns, the rows are kept whole, and of the rest the columns: together exactly the
+    entries that the new matrix does not have.
+
+    Attributes:
+      slices: for each leaf and dimension what was removed there.
+      removed: leaves that no longer exist.
+    """
+
+    plan: Plan
+    slices: Mapping[Path, tuple[np.ndarray | None, ...]]
+    removed: Mapping[Path, Any]
+    leaves: Mapping[Path, Leaf]
+    split: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, variables: Variables, leaves: Mapping[Path, Leaf], split: bool) -> UndoRecord:
+        """Record what ``plan`` is about to remove from ``variables``."""
+        arrays = flat(variables)
+        slices = {
+            path: _peel(to_host(array), _axes(plan, leaves[path]))
+            for path, array in arrays.items()
+            if path not in plan.removed and _shrinks(plan, leaves[path])
+        }
+        return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split)
+
+    def restore(self, variables: Variables) -> dict[str, Any]:
+        """The variables before the change: kept entries as they are now, removed ones as they were then."""
+        now = flat(variables)
+        restored = {
+            path: placed_like(self._one(path, to_host(array)), array)
+            for path, array in now.items()
+            if path not in self.plan.created
+        }
+        return nested({**restored, **self.removed})
+
+    def _one(self, path: Path, array: np.ndarray) -> np.ndarray:
+        leaf = self.leaves[path]
+        axes = _axes(self.plan, leaf)
+        for dim, axis in enumerate(axes):
+            if axis is None or not axis.new.size:
+                continue
+            if self.split and leaf.roles[dim] == "in":  # readers had been divided by the number of copies
+                model = np.where(axis.source == NEW, axis.twin, axis.source)
+                copies = multiplicity(model).reshape([-1 if d == dim else 1 for d in range(array.ndim)])
+                array = array * copies.astype(array.dtype)
+            array = np.take(array, np.flatnonzero(axis.source != NEW), axis=dim)
+        slices = self.slices.get(path, (None,) * array.ndim)
+        for dim in reversed(range(array.ndim)):
+            axis, removed = axes[dim], slices[dim]
+            if axis is not None and removed is not None:
+                array = _insert(array, removed, axis, dim)
+        return array
+
+
+def _axes(plan: Plan, leaf: Leaf) -> Axes:
+    return tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
+
+
+def _shrinks(plan: Plan, leaf: Leaf) -> bool:
+    return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
+
+
+def _peel(array: np.ndarray, axes: Axes) -> tuple[np.ndarray | None, ...]:
+    slices: list[np.ndarray | None] = []
+    for dim, axis in enumerate(axes):
+        if axis is None or not axis.dropped.size:
+            slices.append(None)
+            continue
+        slices.append(np.take(array, axis.dropped, axis=dim))
+        array = np.take(array, axis.kept, axis=dim)
+    return tuple(slices)
+
+
+def _insert(array: np.ndarray, removed: np.ndarray, axis: AxisPlan, dim: int) -> np.ndarray:
+    shape = [axis.before if d == dim else n for d, n in enumerate(array.shape)]
+    result = np.empty(shape, array.dtype)
+    before = (slice(None),) * dim
+    result[(*before, axis.dropped)] = removed
+    result[(*before, axis.kept)] = array
+    return result

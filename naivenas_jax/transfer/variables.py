@@ -1,0 +1,133 @@
+"""A plan applied to the variables of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.plan import AxisPlan, Path, Plan
+from naivenas_jax.errors import PlanError, VariablesError
+from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.transfer.fill import Fill, NewEntries, copied, key_for, split
+from naivenas_jax.transfer.take import new_mask, new_shape, placed_like, take, to_host
+
+Variables = Mapping[str, Any]
+
+
+def flat(variables: Variables) -> dict[Path, Any]:
+    """All arrays by path."""
+    return dict(_walk(variables, ()))
+
+
+def _walk(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _walk(value, (*path, str(key)))
+    else:
+        yield path, node
+
+
+def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:
+    """The inverse of `flat`."""
+    tree: dict[str, Any] = {}
+    for path, value in arrays.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return tree
+
+
+def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], variables: Variables) -> None:
+    """Raise if the variables are not those of a graph with these leaves.
+
+    Raises:
+      VariablesError: names the first variable that is missing, unknown, or of another shape.
+    """
+    if not isinstance(variables, Mapping):
+        raise VariablesError(
+            f"variables must be a dict of collections, {{'params': ...}}, as graph.init makes it; found "
+            f"{type(variables).__name__}."
+        )
+    found = flat(variables)
+    for path, leaf in leaves.items():
+        if path not in found:
+            raise VariablesError(
+                f"The variables have no {_show(path)}, which the graph needs. Found: {_some(found)}. Are they those of "
+                "another graph, or is a collection missing?"
+            )
+        shape = tuple(np.shape(found[path]))
+        wanted = tuple(None if axis is None else sizes[axis] for axis in leaf.axes)
+        if len(shape) != len(wanted) or any(w not in (None, n) for n, w in zip(shape, wanted, strict=True)):
+            expected = ", ".join("any" if n is None else str(n) for n in wanted)
+            raise VariablesError(
+                f"{_show(path)} has shape {shape}, but in this graph it must have ({expected}). The variables belong "
+                "to another graph, or to this one before or after a mutation."
+            )
+    unknown = [path for path in found if path not in leaves]
+    if unknown:
+        raise VariablesError(
+            f"The graph has no variable {_show(unknown[0])}, so what lies on its axes is unknown. The variables belong "
+            f"to another graph, or a registered layer leaves it out of leaves=. The graph has: {_some(leaves)}."
+        )
+
+
+def _show(path: Path) -> str:
+    return "variables" + "".join(f"[{key!r}]" for key in path)
+
+
+def _some(paths: Mapping[Path, Any], most: int = 6) -> str:
+    shown = ", ".join("/".join(path) for path in list(paths)[:most])
+    return shown + (", ..." if len(paths) > most else "") if paths else "nothing"
+
+
+def transfer(plan: Plan, leaves: Mapping[Path, Leaf], variables: Variables, fill: Fill, rng: Any) -> dict[str, Any]:
+    """New variables: kept entries as they were, new entries as ``fill`` says. Leaves that do not change are shared.
+
+    Args:
+      plan: what to keep.
+      leaves: of the graph that the variables belong to.
+      variables: the old ones; leaves that the plan removes are left out.
+      fill: what new entries are.
+      rng: a key, or None.
+    """
+    arrays = flat(variables)
+    result = {
+        path: _one(path, array, plan, leaves[path], fill, rng)
+        for path, array in arrays.items()
+        if path in leaves and path not in plan.removed
+    }
+    return nested(result)
+
+
+def _one(path: Path, array: Any, plan: Plan, leaf: Leaf, fill: Fill, rng: Any) -> Any:
+    axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
+    sources = [None if axis is None else axis.source for axis in axes]
+    grows = any(axis is not None and axis.new.size for axis in axes)
+    if not grows or isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer):
+        return take(array, sources)
+    entries = entries_of(path, array, axes, leaf, rng)
+    values = _filled(entries, fill)
+    return placed_like(copied(entries, values), array) if fill is split else take(array, sources, values)
+
+
+def entries_of(path: Path, array: Any, axes: tuple[AxisPlan | None, ...], leaf: Leaf, rng: Any) -> NewEntries:
+    """What a fill function gets to see."""
+    old = to_host(array)
+    sources = [None if axis is None else axis.source for axis in axes]
+    shape = new_shape(sources, old.shape)
+    return NewEntries(path, old, shape, new_mask(sources, old.shape), axes, leaf, key_for(rng, path))
+
+
+def _filled(entries: NewEntries, fill: Fill) -> np.ndarray:
+    values = np.asarray(fill(entries))
+    try:
+        values = np.broadcast_to(values, entries.shape)
+    except ValueError as error:
+        raise PlanError(
+            f"new= returned shape {values.shape} for {_show(entries.path)}; it must be {entries.shape} or broadcast to it."
+        ) from error
+    return values

@@ -1,0 +1,58 @@
+"""Read what a user gives as utility."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.graph import unknown_name
+
+#: A mapping from axis to scores, or a function of the axis; scores are an array or one number for all.
+Utility = Mapping[str, Any] | Callable[[str], Any]
+
+
+def scores(utility: Utility, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Scores of every neuron, by axis.
+
+    Args:
+      utility: a mapping {axis: scores} (axes that it does not name count 0), or a function axis -> scores, which is
+        asked for every axis; None from it counts 0.
+      sizes: the size of every axis.
+
+    Raises:
+      UtilityError: names the axis whose scores are not numbers, not finite, or of the wrong length.
+    """
+    if isinstance(utility, Mapping):
+        unknown = [name for name in utility if name not in sizes]
+        if unknown:
+            raise UtilityError(f"utility: {unknown_name(unknown[0], sizes)}")
+        given = dict(utility)
+    elif callable(utility):
+        given = {axis: value for axis in sizes if (value := utility(axis)) is not None}
+    else:
+        raise UtilityError(
+            f"utility must be a mapping from axis to scores, or a function of the axis; found {type(utility).__name__}."
+        )
+    return {axis: _read(axis, value, sizes[axis]) for axis, value in given.items()}
+
+
+def _read(axis: str, value: Any, size: int) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UtilityError(f"The utility of {axis!r} must be numbers, found {value!r:.80}.") from error
+    if array.shape not in ((), (size,)):
+        raise UtilityError(
+            f"The utility of {axis!r} has shape {array.shape}; the axis has {size} neurons, so it must be one number or "
+            f"an array of shape ({size},)."
+        )
+    if not np.isfinite(array).all():
+        where = int(np.flatnonzero(~np.isfinite(np.atleast_1d(array)))[0])
+        raise UtilityError(
+            f"The utility of {axis!r} is not finite: {np.atleast_1d(array)[where]} at neuron {where}. Replace it, for "
+            "example with numpy.nan_to_num."
+        )
+    return np.broadcast_to(array, (size,))
