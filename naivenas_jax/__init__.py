@@ -1,35 +1,85 @@
 """Change the shape of a trained JAX network and keep what it knows."""
 
-from naivenas_jax.align.plan import AxisPlan as AxisPlan, Plan as Plan
-from naivenas_jax.align.request import relaxed as relaxed, to as to
+from naivenas_jax.align.plan import AxisPlan as AxisPlan
+from naivenas_jax.align.plan import Plan as Plan
+from naivenas_jax.align.request import relaxed as relaxed
+from naivenas_jax.align.request import to as to
 from naivenas_jax.errors import (
     CarryError as CarryError,
+)
+from naivenas_jax.errors import (
     DuplicateNameError as DuplicateNameError,
+)
+from naivenas_jax.errors import (
     GraphError as GraphError,
+)
+from naivenas_jax.errors import (
     InfeasibleError as InfeasibleError,
+)
+from naivenas_jax.errors import (
     NaiveNASError as NaiveNASError,
+)
+from naivenas_jax.errors import (
     OracleError as OracleError,
+)
+from naivenas_jax.errors import (
     PlanError as PlanError,
+)
+from naivenas_jax.errors import (
     RequestError as RequestError,
+)
+from naivenas_jax.errors import (
     SizeMismatchError as SizeMismatchError,
+)
+from naivenas_jax.errors import (
     SolverError as SolverError,
+)
+from naivenas_jax.errors import (
     StructureError as StructureError,
+)
+from naivenas_jax.errors import (
     TimeLimitError as TimeLimitError,
+)
+from naivenas_jax.errors import (
     UnknownNameError as UnknownNameError,
+)
+from naivenas_jax.errors import (
     UnregisteredLayerError as UnregisteredLayerError,
+)
+from naivenas_jax.errors import (
     UtilityError as UtilityError,
+)
+from naivenas_jax.errors import (
     VariablesError as VariablesError,
 )
 from naivenas_jax.graph.custom import absorb_vertex as absorb_vertex
-from naivenas_jax.graph.function import immutable_vertex as immutable_vertex, invariant_vertex as invariant_vertex
-from naivenas_jax.graph.graph import Graph as Graph, apply as apply
+from naivenas_jax.graph.function import immutable_vertex as immutable_vertex
+from naivenas_jax.graph.function import invariant_vertex as invariant_vertex
+from naivenas_jax.graph.graph import Graph as Graph
+from naivenas_jax.graph.graph import apply as apply
 from naivenas_jax.graph.source import input_vertex as input_vertex
-from naivenas_jax.graph.stack import concat as concat, flatten as flatten
+from naivenas_jax.graph.stack import concat as concat
+from naivenas_jax.graph.stack import flatten as flatten
 from naivenas_jax.graph.vertex import Vertex as Vertex
 from naivenas_jax.layers import linen as _linen  # registers the linen layers
-from naivenas_jax.layers.registry import layer as layer, register_layer as register_layer
+from naivenas_jax.layers.registry import layer as layer
+from naivenas_jax.layers.registry import register_layer as register_layer
 from naivenas_jax.layers.rule import LayerRule as LayerRule
 from naivenas_jax.mutate.mutation import Mutation as Mutation
-from naivenas_jax.mutate.resize import delta_nin as delta_nin, delta_nout as delta_nout, resize as resize
+from naivenas_jax.mutate.resize import delta_nin as delta_nin
+from naivenas_jax.mutate.resize import delta_nout as delta_nout
+from naivenas_jax.mutate.resize import resize as resize
+from naivenas_jax.mutate.structure import (
+    create_edge as create_edge,
+)
+from naivenas_jax.mutate.structure import (
+    insert_vertex as insert_vertex,
+)
+from naivenas_jax.mutate.structure import (
+    remove_edge as remove_edge,
+)
+from naivenas_jax.mutate.structure import (
+    remove_vertex as remove_vertex,
+)
 from naivenas_jax.transfer.fill import NewEntries as NewEntries
 from naivenas_jax.utility.magnitude import magnitude as magnitude

@@ -20,6 +20,7 @@ class Formulation:
       free: groups that may change; only these have columns.
       kept_columns, new_columns: columns of y and w of the free groups.
       segment_columns: for each free group the columns of its segments.
+      all_segments: all of these; a column that is always 0 if there are none.
       fixed_kept: shape (groups,): what is kept of the groups that may not change, 0 for the others.
       fixed_worth: their utility.
       distance, backward, change, order: cost vectors of the steps; None where a step has nothing to do.
@@ -31,6 +32,7 @@ class Formulation:
     kept_columns: np.ndarray
     new_columns: np.ndarray
     segment_columns: dict[int, np.ndarray]
+    all_segments: np.ndarray
     fixed_kept: np.ndarray
     fixed_worth: float
     distance: np.ndarray | None
@@ -41,11 +43,6 @@ class Formulation:
     backward_row: int
     worth_row: int
     change_row: int
-
-    @property
-    def all_segments(self) -> np.ndarray:
-        """The columns of all segments."""
-        return np.concatenate([*self.segment_columns.values()])
 
 
 class _Builder:
@@ -162,6 +159,7 @@ def formulate(
         kept_columns=np.array(builder.kept, dtype=int),
         new_columns=np.array(builder.new, dtype=int),
         segment_columns=builder.segments,
+        all_segments=np.array(segments, dtype=int),
         fixed_kept=builder.fixed_kept,
         fixed_worth=float(sum(group.worth[-1] for group in fixed)),
         distance=_cost(program.size, dict.fromkeys(distance, 1.0)) if distance else None,

@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from naivenas_jax.align.request import Target
 from naivenas_jax.sizes.ties import Ties
 
-
 UNLIMITED = 10**6
 _UNREACHED = "no request reaches it"
 

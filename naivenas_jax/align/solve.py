@@ -130,7 +130,8 @@ def _write_segments(
         slopes[columns] = values / scale
         formulation.program.set_upper(columns, lengths)
     columns = formulation.all_segments
-    formulation.program.set_row(formulation.worth_row, columns, -slopes[columns])
+    if columns.size:
+        formulation.program.set_row(formulation.worth_row, columns, -slopes[columns])
     return slopes
 
 

@@ -17,6 +17,8 @@ def segments(group: Group, focus: tuple[int, ...], count: int) -> tuple[np.ndarr
       Lengths, which sum to the size of the group, and slopes, which decrease; both of shape (count,).
     """
     utility, size = group.utility, group.size
+    if not size:  # an empty place
+        return np.zeros(count), np.zeros(count)
     lines = _lines(size, focus, count)
     slopes = utility[lines - 1]
     chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < 0)  # equal slopes are one line

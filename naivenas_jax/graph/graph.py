@@ -52,6 +52,10 @@ class Graph:
 
     inputs: tuple[Vertex, ...]
     outputs: tuple[Vertex, ...]
+    _order: tuple[Vertex, ...]
+    _by_name: dict[str, Vertex]
+    _canonical: Graph
+    _hash: int
 
     def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
         self.__dict__["inputs"] = _tuple("inputs", inputs)

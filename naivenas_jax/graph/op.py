@@ -65,6 +65,10 @@ class Op(ABC):
         del passes
         return {}
 
+    def keeps_values(self, as_identity: bool) -> bool:
+        """Whether each output neuron that ``identity`` passes on has the value of its input; ``as_identity``: it did."""
+        return as_identity
+
     def describe(self) -> str:
         """A few words for tables and error messages."""
         return type(self).__name__.lower()

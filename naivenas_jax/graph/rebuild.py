@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 

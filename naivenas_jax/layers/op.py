@@ -116,6 +116,9 @@ class LayerOp(Op):
     def identity(self, passes: Any) -> Mapping[tuple[str, ...], Any]:
         return {tuple(key.split("/")): value for key, value in self.rule.identity.items() if key in self.rule.leaves}
 
+    def keeps_values(self, as_identity: bool) -> bool:
+        return as_identity or not self.rule.leaves  # dropout, in evaluation
+
     def describe(self) -> str:
         nin = self.nin[0] if len(self.nin) == 1 else list(self.nin)
         nout = next((self.size_of(key) for key, axis in self.rule.sizes.items() if axis == "out"), nin)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Mutation:
     aligned: str = "none"
     notes: tuple[str, ...] = ()
     _variables_before: Any = field(default=None, repr=False)
-    _record: UndoRecord | None = field(default=None, repr=False)
+    _records: tuple[UndoRecord, ...] = field(default=(), repr=False)
     _comparable: str | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Any]:
@@ -53,9 +53,13 @@ class Mutation:
         Args:
           variables: of the new graph, trained further or not.
         """
-        return self.before, self._record.restore(variables)  # type: ignore[union-attr]
+        for record in reversed(self._records):
+            variables = record.restore(variables)
+        return self.before, variables
 
-    def carry(self, tree: Any, *, fresh: Any = None, new: str = "zeros", report: bool = False) -> Any:
+    def carry(
+        self, tree: Any, *, fresh: Any = None, new: Literal["zeros", "params"] = "zeros", report: bool = False
+    ) -> Any:
         """Anything that is shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
 
         Args:
@@ -101,3 +105,17 @@ class Mutation:
     def __repr__(self) -> str:
         changes = ", ".join(f"{name}: {axis.before} -> {axis.after}" for name, axis in self.plan.changed.items())
         return f"Mutation({changes or 'no sizes change'}; aligned={self.aligned!r})"
+
+
+def then(first: Mutation, second: Mutation, note: str) -> Mutation:
+    """Two mutations, one after the other, as one; the oracle no longer applies."""
+    return replace(
+        second,
+        plan=second.plan @ first.plan,
+        before=first.before,
+        aligned=second.aligned,
+        notes=(*first.notes, *second.notes, note),
+        _variables_before=first._variables_before,
+        _records=(*first._records, *second._records),
+        _comparable=second._comparable or first._comparable or note,
+    )

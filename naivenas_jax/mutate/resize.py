@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
 from naivenas_jax.align.align import align
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.request import Relaxed, Target, targets
@@ -185,7 +184,7 @@ def change_widths(
         plan=plan,
         before=graph,
         _variables_before=variables,
-        _record=UndoRecord.of(plan, variables, ties.leaves, fill is split),
+        _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
         _comparable=incomparable(plan, new, fill),
     )
 

@@ -62,7 +62,7 @@ def keep_function(entries: NewEntries) -> Any:
         shape = tuple(len(axis.new) if d == entries.out else size for d, size in enumerate(entries.shape))
         fan_in = max(1, int(np.prod(entries.shape)) // max(1, axis.after))
         index = tuple(axis.new if d == entries.out else slice(None) for d in range(len(shape)))
-        values[index] = np.asarray(jax.random.normal(entries.key, shape)) / np.sqrt(fan_in)
+        values[index] = generator(entries.key).normal(size=shape) / np.sqrt(fan_in)
     return values
 
 
@@ -133,6 +133,11 @@ def strategy(new: str | Fill | None) -> Fill:
             f"{', '.join(map(repr, STRATEGIES))}, or a function of nas.NewEntries."
         )
     return STRATEGIES[new]
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """A numpy generator seeded by a key; unlike ``jax.random`` it compiles nothing per shape."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
 
 
 def key_for(rng: Any, path: tuple[str, ...]) -> jax.Array:

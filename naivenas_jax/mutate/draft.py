@@ -1,0 +1,131 @@
+"""A graph that is being edited: vertices by name, and what feeds each of their slots.
+
+While an edit is on its way, sizes disagree: a slot has weights for the old producer's neurons and gets a new producer.
+Such a slot has a *stand-in* of its old width. The **staged** graph reads the stand-ins, so that every size and every variable
+fits; the **final** graph reads the new producers. Sizes are aligned on the staged graph, under the condition that each
+stand-in becomes as wide as the producer it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+
+from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A source that keeps a slot's old width until sizes are aligned.
+
+    Attributes:
+      name: in the staged graph.
+      width: the old width of the slot; 0 if the slot is new.
+      heir_of: the old producer, whose utility its neurons have; None if there was none.
+    """
+
+    name: str
+    width: int
+    heir_of: str | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What feeds one input of a vertex: in the final graph ``source`` (None: the slot goes away), staged ``stand_in``."""
+
+    source: str | None
+    stand_in: StandIn | None = None
+
+    @property
+    def staged(self) -> str:
+        return self.stand_in.name if self.stand_in else str(self.source)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Vertices by name, their slots, and the names of the inputs and outputs."""
+
+    ops: Mapping[str, Op]
+    slots: Mapping[str, tuple[Slot, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, graph: Graph) -> Draft:
+        """A graph as it is."""
+        return cls(
+            {v.name: v.op for v in graph.vertices},
+            {v.name: tuple(Slot(source.name) for source in v.inputs) for v in graph.vertices},
+            tuple(v.name for v in graph.inputs),
+            tuple(v.name for v in graph.outputs),
+        )
+
+    def with_vertices(self, vertices: Iterable[Vertex]) -> Draft:
+        """With further vertices."""
+        added = tuple(vertices)
+        ops = {**self.ops, **{v.name: v.op for v in added}}
+        slots = {**self.slots, **{v.name: tuple(Slot(source.name) for source in v.inputs) for v in added}}
+        return replace(self, ops=ops, slots=slots)
+
+    def with_slots(self, changes: Mapping[str, tuple[Slot, ...]]) -> Draft:
+        """With other slots of some vertices."""
+        return replace(self, slots={**self.slots, **changes})
+
+    def final_order(self) -> tuple[str, ...]:
+        """The vertices of the final graph, each after those it reads.
+
+        Raises:
+          StructureError: if there is a loop.
+        """
+        reads = {name: [slot.source for slot in slots if slot.source] for name, slots in self.slots.items()}
+        needed = _reachable(reads, (*self.inputs, *self.outputs))
+        sorter = TopologicalSorter({name: [s for s in reads[name] if s in needed] for name in needed})
+        try:
+            return tuple(sorter.static_order())
+        except CycleError as error:
+            loop = " -> ".join(reversed(error.args[1]))
+            raise StructureError(f"The edge would close a loop: {loop}. A graph computes in one direction.") from error
+
+    def stand_ins(self, order: Iterable[str]) -> dict[str, tuple[StandIn, str | None]]:
+        """By name, the stand-ins that the vertices of ``order`` read, with the producer that each stands for."""
+        return {
+            slot.stand_in.name: (slot.stand_in, slot.source)
+            for name in order
+            for slot in self.slots[name]
+            if slot.stand_in is not None
+        }
+
+    def staged(self) -> Graph:
+        """The graph in which every size fits; what the final graph needs is kept alive by further outputs."""
+        order = self.final_order()
+        stands = self.stand_ins(order)
+        made = {name: Vertex(name, Source(stand.width)) for name, (stand, _) in stands.items()}
+        for name in order:
+            made[name] = Vertex(name, self.ops[name], tuple(made[slot.staged] for slot in self.slots[name]))
+        producers = [source for _, source in stands.values() if source and source not in self.outputs]
+        outputs = dict.fromkeys((*self.outputs, *producers))
+        return Graph([made[name] for name in (*self.inputs, *stands)], [made[name] for name in outputs])
+
+    def final(self, aligned: Graph) -> Graph:
+        """The graph that reads the producers, with the sizes that the staged graph has been given."""
+        made: dict[str, Vertex] = {}
+        for name in self.final_order():
+            inputs = tuple(made[slot.source] for slot in self.slots[name] if slot.source)
+            made[name] = Vertex(name, aligned[name].op, inputs)
+        return Graph([made[name] for name in self.inputs], [made[name] for name in self.outputs])
+
+
+def _reachable(reads: Mapping[str, list[str]], ends: Iterable[str]) -> dict[str, None]:
+    found: dict[str, None] = {}
+    todo = list(ends)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found[name] = None
+            todo.extend(reads[name])
+    return found

@@ -1,0 +1,295 @@
+"""Changes of structure: `insert_vertex`, `remove_vertex`, `create_edge`, `remove_edge`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from naivenas_jax.errors import DuplicateNameError, StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.stack import Concat
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.mutate.draft import Draft, Slot, StandIn
+from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.realign import Options, realign
+from naivenas_jax.transfer.fill import Fill
+
+
+def insert_vertex(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    after: str,
+    make: Callable[[Vertex], Vertex],
+    *,
+    outputs: Iterable[str] | None = None,
+    new: str | Fill | None = "identity",
+    **keywords: Any,
+) -> Mutation:
+    """Insert what ``make`` builds between a vertex and those that read it.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      after: name of the vertex to insert after.
+      make: gets that vertex and returns a new one that reads it, directly or through further new vertices.
+      outputs: the readers of ``after`` that shall read the new vertex instead; default: all of them, and if ``after`` is an
+        output of the graph, the new vertex becomes that output.
+      new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that the
+        function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init": their
+        own initialisers; else as for `delta_nout`.
+      **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see `Options`.
+
+    Raises:
+      StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
+      DuplicateNameError: if the name of a new vertex is taken.
+      InfeasibleError: if the new vertex has another width than the readers expect, and no sizes satisfy all ties.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.insert_vertex(graph, variables, "hidden", lambda v: nas.layer("between", nn.Dense(6), v))
+    >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
+    ((6,), 'grow', True)
+    """
+    source = graph[after]
+    last = make(source)
+    added = _added(graph, source, last)
+    readers = _readers(graph, after, outputs)
+    draft = Draft.of(graph).with_vertices(added)
+    stand = None if last.nout == source.nout else StandIn(f"~{after}", source.nout, after)
+    draft = draft.with_slots(
+        {
+            name: tuple(Slot(last.name, stand) if slot.source == after else slot for slot in draft.slots[name])
+            for name in readers
+        }
+    )
+    if outputs is None:
+        draft = replace(draft, outputs=tuple(last.name if name == after else name for name in draft.outputs))
+    how = "identity" if new is None else new
+    kept = isinstance(how, str) and how == "identity"
+    return realign(
+        graph, variables, draft, Options(new=None if kept else new, **keywords), created_as=how, comparable=kept
+    )
+
+
+def _added(graph: Graph, after: Vertex, last: Any) -> tuple[Vertex, ...]:
+    if not isinstance(last, Vertex) or last is after:
+        raise StructureError(
+            f"make must return a new vertex that reads {after.name!r}, found {last!r:.120}. For example "
+            f"lambda v: nas.layer('new', nn.Dense({after.nout}), v)."
+        )
+    order = topological((last,))
+    added = tuple(vertex for vertex in order if vertex not in graph.vertices)
+    for vertex in added:
+        if vertex.name in graph:
+            raise DuplicateNameError(
+                f"The inserted {vertex!r} has the name of {graph[vertex.name]!r}. Names are unique in a graph."
+            )
+        if isinstance(vertex.op, Source):
+            raise StructureError(
+                f"The inserted vertices depend on input {vertex.name!r}, which the graph does not have."
+            )
+    if not added or after not in order:
+        raise StructureError(f"What make returned, {last!r}, does not read {after.name!r}.")
+    return added
+
+
+def _readers(graph: Graph, after: str, outputs: Iterable[str] | None) -> tuple[str, ...]:
+    every = tuple(dict.fromkeys(graph.outputs_of(after)))
+    if outputs is None:
+        if not every and graph[after] not in graph.outputs:
+            raise StructureError(f"Nothing reads {after!r}, so nothing can be inserted after it.")
+        return every
+    chosen = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    for name in chosen:
+        if graph[name].name not in every:
+            raise StructureError(f"{name!r} does not read {after!r}. Read by: {', '.join(every) or 'nothing'}.")
+    return chosen
+
+
+def remove_vertex(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    name: str,
+    *,
+    reconnect: str | Iterable[str] = "all",
+    **keywords: Any,
+) -> Mutation:
+    """Remove a vertex.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      name: of the vertex.
+      reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which takes
+        readers that can do with one input less; or the names of the inputs that it shall read.
+      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see `Options`.
+
+    Raises:
+      StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
+      InfeasibleError: if no sizes satisfy all ties afterwards.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(5), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.remove_vertex(graph, variables, "hidden")
+    >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
+    ((3, 2), 'shrink')
+    """
+    vertex = graph[name]
+    if vertex in graph.inputs or vertex in graph.outputs:
+        end = "input" if vertex in graph.inputs else "output"
+        raise StructureError(
+            f"{name!r} is an {end} of the graph and cannot be removed. Build a graph with other {end}s instead: "
+            "nas.Graph(inputs, outputs)."
+        )
+    inputs = _reconnected(vertex, reconnect)
+    draft = Draft.of(graph)
+    changes = {}
+    for reader in dict.fromkeys(graph.outputs_of(name)):
+        parts = [_in_place_of(graph, vertex, inputs, reader) if s.source == name else (s,) for s in draft.slots[reader]]
+        changes[reader] = _checked_slots(graph[reader], tuple(slot for part in parts for slot in part), name)
+    ops = {key: op for key, op in draft.ops.items() if key != name}
+    slots = {key: value for key, value in {**draft.slots, **changes}.items() if key != name}
+    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options(**keywords))
+
+
+def _reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex, ...]:
+    if isinstance(reconnect, str) and reconnect in ("all", "none"):
+        return vertex.inputs if reconnect == "all" else ()
+    chosen = (reconnect,) if isinstance(reconnect, str) else tuple(reconnect)
+    known = {source.name: source for source in vertex.inputs}
+    for name in chosen:
+        if name not in known:
+            raise StructureError(
+                f"reconnect must be 'all', 'none' or names of inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
+                f"found {name!r}."
+            )
+    return tuple(known[name] for name in chosen)
+
+
+def _in_place_of(graph: Graph, removed: Vertex, inputs: tuple[Vertex, ...], reader: str) -> tuple[Slot, ...]:
+    """The slots that take the place of one slot which read ``removed``."""
+    stacked = isinstance(graph[reader].op, Concat)
+    if not inputs:  # a concatenation loses the neurons of the slot, a sum just a summand
+        gone = StandIn(f"~{removed.name}>{reader}", removed.nout, removed.name)
+        return (Slot(None, gone),) if stacked else ()
+    if stacked and sum(source.nout for source in inputs) == removed.nout:
+        return tuple(Slot(source.name) for source in inputs)
+    slots = []
+    for i, source in enumerate(inputs):
+        width = removed.nout if i == 0 or not stacked else 0
+        stand = StandIn(f"~{removed.name}.{i}", width, removed.name if width else None)
+        slots.append(Slot(source.name, None if width == source.nout else stand))
+    return tuple(slots)
+
+
+def _checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tuple[Slot, ...]:
+    final = sum(slot.source is not None for slot in slots)
+    if final == 0 or (final != len(reader.inputs) and not reader.op.variadic):
+        raise StructureError(
+            f"Without {removed!r}, vertex {reader.name!r} would have {final} inputs, but {reader.op.describe()} takes "
+            f"{'at least one' if reader.op.variadic else len(reader.inputs)}. Remove {reader.name!r} first, or name the "
+            "inputs to read: reconnect=."
+        )
+    return slots
+
+
+def create_edge(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    source: str,
+    target: str,
+    *,
+    position: int | None = None,
+    **keywords: Any,
+) -> Mutation:
+    """Let ``target`` read ``source`` as well. It may read it already.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      source: name of the vertex to read.
+      target: name of a vertex that takes any number of inputs: a concatenation, a sum or a product.
+      position: among the inputs of ``target``; default: the last.
+      **keywords: as for `remove_vertex`.
+
+    Raises:
+      StructureError: if the edge would close a loop, or ``target`` takes a fixed number of inputs.
+      InfeasibleError: if no sizes satisfy all ties afterwards (a size cycle).
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> a, b = nas.layer("a", nn.Dense(4), x), nas.layer("b", nn.Dense(5), x)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", a, b)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
+    (4, 4, 5)
+    """
+    vertex, producer = graph[target], graph[source]
+    if not vertex.op.variadic:
+        raise StructureError(
+            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums and "
+            "products take further ones; insert one before it with nas.insert_vertex."
+        )
+    at = len(vertex.inputs) if position is None else position
+    if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at <= len(vertex.inputs):
+        raise StructureError(f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {at!r}.")
+    width = 0 if isinstance(vertex.op, Concat) else vertex.nout
+    stand = None if width == producer.nout else StandIn(f"~{source}>{target}", width, None)
+    draft = Draft.of(graph)
+    slots = list(draft.slots[target])
+    slots.insert(int(at), Slot(source, stand))
+    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options(**keywords))
+
+
+def remove_edge(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    source: str,
+    target: str,
+    *,
+    occurrence: int = 0,
+    **keywords: Any,
+) -> Mutation:
+    """Let ``target`` no longer read ``source``.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      source: name of the vertex that is read.
+      target: name of the reader, which must be left with an input.
+      occurrence: which of them, if ``target`` reads ``source`` more than once; 0 is the first.
+      **keywords: as for `remove_vertex`.
+
+    Raises:
+      StructureError: if there is no such edge, or ``target`` cannot do with one input less.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> a, b = nas.layer("a", nn.Dense(4), x), nas.layer("b", nn.Dense(5), x)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", a, b)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
+    (5,)
+    """
+    vertex = graph[target]
+    places = [i for i, name in enumerate(graph.inputs_of(target)) if name == graph[source].name]
+    if not 0 <= occurrence < len(places):
+        raise StructureError(
+            f"{target!r} reads {source!r} {len(places)} times, so there is no occurrence {occurrence}. It reads: "
+            f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
+        )
+    draft = Draft.of(graph)
+    slots = list(draft.slots[target])
+    slots.pop(places[occurrence])
+    if isinstance(vertex.op, Concat):
+        slots.insert(places[occurrence], Slot(None, StandIn(f"~{source}>{target}", graph.nout(source), source)))
+    return realign(
+        graph, variables, draft.with_slots({target: _checked_slots(vertex, tuple(slots), source)}), Options(**keywords)
+    )
