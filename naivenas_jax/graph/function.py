@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flax.core import Scope
@@ -11,6 +11,7 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op, keywords_of, select
 from naivenas_jax.graph.probe import probe
+from naivenas_jax.graph.shapes import shape_of
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
@@ -18,9 +19,15 @@ from naivenas_jax.sizes.ties import Tying
 
 @dataclass(frozen=True)
 class Function(Op):
-    """A function of arrays, without parameters."""
+    """A function of arrays, without parameters.
+
+    Attributes:
+      fn: the function.
+      leading: the axes before the neurons of its first input, where they are known.
+    """
 
     fn: Callable[..., Any]
+    leading: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
     def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
@@ -45,7 +52,7 @@ class Invariant(Function):
                 f"Vertex {name!r} is invariant, which ties its inputs neuron by neuron; found sizes "
                 f"{[len(p) for p in ports]}. All must be equal."
             )
-        found = probe(self.fn, len(ports), len(ports[0]))
+        found = probe(self.fn, len(ports), len(ports[0]), self.leading)
         if found.nout is not None and found.nout != len(ports[0]):
             raise SizeMismatchError(
                 f"Vertex {name!r} was declared invariant, but makes {found.nout} neurons of {len(ports[0])}. Use "
@@ -94,7 +101,8 @@ def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vert
     >>> nas.invariant_vertex("act", nn.relu, nas.input_vertex("x", 4)).nout
     4
     """
-    return Vertex(name, Invariant(_callable(name, fn)), _at_least_one(name, inputs))
+    sources = _at_least_one(name, inputs)
+    return Vertex(name, Invariant(_callable(name, fn), _leading(sources)), sources)
 
 
 def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: int | None = None) -> Vertex:
@@ -115,12 +123,17 @@ def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: i
     """
     sources = _at_least_one(name, inputs)
     size = nout if nout is not None else _measured(name, _callable(name, fn), sources)
-    return Vertex(name, Immutable(fn, int(size)), sources)
+    return Vertex(name, Immutable(fn, _leading(sources), int(size)), sources)
+
+
+def _leading(inputs: tuple[Vertex, ...]) -> tuple[int, ...] | None:
+    shape = shape_of(inputs[0])
+    return None if shape is None else shape[:-1]
 
 
 def _measured(name: str, fn: Callable[..., Any], inputs: tuple[Vertex, ...]) -> int:
     sizes = {source.nout for source in inputs}
-    found = probe(fn, len(inputs), sizes.pop()) if len(sizes) == 1 else None
+    found = probe(fn, len(inputs), sizes.pop(), _leading(inputs)) if len(sizes) == 1 else None
     if found is None or found.nout is None:
         raise GraphError(
             f"Cannot find out how many neurons vertex {name!r} makes of inputs of {[v.nout for v in inputs]}: its "

@@ -15,6 +15,7 @@ from flax.core import Scope
 
 from naivenas_jax.errors import DuplicateNameError, GraphError, UnknownNameError
 from naivenas_jax.graph.evaluate import Intercept, run
+from naivenas_jax.graph.handles import Handle, handles
 from naivenas_jax.graph.module import GraphModule
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
@@ -211,6 +212,10 @@ class Graph:
             self[name]
         reached = self.ties.reach(names)
         return tuple(v.name for v in self._order if v.name in reached)
+
+    def handles(self) -> dict[str, Handle]:
+        """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
+        return handles(self.ties)
 
     @cached_property
     def ties(self) -> Ties:

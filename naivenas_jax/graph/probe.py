@@ -33,17 +33,24 @@ class Probe:
 
 
 @lru_cache(maxsize=4096)
-def probe(fn: Callable[..., Any], arity: int, size: int) -> Probe:
+def probe(fn: Callable[..., Any], arity: int, size: int, known: tuple[int, ...] | None = None) -> Probe:
     """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps them, on some of those neurons only.
 
     ``fn`` keeps the neuron axis if and only if ``fn(x[..., keep]) == fn(x)[..., keep]`` for every choice of neurons.
+
+    Args:
+      fn: the function.
+      arity: how many arrays it takes.
+      size: the number of neurons of each.
+      known: the axes before the neurons, where they are known; else several are tried.
     """
+    candidates = _LEADING if known is None else ((2, *known[1:]),)
     with jax.ensure_compile_time_eval():
-        for leading in _LEADING:  # a pooling window needs an image, a plain function is happy with a batch
+        for leading in candidates:  # a pooling window needs an image, a plain function is happy with a batch
             few = _run(fn, _inputs(arity, leading, _FEW))
             if few is not None and few.ndim and few.shape[-1] == _FEW:
                 return Probe(nout=size, coupled=_coupling(fn, arity, leading, few))
-        for leading in _LEADING:
+        for leading in candidates:
             whole = _run(fn, _inputs(arity, leading, size))
             if whole is not None and whole.ndim:
                 return Probe(nout=int(whole.shape[-1]), fixed=f"its function runs with {size} neurons only")

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 from flax import core
 
-from naivenas_jax.graph.evaluate import run
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
+_known: WeakKeyDictionary[Vertex, jax.ShapeDtypeStruct | None] = WeakKeyDictionary()
+
 
 def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
-    """The shape of what ``vertex`` computes for a batch of one; None if an input's shape is not known."""
-    order = topological((vertex,))
-    sources = [v for v in order if isinstance(v.op, Source)]
-    arrays = [example_input(source.op) for source in sources if isinstance(source.op, Source)]
-    if any(array is None for array in arrays):
+    """The shape of what ``vertex`` computes for a batch of one; None if an input's shape is not known.
+
+    Every vertex is traced once, by itself, and remembered for as long as it lives.
+    """
+    if vertex not in _known:
+        for each in topological((vertex,)):
+            if each not in _known:
+                _known[each] = _one(each)
+    found = _known[vertex]
+    return None if found is None else tuple(found.shape)
+
+
+def _one(vertex: Vertex) -> jax.ShapeDtypeStruct | None:
+    if isinstance(vertex.op, Source):
+        shape = vertex.op.shape
+        return None if shape is None else jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)
+    inputs = [_known[source] for source in vertex.inputs]
+    if any(known is None for known in inputs):
         return None
 
-    def compute(key: jax.Array, *inputs: Any) -> Any:
-        return core.init(lambda scope, *xs: run(order, (vertex,), dict(zip(sources, xs, strict=True)), scope, {}))(
-            {"params": key}, *inputs
-        )[0]
+    def compute(key: jax.Array, *arrays: Any) -> Any:
+        return core.init(lambda scope, *xs: vertex.op.call(scope, xs, {}))({"params": key}, *arrays)[0]
 
-    (result,) = jax.eval_shape(compute, jax.random.key(0), *arrays)
-    return tuple(result.shape)
-
-
-def example_input(source: Source) -> jax.ShapeDtypeStruct | None:
-    """What a batch of one looks like."""
-    if source.shape is None:
-        return None
-    return jax.ShapeDtypeStruct((1, *source.shape), source.dtype)
+    return jax.eval_shape(compute, jax.random.key(0), *inputs)

@@ -171,7 +171,7 @@ def change_widths(
     axes = align(
         ties,
         wanted,
-        scores(magnitude(graph, variables) if utility is None else utility, sizes),
+        scores(magnitude(graph, variables, axes=reached) if utility is None else utility, sizes),
         time_limit=time_limit,
         frozen=ends(graph, {target.axis for target in wanted}, free_outputs),
         reached=reached,

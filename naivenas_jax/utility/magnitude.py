@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,13 @@ from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat
 
 
-def magnitude(graph: Graph, variables: Mapping[str, Any], *, norm: Literal["l1", "l2"] = "l1") -> dict[str, np.ndarray]:
+def magnitude(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    *,
+    norm: Literal["l1", "l2"] = "l1",
+    axes: Collection[str] | None = None,
+) -> dict[str, np.ndarray]:
     """How large the incoming weights of each neuron are.
 
     For the neuron j that a weight ``W`` of shape (..., in, out) makes, the mean of ``|W[..., j]|`` (l1) or the root of the
@@ -23,6 +29,7 @@ def magnitude(graph: Graph, variables: Mapping[str, Any], *, norm: Literal["l1",
       graph: the network.
       variables: its variables.
       norm: "l1" or "l2".
+      axes: those whose scores are wanted; all where not given.
 
     Returns:
       Scores by axis, each of shape (size,); only axes that a weight makes.
@@ -43,10 +50,12 @@ def magnitude(graph: Graph, variables: Mapping[str, Any], *, norm: Literal["l1",
         if "in" not in leaf.roles or path not in arrays:
             continue
         made = leaf.roles.index("out")
+        axis = leaf.axes[made]
+        if axis is None or (axes is not None and axis not in axes):
+            continue
         values = np.abs(to_host(arrays[path]).astype(np.float64))
         others = tuple(d for d in range(values.ndim) if d != made)
-        score = values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
-        axis = leaf.axes[made]
-        if axis is not None:
-            scores[axis] = scores.get(axis, 0.0) + score
+        scores[axis] = scores.get(axis, 0.0) + (
+            values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
+        )
     return scores

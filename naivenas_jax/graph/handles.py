@@ -1,0 +1,42 @@
+"""Every axis that can be resized, and what comes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from naivenas_jax.sizes.ties import Ties
+
+
+@dataclass(frozen=True)
+class Handle:
+    """One axis that can be resized.
+
+    Attributes:
+      name: by which requests, utilities and plans name it: the vertex, or ``vertex:axis`` for an inner axis.
+      size: its number of neurons.
+      tied_to: the axes that have neurons in common with it, and change when it does.
+      coupled: why a neuron of it that is zero is not the same as one that is not there; None if it is.
+    """
+
+    name: str
+    size: int
+    tied_to: tuple[str, ...]
+    coupled: str | None
+
+
+def handles(ties: Ties) -> dict[str, Handle]:
+    """The handles of a network, by name. Axes all of whose neurons are fixed are left out."""
+    holders: dict[int, list[str]] = {}
+    for axis, runs in ties.axes.items():
+        for run in dict.fromkeys(runs):
+            holders.setdefault(run, []).append(axis)
+    return {
+        axis: Handle(
+            axis,
+            ties.size(axis),
+            tuple(dict.fromkeys(other for run in runs for other in holders[run] if other != axis)),
+            ties.coupled.get(axis),
+        )
+        for axis, runs in ties.axes.items()
+        if not all(run in ties.fixed for run in runs)
+    }
