@@ -148,7 +148,9 @@ class Plan:
             before = earlier.leaves.get(path, dims)
             leaves[path] = tuple(_joint(late, early) for late, early in zip(dims, before, strict=True))
             for joint, late, early in zip(leaves[path], dims, before, strict=True):
-                if joint is not None and joint not in axes:  # an edit has put the leaf on another axis in between
+                if (
+                    joint is not None and late is not None and early is not None and joint not in axes
+                ):  # an edit has put the leaf on another axis in between
                     axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
         return Plan(
             axes=axes,

@@ -52,7 +52,7 @@ def parse(text: str) -> Pattern:
     marked = [i for i in named if tokens[i].startswith("<")]
     if len(marked) > 1:
         raise GraphError(f"Pattern {text!r} marks more than one axis with '<'; a parameter makes one axis.")
-    made = (marked or named[-1:] or [None])[0]
+    made = next(iter(marked or named[-1:]), None)
     return Pattern(
         axes=tuple(_axis(token) if i in named else None for i, token in enumerate(tokens)),
         sizes=tuple(int(token) if token.isdigit() else None for token in tokens),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from naivenas_jax.align.align import align
 from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.align.request import Target
-from naivenas_jax.errors import InfeasibleError, StructureError
+from naivenas_jax.errors import InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.rebuild import with_sizes
 from naivenas_jax.graph.shapes import shape_of
@@ -20,37 +20,13 @@ from naivenas_jax.graph.stack import Flatten, positions_at
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
-from naivenas_jax.mutate.resize import MaxNew, ends, insertable, sizes_of
+from naivenas_jax.mutate.options import ALIGN, Options
+from naivenas_jax.mutate.widths import ends, sizes_of
 from naivenas_jax.transfer.fill import Fill, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
 from naivenas_jax.utility.magnitude import magnitude
-from naivenas_jax.utility.scores import Utility, scores
-
-ALIGN = ("grow", "shrink", "both")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The keywords that all structural verbs have in common.
-
-    Attributes:
-      align: how sizes that disagree are brought in line. "auto": the first of "grow" (the smaller becomes as large as the
-        larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that is possible.
-      utility, new, rng, time_limit, max_new, free_outputs: as for `delta_nout`.
-    """
-
-    align: str = "auto"
-    utility: Utility | None = None
-    new: str | Fill | None = None
-    rng: Any = None
-    time_limit: float | None = None
-    max_new: MaxNew = None
-    free_outputs: bool = False
-
-    def __post_init__(self) -> None:
-        if self.align not in ("auto", *ALIGN):
-            raise StructureError(f"align must be 'auto' or one of {ALIGN}, found {self.align!r}.")
+from naivenas_jax.utility.scores import scores
 
 
 def realign(
@@ -83,8 +59,8 @@ def realign(
 def _restacked(graph: Graph) -> Draft | None:
     """Where the edit has changed how many positions a flatten stacks: its readers get a stand-in of the old width."""
     draft = Draft.of(graph)
-    for vertex in graph.find(lambda v: isinstance(v.op, Flatten)):
-        if shape_of(vertex.inputs[0]) is None:
+    for vertex in graph.vertices:
+        if not isinstance(vertex.op, Flatten) or shape_of(vertex.inputs[0]) is None:
             continue
         positions = positions_at(vertex.inputs[0], vertex.name)
         if positions == vertex.op.positions:
@@ -194,7 +170,7 @@ def _align(
                 reached=ties.reach([*stands, *(source for _, source in stands.values() if source)]),
                 equal=[(name, source) for name, (_, source) in stands.items() if source],
                 least=dict.fromkeys(stands, 0),
-                insertable=insertable(options.max_new, sizes),
+                insertable=options.insertable(sizes),
             ), mode if any(source for _, source in stands.values()) else "none"
         except InfeasibleError as error:
             errors.append(f"{mode}: {error}")

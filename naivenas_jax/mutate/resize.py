@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from naivenas_jax.align.align import align
-from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
-from naivenas_jax.graph.rebuild import with_sizes
 from naivenas_jax.mutate.mutation import Mutation
-from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.fill import Fill, initialised, split, strategy
-from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, transfer
-from naivenas_jax.utility.magnitude import magnitude
-from naivenas_jax.utility.scores import Utility, scores
-
-MaxNew = int | Mapping[str, int] | Callable[[str], int] | None
+from naivenas_jax.mutate.options import MaxNew, Options
+from naivenas_jax.mutate.widths import change_widths, sizes_of
+from naivenas_jax.transfer.fill import Fill
+from naivenas_jax.utility.scores import Utility
 
 
 def delta_nout(
@@ -72,10 +65,8 @@ def delta_nout(
     >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
     (5, (5, 2))
     """
-    wanted = _targets(graph, request)
-    return change_widths(
-        graph, variables, wanted, utility, new, rng, time_limit, max_new, free_outputs, graph.ties.reach(request)
-    )
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
+    return change_widths(graph, variables, _targets(graph, request), options, graph.ties.reach(request))
 
 
 def delta_nin(
@@ -148,90 +139,8 @@ def resize(
     >>> mutation.indices("hidden").tolist()
     [0, 2]
     """
-    wanted = _targets(graph, request or {})
-    return change_widths(graph, variables, wanted, utility, new, rng, time_limit, max_new, free_outputs, None)
-
-
-def change_widths(
-    graph: Graph,
-    variables: Mapping[str, Any],
-    wanted: tuple[Target, ...],
-    utility: Utility | None,
-    new: str | Fill | None,
-    rng: Any,
-    time_limit: float | None,
-    max_new: MaxNew,
-    free_outputs: bool,
-    reached: frozenset[str] | None,
-) -> Mutation:
-    """Align, then transfer."""
-    fill, ties = strategy(new), graph.ties
-    sizes = sizes_of(ties)
-    check_variables(ties.leaves, sizes, variables)
-    axes = align(
-        ties,
-        wanted,
-        scores(magnitude(graph, variables, axes=reached) if utility is None else utility, sizes),
-        time_limit=time_limit,
-        frozen=ends(graph, {target.axis for target in wanted}, free_outputs),
-        reached=reached,
-        insertable=insertable(max_new, sizes),
-    )
-    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()})
-    return Mutation(
-        graph=with_sizes(graph, {name: axis.after for name, axis in axes.items()}),
-        variables=transfer(plan, ties.leaves, variables, fill, rng),
-        plan=plan,
-        before=graph,
-        _variables_before=variables,
-        _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
-        _comparable=incomparable(plan, new, fill),
-    )
-
-
-def sizes_of(ties: Ties) -> dict[str, int]:
-    """The size of every axis."""
-    return {axis: ties.size(axis) for axis in ties.axes}
-
-
-def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:
-    """Inputs and outputs that keep their neurons, with the reason."""
-    frozen = {
-        v.name: f"{v.name!r} is an input of the graph, which changes only when a request names it"
-        for v in graph.inputs
-        if v.name not in named
-    }
-    if not free_outputs:
-        frozen |= {
-            v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "
-            "free_outputs=True is passed"
-            for v in graph.outputs
-            if v.name not in named
-        }
-    return frozen
-
-
-def insertable(max_new: MaxNew, sizes: Mapping[str, int]) -> dict[str, int]:
-    """How many neurons each axis may gain."""
-    result = {axis: max(200, 10 * size) for axis, size in sizes.items()}
-    if max_new is None:
-        return result
-    for axis in sizes:
-        bound = max_new(axis) if callable(max_new) else max_new.get(axis) if isinstance(max_new, Mapping) else max_new
-        if bound is None:
-            continue
-        if isinstance(bound, bool) or not hasattr(bound, "__index__") or int(bound) < 0:
-            raise RequestError(f"max_new for {axis!r} must be a whole number of neurons, 0 or more; found {bound!r}.")
-        result[axis] = int(bound)
-    return result
-
-
-def incomparable(plan: Plan, new: str | Fill | None, fill: Fill) -> str | None:
-    """Why the new network may compute something else even where neurons were only added."""
-    grows = any(axis.new.size for axis in plan.axes.values())
-    if grows and (fill is initialised or callable(new)):
-        return f"new={new!r} need not keep the function"
-    return None
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
+    return change_widths(graph, variables, _targets(graph, request or {}), options, None)
 
 
 def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:

@@ -14,7 +14,8 @@ from naivenas_jax.graph.stack import Concat
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.mutation import Mutation
-from naivenas_jax.mutate.realign import Options, realign
+from naivenas_jax.mutate.options import Options
+from naivenas_jax.mutate.realign import realign
 from naivenas_jax.transfer.fill import Fill
 
 
@@ -60,7 +61,7 @@ def insert_vertex(
     added = _added(graph, source, last)
     readers = _readers(graph, after, outputs)
     draft = Draft.of(graph).with_vertices(added)
-    stand = None if last.nout == source.nout else StandIn(f"~{after}", source.nout, after)
+    stand = StandIn(f"~{after}", source.nout, after)  # equally wide or not, the new neurons are others
     draft = draft.with_slots(
         {
             name: tuple(Slot(last.name, stand) if slot.source == after else slot for slot in draft.slots[name])

@@ -98,7 +98,8 @@ def _in_place(rules: Rules, tree: Any, leaves: list[StateLeaf]) -> tuple[Any, Ca
     report = _report([(leaf, entry) for leaf, entry in entries if not leaf.hole])
     if not plan.created and not plan.removed:
         treedef = jax.tree_util.tree_structure(tree)
-        return treedef.unflatten([entry.value for leaf, entry in entries if not leaf.hole]), report
+        leaves_now = [entry.value for leaf, entry in entries if not leaf.hole]
+        return jax.tree_util.tree_unflatten(treedef, leaves_now), report
     _check_collections(rules, entries)
     edit = Edit(
         values={leaf.keys: entry.value for leaf, entry in entries if not leaf.hole and not entry.gone},
@@ -119,7 +120,7 @@ def _into(rules: Rules, leaves: list[StateLeaf], fresh: Any) -> tuple[Any, Carry
     treedef = jax.tree_util.tree_structure(fresh)
     created = rules.variables.plan.created
     report = _report([(leaf, entry) for leaf, entry in entries if entry.restarted or entry.path not in created])
-    return treedef.unflatten([entry.value for _, entry in entries[: len(places)]]), report
+    return jax.tree_util.tree_unflatten(treedef, [entry.value for _, entry in entries[: len(places)]]), report
 
 
 def _placed(rules: Rules, leaf: StateLeaf | None, place: StateLeaf) -> Entry:

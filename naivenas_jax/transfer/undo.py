@@ -97,7 +97,7 @@ def _peel(array: np.ndarray, axes: Axes) -> tuple[np.ndarray | None, ...]:
 def _insert(array: np.ndarray, removed: np.ndarray, axis: AxisPlan, dim: int) -> np.ndarray:
     shape = [axis.before if d == dim else n for d, n in enumerate(array.shape)]
     result = np.empty(shape, array.dtype)
-    before = (slice(None),) * dim
-    result[(*before, axis.dropped)] = removed
-    result[(*before, axis.kept)] = array
+    along = np.moveaxis(result, dim, 0)  # a view
+    along[axis.dropped] = np.moveaxis(removed, dim, 0)
+    along[axis.kept] = np.moveaxis(array, dim, 0)
     return result

@@ -1,0 +1,83 @@
+"""A change of width: align, then transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from naivenas_jax.align.align import align
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.align.request import Target
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.rebuild import with_sizes
+from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.options import Options
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.transfer.fill import initialised, split, strategy
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_variables, transfer
+from naivenas_jax.utility.magnitude import magnitude
+from naivenas_jax.utility.scores import scores
+
+
+def change_widths(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    wanted: tuple[Target, ...],
+    options: Options,
+    reached: frozenset[str] | None,
+) -> Mutation:
+    """Meet the requests ``wanted``; only axes in ``reached`` may change (None: all)."""
+    fill, ties = strategy(options.new), graph.ties
+    sizes = sizes_of(ties)
+    check_variables(ties.leaves, sizes, variables)
+    utility = magnitude(graph, variables, axes=reached) if options.utility is None else options.utility
+    axes = align(
+        ties,
+        wanted,
+        scores(utility, sizes),
+        time_limit=options.time_limit,
+        frozen=ends(graph, {target.axis for target in wanted}, options.free_outputs),
+        reached=reached,
+        insertable=options.insertable(sizes),
+    )
+    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()})
+    return Mutation(
+        graph=with_sizes(graph, {name: axis.after for name, axis in axes.items()}),
+        variables=transfer(plan, ties.leaves, variables, fill, options.rng),
+        plan=plan,
+        before=graph,
+        _variables_before=variables,
+        _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
+        _comparable=_incomparable(plan, options),
+    )
+
+
+def sizes_of(ties: Ties) -> dict[str, int]:
+    """The size of every axis."""
+    return {axis: ties.size(axis) for axis in ties.axes}
+
+
+def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:
+    """Inputs and outputs that keep their neurons, with the reason."""
+    frozen = {
+        v.name: f"{v.name!r} is an input of the graph, which changes only when a request names it"
+        for v in graph.inputs
+        if v.name not in named
+    }
+    if not free_outputs:
+        frozen |= {
+            v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "
+            "free_outputs=True is passed"
+            for v in graph.outputs
+            if v.name not in named
+        }
+    return frozen
+
+
+def _incomparable(plan: Plan, options: Options) -> str | None:
+    """Why the new network may compute something else even where neurons were only added."""
+    grows = any(axis.new.size for axis in plan.axes.values())
+    if grows and (callable(options.new) or strategy(options.new) is initialised):
+        return f"new={options.new!r} need not keep the function"
+    return None
