@@ -33,7 +33,7 @@ def _conv(layer: nn.Conv, nin: tuple[int, ...]) -> LayerRule:
     spatial = "_ " * len(kernel)
     common: dict[str, Any] = {
         "initialisers": {"params/kernel": layer.kernel_init, "params/bias": layer.bias_init},
-        "example": (1, *(spread(k, layer.kernel_dilation, i) for i, k in enumerate(kernel))),
+        "example": conv_example(layer),
     }
     if layer.feature_group_count == 1:
         return LayerRule(
@@ -51,7 +51,7 @@ def _conv(layer: nn.Conv, nin: tuple[int, ...]) -> LayerRule:
     return LayerRule(
         leaves=present(kernel=f"{spatial}_ out", bias=layer.use_bias and "out"),
         sizes={"features": "out"},
-        fixed=f"the channels of its {layer.feature_group_count} groups cannot be changed one by one",
+        fixed=groups_reason(layer.feature_group_count),
         **common,
     )
 
@@ -59,7 +59,7 @@ def _conv(layer: nn.Conv, nin: tuple[int, ...]) -> LayerRule:
 def passing(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
     """A kernel ``(..., in, out)`` that passes neurons on at the centre of its window."""
     kernel = np.zeros(shape)
-    kernel[(*((size - 1) // 2 for size in shape[:-2]), ...)] = passes
+    kernel[tuple((size - 1) // 2 for size in shape[:-2])] = passes
     return kernel
 
 
@@ -76,6 +76,16 @@ def conv_identity(layer: Any) -> dict[str, Any]:
     if not one or layer.padding not in ("SAME", "CIRCULAR", "REFLECT"):
         return {}
     return {"params/kernel": passing, "params/bias": constant(0.0)}
+
+
+def conv_example(layer: Any) -> tuple[int, ...]:
+    """An input that the window fits into, without the channels."""
+    return (1, *(spread(size, layer.kernel_dilation, i) for i, size in enumerate(as_tuple(layer.kernel_size))))
+
+
+def groups_reason(groups: int) -> str:
+    """Why a grouped convolution keeps its sizes."""
+    return f"the channels of its {groups} groups cannot be changed one by one"
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
@@ -102,16 +112,20 @@ def _batch_norm(layer: nn.BatchNorm, nin: tuple[int, ...]) -> LayerRule:
         },
         new={"params/scale": 1.0, "batch_stats/var": 1.0},
         initialisers={"params/scale": layer.scale_init, "params/bias": layer.bias_init},
-        # in evaluation, y = (x - mean) / sqrt(var + eps) * scale + bias
-        identity={
-            "params/scale": constant(1.0),
-            "params/bias": constant(0.0),
-            "batch_stats/mean": constant(0.0),
-            "batch_stats/var": constant(1.0 - layer.epsilon),
-        },
+        identity=batch_norm_identity(layer),
         train=lambda train: {"use_running_average": not train},
         fixed=fixed,
     )
+
+
+def batch_norm_identity(layer: Any) -> dict[str, Identity]:
+    """In evaluation, y = (x - mean) / sqrt(var + eps) * scale + bias."""
+    return {
+        "params/scale": constant(1.0),
+        "params/bias": constant(0.0),
+        "batch_stats/mean": constant(0.0),
+        "batch_stats/var": constant(1.0 - layer.epsilon),
+    }
 
 
 @register_layer(nn.LayerNorm)

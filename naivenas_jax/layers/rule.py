@@ -22,6 +22,7 @@ class LayerRule:
         A layer with a pattern or size that names ``out`` has output neurons of its own (SizeAbsorb); without, its
         output neurons are those of its input (SizeInvariant).
       sizes: for each attribute of the layer that holds a size, the axis it is the size of.
+      shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
       new: what a per-neuron variable starts at for a new neuron; 0 where not given.
       initialisers: the layer's own initialiser of each variable, ``(key, shape, dtype) -> array``.
       identity: per variable the value that makes the layer compute the identity; empty: it cannot.
@@ -33,6 +34,7 @@ class LayerRule:
 
     leaves: Mapping[str, str]
     sizes: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
     new: Mapping[str, float] = field(default_factory=dict)
     initialisers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     identity: Mapping[str, Identity] = field(default_factory=dict)

@@ -1,0 +1,48 @@
+"""Random numbers of nnx layers: keys come from the scope, as in linen, and are no part of the variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flax import nnx
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError
+
+
+class Absent(nnx.RngStream):
+    """Stands where a layer has a stream of random numbers, while there is none."""
+
+    def __init__(self, collection: str):
+        self.tag = collection
+
+    def __call__(self) -> Any:
+        raise GraphError(
+            f"A layer needs random numbers. Pass graph.apply(..., rngs={{{self.tag!r}: key}}), or train=False, where "
+            "it needs none."
+        )
+
+
+def disconnect(module: nnx.Module) -> None:
+    """Take all streams out of a layer, and their keys and counts with them."""
+    for owner, name, collection in list(_places(module)):
+        setattr(owner, name, Absent(collection))
+
+
+def connect(module: nnx.Module, scope: Scope) -> None:
+    """Put in streams that start from the scope's keys, as far as it has any."""
+    for owner, name, collection in list(_places(module)):
+        if scope.has_rng(collection) or scope.has_rng("params"):  # Flax falls back on "params" while initialising
+            setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
+
+
+def _places(module: nnx.Module) -> Iterator[tuple[Any, str, str]]:
+    """Where a layer keeps streams: the owner, the attribute, and the collection of keys it draws from."""
+    for _, owner in nnx.iter_graph(module):
+        if isinstance(owner, nnx.Dropout):  # whether it was given a stream of its own makes no difference here
+            yield owner, "rngs", owner.rng_collection
+        elif isinstance(owner, nnx.Pytree):
+            for name, value in vars(owner).items():
+                if isinstance(value, nnx.RngStream):
+                    yield owner, name, name if isinstance(owner, nnx.Rngs) else value.tag
