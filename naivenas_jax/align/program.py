@@ -123,6 +123,9 @@ class Program:
             "presolve": "on" if self.size > 3000 else "off",
             "mip_rel_gap": 0.0,
             "mip_abs_gap": 1e-9,
+            # finer than the slack that a step leaves to the next one, else a tight row is taken for a contradiction
+            "mip_feasibility_tolerance": 1e-9,
+            "primal_feasibility_tolerance": 1e-9,
             "mip_heuristic_run_feasibility_jump": False,
             "time_limit": self._remaining(),
         }
