@@ -171,7 +171,7 @@ def _align(
                 equal=[(name, source) for name, (_, source) in stands.items() if source],
                 least=dict.fromkeys(stands, 0),
                 insertable=options.insertable(sizes),
-            ), mode if any(source for _, source in stands.values()) else "none"
+            ), mode if any(source and sizes[source] != stand.width for stand, source in stands.values()) else "none"
         except InfeasibleError as error:
             errors.append(f"{mode}: {error}")
     raise InfeasibleError(_impossible(stands, sizes, errors), tuple(_names(stands)))
