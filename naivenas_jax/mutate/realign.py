@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -116,15 +115,23 @@ def _realign_once(
 def _plan(
     graph: Graph, variables: Mapping[str, Any], staged: Graph, axes: Mapping[str, AxisPlan], inserted: list[str]
 ) -> Plan:
-    """The plan in terms of the old and the new variables. Axes of inserted vertices have no neurons from before."""
+    """The plan in terms of the old and the new variables."""
     leaves, known = staged.ties.leaves, flat(variables)
-    own = {axis for axis in axes if re.split("[:/]", axis)[0] in inserted or axis in inserted}
     return Plan(
-        axes={name: AxisPlan.of(0, np.full(axis.after, NEW)) if name in own else axis for name, axis in axes.items()},
+        axes={name: _since(graph, name, axis, inserted) for name, axis in axes.items()},
         leaves={path: leaf.axes for path, leaf in leaves.items()},
         created=frozenset(path for path in leaves if path not in known),
         removed=frozenset(path for path in known if path not in leaves),
     )
+
+
+def _since(graph: Graph, name: str, axis: AxisPlan, inserted: list[str]) -> AxisPlan:
+    """The plan of an axis since before the edit: inserted vertices, and those that stack anew, have only new neurons."""
+    if any(name == vertex or name.startswith((f"{vertex}:", f"{vertex}/")) for vertex in inserted):
+        return AxisPlan.of(0, np.full(axis.after, NEW))
+    if name in graph and graph.nout(name) != axis.before:
+        return AxisPlan.of(graph.nout(name), np.full(axis.after, NEW))
+    return axis
 
 
 def _incomparable(plan: Plan, keeps_function: bool) -> str | None:
@@ -145,9 +152,12 @@ def _align(
 ) -> tuple[dict[str, AxisPlan], str]:
     ties = staged.ties
     sizes = sizes_of(ties)
+    bounds = _insertable(ties, stands, options, sizes_of(graph.ties))
+    given = {} if options.utility is None else scores(options.utility, sizes_of(graph.ties))
     if not stands:
         return {axis: AxisPlan.identity(size) for axis, size in sizes.items()}, "none"
-    given = scores(magnitude(graph, variables) if options.utility is None else options.utility, sizes_of(graph.ties))
+    if options.utility is None:
+        given = magnitude(graph, variables)
     utility = {axis: value for axis, value in given.items() if axis in sizes and len(value) == sizes[axis]}
     for name, (stand, _) in stands.items():
         inherited = given.get(stand.heir_of) if stand.heir_of else None
@@ -170,11 +180,24 @@ def _align(
                 reached=ties.reach([*stands, *(source for _, source in stands.values() if source)]),
                 equal=[(name, source) for name, (_, source) in stands.items() if source],
                 least=dict.fromkeys(stands, 0),
-                insertable=options.insertable(sizes),
+                insertable=bounds,
             ), mode if any(source and sizes[source] != stand.width for stand, source in stands.values()) else "none"
         except InfeasibleError as error:
             errors.append(f"{mode}: {error}")
     raise InfeasibleError(_impossible(stands, sizes, errors), tuple(_names(stands)))
+
+
+def _insertable(
+    ties: Ties, stands: Mapping[str, tuple[StandIn, str | None]], options: Options, before: Mapping[str, int]
+) -> dict[str, int]:
+    """How many neurons each axis may gain. What a wider producer brings along is not counted: the edit asks for it."""
+    sizes = sizes_of(ties)
+    bounds = options.insertable({axis: size for axis, size in sizes.items() if axis not in stands}, also=before)
+    for name, (stand, source) in stands.items():
+        brought = sizes[source] - stand.width if source else 0
+        for axis in bounds if brought > 0 else ():
+            bounds[axis] += brought * max((ties.axes[axis].count(run) for run in set(ties.axes[name])), default=0)
+    return bounds
 
 
 def _targets(
