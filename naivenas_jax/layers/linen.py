@@ -73,7 +73,12 @@ def conv_identity(layer: Any) -> dict[str, Any]:
     one = all(stride in (None, 1) for stride in as_tuple(layer.strides)) and all(
         dilation in (None, 1) for dilation in as_tuple(layer.input_dilation)
     )
-    if not one or layer.padding not in ("SAME", "CIRCULAR", "REFLECT"):
+    extents = conv_example(layer)[1:]
+    centred = all(  # a dilated window of even size has no tap at the position that its padding makes the centre
+        (size - 1) // 2 * (extent - 1) == (extent - 1) // 2 * (size - 1)
+        for size, extent in zip(as_tuple(layer.kernel_size), extents, strict=True)
+    )
+    if not one or not centred or layer.padding not in ("SAME", "CIRCULAR", "REFLECT"):
         return {}
     return {"params/kernel": passing, "params/bias": constant(0.0)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Self
 
 import jax
@@ -14,7 +14,7 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.pattern import parse
-from naivenas_jax.layers.nnx_streams import connect, disconnect
+from naivenas_jax.layers.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.nnx_value import NnxLayer, Variable, collection_of
 from naivenas_jax.layers.op import LayerOp, RuleOf, bool_of
 from naivenas_jax.layers.rule import LayerRule
@@ -92,8 +92,13 @@ class NnxOp(LayerOp):
             return self.layer
         module = self._abstract()
         for attribute, size in sizes.items():
-            setattr(module, attribute, size)
+            *parents, name = attribute.split(".")
+            setattr(reduce(getattr, parents, module), name, size)
         return NnxLayer.split(module)[0]
+
+    def size_of(self, attribute: str) -> Any:
+        """The value of a size attribute, ``"up.in_features"`` for one of a submodule."""
+        return reduce(getattr, attribute.split("."), self.module)
 
     # -- ties and sizes ----------------------------------------------------------------------------------------
 
@@ -154,7 +159,7 @@ class NnxOp(LayerOp):
         connect(module, scope)
         given = self.call_keywords(kwargs)
         if scope.rngs and "rngs" in (self.keywords or ()):
-            given.setdefault("rngs", nnx.Rngs(**{name: scope.make_rng(name) for name in scope.rngs}))
+            given.setdefault("rngs", streams(scope))
         output = module(*inputs, **given)
         if not scope.get_flag("initializing", False):  # as in linen, statistics stay as they are while initialising
             _write(scope, module, values)

@@ -37,6 +37,12 @@ def connect(module: nnx.Module, scope: Scope) -> None:
             setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
 
 
+def streams(scope: Scope) -> nnx.Rngs:
+    """All keys of the scope, for layers that take ``rngs=``."""
+    default = {"default": scope.make_rng("params")} if scope.has_rng("params") else {}
+    return nnx.Rngs(**{**default, **{name: scope.make_rng(name) for name in scope.rngs}})
+
+
 def _places(module: nnx.Module) -> Iterator[tuple[Any, str, str]]:
     """Where a layer keeps streams: the owner, the attribute, and the collection of keys it draws from."""
     for _, owner in nnx.iter_graph(module):

@@ -1,8 +1,8 @@
 """The dead-neuron oracle: a shrunk network computes what the original does with the dropped neurons forced to zero.
 
 Neurons are forced to zero where weights read them, since what lies between (a batch normalisation, an activation with
-``f(0) != 0``) may turn a zero into something else. The original is masked while it runs, so the oracle shares no code with
-the transfer of parameters that it checks.
+``f(0) != 0``) may turn a zero into something else. The original is masked while it runs, so the oracle shares no code
+with the transfer of parameters that it checks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core
 
-from naivenas_jax.align.plan import NEW, Plan
+from naivenas_jax.align.plan import NEW, Path, Plan
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
@@ -52,7 +52,7 @@ def check(
     """Compare two networks; raises `OracleError` where they should agree and do not."""
     with jax.default_matmul_precision("highest"):
         outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
-        reason = incomparable or _coupled(before, plan)
+        reason = incomparable or _coupled(before, plan) or _unread(before, plan)
         if reason:
             return Check(False, reason)
         expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
@@ -75,7 +75,42 @@ def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwarg
         alive[axis.dropped] = False
         return jnp.where(alive, value, 0)
 
-    return core.apply(graph.run, mutable=False)(variables, *inputs, intercept=mask, **kwargs)
+    masked = _inner_masked(graph, variables, plan)
+    return core.apply(graph.run, mutable=False)(masked, *inputs, intercept=mask, **kwargs)
+
+
+def _inner_masked(graph: Graph, variables: Any, plan: Plan) -> Any:
+    """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them."""
+    readers = _inner_readers(graph, plan)
+
+    def masked(keys: Any, array: Any) -> Any:
+        path = tuple(key.key for key in keys)
+        for axis, dim in readers.get(path, ()):
+            array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
+        return array
+
+    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables
+
+
+def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:
+    """For each leaf the inner axes that lose neurons and that it reads, with the dimension."""
+    lossy = _inner_losses(plan)
+    found: dict[Path, list[tuple[str, int]]] = {}
+    for path, leaf in graph.ties.leaves.items():
+        for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
+            if axis is not None and axis in lossy and role == "in":
+                found.setdefault(path, []).append((axis, dim))
+    return found
+
+
+def _inner_losses(plan: Plan) -> list[str]:
+    return [name for name, axis in plan.axes.items() if ":" in name and axis.dropped.size]
+
+
+def _unread(graph: Graph, plan: Plan) -> str | None:
+    read = {axis for places in _inner_readers(graph, plan).values() for axis, _ in places}
+    lost = next((axis for axis in _inner_losses(plan) if axis not in read), None)
+    return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
 
 
 def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
