@@ -14,6 +14,9 @@ from naivenas_jax.errors import (
     GraphError as GraphError,
 )
 from naivenas_jax.errors import (
+    ImmutableError as ImmutableError,
+)
+from naivenas_jax.errors import (
     InfeasibleError as InfeasibleError,
 )
 from naivenas_jax.errors import (

@@ -17,6 +17,10 @@ class GraphError(NaiveNASError, ValueError):
     """A graph or vertex that cannot be built."""
 
 
+class ImmutableError(NaiveNASError, AttributeError):
+    """An attempt to set or delete an attribute of an immutable value."""
+
+
 class DuplicateNameError(GraphError):
     """Two different vertices of one graph have the same name."""
 

@@ -193,7 +193,7 @@ class Plan:
                 created=frozenset(map(tuple, data["created"])),
                 removed=frozenset(map(tuple, data["removed"])),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"This is not a plan written by Plan.to_json: {error!r}.") from error
 
 

@@ -100,8 +100,9 @@ def targets(request: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Targe
 
 
 def _whole(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
         raise RequestError(
-            f"{what}: a whole number is needed, as a change (-2, 3), nas.to(size) or nas.relaxed(either); found {value!r}."
+            f"{what}: a whole number is needed, as a change (-2, 3), nas.to(size) or nas.relaxed(either); found "
+            f"{value!r:.80}."
         )
     return int(value.__index__())

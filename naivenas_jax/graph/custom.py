@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +11,9 @@ import jax
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
 from naivenas_jax.graph.pattern import parse, port_axes
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -121,15 +122,38 @@ def absorb_vertex(
     """
     if not inputs:
         raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
-    if isinstance(nout, bool) or not hasattr(nout, "__index__") or int(nout) < 1:
+    vertices_only(name, inputs)
+    if not is_count(nout):
         raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={nout!r}.")
-    entries = []
-    for key, value in params.items():
-        text, init = (value, None) if isinstance(value, str) else value
-        _check_fixed_sizes(name, key, text)
-        entries.append((key, text, init))
-    sizes = tuple((factor, int(size)) for factor, size in (inner or {}).items())
-    return Vertex(name, Custom(fn, tuple(v.nout for v in inputs), int(nout), tuple(entries), sizes), inputs)
+    if not isinstance(params, Mapping):
+        raise GraphError(
+            f"Vertex {name!r} needs params={{name: pattern}}, found {type(params).__name__}: {params!r:.80}."
+        )
+    entries = tuple(_entry(name, key, value) for key, value in params.items())
+    sizes = tuple(_inner_size(name, factor, size) for factor, size in (inner or {}).items())
+    op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), int(nout), entries, sizes)
+    return Vertex(name, op, inputs)
+
+
+def _entry(name: str, key: str, value: Any) -> tuple[str, str, Init | None]:
+    text, init = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if not isinstance(text, str) or not (init is None or callable(init)):
+        raise GraphError(
+            f"Parameter {key!r} of vertex {name!r} needs a pattern such as 'in out', or a pair of a pattern and an "
+            f"initialiser (key, shape) -> array; found {value!r:.80}."
+        )
+    _check_fixed_sizes(name, key, text)
+    return key, text, init
+
+
+def _inner_size(name: str, factor: str, size: Any) -> tuple[str, int]:
+    if not is_count(size):
+        raise GraphError(f"Inner axis {factor!r} of vertex {name!r} needs a whole number, at least 1; found {size!r}.")
+    if factor == "out" or re.fullmatch(r"in\d*", factor):
+        raise GraphError(
+            f"Inner axis {factor!r} of vertex {name!r} has the name of an input or output; choose another."
+        )
+    return factor, int(size)
 
 
 def _check_fixed_sizes(name: str, key: str, text: str) -> None:

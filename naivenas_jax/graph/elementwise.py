@@ -78,6 +78,16 @@ def _operator(symbol: str) -> Callable[[Vertex, Any], Vertex]:
     return infix
 
 
+def _reflected(symbol: str) -> Callable[[Vertex, Any], Vertex]:
+    def infix(right: Vertex, left: Any) -> Vertex:
+        raise GraphError(
+            f"Cannot compute {type(left).__name__} {symbol} {right.name!r}: both must be vertices. For constants use "
+            f"nas.invariant_vertex(name, lambda x: {left!r:.20} {symbol} x, vertex)."
+        )
+
+    return infix
+
+
 def _negate(vertex: Vertex) -> Vertex:
     return _made(f"-{_operand(vertex)}", "neg", (vertex,))
 
@@ -96,4 +106,6 @@ def _operand(vertex: Vertex) -> str:
 
 for _symbol, _method in (("+", "__add__"), ("-", "__sub__"), ("*", "__mul__"), ("/", "__truediv__")):
     setattr(Vertex, _method, _operator(_symbol))
+    setattr(Vertex, _method.replace("__", "__r", 1), _reflected(_symbol))
 Vertex.__neg__ = _negate
+Vertex.__array_ufunc__ = None  # numpy leaves arithmetic with vertices to the vertices, which refuse it

@@ -5,12 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import flax.errors
+import jax
 from flax.core import Scope
 
+from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
 #: Sees each value on its way into a vertex: ``(scope names, vertex, port, value) -> value``.
 Intercept = Callable[[tuple[str, ...], Vertex, int, Any], Any]
+
+#: What Flax raises where variables are missing, or have another shape than their initialiser makes.
+DOES_NOT_FIT = (
+    flax.errors.ScopeCollectionNotFound,
+    flax.errors.ScopeParamNotFoundError,
+    flax.errors.ScopeParamShapeError,
+    flax.errors.ScopeVariableNotFoundError,
+)
+
+
+def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
+    """Raise unless there is one array per input vertex, with its neurons on the last axis."""
+    if len(arrays) != len(vertices):
+        raise GraphError(
+            f"The graph has {len(vertices)} input{'s' * (len(vertices) != 1)} ({', '.join(v.name for v in vertices)}), "
+            f"found {len(arrays)} arrays."
+        )
+    for vertex, array in zip(vertices, arrays, strict=True):
+        shape = tuple(jax.numpy.shape(array))
+        if shape[-1:] != (vertex.nout,) and not (isinstance(vertex.op, Source) and vertex.op.indices):
+            raise SizeMismatchError(
+                f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found an array of shape "
+                f"{shape}. Transpose it, or build the graph for it: "
+                f"nas.input_vertex({vertex.name!r}, {(shape or (1,))[-1]})."
+            )
 
 
 def run(

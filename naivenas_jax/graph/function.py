@@ -9,10 +9,10 @@ from typing import Any
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
 from naivenas_jax.graph.probe import probe
 from naivenas_jax.graph.shapes import shape_of
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -102,7 +102,7 @@ def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vert
     4
     """
     sources = _at_least_one(name, inputs)
-    return Vertex(name, Invariant(_callable(name, fn), _leading(sources)), sources)
+    return Vertex(name, Invariant(checked_function(name, fn), _leading(sources)), sources)
 
 
 def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: int | None = None) -> Vertex:
@@ -122,8 +122,10 @@ def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: i
     2
     """
     sources = _at_least_one(name, inputs)
-    size = nout if nout is not None else _measured(name, _callable(name, fn), sources)
-    return Vertex(name, Immutable(fn, _leading(sources), int(size)), sources)
+    size = nout if nout is not None else _measured(name, checked_function(name, fn), sources)
+    if not is_count(size):
+        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={size!r}.")
+    return Vertex(name, Immutable(checked_function(name, fn), _leading(sources), int(size)), sources)
 
 
 def _leading(inputs: tuple[Vertex, ...]) -> tuple[int, ...] | None:
@@ -142,19 +144,7 @@ def _measured(name: str, fn: Callable[..., Any], inputs: tuple[Vertex, ...]) -> 
     return found.nout
 
 
-def _callable(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-    if not callable(fn):
-        raise GraphError(f"Vertex {name!r} needs a function of arrays, found {type(fn).__name__}: {fn!r:.80}.")
-    try:
-        hash(fn)
-    except TypeError as error:
-        raise GraphError(
-            f"The function of vertex {name!r} must be hashable, for graphs are; found {fn!r:.80}."
-        ) from error
-    return fn
-
-
 def _at_least_one(name: str, inputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
     if not inputs:
         raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
-    return inputs
+    return vertices_only(name, inputs)

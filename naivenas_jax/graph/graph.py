@@ -6,19 +6,19 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import jax
 from flax import core
 from flax.core import Scope
 
-from naivenas_jax.errors import DuplicateNameError, GraphError, UnknownNameError
-from naivenas_jax.graph.evaluate import Intercept, run
+from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError, VariablesError
+from naivenas_jax.graph.construct import by_names, ordered, vertices_of
+from naivenas_jax.graph.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
 from naivenas_jax.graph.handles import Handle, handles
 from naivenas_jax.graph.module import GraphModule
 from naivenas_jax.graph.order import topological
-from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties, Tying
 
@@ -49,7 +49,7 @@ class Graph:
     (5, 2)
     """
 
-    _interned: WeakValueDictionary[Any, Graph] = WeakValueDictionary()
+    _interned: ClassVar[WeakValueDictionary[Any, Graph]] = WeakValueDictionary()
 
     inputs: tuple[Vertex, ...]
     outputs: tuple[Vertex, ...]
@@ -59,20 +59,20 @@ class Graph:
     _hash: int
 
     def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
-        self.__dict__["inputs"] = _tuple("inputs", inputs)
-        self.__dict__["outputs"] = _tuple("outputs", outputs)
-        self.__dict__["_order"] = _ordered(self.inputs, self.outputs)
-        self.__dict__["_by_name"] = _named(self._order)
+        self.__dict__["inputs"] = vertices_of("inputs", inputs)
+        self.__dict__["outputs"] = vertices_of("outputs", outputs)
+        self.__dict__["_order"] = ordered(self.inputs, self.outputs)
+        self.__dict__["_by_name"] = by_names(self._order)
         key = _key(self)
         # Equal graphs share one canonical key, so that hashing and comparing cost nothing from here on.
         self.__dict__["_canonical"] = Graph._interned.setdefault(key, self)
         self.__dict__["_hash"] = hash(key)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"A Graph is immutable; cannot set {name!r}. Every change makes a new graph.")
+        raise ImmutableError(f"A Graph is immutable; cannot set {name!r}. Every change makes a new graph.")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"A Graph is immutable; cannot delete {name!r}.")
+        raise ImmutableError(f"A Graph is immutable; cannot delete {name!r}. Every change makes a new graph.")
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Graph) and self._canonical is other._canonical)
@@ -112,15 +112,22 @@ class Graph:
         Returns:
           An array if the graph has one output, else a tuple. With ``mutable``, a pair with the updated collections.
         """
-        return core.apply(self.run, mutable=mutable)(variables, *inputs, rngs=rngs, **kwargs)
+        if not isinstance(variables, Mapping):
+            raise VariablesError(
+                "variables must be a dict of collections, {'params': ...}, as graph.init makes it; found "
+                f"{type(variables).__name__}."
+            )
+        try:
+            return core.apply(self.run, mutable=mutable)(variables, *inputs, rngs=rngs, **kwargs)
+        except DOES_NOT_FIT as error:
+            raise VariablesError(
+                f"The variables do not fit the graph: {error} Make them with graph.init, or take those that "
+                "belong to it: a mutation returns a graph together with its variables."
+            ) from error
 
     def run(self, scope: Scope, *inputs: Any, intercept: Intercept | None = None, **kwargs: Any) -> Any:
         """Compute the outputs inside a Flax scope that holds the variables."""
-        if len(inputs) != len(self.inputs):
-            raise GraphError(
-                f"The graph has {len(self.inputs)} inputs ({', '.join(v.name for v in self.inputs)}), "
-                f"found {len(inputs)} arrays."
-            )
+        self.check_inputs(inputs)
         self._check_keywords(kwargs)
         results = run(self._order, self.outputs, dict(zip(self.inputs, inputs, strict=True)), scope, kwargs, intercept)
         return results[0] if len(results) == 1 else results
@@ -128,6 +135,10 @@ class Graph:
     def as_module(self, name: str | None = None) -> Any:
         """The graph as a ``flax.linen`` module, to be used on its own or inside other modules."""
         return GraphModule(self, name=name)
+
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
+        """Raise unless there is one array per input vertex, with its neurons on the last axis."""
+        check_inputs(self.inputs, inputs)
 
     def _check_keywords(self, kwargs: Mapping[str, Any]) -> None:
         known = self.keywords
@@ -168,33 +179,37 @@ class Graph:
         """The vertex of that name; with a number or slice, by topological order."""
         if isinstance(key, int | slice):
             return self._order[key]
-        if key not in self._by_name:
-            raise UnknownNameError(unknown_name(key, self._by_name))
-        return self._by_name[key]
+        return self.vertex(key)
+
+    def vertex(self, name: str) -> Vertex:
+        """The vertex of that name, and nothing but a name will do."""
+        if not isinstance(name, str) or name not in self._by_name:
+            raise UnknownNameError(unknown_name(name, self._by_name))
+        return self._by_name[name]
 
     def nin(self, name: str) -> tuple[int, ...]:
         """The number of neurons of each input of a vertex."""
-        return self[name].nin
+        return self.vertex(name).nin
 
     def nout(self, name: str) -> int:
         """The number of neurons that a vertex makes."""
-        return self[name].nout
+        return self.vertex(name).nout
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
         """Names of the vertices that a vertex reads, in order, repeated where it reads one more than once."""
-        return tuple(source.name for source in self[name].inputs)
+        return tuple(source.name for source in self.vertex(name).inputs)
 
     def outputs_of(self, name: str) -> tuple[str, ...]:
         """Names of the vertices that read a vertex, in topological order, once per edge."""
-        return self._consumers[self[name].name]
+        return self._consumers[self.vertex(name).name]
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """Names of all vertices that a vertex depends on, in topological order."""
-        return tuple(v.name for v in topological((self[name],)) if v.name != name)
+        return tuple(v.name for v in topological((self.vertex(name),)) if v.name != name)
 
     def descendants(self, name: str) -> tuple[str, ...]:
         """Names of all vertices that depend on a vertex, in topological order."""
-        reached = {self[name].name}
+        reached = {self.vertex(name).name}
         for vertex in self._order:
             if any(source.name in reached for source in vertex.inputs):
                 reached.add(vertex.name)
@@ -204,12 +219,16 @@ class Graph:
         """The vertices whose name matches a shell pattern (``"conv*"``), or that satisfy a predicate."""
         if callable(what):
             return tuple(vertex for vertex in self._order if what(vertex))
+        if not isinstance(what, str):
+            raise GraphError(
+                f"find takes a shell pattern such as 'conv*', or a predicate of a vertex; found {what!r:.80}."
+            )
         return tuple(vertex for vertex in self._order if fnmatch.fnmatchcase(vertex.name, what))
 
     def reach(self, *names: str) -> tuple[str, ...]:
         """Names of the vertices whose size may change when the sizes of ``names`` do, themselves included."""
         for name in names:
-            self[name]
+            self.vertex(name)
         reached = self.ties.reach(names)
         return tuple(v.name for v in self._order if v.name in reached)
 
@@ -253,41 +272,6 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
     return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
-
-
-def _tuple(which: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex, ...]:
-    found = (vertices,) if isinstance(vertices, Vertex) else tuple(vertices)
-    if not found or not all(isinstance(vertex, Vertex) for vertex in found):
-        raise GraphError(f"Graph {which} must be one vertex or several, found {vertices!r:.200}.")
-    return found
-
-
-def _ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
-    for vertex in inputs:
-        if not isinstance(vertex.op, Source):
-            raise GraphError(f"Graph inputs must be made by nas.input_vertex, found {vertex!r}.")
-    if len(set(inputs)) < len(inputs):
-        raise GraphError(f"An input is listed twice: {[v.name for v in inputs]}.")
-    order = topological((*inputs, *outputs))
-    missing = [v.name for v in order if isinstance(v.op, Source) and v not in inputs]
-    if missing:
-        raise GraphError(
-            f"The outputs depend on input {missing[0]!r}, which is not among the graph's inputs "
-            f"{[v.name for v in inputs]}. List every input vertex."
-        )
-    return order
-
-
-def _named(order: tuple[Vertex, ...]) -> dict[str, Vertex]:
-    by_name: dict[str, Vertex] = {}
-    for vertex in order:
-        if vertex.name in by_name:
-            raise DuplicateNameError(
-                f"Two vertices are named {vertex.name!r}: {by_name[vertex.name]!r} and {vertex!r}. Names are unique in "
-                "a graph: rename one, vertex.named(...)."
-            )
-        by_name[vertex.name] = vertex
-    return by_name
 
 
 def _key(graph: Graph) -> tuple:

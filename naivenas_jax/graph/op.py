@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from flax.core import Scope
 
+from naivenas_jax.errors import GraphError
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -72,6 +74,28 @@ class Op(ABC):
     def describe(self) -> str:
         """A few words for tables and error messages."""
         return type(self).__name__.lower()
+
+
+def is_count(size: Any) -> bool:
+    """Whether this is a number of neurons: whole, and at least 1."""
+    return not isinstance(size, bool) and hasattr(size, "__index__") and np.ndim(size) == 0 and size >= 1
+
+
+def checked_function(name: str, fn: Any) -> Callable[..., Any]:
+    """``fn``, if it can be what a vertex of that name computes.
+
+    Raises:
+      GraphError: if it cannot be called, or not be hashed.
+    """
+    if not callable(fn):
+        raise GraphError(f"Vertex {name!r} needs a function of arrays, found {type(fn).__name__}: {fn!r:.80}.")
+    try:
+        hash(fn)
+    except TypeError as error:
+        raise GraphError(
+            f"The function of vertex {name!r} must be hashable, for graphs are; found {fn!r:.80}."
+        ) from error
+    return fn
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.op import Op, is_count
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
@@ -53,6 +53,25 @@ class Source(Op):
         return "input"
 
 
+def _dimensions(name: str, shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (None,)
+    if not all(is_count(size) for size in sizes):
+        raise GraphError(
+            f"Input {name!r} needs a shape of whole numbers, at least 1, such as (height, width, size); found "
+            f"shape={shape!r:.80}."
+        )
+    return tuple(map(int, sizes))
+
+
+def _dtype_name(name: str, dtype: Any) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError as error:
+        raise GraphError(
+            f"Input {name!r} needs a dtype such as 'float32' or 'int32'; found dtype={dtype!r:.80}."
+        ) from error
+
+
 def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: Any = "float32") -> Vertex:
     """A source of data with ``size`` neurons (features, channels) on its last axis.
 
@@ -72,9 +91,9 @@ def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, 
     >>> nas.input_vertex("image", 3, shape=(32, 32, 3)).nout
     3
     """
-    if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+    if not is_count(size):
         raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
-    source = Source(int(size), None if shape is None else tuple(map(int, shape)), np.dtype(dtype).name)
+    source = Source(int(size), None if shape is None else _dimensions(name, shape), _dtype_name(name, dtype))
     if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
         raise GraphError(
             f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "

@@ -13,7 +13,7 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.shapes import shape_of
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -79,6 +79,7 @@ def flatten(name: str, vertex: Vertex) -> Vertex:
     >>> nas.flatten("flat", nas.input_vertex("image", 3, shape=(4, 4, 3))).nout
     48
     """
+    vertices_only(name, (vertex,))
     return Vertex(name, Flatten(positions_at(vertex, name)), (vertex,))
 
 

@@ -37,12 +37,7 @@ class Vertex:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        for source in self.inputs:
-            if not isinstance(source, Vertex):
-                raise GraphError(
-                    f"Input of vertex {self.name!r} must be a vertex, found {type(source).__name__}: {source!r:.80}. "
-                    "Start a graph from nas.input_vertex(name, size)."
-                )
+        vertices_only(self.name, self.inputs)
         object.__setattr__(self, "nin", tuple(source.nout for source in self.inputs))
         object.__setattr__(self, "nout", _width(self))
 
@@ -66,6 +61,22 @@ class Vertex:
     __mul__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
     __truediv__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
     __neg__: ClassVar[Callable[[Vertex], Vertex]]
+    __array_ufunc__: ClassVar[None]
+
+
+def vertices_only(name: str, inputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
+    """The inputs of the vertex ``name``, if they are vertices.
+
+    Raises:
+      GraphError: if one is not.
+    """
+    for source in inputs:
+        if not isinstance(source, Vertex):
+            raise GraphError(
+                f"Input of vertex {name!r} must be a vertex, found {type(source).__name__}: {source!r:.80}. "
+                "Start a graph from nas.input_vertex(name, size)."
+            )
+    return inputs
 
 
 def _check_name(name: object) -> None:

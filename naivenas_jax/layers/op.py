@@ -12,7 +12,7 @@ import flax.linen as nn
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.op import Op, is_count, keywords_of, select
 from naivenas_jax.graph.pattern import parse, port_axes
 from naivenas_jax.layers.rule import LayerRule
 from naivenas_jax.sizes.blocks import Vector
@@ -74,6 +74,12 @@ class LayerOp(Op):
     def _tie_attribute(self, attribute: str, axis: str, vectors: dict[str, Vector], tying: Tying) -> None:
         """An attribute holds the size of an axis: of a new one, or of one that must agree."""
         axis, size = ("in0" if axis == "in" else axis), self.size_of(attribute)
+        if not is_count(size):
+            raise GraphError(
+                f"Vertex {'/'.join(tying.scope)!r}: {type(self.module).__name__} was made with {attribute}={size!r}; "
+                "a size is a whole number, at least 1."
+            )
+        size = int(size)
         if axis not in vectors:
             vectors[axis] = tying.new(size)
             if axis != "out":
@@ -84,9 +90,9 @@ class LayerOp(Op):
                 f"{len(vectors[axis])} neurons. Make it with {attribute}={len(vectors[axis])}."
             )
 
-    def size_of(self, attribute: str) -> int:
-        """The value of a size attribute."""
-        return int(getattr(self.module, attribute))
+    def size_of(self, attribute: str) -> Any:
+        """The value of a size attribute, as it was given."""
+        return getattr(self.module, attribute)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
         known = {f"in{i}": size for i, size in enumerate(ports)} | {"in": ports[0]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ import flax.linen as nn
 from naivenas_jax.errors import GraphError, UnregisteredLayerError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.subgraph import graph_vertex
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.layers.op import LayerOp, LinenOp
 from naivenas_jax.layers.rule import LayerRule
 
@@ -59,6 +61,12 @@ def register_layer(layer_type: type, rule: LayerRule | RuleOf | None = None, **f
         return lambda function: (register_layer(layer_type, function), function)[1]
     if rule is not None and fields:
         raise GraphError("register_layer takes a rule or the fields of one, not both.")
+    unknown = set(fields) - {field.name for field in dataclasses.fields(LayerRule)}
+    if unknown:
+        raise GraphError(
+            f"register_layer does not know {min(unknown)!r}. The fields of a rule are: "
+            f"{', '.join(field.name for field in dataclasses.fields(LayerRule))}."
+        )
     known = LayerRule(**fields) if rule is None else rule
     _registry[layer_type] = Registration(known if callable(known) else lambda layer, nin: known)
     return None
@@ -84,18 +92,35 @@ def layer(name: str, flax_module: Any, *inputs: Vertex) -> Vertex:
     if isinstance(flax_module, Graph):
         return graph_vertex(name, flax_module, *inputs)
     make = next((make for base, make in _kinds.items() if isinstance(flax_module, base)), None)
+    if isinstance(flax_module, type):
+        raise UnregisteredLayerError(
+            f"Vertex {name!r} needs a layer, found the class {flax_module.__name__}. "
+            f"Make one: {flax_module.__name__}(...)."
+        )
     if make is None:
         raise UnregisteredLayerError(
             f"Vertex {name!r} needs a Flax layer (linen or nnx), found {type(flax_module).__name__}: "
             f"{flax_module!r:.80}. For a plain function use nas.invariant_vertex, nas.absorb_vertex or "
             "nas.immutable_vertex."
         )
-    if not inputs or not all(isinstance(source, Vertex) for source in inputs):
-        raise GraphError(f"Vertex {name!r} needs at least one input vertex, found {inputs!r:.80}.")
+    if not inputs:
+        raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
+    vertices_only(name, inputs)
     registration = _registry.get(type(flax_module))
     if registration is None:
         raise UnregisteredLayerError(_how_to_register(name, type(flax_module)))
+    _check_arity(name, type(flax_module), len(inputs))
     return Vertex(name, make(flax_module, tuple(source.nout for source in inputs), registration.rule), inputs)
+
+
+def _check_arity(name: str, kind: type, count: int) -> None:
+    try:
+        inspect.signature(kind.__call__).bind(None, *[None] * count)
+    except TypeError as error:
+        raise GraphError(
+            f"Vertex {name!r}: a {kind.__name__} cannot be called with {count} input{'s' * (count != 1)}: {error}. "
+            "Join them first, with nas.concat or +."
+        ) from error
 
 
 def registered_layers() -> Mapping[type, Registration]:

@@ -17,7 +17,7 @@ from naivenas_jax.graph.shapes import shape_of
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.fill import Fill, NewEntries, initialised, key_for, strategy
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import filled, flat
 
 
 def initial_variables(
@@ -51,7 +51,7 @@ def initial_variables(
             continue
         arriving = carried[vertex.inputs[0].name]
         leaving = wanted.get(vertex.name, _widened(arriving, vertex.nout)) if vertex.op.absorbs else arriving
-        start = {path: value for path, value in flat(_init(vertex, rng)).items()}
+        start = flat(_init(vertex, rng))
         if how == "identity":
             passes = (arriving[:, None] == leaving[None, :]) & (leaving[None, :] != NEW)
             values = vertex.op.identity(passes)
@@ -99,4 +99,4 @@ def _filled(path: Path, array: Any, leaf: Leaf, fill: Fill, rng: Any) -> Any:
     axes = tuple(None if a is None else AxisPlan.of(0, [NEW] * n) for a, n in zip(leaf.axes, array.shape, strict=True))
     old = np.zeros([n if axis is None else 0 for axis, n in zip(axes, array.shape, strict=True)], array.dtype)
     entries = NewEntries(path, old, array.shape, np.ones(array.shape, bool), axes, leaf, key_for(rng, path))
-    return _as(np.broadcast_to(np.asarray(fill(entries)), array.shape), array)
+    return _as(filled(entries, fill), array)

@@ -90,6 +90,7 @@ class Mutation:
         Raises:
           OracleError: if the outputs differ.
         """
+        self.before.check_inputs(inputs)
         return check(
             self.before,
             self._variables_before,

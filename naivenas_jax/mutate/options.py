@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-from naivenas_jax.errors import RequestError, StructureError
+import numpy as np
+
+from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
+from naivenas_jax.graph.graph import unknown_name
 from naivenas_jax.transfer.fill import Fill
 from naivenas_jax.utility.scores import Utility
 
@@ -35,9 +38,34 @@ class Options:
     def __post_init__(self) -> None:
         if self.align not in ("auto", *ALIGN):
             raise StructureError(f"align must be 'auto' or one of {ALIGN}, found {self.align!r}.")
+        limit = self.time_limit
+        if limit is not None and not (isinstance(limit, int | float | np.number) and limit >= 0):  # not NaN either
+            raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {limit!r:.80}.")
 
-    def insertable(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """How many neurons each axis may gain: ten times its size and at least 200, unless ``max_new`` says otherwise."""
+    @classmethod
+    def read(cls, keywords: Mapping[str, Any]) -> Options:
+        """The options that a verb was given as keywords.
+
+        Raises:
+          StructureError: names a keyword that there is not.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [key for key in keywords if key not in known]
+        if unknown:
+            raise StructureError(f"There is no keyword {unknown[0]!r}. There are: {', '.join(known)}.")
+        return cls(**keywords)
+
+    def insertable(self, sizes: Mapping[str, int], also: Collection[str] = ()) -> dict[str, int]:
+        """How many neurons each axis may gain: ten times its size and at least 200, unless ``max_new`` says otherwise.
+
+        Args:
+          sizes: of the axes.
+          also: further names that ``max_new`` may have.
+        """
+        unknown = [name for name in self.max_new if name not in sizes] if isinstance(self.max_new, Mapping) else []
+        for name in unknown:
+            if name not in also:
+                raise UnknownNameError(f"max_new: {unknown_name(name, sizes)}")
         return {axis: self._bound(axis, max(200, 10 * size)) for axis, size in sizes.items()}
 
     def _bound(self, axis: str, default: int) -> int:

@@ -21,6 +21,7 @@ from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import ALIGN, Options
 from naivenas_jax.mutate.widths import ends, sizes_of
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.fill import Fill, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
@@ -127,7 +128,9 @@ def _plan(
 
 def _since(graph: Graph, name: str, axis: AxisPlan, inserted: list[str]) -> AxisPlan:
     """The plan of an axis since before the edit: inserted vertices, and those that stack anew, have only new neurons."""
-    if any(name == vertex or name.startswith((f"{vertex}:", f"{vertex}/")) for vertex in inserted):
+    if name not in graph and any(
+        name == vertex or name.startswith((f"{vertex}:", f"{vertex}/")) for vertex in inserted
+    ):
         return AxisPlan.of(0, np.full(axis.after, NEW))
     if name in graph and graph.nout(name) != axis.before:
         return AxisPlan.of(graph.nout(name), np.full(axis.after, NEW))

@@ -8,6 +8,7 @@ from typing import Any
 from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.mutate.arguments import require_graph
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import MaxNew, Options
 from naivenas_jax.mutate.widths import change_widths, sizes_of
@@ -66,7 +67,8 @@ def delta_nout(
     (5, (5, 2))
     """
     options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
-    return change_widths(graph, variables, _targets(graph, request), options, graph.ties.reach(request))
+    wanted = _targets(graph, request)
+    return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
 
 
 def delta_nin(
@@ -92,6 +94,7 @@ def delta_nin(
     >>> nas.delta_nin(graph, variables, {"out": (-3,)}).graph.nin("out")
     (5,)
     """
+    require_graph(graph)
     if not isinstance(request, Mapping):
         raise RequestError(f"A request is a mapping {{vertex: (change, ...)}}, found {type(request).__name__}.")
     by_source: dict[str, Any] = {}
@@ -144,7 +147,7 @@ def resize(
 
 
 def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:
-    sizes = sizes_of(graph.ties)
+    sizes = sizes_of(require_graph(graph).ties)
     if isinstance(request, Mapping):
         for name in request:
             if name not in sizes:

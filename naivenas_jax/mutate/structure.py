@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from naivenas_jax.errors import DuplicateNameError, StructureError
+from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.order import topological
-from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.stack import Concat
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.mutate.arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
@@ -56,10 +55,9 @@ def insert_vertex(
     >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
     ((6,), 'grow', True)
     """
-    source = graph[after]
-    last = make(source)
-    added = _added(graph, source, last)
-    readers = _readers(graph, after, outputs)
+    source = vertex_of(graph, after)
+    last, added = added_by(graph, source, make)
+    readers = readers_of(graph, after, outputs)
     draft = Draft.of(graph).with_vertices(added)
     stand = StandIn(f"~{after}", source.nout, after)  # equally wide or not, the new neurons are others
     draft = draft.with_slots(
@@ -73,43 +71,13 @@ def insert_vertex(
     how = "identity" if new is None else new
     kept = isinstance(how, str) and how == "identity"
     return realign(
-        graph, variables, draft, Options(new=None if kept else new, **keywords), created_as=how, comparable=kept
+        graph,
+        variables,
+        draft,
+        Options.read({**keywords, "new": None if kept else new}),
+        created_as=how,
+        comparable=kept,
     )
-
-
-def _added(graph: Graph, after: Vertex, last: Any) -> tuple[Vertex, ...]:
-    if not isinstance(last, Vertex) or last is after:
-        raise StructureError(
-            f"make must return a new vertex that reads {after.name!r}, found {last!r:.120}. For example "
-            f"lambda v: nas.layer('new', nn.Dense({after.nout}), v)."
-        )
-    order = topological((last,))
-    added = tuple(vertex for vertex in order if vertex not in graph.vertices)
-    for vertex in added:
-        if vertex.name in graph:
-            raise DuplicateNameError(
-                f"The inserted {vertex!r} has the name of {graph[vertex.name]!r}. Names are unique in a graph."
-            )
-        if isinstance(vertex.op, Source):
-            raise StructureError(
-                f"The inserted vertices depend on input {vertex.name!r}, which the graph does not have."
-            )
-    if not added or after not in order:
-        raise StructureError(f"What make returned, {last!r}, does not read {after.name!r}.")
-    return added
-
-
-def _readers(graph: Graph, after: str, outputs: Iterable[str] | None) -> tuple[str, ...]:
-    every = tuple(dict.fromkeys(graph.outputs_of(after)))
-    if outputs is None:
-        if not every and graph[after] not in graph.outputs:
-            raise StructureError(f"Nothing reads {after!r}, so nothing can be inserted after it.")
-        return every
-    chosen = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    for name in chosen:
-        if graph[name].name not in every:
-            raise StructureError(f"{name!r} does not read {after!r}. Read by: {', '.join(every) or 'nothing'}.")
-    return chosen
 
 
 def remove_vertex(
@@ -142,14 +110,14 @@ def remove_vertex(
     >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
     ((3, 2), 'shrink')
     """
-    vertex = graph[name]
+    vertex = vertex_of(graph, name)
     if vertex in graph.inputs or vertex in graph.outputs:
         end = "input" if vertex in graph.inputs else "output"
         raise StructureError(
             f"{name!r} is an {end} of the graph and cannot be removed. Build a graph with other {end}s instead: "
             "nas.Graph(inputs, outputs)."
         )
-    inputs = _reconnected(vertex, reconnect)
+    inputs = reconnected(vertex, reconnect)
     draft = Draft.of(graph)
     changes = {}
     for reader in dict.fromkeys(graph.outputs_of(name)):
@@ -157,21 +125,7 @@ def remove_vertex(
         changes[reader] = _checked_slots(graph[reader], tuple(slot for part in parts for slot in part), name)
     ops = {key: op for key, op in draft.ops.items() if key != name}
     slots = {key: value for key, value in {**draft.slots, **changes}.items() if key != name}
-    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options(**keywords))
-
-
-def _reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex, ...]:
-    if isinstance(reconnect, str) and reconnect in ("all", "none"):
-        return vertex.inputs if reconnect == "all" else ()
-    chosen = (reconnect,) if isinstance(reconnect, str) else tuple(reconnect)
-    known = {source.name: source for source in vertex.inputs}
-    for name in chosen:
-        if name not in known:
-            raise StructureError(
-                f"reconnect must be 'all', 'none' or names of inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
-                f"found {name!r}."
-            )
-    return tuple(known[name] for name in chosen)
+    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options.read(keywords))
 
 
 def _in_place_of(graph: Graph, removed: Vertex, inputs: tuple[Vertex, ...], reader: str) -> tuple[Slot, ...]:
@@ -232,7 +186,7 @@ def create_edge(
     >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
     (4, 4, 5)
     """
-    vertex, producer = graph[target], graph[source]
+    vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     if not vertex.op.variadic:
         raise StructureError(
             f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums and "
@@ -246,7 +200,7 @@ def create_edge(
     draft = Draft.of(graph)
     slots = list(draft.slots[target])
     slots.insert(int(at), Slot(source, stand))
-    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options(**keywords))
+    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.read(keywords))
 
 
 def remove_edge(
@@ -279,11 +233,11 @@ def remove_edge(
     >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
     (5,)
     """
-    vertex = graph[target]
-    places = [i for i, name in enumerate(graph.inputs_of(target)) if name == graph[source].name]
-    if not 0 <= occurrence < len(places):
+    vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
+    places = [i for i, read in enumerate(vertex.inputs) if read is producer]
+    if isinstance(occurrence, bool) or not hasattr(occurrence, "__index__") or not 0 <= occurrence < len(places):
         raise StructureError(
-            f"{target!r} reads {source!r} {len(places)} times, so there is no occurrence {occurrence}. It reads: "
+            f"{target!r} reads {source!r} {len(places)} times, so there is no occurrence {occurrence!r}. It reads: "
             f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
         )
     draft = Draft.of(graph)
@@ -292,5 +246,8 @@ def remove_edge(
     if isinstance(vertex.op, Concat):
         slots.insert(places[occurrence], Slot(None, StandIn(f"~{source}>{target}", graph.nout(source), source)))
     return realign(
-        graph, variables, draft.with_slots({target: _checked_slots(vertex, tuple(slots), source)}), Options(**keywords)
+        graph,
+        variables,
+        draft.with_slots({target: _checked_slots(vertex, tuple(slots), source)}),
+        Options.read(keywords),
     )

@@ -127,7 +127,7 @@ def strategy(new: str | Fill | None) -> Fill:
         return keep_function
     if callable(new):
         return new
-    if new not in STRATEGIES:
+    if not isinstance(new, str) or new not in STRATEGIES:
         raise PlanError(
             f"new={new!r} is unknown. It says what parameters of new neurons start at: "
             f"{', '.join(map(repr, STRATEGIES))}, or a function of nas.NewEntries."
@@ -143,4 +143,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 def key_for(rng: Any, path: tuple[str, ...]) -> jax.Array:
     """The key of one parameter: ``rng`` (default ``jax.random.key(0)``) folded with its path."""
     key = jax.random.key(0) if rng is None else rng
-    return jax.random.fold_in(key, zlib.crc32("/".join(path).encode()))
+    try:
+        return jax.random.fold_in(key, zlib.crc32("/".join(path).encode()))
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"rng= must be one key, such as jax.random.key(0); found {rng!r:.80}.") from error

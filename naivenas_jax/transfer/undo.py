@@ -12,7 +12,7 @@ from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.fill import multiplicity
 from naivenas_jax.transfer.take import placed_like, to_host
-from naivenas_jax.transfer.variables import Variables, flat, nested
+from naivenas_jax.transfer.variables import Variables, check_variables, flat, nested
 
 Axes = tuple[AxisPlan | None, ...]
 
@@ -48,6 +48,7 @@ class UndoRecord:
 
     def restore(self, variables: Variables) -> dict[str, Any]:
         """The variables before the change: kept entries as they are now, removed ones as they were then."""
+        check_variables(self.leaves, {name: axis.after for name, axis in self.plan.axes.items()}, variables)
         now = flat(variables)
         restored = {
             path: placed_like(self._one(path, to_host(array)), array)

@@ -59,6 +59,11 @@ def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], varia
                 f"The variables have no {_show(path)}, which the graph needs. Found: {_some(found)}. Are they those of "
                 "another graph, or is a collection missing?"
             )
+        if isinstance(found[path], jax.core.Tracer):
+            raise VariablesError(
+                f"{_show(path)} is traced. Mutations change shapes and happen outside jax.jit, jax.grad and jax.vmap: "
+                "change the graph and its variables first, then call the transformed function with the result."
+            )
         shape = tuple(np.shape(found[path]))
         wanted = tuple(None if axis is None else sizes[axis] for axis in leaf.axes)
         if len(shape) != len(wanted) or any(w not in (None, n) for n, w in zip(shape, wanted, strict=True)):
@@ -110,7 +115,7 @@ def _one(path: Path, array: Any, plan: Plan, leaf: Leaf, fill: Fill, rng: Any) -
     if not grows or isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer):
         return take(array, sources)
     entries = entries_of(path, array, axes, leaf, rng)
-    values = _filled(entries, fill)
+    values = filled(entries, fill)
     return placed_like(copied(entries, values), array) if fill is split else take(array, sources, values)
 
 
@@ -122,12 +127,21 @@ def entries_of(path: Path, array: Any, axes: tuple[AxisPlan | None, ...], leaf: 
     return NewEntries(path, old, shape, new_mask(sources, old.shape), axes, leaf, key_for(rng, path))
 
 
-def _filled(entries: NewEntries, fill: Fill) -> np.ndarray:
-    values = np.asarray(fill(entries))
+def filled(entries: NewEntries, fill: Fill) -> np.ndarray:
+    """What ``fill`` makes of the entries, in their shape.
+
+    Raises:
+      PlanError: if it returned no numbers, or an array that does not broadcast.
+    """
+    given = fill(entries)
+    values = np.asarray(given)
+    if values.dtype.kind in "OSUmM":
+        raise PlanError(f"new= returned {given!r:.80} for {_show(entries.path)}; it must be an array of numbers.")
     try:
         values = np.broadcast_to(values, entries.shape)
     except ValueError as error:
         raise PlanError(
-            f"new= returned shape {values.shape} for {_show(entries.path)}; it must be {entries.shape} or broadcast to it."
+            f"new= returned shape {values.shape} for {_show(entries.path)}; it must be {entries.shape} or "
+            "broadcast to it."
         ) from error
     return values

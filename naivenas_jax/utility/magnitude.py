@@ -10,7 +10,7 @@ import numpy as np
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.take import to_host
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import check_variables, flat
 
 
 def magnitude(
@@ -45,9 +45,10 @@ def magnitude(
     """
     if norm not in ("l1", "l2"):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
+    check_variables(graph.ties.leaves, {axis: graph.ties.size(axis) for axis in graph.ties.axes}, variables)
     arrays, scores = flat(variables), dict[str, np.ndarray]()
     for path, leaf in graph.ties.leaves.items():
-        if "in" not in leaf.roles or path not in arrays:
+        if "in" not in leaf.roles:
             continue
         made = leaf.roles.index("out")
         axis = leaf.axes[made]

@@ -41,9 +41,12 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
 
 def _read(axis: str, value: Any, size: int) -> np.ndarray:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind in "cSUmM":  # numpy would drop imaginary parts, and read text
+            raise TypeError(f"found dtype {given.dtype}")
+        array = given.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise UtilityError(f"The utility of {axis!r} must be numbers, found {value!r:.80}.") from error
+        raise UtilityError(f"The utility of {axis!r} must be real numbers, found {value!r:.80}.") from error
     if array.shape not in ((), (size,)):
         raise UtilityError(
             f"The utility of {axis!r} has shape {array.shape}; the axis has {size} neurons, so it must be one number or "

@@ -1,0 +1,45 @@
+"""What a graph is built from, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from naivenas_jax.errors import DuplicateNameError, GraphError
+from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+
+
+def vertices_of(which: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex, ...]:
+    found = (vertices,) if isinstance(vertices, Vertex) else tuple(vertices) if isinstance(vertices, Iterable) else ()
+    if not found or not all(isinstance(vertex, Vertex) for vertex in found):
+        raise GraphError(f"Graph {which} must be one vertex or several, found {vertices!r:.200}.")
+    return found
+
+
+def ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
+    for vertex in inputs:
+        if not isinstance(vertex.op, Source):
+            raise GraphError(f"Graph inputs must be made by nas.input_vertex, found {vertex!r}.")
+    if len(set(inputs)) < len(inputs):
+        raise GraphError(f"An input is listed twice: {[v.name for v in inputs]}.")
+    order = topological((*inputs, *outputs))
+    missing = [v.name for v in order if isinstance(v.op, Source) and v not in inputs]
+    if missing:
+        raise GraphError(
+            f"The outputs depend on input {missing[0]!r}, which is not among the graph's inputs "
+            f"{[v.name for v in inputs]}. List every input vertex."
+        )
+    return order
+
+
+def by_names(order: tuple[Vertex, ...]) -> dict[str, Vertex]:
+    by_name: dict[str, Vertex] = {}
+    for vertex in order:
+        if vertex.name in by_name:
+            raise DuplicateNameError(
+                f"Two vertices are named {vertex.name!r}: {by_name[vertex.name]!r} and {vertex!r}. Names are unique in "
+                "a graph: rename one, vertex.named(...)."
+            )
+        by_name[vertex.name] = vertex
+    return by_name
