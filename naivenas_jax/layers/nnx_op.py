@@ -96,10 +96,6 @@ class NnxOp(LayerOp):
             setattr(reduce(getattr, parents, module), name, size)
         return NnxLayer.split(module)[0]
 
-    def size_of(self, attribute: str) -> Any:
-        """The value of a size attribute, ``"up.in_features"`` for one of a submodule."""
-        return reduce(getattr, attribute.split("."), self.module)
-
     # -- ties and sizes ----------------------------------------------------------------------------------------
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Self
 
 import flax.linen as nn
@@ -91,8 +92,15 @@ class LayerOp(Op):
             )
 
     def size_of(self, attribute: str) -> Any:
-        """The value of a size attribute, as it was given."""
-        return getattr(self.module, attribute)
+        """The value of a size attribute, as it was given; ``"up.features"`` is one of a submodule (nnx)."""
+        try:
+            return attrgetter(attribute)(self.module)
+        except AttributeError as error:
+            kind, known = type(self.module).__name__, [k for k, v in vars(self.module).items() if isinstance(v, int)]
+            raise GraphError(
+                f"sizes= of the rule for {kind} names attribute {attribute!r}, which the layer does not have. Whole "
+                f"numbers among its attributes: {', '.join(known) or 'none'}."
+            ) from error
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
         known = {f"in{i}": size for i, size in enumerate(ports)} | {"in": ports[0]}
@@ -120,10 +128,11 @@ class LayerOp(Op):
         return tuple((*self.rule.example, size) for size in nin)
 
     def identity(self, passes: Any) -> Mapping[tuple[str, ...], Any]:
-        return {tuple(key.split("/")): value for key, value in self.rule.identity.items() if key in self.rule.leaves}
+        values = self.rule.identity or {}
+        return {tuple(key.split("/")): value for key, value in values.items() if key in self.rule.leaves}
 
     def keeps_values(self, as_identity: bool) -> bool:
-        return as_identity or not self.rule.leaves  # dropout, in evaluation
+        return as_identity or (self.rule.identity is not None and not self.rule.leaves)  # dropout, in evaluation
 
     def describe(self) -> str:
         nin = self.nin[0] if len(self.nin) == 1 else list(self.nin)

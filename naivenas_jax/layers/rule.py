@@ -25,7 +25,8 @@ class LayerRule:
       shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
       new: what a per-neuron variable starts at for a new neuron; 0 where not given.
       initialisers: the layer's own initialiser of each variable, ``(key, shape, dtype) -> array``.
-      identity: per variable the value that makes the layer compute the identity; empty: it cannot.
+      identity: per variable the value that makes the layer compute the identity; None: it cannot. ``{}`` says of a
+        layer without variables that it is the identity in evaluation, as dropout is.
       train: how ``train=`` of ``graph.apply`` reaches the layer: ``train -> keyword arguments``.
       coupled: why a neuron of the input that is zero is not the same as one that is not there, or None.
       fixed: why the layer's sizes may not change, or None.
@@ -37,7 +38,7 @@ class LayerRule:
     shapes: Mapping[str, str] = field(default_factory=dict)
     new: Mapping[str, float] = field(default_factory=dict)
     initialisers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    identity: Mapping[str, Identity] = field(default_factory=dict)
+    identity: Mapping[str, Identity] | None = None
     train: Callable[[bool], Mapping[str, Any]] | None = None
     coupled: str | None = None
     fixed: str | None = None
