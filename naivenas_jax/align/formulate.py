@@ -89,7 +89,7 @@ class _Builder:
 
     def bounds(self) -> None:
         """Smallest sizes, and what may be inserted."""
-        for row in self.active:
+        for row in self.active.tolist():
             terms = self.size_terms(row)
             self.below.add({c: -v for c, v in terms.items()}, self.constant[row] - self.problem.least[row])
             if len(terms) > 2:
@@ -190,21 +190,18 @@ def _requests(builder: _Builder, elastic: bool) -> tuple[list[int], list[int]]:
 
 
 def _changes(builder: _Builder) -> tuple[dict[int, float], int]:
-    """``t >= |y + w - N|`` for every free group.
+    """What is dropped and inserted, ``(N - y) + w`` for every free group, less the constant N.
 
     Returns:
-      The cost of each t, which is the number of axes that the group lies on; and a column above all t.
+      The cost of each y and w, which is the number of axes that the group lies on; and a column above all changes.
     """
     problem = builder.problem
     axes = problem.rows.astype(bool).T @ np.array([len(names) for names in problem.names])
     widest = builder.columns.add(np.inf)
     change = {widest: 0.0}
     for group, kept, new in zip(builder.free, builder.kept, builder.new, strict=True):
-        t, size = builder.columns.add(np.inf), problem.groups[group].size
-        change[t] = float(axes[group])
-        builder.below.add({kept: 1.0, new: 1.0, t: -1.0}, size)
-        builder.below.add({kept: -1.0, new: -1.0, t: -1.0}, -size)
-        builder.below.add({t: 1.0, widest: -1.0}, 0.0)
+        change[kept], change[new] = -float(axes[group]), float(axes[group])
+        builder.below.add({kept: -1.0, new: 1.0, widest: -1.0}, -problem.groups[group].size)
     return change, widest
 
 
@@ -215,7 +212,7 @@ def _cost(size: int, terms: dict[int, float]) -> np.ndarray:
 
 
 def _order(builder: _Builder, widest: int, size: int) -> np.ndarray:
-    """Few insertions; then a small largest change; then changes early in the graph, as far as the numbers resolve it."""
+    """Few insertions; a small largest change; changes early in the graph, as far as the numbers resolve it."""
     cost = np.zeros(size)
     cost[builder.new] = 1.0
     bound = float(max((g.size for g in builder.problem.groups), default=1)) + 1.0

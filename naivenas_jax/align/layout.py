@@ -57,7 +57,8 @@ class _Selection:
         """For each new position the old position of a surviving class of the same group, in the same occurrence."""
         if not (source == NEW).any():
             return None
-        found, seen = [], defaultdict(int)
+        found: list[int] = []
+        seen: defaultdict[int, int] = defaultdict(int)
         for run in runs:
             for model in self.models.get(run, ()):
                 home = int(np.searchsorted(self.start, model, side="right")) - 1 if model != NEW else -1

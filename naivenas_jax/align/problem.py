@@ -1,9 +1,10 @@
 """Reduction: from ties, requests and utility to a small problem about groups of interchangeable neurons.
 
 Neurons that are tied are one *class*; a class is worth the sum of its members' utilities. Classes that occur equally
-often on every axis, and are equally free, differ in nothing but their worth: they form a *group*. For a group of N classes
-sorted by worth, keeping k of them is worth at most f(k), the sum of the k largest: concave, and piecewise linear. So the
-problem has two integers per group, kept ``y`` and inserted ``w``, instead of two per neuron, and is the same problem:
+often on every axis, and are equally free, differ in nothing but their worth: they form a *group*. For a group of N
+classes sorted by worth, keeping k of them is worth at most f(k), the sum of the k largest: concave, and piecewise
+linear. So the problem has two integers per group, kept ``y`` and inserted ``w``, instead of two per neuron, and is the
+same problem:
 
     sizes   s = M (y + w)           one row per axis; M counts how often an axis holds a class of a group
     bounds  0 <= y <= N, 0 <= w, s >= 1

@@ -59,8 +59,8 @@ class Columns:
 class Program:
     """``minimise c @ x`` subject to rows and bounds, for several ``c`` after one another.
 
-    cvxpy canonicalises once, with placeholders for costs and for the bounds of the rows that are set later; these are then
-    written into the canonical data. One stacked variable and two sparse matrices keep canonicalisation at a few ms.
+    cvxpy canonicalises once, with placeholders for costs and for the bounds of the rows that are set later; these are
+    then written into the canonical data. One stacked variable and two sparse matrices keep that at a few ms.
     """
 
     def __init__(self, columns: Columns, equal: Rows, below: Rows, time_limit: float | None):
@@ -102,17 +102,25 @@ class Program:
         """Set upper bounds of variables."""
         self._data["upper_bounds"][columns] = upper
 
-    def minimise(self, cost: np.ndarray) -> np.ndarray:
+    def minimise(self, cost: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """Minimise ``cost @ x``: first without integrality, which is often enough.
+
+        Args:
+          cost: shape (size,).
+          known: a point that satisfies all constraints, as an earlier step leaves one. It is returned if the solver
+            finds none, which happens where rows leave room near the limit of its precision.
 
         Raises:
           NoSolutionError: if the constraints contradict one another.
           TimeLimitError: if the time limit strikes.
         """
-        relaxation = self._run(cost, [])
-        if self._integral(relaxation):
-            return relaxation
-        return self._run(cost, self._integer.tolist())
+        try:
+            relaxation = self._run(cost, [])
+            return relaxation if self._integral(relaxation) else self._run(cost, self._integer.tolist())
+        except NoSolutionError:
+            if known is None:
+                raise
+            return known
 
     def _integral(self, x: np.ndarray) -> bool:
         return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))

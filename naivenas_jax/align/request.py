@@ -94,7 +94,8 @@ def targets(request: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Targe
     """Read a whole request; ``sizes`` are the present sizes of the axes it names."""
     if not isinstance(request, Mapping):
         raise RequestError(
-            f"A request is a mapping {{name: change | nas.to(size) | nas.relaxed(...)}}, found {type(request).__name__}."
+            "A request is a mapping {name: change | nas.to(size) | nas.relaxed(...)}, found "
+            f"{type(request).__name__}."
         )
     return tuple(target(axis, sizes[axis], asked) for axis, asked in request.items())
 

@@ -1,11 +1,11 @@
 """Solve the reduced problem, in the promised order.
 
-1. requests: the exact ones hold, the relaxed ones come as near as they can (sum of the distances; of sizes that are equally
-   near, those further in the direction of the wish);
+1. requests: the exact ones hold, the relaxed ones come as near as they can (sum of the distances; of sizes that are
+   equally near, those further in the direction of the wish);
 2. utility: the largest total that can be kept, where differences below 1e-7 of the largest utility count as equal;
-3. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on, so
-   that what need not change does not; then the fewest are inserted, the largest change is smallest (it is spread), and
-   changes fall on the earlier vertices.
+3. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on,
+   so that what need not change does not; then the fewest are inserted, the largest change is smallest (it is spread),
+   and changes fall on the earlier vertices.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import numpy as np
 
 from naivenas_jax.align.formulate import Formulation, formulate
 from naivenas_jax.align.problem import Problem
+from naivenas_jax.align.program import NoSolutionError
 from naivenas_jax.align.worth import own_best, segments
 from naivenas_jax.errors import SolverError
 
 _SEGMENTS = 16
 _ROUNDS = 12
+#: How far a later step may fall behind a whole number that an earlier one has found. Above the tolerance of the
+#: solver, or it would find a contradiction; far below that of the utility, which grows when sizes are bent by it.
+_SLACK = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +42,9 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
       NoSolutionError: if there is none.
       TimeLimitError: if the time limit, in seconds, strikes first.
     """
-    unconstrained = Answer(np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int))
-    if not violations(problem, unconstrained) and _wishes_met(problem, unconstrained):
-        return unconstrained  # every group at its own best: nothing can be better
+    apart = _apart(problem)
+    if not violations(problem, apart) and _wishes_met(problem, apart):
+        return apart  # every group at its own best: nothing can be better
     answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
     if answer is None:
         raise SolverError(
@@ -52,10 +56,32 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
     return answer
 
 
+def _apart(problem: Problem) -> Answer:
+    """Every group at its own best, as if there were no other. Those that fill a requested row alone have its size."""
+    kept, new = np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int)
+    total = np.array([group.size for group in problem.groups])
+    free = np.array([not group.fixed for group in problem.groups])
+    for row, target in problem.targets:
+        start, stop = problem.rows.indptr[row : row + 2]
+        groups, counts = problem.rows.indices[start:stop], problem.rows.data[start:stop]
+        alone = free[groups]
+        if np.count_nonzero(alone) == 1:
+            rest = target.wish - counts[~alone] @ total[groups[~alone]]
+            group, wanted = int(groups[alone][0]), max(0, int(rest // counts[alone][0]))
+            kept[group] = min(wanted, own_best(problem.groups[group]))
+            new[group] = wanted - kept[group]
+    return Answer(kept, new)
+
+
 def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Answer | None:
     formulation = formulate(problem, time_limit, segment_count=segment_count)
-    _nearest_requests(formulation)
-    return _largest_worth_least_change(problem, formulation)
+    feasible = _nearest_requests(formulation) is not None
+    try:
+        return _largest_worth_least_change(problem, formulation)
+    except NoSolutionError as error:
+        if not feasible:
+            raise
+        raise SolverError("HiGHS finds no solution where it has found one before; nothing was changed.") from error
 
 
 def nearest(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
@@ -77,10 +103,10 @@ def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
         return None
     x = formulation.program.minimise(formulation.distance)
     total = round(float(formulation.distance @ x))
-    formulation.program.set_bound(formulation.distance_row, total + 0.25)
+    formulation.program.set_bound(formulation.distance_row, total + _SLACK)
     if total and formulation.backward is not None:
-        x = formulation.program.minimise(formulation.backward)
-        formulation.program.set_bound(formulation.backward_row, round(float(formulation.backward @ x)) + 0.25)
+        x = formulation.program.minimise(formulation.backward, x)
+        formulation.program.set_bound(formulation.backward_row, round(float(formulation.backward @ x)) + _SLACK)
     return x
 
 
@@ -100,22 +126,20 @@ def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> A
         answer = Answer(*_read(formulation, x))
         best = max(best, problem.worth(answer.kept))
         if float(slopes @ x) * scale + fixed <= best + tolerance:
-            if _forced(problem, answer):
-                return answer
             program.set_bound(formulation.worth_row, -(best - fixed - tolerance) / scale)
-            answer = _least_change(formulation)
+            answer = _least_change(formulation, x)
             if problem.worth(answer.kept) >= best - 2 * tolerance:
                 return answer
         focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
     return None
 
 
-def _least_change(formulation: Formulation) -> Answer:
+def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
     """Step 3."""
     program = formulation.program
-    x = program.minimise(formulation.change)
-    program.set_bound(formulation.change_row, float(formulation.change @ x) + 0.25)
-    x = program.minimise(formulation.order)
+    x = program.minimise(formulation.change, x)
+    program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
+    x = program.minimise(formulation.order, x)
     program.set_bound(formulation.change_row, np.inf)
     return Answer(*_read(formulation, x))
 
@@ -141,19 +165,6 @@ def _read(formulation: Formulation, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     kept[formulation.free] = x[formulation.kept_columns].round().astype(int)
     new[formulation.free] = x[formulation.new_columns].round().astype(int)
     return kept, new
-
-
-def _forced(problem: Problem, answer: Answer) -> bool:
-    """Whether only such groups change as have to: each alone on an exactly requested row. Then nothing is left to choose."""
-    free = np.array([not group.fixed for group in problem.groups])
-    forced = np.zeros(len(problem.groups), bool)
-    for row, target in problem.targets:
-        on_row = problem.rows[[row]].indices
-        if target.exact and free[on_row].sum() == 1:
-            forced[on_row] = True
-    kept = np.array([group.size for group in problem.groups]) == answer.kept
-    untouched = kept & (answer.new == 0)
-    return bool(np.all(untouched | (forced & (kept | (answer.new == 0)))))
 
 
 def _wishes_met(problem: Problem, answer: Answer) -> bool:

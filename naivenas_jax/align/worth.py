@@ -21,7 +21,7 @@ def segments(group: Group, focus: tuple[int, ...], count: int) -> tuple[np.ndarr
         return np.zeros(count), np.zeros(count)
     lines = _lines(size, focus, count)
     slopes = utility[lines - 1]
-    chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < 0)  # equal slopes are one line
+    chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < -_rounding(group))  # equal slopes are one line
     lines, slopes = lines[chosen], slopes[chosen]
     heights = group.worth[lines] - slopes * lines  # of each line at 0
     crossings = np.diff(heights) / -np.diff(slopes)
@@ -44,5 +44,15 @@ def _lines(size: int, focus: tuple[int, ...], count: int) -> np.ndarray:
 
 
 def own_best(group: Group) -> int:
-    """How many of the group are worth keeping when nothing else is asked: all whose utility is not negative."""
-    return group.size if group.fixed else int(np.searchsorted(-group.utility, 0.0, side="right"))
+    """How many of the group are worth keeping when nothing else is asked: all whose utility is not negative.
+
+    What is negative by rounding only, as sums over tied neurons can be, counts as zero.
+    """
+    if group.fixed or not group.size:
+        return group.size
+    return int(np.searchsorted(-group.utility, _rounding(group), side="right"))
+
+
+def _rounding(group: Group) -> float:
+    """Below this, utilities differ by rounding only."""
+    return 1e-12 * float(np.abs(group.worth).max())

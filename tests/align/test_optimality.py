@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -119,12 +120,27 @@ def answer(graph, request, utility):
         return str(error)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(150))
 def test_nothing_changes_without_need(seed):
-    """With one utility for all, exactly those groups change that a request forces."""
+    """As few neurons are dropped and inserted as the utility allows; none is dropped to make room for a new one."""
     rng = random.Random(seed)
     graph = random_graph(rng, images=False)
-    axis = rng.choice([v.name for v in graph.vertices])
-    variables = placeholder_variables(graph)
-    mutation = nas.delta_nout(graph, variables, {axis: 0}, utility=lambda name: 1.0)
-    assert not mutation.plan.changed
+    request, utility = random_request(rng, graph), random_utility(rng, graph)
+    how = {"everything": seed % 2 == 0, "free_outputs": True}
+    wanted = optimum(graph, request, utility, least_change=True, **how)
+    if Network.of(graph).repeats() or not wanted.feasible:
+        return  # a neuron that an axis holds twice counts once there, which the reference does not know
+    plan = change(graph, request, utility, **how).plan
+    assert sum(len(axis.dropped) + len(axis.new) for axis in plan.axes.values()) == wanted.changes
+
+
+def test_what_is_dropped_is_not_replaced():
+    x = nas.input_vertex("x", 3)
+    a = nas.layer("a", nn.Dense(8), x)
+    b = nas.layer("b", nn.Dense(6), x)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", a, b)))
+    utility = {"a": np.array([1, 1, 1, -1, -1, -1, 1, 1])}
+    plan = nas.resize(graph, placeholder_variables(graph), utility=utility, request={"cat": nas.relaxed(-2)}).plan
+    assert plan.axes["cat"].after == 12
+    assert len(plan.axes["a"].dropped) == 3
+    assert sum(len(plan.axes[name].new) for name in "ab") == 1

@@ -105,6 +105,20 @@ class Network:
             case _:
                 raise NotImplementedError(f"The reference does not know {type(op).__name__}.")
 
+    def repeats(self) -> bool:
+        """Whether some axis holds a neuron more than once."""
+        parent = np.arange(self.count)
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                i = parent[i]
+            return i
+
+        for _, _, left, right in self.ties:
+            for a, b in zip(left.tolist(), right.tolist(), strict=True):
+                parent[root(a)] = root(b)
+        return any(len({root(i) for i in numbers}) < len(numbers) for numbers in self.axes.values())
+
     def reach(self, names: Iterable[str]) -> set[str]:
         """The axes that hold a neuron which is tied, however indirectly, to one of ``names``; and all on these."""
         neighbours: dict[str, set[str]] = {axis: set() for axis in self.axes}

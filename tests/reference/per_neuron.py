@@ -8,7 +8,7 @@ out of NaiveNASlib is the rule on gaps, whose constraints hold for any sizes, as
     insert[i] in {0, 1, ...}   how many new neurons follow its place
 
 with equalities between tied neurons. It is stated to HiGHS directly and solved in the documented order: exact requests,
-nearest relaxed requests, then the largest utility kept.
+nearest relaxed requests, the largest utility kept and, if asked, the fewest neurons dropped and inserted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Reference:
     kept: dict[str, np.ndarray]
     distance: float
     utility: float
+    changes: int
 
     @property
     def feasible(self) -> bool:
@@ -65,15 +66,15 @@ def optimum(
     *,
     everything: bool = False,
     free_outputs: bool = False,
+    least_change: bool = False,
 ) -> Reference:
     """Solve the per-neuron problem of a request. ``everything``: all axes may change, as for `nas.resize`."""
     problem = PerNeuron.of(graph, request, utility, everything=everything, free_outputs=free_outputs)
-    steps = problem.steps()
     solution = None
-    for cost in steps:
+    for cost in problem.steps() + ([problem.changes()] if least_change else []):
         solution = problem.minimise(cost)
         if solution is None:
-            return Reference(None, {}, np.nan, np.nan)
+            return Reference(None, {}, np.nan, np.nan, 0)
         problem.hold(cost, float(cost @ solution))
     return problem.read(solution)
 
@@ -136,6 +137,11 @@ class PerNeuron:
         """Costs to minimise one after the other."""
         return self.step_costs
 
+    def changes(self) -> np.ndarray:
+        """The cost of dropping and of inserting, one per neuron, less a constant."""
+        n = len(self.neurons)
+        return np.concatenate([np.full(n, -1.0), np.full(n, 1.0), np.zeros(self.width - 2 * n)])
+
     def minimise(self, cost: np.ndarray) -> np.ndarray | None:
         """The best point, or None if there is none."""
         self.solver.changeColsCost(self.width, np.arange(self.width, dtype=np.int32), cost)
@@ -161,7 +167,8 @@ class PerNeuron:
         kept = {axis: np.flatnonzero(alive[numbers]) for axis, numbers in self.network.axes.items()}
         sizes = {axis: len(kept[axis]) + int(inserted[numbers].sum()) for axis, numbers in self.network.axes.items()}
         distance = sum(abs(sizes[wish.axis] - wish.size) for wish in self.wishes if not wish.exact)
-        return Reference(sizes, kept, float(distance), worth_of(kept, self.utility))
+        changes = int((~alive).sum() + inserted.sum())
+        return Reference(sizes, kept, float(distance), worth_of(kept, self.utility), changes)
 
 
 def worth_of(kept: Mapping[str, np.ndarray], utility: Mapping[str, Any]) -> float:
