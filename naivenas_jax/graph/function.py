@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.byname import by_name, function_of
 from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
 from naivenas_jax.graph.probe import probe
 from naivenas_jax.graph.shapes import shape_of
@@ -39,6 +40,14 @@ class Function(Op):
 
     def describe(self) -> str:
         return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _restored, (type(self), {**values, "fn": by_name(self.fn)})
+
+
+def _restored(kind: type[Function], values: Mapping[str, Any]) -> Function:
+    return kind(**{**values, "fn": function_of(values["fn"])})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -126,6 +127,25 @@ def _check_arity(name: str, kind: type, count: int) -> None:
 def registered_layers() -> Mapping[type, Registration]:
     """All layer types that `layer` accepts."""
     return dict(_registry)
+
+
+def _reduced(op: LinenOp) -> tuple[Any, ...]:
+    """For pickle. Fields that are at their default are left out: Flax's own initialisers cannot be pickled."""
+    kind, found = type(op.layer), {}
+    for each in dataclasses.fields(kind):
+        value = getattr(op.layer, each.name)
+        if each.init and each.name not in ("parent", "name") and value is not each.default:
+            found[each.name] = value
+    return _restored, (kind, found, op.nin)
+
+
+def _restored(kind: type, attributes: Mapping[str, Any], nin: tuple[int, ...]) -> LinenOp:
+    if kind not in _registry:
+        raise UnregisteredLayerError(_how_to_register("read from a file", kind))
+    return LinenOp(kind(**attributes, parent=None), nin, _registry[kind].rule)
+
+
+copyreg.pickle(LinenOp, _reduced)
 
 
 def _how_to_register(name: str, kind: type) -> str:

@@ -1,0 +1,69 @@
+"""The names that users may rely on. A name that is added has to be added here."""
+
+from __future__ import annotations
+
+import types
+
+import naivenas_jax as nas
+
+NAMES = [
+    "AxisPlan",
+    "CarryError",
+    "DuplicateNameError",
+    "Graph",
+    "GraphError",
+    "ImmutableError",
+    "InfeasibleError",
+    "LayerRule",
+    "Mutation",
+    "NaiveNASError",
+    "NewEntries",
+    "OracleError",
+    "Plan",
+    "PlanError",
+    "RequestError",
+    "SizeMismatchError",
+    "SolverError",
+    "StructureError",
+    "TimeLimitError",
+    "UnknownNameError",
+    "UnregisteredLayerError",
+    "UtilityError",
+    "VariablesError",
+    "Vertex",
+    "absorb_vertex",
+    "apply",
+    "concat",
+    "create_edge",
+    "delta_nin",
+    "delta_nout",
+    "diagram",
+    "flatten",
+    "immutable_vertex",
+    "input_vertex",
+    "insert_vertex",
+    "invariant_vertex",
+    "layer",
+    "magnitude",
+    "register_layer",
+    "relaxed",
+    "remove_edge",
+    "remove_vertex",
+    "resize",
+    "summary",
+    "to",
+]
+
+
+def test_names():
+    public = [
+        name
+        for name, value in vars(nas).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    ]
+    assert sorted(public) == sorted(NAMES)
+
+
+def test_everything_says_what_it_is():
+    undocumented = [name for name in NAMES if not (getattr(nas, name).__doc__ or "").strip()]
+    assert undocumented == []
