@@ -22,7 +22,6 @@ class Formulation:
       segment_columns: for each free group the columns of its segments.
       all_segments: all of these; a column that is always 0 if there are none.
       fixed_kept: shape (groups,): what is kept of the groups that may not change, 0 for the others.
-      fixed_worth: their utility.
       distance, backward, change, order: cost vectors of the steps; None where a step has nothing to do.
       distance_row, backward_row, worth_row, change_row: the rows that hold the result of a step for the later ones.
     """
@@ -34,7 +33,6 @@ class Formulation:
     segment_columns: dict[int, np.ndarray]
     all_segments: np.ndarray
     fixed_kept: np.ndarray
-    fixed_worth: float
     distance: np.ndarray | None
     backward: np.ndarray | None
     change: np.ndarray
@@ -152,7 +150,6 @@ def formulate(
     segments = [int(c) for columns in builder.segments.values() for c in columns] or [builder.zero()]
     worth_row = rows.add(dict.fromkeys(segments, 1.0), np.inf)
     program = Program(builder.columns, builder.equal, rows, time_limit)
-    fixed = [g for g in problem.groups if g.fixed]
     return Formulation(
         program=program,
         free=builder.free,
@@ -161,7 +158,6 @@ def formulate(
         segment_columns=builder.segments,
         all_segments=np.array(segments, dtype=int),
         fixed_kept=builder.fixed_kept,
-        fixed_worth=float(sum(group.worth[-1] for group in fixed)),
         distance=_cost(program.size, dict.fromkeys(distance, 1.0)) if distance else None,
         backward=_cost(program.size, dict.fromkeys(backward, 1.0)) if backward else None,
         change=_cost(program.size, change),

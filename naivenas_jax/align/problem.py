@@ -32,8 +32,8 @@ class Group:
 
     Attributes:
       classes: their numbers, in original order.
-      best: positions in ``classes``, best utility first; of equal ones the earlier.
-      worth: shape (N + 1,): the largest utility that k of them can have, for k = 0 ... N.
+      best: positions in ``classes``, best utility first; of equal ones the earlier. In a fixed group: any order.
+      worth: shape (N + 1,): the utility of the first k of them, for k = 0 ... N.
       fixed: why none may be dropped or inserted, or None.
     """
 
@@ -81,10 +81,6 @@ class Problem:
     def sizes(self, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
         """The size of every row."""
         return self.rows @ (kept + new)
-
-    def worth(self, kept: np.ndarray) -> float:
-        """The utility that is kept."""
-        return float(sum(group.worth[k] for group, k in zip(self.groups, kept, strict=True)))
 
     def __str__(self) -> str:
         lines = [
@@ -204,7 +200,8 @@ def _class_utility(ties: Ties, utility: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _group(runs: list[int], start: np.ndarray, worth: np.ndarray, fixed: str | None) -> Group:
     classes = np.concatenate([np.arange(start[run], start[run + 1]) for run in runs])
-    best = np.argsort(-worth[classes], kind="stable")
+    # all of a fixed group stay, so that their order does not matter, and most groups are fixed: no request reaches them
+    best = np.arange(len(classes)) if fixed else np.argsort(-worth[classes], kind="stable")
     return Group(classes, best, np.concatenate([[0.0], np.cumsum(worth[classes][best])]), fixed)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from naivenas_jax.align.formulate import Formulation, formulate
-from naivenas_jax.align.problem import Problem
+from naivenas_jax.align.problem import Group, Problem
 from naivenas_jax.align.program import NoSolutionError
 from naivenas_jax.align.worth import own_best, segments
 from naivenas_jax.errors import SolverError
@@ -116,22 +116,27 @@ def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> A
     None: not exact after many refinements, for want of segments.
     """
     focus: list[tuple[int, ...]] = [() for _ in problem.groups]
-    scale = max((float(np.abs(group.utility).max(initial=0.0)) for group in problem.groups), default=0.0) or 1.0
-    tolerance, best = 1e-7 * scale, -np.inf
-    program, fixed = formulation.program, formulation.fixed_worth
+    # only what is free: the rest may be worth so much that differences drown in it
+    free = [problem.groups[g] for g in formulation.free]
+    scale = max((float(np.abs(group.utility).max(initial=0.0)) for group in free), default=0.0) or 1.0
+    tolerance, best, program = 1e-7 * scale, -np.inf, formulation.program
     for _ in range(_ROUNDS):
         slopes = _write_segments(problem, formulation, focus, scale)
         program.set_bound(formulation.worth_row, np.inf)
         x = program.minimise(-slopes)
         answer = Answer(*_read(formulation, x))
-        best = max(best, problem.worth(answer.kept))
-        if float(slopes @ x) * scale + fixed <= best + tolerance:
-            program.set_bound(formulation.worth_row, -(best - fixed - tolerance) / scale)
+        best = max(best, _worth(free, answer.kept[formulation.free]))
+        if float(slopes @ x) * scale <= best + tolerance:
+            program.set_bound(formulation.worth_row, -(best - tolerance) / scale)
             answer = _least_change(formulation, x)
-            if problem.worth(answer.kept) >= best - 2 * tolerance:
+            if _worth(free, answer.kept[formulation.free]) >= best - 2 * tolerance:
                 return answer
         focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
     return None
+
+
+def _worth(groups: list[Group], kept: np.ndarray) -> float:
+    return float(sum(group.worth[k] for group, k in zip(groups, kept, strict=True)))
 
 
 def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:

@@ -144,3 +144,13 @@ def test_what_is_dropped_is_not_replaced():
     assert plan.axes["cat"].after == 12
     assert len(plan.axes["a"].dropped) == 3
     assert sum(len(plan.axes[name].new) for name in "ab") == 1
+
+
+def test_what_cannot_change_does_not_drown_the_rest():
+    x = nas.input_vertex("x", 3)
+    pair = [nas.layer(name, nn.Dense(4), x) for name in "ab"]
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", *pair)))
+    utility = {"out": np.full(2, 1e12), "a": np.array([4.0, 1, 3, 2]), "b": np.array([2.5, 5, 6, 7])}
+    plan = nas.delta_nout(graph, placeholder_variables(graph), {"cat": -3}, utility=utility).plan
+    assert plan.axes["a"].kept.tolist() == [0, 2]
+    assert plan.axes["b"].kept.tolist() == [1, 2, 3]
