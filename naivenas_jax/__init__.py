@@ -85,5 +85,10 @@ from naivenas_jax.mutate.structure import (
 from naivenas_jax.mutate.structure import (
     remove_vertex as remove_vertex,
 )
+from naivenas_jax.show.diagram import diagram as diagram
+from naivenas_jax.show.summary import summary as summary
+from naivenas_jax.trace.importing import from_function as from_function
+from naivenas_jax.trace.importing import from_linen as from_linen
+from naivenas_jax.trace.importing import from_nnx as from_nnx
 from naivenas_jax.transfer.fill import NewEntries as NewEntries
 from naivenas_jax.utility.magnitude import magnitude as magnitude

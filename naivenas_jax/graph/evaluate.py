@@ -59,5 +59,6 @@ def run(
         if intercept is not None:
             inputs = tuple(intercept(scope.path, vertex, port, value) for port, value in enumerate(inputs))
         given = {**kwargs, "intercept": intercept} if vertex.op.nested else kwargs
-        values[vertex] = vertex.op.call(scope.push(vertex.name), inputs, given)
+        own = scope if vertex.op.at_root else scope.push(vertex.name)
+        values[vertex] = vertex.op.call(own, inputs, given)
     return tuple(values[vertex] for vertex in outputs)

@@ -27,7 +27,8 @@ class Handle:
 def handles(ties: Ties) -> dict[str, Handle]:
     """The handles of a network, by name. Axes all of whose neurons are fixed are left out."""
     holders: dict[int, list[str]] = {}
-    for axis, runs in ties.axes.items():
+    named = {axis: runs for axis, runs in ties.axes.items() if not axis.startswith("~")}
+    for axis, runs in named.items():
         for run in dict.fromkeys(runs):
             holders.setdefault(run, []).append(axis)
     return {
@@ -37,6 +38,6 @@ def handles(ties: Ties) -> dict[str, Handle]:
             tuple(dict.fromkeys(other for run in runs for other in holders[run] if other != axis)),
             ties.coupled.get(axis),
         )
-        for axis, runs in ties.axes.items()
+        for axis, runs in named.items()
         if not all(run in ties.fixed for run in runs)
     }

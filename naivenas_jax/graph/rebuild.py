@@ -44,6 +44,8 @@ class AxesOf(Mapping[str, int]):
     def __getitem__(self, key: str) -> int:
         if key == "out":
             return self._sizes[self._name]
+        if key.startswith("~"):  # an axis that nobody has named lies beside those of the vertices
+            return self._sizes[key]
         return self._sizes[self._name + (key if key.startswith("/") else f":{key}")]
 
     def __iter__(self) -> Iterator[str]:

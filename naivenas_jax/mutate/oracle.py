@@ -20,6 +20,7 @@ from naivenas_jax.align.plan import NEW, Path, Plan
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.subgraph import Subgraph
 from naivenas_jax.graph.vertex import Vertex
 
 
@@ -94,7 +95,7 @@ def _inner_masked(graph: Graph, variables: Any, plan: Plan) -> Any:
 
 def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:
     """For each leaf the inner axes that lose neurons and that it reads, with the dimension."""
-    lossy = _inner_losses(plan)
+    lossy = _inner_losses(graph, plan)
     found: dict[Path, list[tuple[str, int]]] = {}
     for path, leaf in graph.ties.leaves.items():
         for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
@@ -103,13 +104,25 @@ def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]
     return found
 
 
-def _inner_losses(plan: Plan) -> list[str]:
-    return [name for name, axis in plan.axes.items() if ":" in name and axis.dropped.size]
+def _inner_losses(graph: Graph, plan: Plan) -> list[str]:
+    """Axes that lose neurons and are no vertex's output."""
+    visible = _visible(graph)
+    return [name for name, axis in plan.axes.items() if axis.dropped.size and name not in visible]
+
+
+def _visible(graph: Graph, outer: str = "") -> set[str]:
+    """The axes that an intercepted evaluation gets to see: those of vertices, also inside wrapped graphs."""
+    found = {outer + vertex.name for vertex in graph.vertices}
+    for vertex in graph.vertices:
+        if isinstance(vertex.op, Subgraph):
+            found |= _visible(vertex.op.graph, f"{outer}{vertex.name}/")
+    return found
 
 
 def _unread(graph: Graph, plan: Plan) -> str | None:
-    read = {axis for places in _inner_readers(graph, plan).values() for axis, _ in places}
-    lost = next((axis for axis in _inner_losses(plan) if axis not in read), None)
+    rows = graph.ties.axes
+    read = {run for places in _inner_readers(graph, plan).values() for axis, _ in places for run in rows[axis]}
+    lost = next((axis for axis in _inner_losses(graph, plan) if not read.issuperset(rows.get(axis, ()))), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
 
 

@@ -35,6 +35,19 @@ class Vector:
         """The whole vector, ``times`` times over."""
         return Vector(self.pieces * times)
 
+    def each(self, times: int) -> Vector:
+        """Every neuron ``times`` times in a row."""
+        if times == 1:
+            return self
+        singles = ((node, i, i + 1) for node, start, stop in self.pieces for i in range(start, stop))
+        return Vector(tuple(piece for single in singles for piece in (single,) * times))
+
+    def is_pattern(self, outer: int, inner: int) -> bool:
+        """Whether it is some shorter vector with each neuron ``inner`` times, and all that ``outer`` times over."""
+        elements = [(node, i) for node, start, stop in self.pieces for i in range(start, stop)]
+        period = len(elements) // outer
+        return all(element == elements[p % period // inner * inner] for p, element in enumerate(elements))
+
     def cut(self, start: int, stop: int) -> Vector:
         """The neurons from ``start`` up to ``stop``."""
         return Vector(tuple(_cut(self.pieces, start, stop)))

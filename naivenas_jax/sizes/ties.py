@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +37,8 @@ class Ties:
 
     Attributes:
       run_sizes: the number of classes in each run.
-      axes: for each axis the runs it consists of, in order; a run may occur more than once.
+      axes: for each axis the runs it consists of, in order; a run may occur more than once. Names of axes that nobody
+        has named start with ``~``.
       leaves: every array of the variables, by path.
       fixed: runs that may not change, with the reason.
       coupled: axes for which "this neuron is zero" is not well defined, with the reason.
@@ -96,11 +97,19 @@ class Tying:
 
     def axis(self, vector: Vector, factor: str | None = None) -> None:
         """Name a vector after the vertex whose scope this is (``vertex`` or ``vertex:factor``)."""
-        name = "/".join(self.scope) + (f":{factor}" if factor else "")
+        self.called(vector, "/".join(self.scope) + (f":{factor}" if factor else ""))
+
+    def called(self, vector: Vector, name: str) -> None:
+        """Name a vector as it is, wherever this scope is."""
         if name in self._axes:
             raise DuplicateNameError(f"Two axes are named {name!r}. Rename one of the vertices.")
         self._axes[name] = vector
         self._names.setdefault(vector, name)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all axes so far."""
+        return self._axes.keys()
 
     def leaf(
         self,
@@ -125,6 +134,10 @@ class Tying:
 
     def freeze(self) -> Ties:
         """The ties as a value."""
+        return self.freeze_with([])[0]
+
+    def freeze_with(self, vectors: Sequence[Vector]) -> tuple[Ties, list[tuple[int, ...]]]:
+        """The ties as a value, and the runs of further vectors."""
         leaves = {
             path: replace(
                 leaf, axes=tuple(None if d is None else self._name_of(d, path, i) for i, d in enumerate(dims))
@@ -132,22 +145,23 @@ class Tying:
             for path, (dims, leaf) in self._leaves.items()
         }
         fixed = [*self._fixed, *((place, _CYCLE) for place in self.blocks.stuck)]
-        vectors = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
-        run_sizes, rows = self.blocks.settle(vectors)
+        own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
+        run_sizes, rows = self.blocks.settle([*own, *vectors])
         axes = dict(zip(self._axes, rows, strict=False))
-        rest = rows[len(axes) :]
+        rest = rows[len(axes) : len(own)]
         coupled = _first_reasons(rest[len(fixed) :], self._coupled)
-        return Ties(
+        ties = Ties(
             run_sizes,
             axes,
             leaves,
             _first_reasons(rest[: len(fixed)], fixed),
             {axis: coupled[run] for axis, row in axes.items() for run in reversed(row) if run in coupled},
         )
+        return ties, rows[len(own) :]
 
     def _name_of(self, vector: Vector, path: Path, dim: int) -> str:
         if vector not in self._names:
-            name = f"{'/'.join(path)}[{dim}]"
+            name = f"~{'/'.join(path)}[{dim}]"
             self._axes[name] = vector
             self._names[vector] = name
         return self._names[vector]

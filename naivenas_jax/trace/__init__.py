@@ -1,0 +1,1 @@
+"""Networks that somebody already has: from any JAX function of (variables, inputs) to a graph."""

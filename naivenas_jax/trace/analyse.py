@@ -1,0 +1,85 @@
+"""From a program to ties: the arguments, the walk, the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.trace import rules as rules  # fills the table
+from naivenas_jax.trace.analysis import Analysis, Frame, vectors_of
+from naivenas_jax.trace.capture import Path, Program
+from naivenas_jax.trace.value import Value
+
+
+@dataclass(frozen=True, eq=False)
+class Analysed:
+    """A program and what was found out about it.
+
+    Attributes:
+      program: what was analysed.
+      frame: what is known of every value in it.
+      ties: with an axis for every handle, and one for every other dimension of a variable.
+      rows: for each vector in the frame the runs that it consists of.
+    """
+
+    program: Program
+    frame: Frame
+    ties: Ties
+    rows: Mapping[Vector, tuple[int, ...]]
+
+
+def analyse(program: Program) -> Analysed:
+    """Find the ties of a program. Inputs and outputs of the model are fixed; updated variables are tied to themselves."""
+    analysis, frame = Analysis(), Frame()
+    closed = program.closed
+    arguments = [
+        _argument(analysis, role.which if role.kind == "variable" else None, var.aval)
+        for role, var in zip(program.arguments, closed.jaxpr.invars, strict=True)
+    ]
+    constants = [Value((None,) * var.aval.ndim, weight=True) for var in closed.jaxpr.constvars]
+    results = analysis.walk(closed.jaxpr, frame, constants, arguments)
+    variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
+    for role, value in zip(program.results, results, strict=True):
+        _result(analysis, variables.get(role.which) if role.kind == "variable" else None, value)
+    _name(analysis, variables)
+    vectors = list(vectors_of(frame))
+    ties, rows = analysis.tying.freeze_with(vectors)
+    return Analysed(program, frame, ties, dict(zip(vectors, rows, strict=True)))
+
+
+def _argument(analysis: Analysis, path: Path | None, aval: Any) -> Value:
+    if path is None:
+        return Value((None,) * aval.ndim)
+    return Value(tuple(analysis.new(n) for n in aval.shape), True, path, tuple(range(aval.ndim)))
+
+
+def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
+    if variable is None:
+        analysis.fix_all(value, "it is an output of the model")
+        return
+    for a, b in zip(variable.dims, value.dims, strict=True):
+        analysis.tie(a, b, "it is updated with something of fixed size")
+
+
+def _name(analysis: Analysis, variables: Mapping[Path, Value]) -> None:
+    """Declare every variable; the dimension on which a module makes neurons is named after the module."""
+    for path, value in variables.items():
+        read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
+        made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
+        roles = tuple(
+            None if dim is None else "in" if d in read else "out" if d == made[-1] else "in"
+            for d, dim in enumerate(value.dims)
+        )
+        neutral = 1.0 if path in analysis.neutral else 0.0
+        analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
+        if not read:
+            continue
+        for number, d in enumerate(made):
+            suffix = f":{number}" if len(made) > 1 else ""
+            name = "/".join(path[1:-1] or path[1:]) + suffix
+            dim = value.dims[d]
+            if dim is not None and name not in analysis.tying.names:
+                analysis.tying.called(dim, name)

@@ -1,0 +1,61 @@
+"""Evaluate a traced function with other sizes: every primitive is bound again, with its shape parameters re-derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax.extend import core as jex
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.trace.table import BINDS
+from naivenas_jax.trace.value import Value
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """The new size of every vector.
+
+    Attributes:
+      rows: for each vector its runs.
+      runs: the size of each run.
+    """
+
+    rows: Mapping[Vector, tuple[int, ...]]
+    runs: Sequence[int]
+
+    def length(self, vector: Vector) -> int:
+        """How many neurons a vector has now."""
+        return sum(self.runs[run] for run in self.rows[vector])
+
+    def shape(self, value: Value, old: Sequence[int]) -> tuple[int, ...]:
+        """The shape of a value now."""
+        return tuple(size if dim is None else self.length(dim) for dim, size in zip(value.dims, old, strict=True))
+
+    def result_shape(self, frame: Any, eqn: Any) -> tuple[int, ...]:
+        """The shape of the first result of an equation now."""
+        return self.shape(frame.values[eqn.outvars[0]], eqn.outvars[0].aval.shape)
+
+
+def evaluate(jaxpr: Any, frame: Any, sizes: Sizes, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """The results of a jaxpr for arguments of the new sizes."""
+    known: dict[Any, Any] = {**dict(zip(jaxpr.constvars, consts, strict=True))}
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, jex.Literal) else known[atom]
+
+    for position, eqn in enumerate(jaxpr.eqns):
+        frame.position = position
+        arrays = [read(atom) for atom in eqn.invars]
+        rule = BINDS.get(eqn.primitive.name)
+        results = rule(sizes, frame, eqn, arrays) if rule else bind(eqn, arrays)
+        known.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bind(eqn: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
+    """Bind the primitive of an equation again, some of its parameters changed."""
+    results = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params({**eqn.params, **changed}))
+    return list(results) if eqn.primitive.multiple_results else [results]

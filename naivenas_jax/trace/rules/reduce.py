@@ -1,0 +1,89 @@
+"""Reductions, windows, sorting: along an axis that they mix, neurons are coupled or fixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from naivenas_jax.trace.analysis import Analysis, Frame
+from naivenas_jax.trace.table import ties
+from naivenas_jax.trace.value import Value
+
+
+@ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
+def reduce(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """What is reduced over is coupled: whether a neuron is zero or not there can make a difference."""
+    del frame
+    (value,), axes, shape = values, eqn.params["axes"], eqn.invars[0].aval.shape
+    over = tuple(dim for d in axes if (dim := value.dims[d]) is not None)
+    for dim in over:
+        analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
+    summed = None
+    if eqn.primitive.name == "reduce_sum":
+        summed = (over, math.prod(shape[d] for d in axes if value.dims[d] is None))
+    return [Value(tuple(dim for d, dim in enumerate(value.dims) if d not in axes), value.weight, summed=summed)]
+
+
+@ties("argmax", "argmin")
+def arg(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The result is a position, so positions may not change."""
+    del frame
+    (value,), axes = values, eqn.params["axes"]
+    for d in axes:
+        analysis.fix(value.dims[d], f"{eqn.primitive.name} returns a position along it")
+    return [Value(tuple(dim for d, dim in enumerate(value.dims) if d not in axes), value.weight)]
+
+
+@ties(*["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
+def cumulative(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Order matters along the axis."""
+    del frame
+    dims = list(values[0].dims)
+    analysis.fix(dims[eqn.params["axis"]], f"{eqn.primitive.name} runs along it")
+    dims[eqn.params["axis"]] = None
+    return [Value(tuple(dims), values[0].weight)]
+
+
+@ties("sort")
+def sort(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """All operands are permuted alike along one axis."""
+    del frame
+    axis = eqn.params["dimension"]
+    for value in values:
+        analysis.fix(value.dims[axis], "sort permutes it")
+    dims = list(values[0].dims)
+    for value in values[1:]:
+        dims = [
+            None if d == axis else analysis.tie(a, b, "sort ties it to a fixed axis")
+            for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))
+        ]
+    dims[axis] = None
+    return [Value(tuple(dims), value.weight) for value in values]
+
+
+@ties("top_k")
+def top_k(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The result is about positions along the axis."""
+    del frame
+    axis = eqn.params.get("axis", len(values[0].dims) - 1)
+    analysis.fix(values[0].dims[axis], "top_k selects along it")
+    dims = tuple(None if d == axis else dim for d, dim in enumerate(values[0].dims))
+    return [Value(dims, values[0].weight), Value(dims, values[0].weight)]
+
+
+@ties(
+    *["reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumred_reduce_window_impl", "select_and_gather_add"],
+    "select_and_scatter_add",
+)
+def window(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """A window passes an axis along which it is one wide and moves one at a time."""
+    del frame
+    value, params = values[0], eqn.params
+    dims = []
+    for d, dim in enumerate(value.dims):
+        same = params["window_dimensions"][d] == params["window_strides"][d] == 1 and params["padding"][d] == (0, 0)
+        if not same:
+            analysis.fix(dim, f"{eqn.primitive.name} slides along it")
+        dims.append(dim if same else None)
+    return [Value(tuple(dims), value.weight)] * len(eqn.outvars)

@@ -1,0 +1,82 @@
+"""Reshapes: dimensions merge into one, or one is split into several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.trace.analysis import Analysis, Frame
+from naivenas_jax.trace.rebind import Sizes, bind
+from naivenas_jax.trace.table import binds, ties
+from naivenas_jax.trace.value import Dim, Value
+
+
+@ties("reshape")
+def reshape(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Row-major: groups of old dimensions become groups of new ones with the same number of elements."""
+    del frame
+    value, old, new = values[0], eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    dims: list[Dim] = [None] * len(new)
+    order: list[int | None] = [None] * len(new)
+    for before, after in _groups(old, new):
+        merged = _merge(analysis, [(value.dims[d], old[d]) for d in before])
+        for d, dim in zip(after, _factor(analysis, merged, [new[d] for d in after]), strict=True):
+            dims[d] = dim
+        if len(before) == len(after) == 1:
+            order[after[0]] = before[0]
+    leaf_dims = tuple(None if d is None else value.leaf_dims[d] for d in order) if value.leaf else ()
+    return [Value(tuple(dims), value.weight, value.leaf, leaf_dims, value.summed)]
+
+
+@binds("reshape")
+def bind_reshape(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    return bind(eqn, arrays, new_sizes=sizes.result_shape(frame, eqn))
+
+
+def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Match dimensions from the left; those of size one belong to no group."""
+    left = [d for d, size in enumerate(old) if size != 1]
+    right = [d for d, size in enumerate(new) if size != 1]
+    while left and right:
+        before, after = [left.pop(0)], [right.pop(0)]
+        while (a := math.prod(old[d] for d in before)) != (b := math.prod(new[d] for d in after)):
+            if a < b:
+                before.append(left.pop(0))
+            else:
+                after.append(right.pop(0))
+        yield before, after
+
+
+def _merge(analysis: Analysis, parts: list[tuple[Dim, int]]) -> Dim:
+    """The neurons of several dimensions as one: the free one, repeated for what is around it."""
+    free = [i for i, (dim, _) in enumerate(parts) if dim is not None]
+    if not free:
+        return None
+    for i in free[:-1]:
+        analysis.fix(parts[i][0], "it is merged with another free axis")
+    dim = parts[free[-1]][0]
+    outer = math.prod(size for _, size in parts[: free[-1]])
+    inner = math.prod(size for _, size in parts[free[-1] + 1 :])
+    return dim.each(inner).tile(outer)  # type: ignore[union-attr]
+
+
+def _factor(analysis: Analysis, dim: Dim, sizes: list[int]) -> list[Dim]:
+    """One dimension as several: one factor stays free, the others are fixed."""
+    if dim is None or len(sizes) == 1:
+        return [dim] * len(sizes)
+    chosen = _free_factor(dim, sizes)
+    outer, inner = math.prod(sizes[:chosen]), math.prod(sizes[chosen + 1 :])
+    factor = analysis.tying.new(sizes[chosen])
+    analysis.tie(dim, factor.each(inner).tile(outer), "")
+    return [factor if i == chosen else None for i in range(len(sizes))]
+
+
+def _free_factor(dim: Vector, sizes: list[int]) -> int:
+    """Which factor is to stay free: the one that was merged, if it was; else of (heads, features) the heads."""
+    for i in range(len(sizes)):
+        outer, inner = math.prod(sizes[:i]), math.prod(sizes[i + 1 :])
+        if dim.is_pattern(outer, inner):
+            return i
+    return 0 if len(sizes) == 2 else len(sizes) - 1 if len(sizes) > 3 or sizes[0] not in (2, 3) else 1
