@@ -21,13 +21,14 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
     except NoSolutionError:
         feasible = {}
     lines = [f"The requested sizes cannot be had: {'; '.join(map(str, conflict)) or 'no request is involved'}."]
-    lines += [f"Fixed: {reason}." for reason in _reasons(problem, conflict)]
+    reasons = _reasons(problem, conflict)
+    lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
         found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
         lines.append(f"Nearest sizes that can: {{{found}}}. Or wrap the request in nas.relaxed(...).")
     elif problem.targets:
         lines.append("No sizes at all satisfy the remaining ties.")
-    return InfeasibleError("\n".join(lines), tuple(target.axis for target in conflict), feasible)
+    return InfeasibleError("\n".join(lines), tuple(target.axis for target in conflict), feasible, tuple(reasons))
 
 
 def _conflict(problem: Problem, time_limit: float | None) -> list[Target]:
@@ -53,7 +54,7 @@ def _feasible(problem: Problem, time_limit: float | None) -> bool:
 def _reasons(problem: Problem, conflict: list[Target]) -> list[str]:
     """What is fixed on the rows in conflict, and on rows that share a group with them."""
     asked = {row for row, target in problem.targets if target in conflict}
-    asked |= {row for pair in problem.equal for row in pair} if not conflict else set()
+    asked |= {row for pair in problem.equal for row in pair if not conflict or asked & set(pair)}
     groups = {int(g) for row in asked for g in problem.rows[[row]].indices}
     touching = {int(row) for g in groups for row in problem.rows[:, [g]].tocoo().coords[0]}
     nearby = groups | {int(g) for row in touching for g in problem.rows[[row]].indices}

@@ -12,6 +12,7 @@ same problem:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from naivenas_jax.sizes.ties import Ties
 
 UNLIMITED = 10**6
 _UNREACHED = "no request reaches it"
+_PRODUCT = "it follows its factors"
+_RESTING = "it is one factor of an axis whose other factor changes; of a product, one factor changes at a time"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,7 @@ def reduce(
     *,
     frozen: Mapping[str, str] | None = None,
     reached: Collection[str] | None = None,
+    varying: int = 0,
     equal: Collection[tuple[str, str]] = (),
     least: Mapping[str, int] | None = None,
     insertable: Mapping[str, int] | None = None,
@@ -116,17 +120,20 @@ def reduce(
       utility: scores by axis, each of shape (size of the axis,).
       frozen: axes none of whose neurons may be dropped or inserted, with the reason.
       reached: the axes that may change at all; all where not given.
+      varying: which factor of a product may change (its number); sizes are then linear in it. A factor that a request
+        names by itself goes before.
       equal: pairs of axes whose sizes must agree.
       least: the smallest size of an axis, 1 where not given.
       insertable: how many neurons an axis may gain at most; no limit where not given.
     """
-    rows, row_of = _distinct_rows(ties)
     fixed = dict(ties.fixed)
     for axis, reason in (frozen or {}).items():
-        fixed.update({run: reason for run in ties.axes[axis] if run not in fixed})
+        fixed.update({run: reason for run in ties.plain(ties.axes[axis]) if run not in fixed})
     if reached is not None:
-        free = {run for axis in reached for run in ties.axes[axis]}
+        free = {run for axis in reached for run in ties.plain(ties.axes[axis])}
         fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free and run not in fixed}
+    fixed |= _resting_factors(ties, fixed, targets, varying) | dict.fromkeys(ties.products, _PRODUCT)
+    rows, row_of = _distinct_rows(ties, fixed)
     columns = _columns(ties, rows)
     runs_of, group_of_run = _groups(ties, columns, fixed)
     worth = _class_utility(ties, utility)
@@ -150,14 +157,50 @@ def reduce(
     )
 
 
-def _distinct_rows(ties: Ties) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
-    """Axes as multisets of runs; those that hold the same are one row."""
+def _resting_factors(
+    ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int
+) -> dict[int, str]:
+    """A size is a product of the sizes of its factors; for it to be linear, all but one of them rest."""
+    named = {run for target in targets for run in ties.axes[target.axis] if run not in ties.products}
+    resting: dict[int, str] = {}
+    for factors in ties.products.values():
+        free = [i for i, row in enumerate(factors) if any(run not in fixed for run in ties.plain(row))]
+        chosen = next((i for i in free if named.intersection(ties.plain(factors[i]))), None)
+        if chosen is None:
+            chosen = free[min(varying, len(free) - 1)] if free else -1
+        for i in free:
+            if i != chosen:
+                resting |= {run: _RESTING for run in ties.plain(factors[i]) if run not in fixed}
+    return resting
+
+
+def _distinct_rows(
+    ties: Ties, fixed: Mapping[int, str]
+) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
+    """Axes as multisets of runs with classes; those that hold the same are one row."""
     number: dict[tuple[tuple[int, int], ...], int] = {}
     row_of = {}
     for axis, runs in ties.axes.items():
-        content = tuple(sorted(Counter(runs).items()))
+        content = tuple(sorted(_content(ties, runs, fixed).items()))
         row_of[axis] = number.setdefault(content, len(number))
     return list(number), row_of
+
+
+def _content(ties: Ties, runs: tuple[int, ...], fixed: Mapping[int, str]) -> Counter[int]:
+    """How often each run counts: in a product, as often as the other factors have combinations now."""
+    found: Counter[int] = Counter()
+    for run in runs:
+        if run not in ties.products:
+            found[run] += 1
+            continue
+        factors = ties.products[run]
+        sizes = [sum(ties.run_sizes[part] for part in row) for row in factors]
+        moving = [i for i, row in enumerate(factors) if any(part not in fixed for part in ties.plain(row))]
+        counted = moving[0] if moving else 0
+        others = math.prod(sizes[:counted] + sizes[counted + 1 :])
+        for part, count in _content(ties, factors[counted], fixed).items():
+            found[part] += count * others
+    return found
 
 
 def _columns(ties: Ties, rows: list[tuple[tuple[int, int], ...]]) -> list[list[tuple[int, int]]]:
@@ -190,12 +233,23 @@ def _class_utility(ties: Ties, utility: Mapping[str, np.ndarray]) -> np.ndarray:
     start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
     worth = np.zeros(start[-1])
     for axis, scores in utility.items():
-        offset = 0
-        for run in ties.axes[axis]:
-            size = ties.run_sizes[run]
-            worth[start[run] : start[run] + size] += scores[offset : offset + size]
-            offset += size
+        _add_worth(ties, start, worth, ties.axes[axis], np.asarray(scores))
     return worth
+
+
+def _add_worth(ties: Ties, start: np.ndarray, worth: np.ndarray, runs: tuple[int, ...], scores: np.ndarray) -> None:
+    offset = 0
+    for run in runs:
+        size = ties.run_sizes[run]
+        part = scores[offset : offset + size]
+        offset += size
+        if run not in ties.products:
+            worth[start[run] : start[run] + size] += part
+            continue
+        factors = ties.products[run]
+        grid = part.reshape([sum(ties.run_sizes[one] for one in row) for row in factors])
+        for i, row in enumerate(factors):  # a member of combinations is worth the sum of them
+            _add_worth(ties, start, worth, row, grid.sum(tuple(d for d in range(grid.ndim) if d != i)))
 
 
 def _group(runs: list[int], start: np.ndarray, worth: np.ndarray, fixed: str | None) -> Group:

@@ -27,15 +27,15 @@ class Handle:
 def handles(ties: Ties) -> dict[str, Handle]:
     """The handles of a network, by name. Axes all of whose neurons are fixed are left out."""
     holders: dict[int, list[str]] = {}
-    named = {axis: runs for axis, runs in ties.axes.items() if not axis.startswith("~")}
+    named = {axis: ties.plain(runs) for axis, runs in ties.axes.items() if not axis.startswith("~")}
     for axis, runs in named.items():
-        for run in dict.fromkeys(runs):
+        for run in sorted(runs):
             holders.setdefault(run, []).append(axis)
     return {
         axis: Handle(
             axis,
             ties.size(axis),
-            tuple(dict.fromkeys(other for run in runs for other in holders[run] if other != axis)),
+            tuple(dict.fromkeys(other for run in sorted(runs) for other in holders[run] if other != axis)),
             ties.coupled.get(axis),
         )
         for axis, runs in named.items()

@@ -77,7 +77,7 @@ def summary(graph: Graph, variables: Mapping[str, Any] | None = None) -> Summary
 
 def _freedom(graph: Graph, name: str) -> str:
     ties = graph.ties
-    if all(run in ties.fixed for run in ties.axes[name]):
+    if ties.plain(ties.axes[name]) <= ties.fixed.keys():
         return "fixed"
     return "coupled" if name in ties.coupled else "free"
 

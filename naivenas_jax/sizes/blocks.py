@@ -5,12 +5,16 @@ splits one only where a tie or a boundary cuts through it. Its cost follows the 
 
 A range may be empty: a place where neurons can be inserted but where none are yet (a new slot of a concatenation). A
 tie carries such places over, so that what is inserted on one side is inserted at the same place on the other.
+
+A range may be a product: a reshape merges axes into one, whose neurons are pairs (of a head and a feature of the head, of
+a position and a channel). A pair lives while both of its members live.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -35,19 +39,6 @@ class Vector:
         """The whole vector, ``times`` times over."""
         return Vector(self.pieces * times)
 
-    def each(self, times: int) -> Vector:
-        """Every neuron ``times`` times in a row."""
-        if times == 1:
-            return self
-        singles = ((node, i, i + 1) for node, start, stop in self.pieces for i in range(start, stop))
-        return Vector(tuple(piece for single in singles for piece in (single,) * times))
-
-    def is_pattern(self, outer: int, inner: int) -> bool:
-        """Whether it is some shorter vector with each neuron ``inner`` times, and all that ``outer`` times over."""
-        elements = [(node, i) for node, start, stop in self.pieces for i in range(start, stop)]
-        period = len(elements) // outer
-        return all(element == elements[p % period // inner * inner] for p, element in enumerate(elements))
-
     def cut(self, start: int, stop: int) -> Vector:
         """The neurons from ``start`` up to ``stop``."""
         return Vector(tuple(_cut(self.pieces, start, stop)))
@@ -60,6 +51,22 @@ def _cut(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
         if low < high:
             yield node, low, high
         offset += end - first
+
+
+@dataclass(frozen=True)
+class Product:
+    """All combinations of the neurons of the factors, the last factor running fastest."""
+
+    factors: tuple[Vector, ...]
+
+    @property
+    def inner(self) -> int:
+        """How many combinations there are for one neuron of the first factor."""
+        return math.prod(len(factor) for factor in self.factors[1:])
+
+    def rows(self, start: int, stop: int) -> Product:
+        """The combinations of some neurons of the first factor."""
+        return Product((self.factors[0].cut(start, stop), *self.factors[1:]))
 
 
 class Blocks:
@@ -75,8 +82,10 @@ class Blocks:
 
     def __init__(self) -> None:
         self._size: list[int] = []
-        # None: a root. An int: tied as a whole to that node. A pair: split into these two.
-        self._link: list[int | tuple[int, int] | None] = []
+        # None: a root. An int: tied as a whole to that node. A pair: split into these two. A product: a root, too.
+        self._link: list[int | tuple[int, int] | Product | None] = []
+        #: Factors of products that are tied to one another, but are made of factors of other sizes.
+        self.clashes: list[Vector] = []
         #: Empty places at which nothing can ever be inserted, because a vector would have to be longer than itself.
         self.stuck: list[Vector] = []
         self._any_places = False
@@ -85,6 +94,37 @@ class Blocks:
         """``size`` fresh elements; with size 0 an empty place that neurons may be inserted at."""
         self._any_places |= size == 0
         return Vector(((self._node(size), 0, size),))
+
+    def product(self, factors: Sequence[Vector]) -> Vector:
+        """The neurons of several axes merged into one, row by row."""
+        if len(factors) == 1:
+            return factors[0]
+        node = self._product(Product(tuple(factors)))
+        return Vector(((node, 0, self._size[node]),))
+
+    def factor(self, vector: Vector, sizes: Sequence[int]) -> list[Vector]:
+        """The inverse of `product`: factors of these sizes, such that ``vector`` is their product from now on.
+
+        >>> blocks = Blocks()
+        >>> fused = blocks.new(6)
+        >>> heads, features = blocks.factor(fused, (2, 3))
+        >>> runs, rows, products = blocks.settle_all([fused, heads, features])
+        >>> rows, products
+        ([(0,), (1,), (2,)], {0: ((1,), (2,))})
+        """
+        known = self._factors(vector)
+        if [len(factor) for factor in known] == list(sizes):
+            return list(known)
+        factors = [self.new(size) for size in sizes]
+        self.tie(vector, self.product(factors))
+        return factors
+
+    def _factors(self, vector: Vector) -> tuple[Vector, ...]:
+        """The factors of a vector that is one whole product, else none."""
+        queue = deque(vector.pieces)
+        piece = self._head(queue)
+        link = self._link[piece[0]] if piece and self._spans(piece, len(vector)) else None
+        return link.factors if isinstance(link, Product) else ()
 
     def tie(self, a: Vector, b: Vector) -> None:
         """Tie the i-th element of ``a`` to the i-th of ``b``, for all i. Both must be equally long."""
@@ -135,6 +175,8 @@ class Blocks:
                 node = link
             elif link is None or not 0 < at < self._size[node]:
                 break
+            elif isinstance(link, Product):
+                self._cut_product(node, link, at)
             elif at == self._size[link[0]]:
                 self._link[node] = (link[0], self._pair(place, link[1]))
                 return
@@ -160,19 +202,43 @@ class Blocks:
         Returns:
           The size of each range ("run"), and for each vector the runs it consists of, in order.
         """
-        vectors = list(vectors)
-        for vector in vectors:
-            self._settle_boundaries(vector)
-        number: dict[int, int] = {}
-        rows = [tuple(number.setdefault(node, len(number)) for node in self._roots(vector)) for vector in vectors]
-        return tuple(self._size[node] for node in number), rows
+        return self.settle_all(vectors)[:2]
 
-    def _settle_boundaries(self, vector: Vector) -> None:
-        queue = deque(vector.pieces)
-        while piece := self._head(queue):
-            if not self._spans(piece, _length(piece)):
-                self._isolate(piece, _length(piece))
-                queue.appendleft(piece)
+    def settle_all(
+        self, vectors: Iterable[Vector]
+    ) -> tuple[tuple[int, ...], list[tuple[int, ...]], dict[int, tuple[tuple[int, ...], ...]]]:
+        """As `settle`; also, for each run that is a product, the runs of each of its factors."""
+        wanted = list(vectors)
+        self._settle_boundaries(wanted)
+        number: dict[int, int] = {}
+        rows = [self._row(vector, number) for vector in wanted]
+        products: dict[int, tuple[tuple[int, ...], ...]] = {}
+        todo = list(number)
+        while todo:
+            node = todo.pop(0)
+            link = self._link[node]
+            if isinstance(link, Product):
+                before = len(number)
+                products[number[node]] = tuple(self._row(factor, number) for factor in link.factors)
+                todo += list(number)[before:]
+        return tuple(self._size[node] for node in number), rows, products
+
+    def _row(self, vector: Vector, number: dict[int, int]) -> tuple[int, ...]:
+        return tuple(number.setdefault(node, len(number)) for node in self._roots(vector))
+
+    def _settle_boundaries(self, vectors: Iterable[Vector]) -> None:
+        """Cut until every vector, and every factor of a product that it holds, consists of whole nodes."""
+        todo, done = list(vectors), set[int]()
+        while todo:
+            queue = deque(todo.pop().pieces)
+            while piece := self._head(queue):
+                link = self._link[piece[0]]
+                if not self._spans(piece, _length(piece)):
+                    self._isolate(piece, _length(piece))
+                    queue.appendleft(piece)
+                elif isinstance(link, Product) and piece[0] not in done:
+                    done.add(piece[0])
+                    todo.extend(link.factors)
 
     def _roots(self, vector: Vector) -> Iterator[int]:
         queue = deque(vector.pieces)
@@ -192,7 +258,7 @@ class Blocks:
         """
         while queue:
             node, start, stop = queue.popleft()
-            while (link := self._link[node]) is not None:
+            while (link := self._link[node]) is not None and not isinstance(link, Product):
                 if isinstance(link, int):
                     node = link
                     continue
@@ -214,12 +280,66 @@ class Blocks:
     def _isolate(self, piece: Piece, size: int) -> None:
         """Split the root of ``piece`` where its first ``size`` elements begin, or else where they end."""
         node, start, _ = piece
-        boundary = start if start > 0 else size
-        self._link[node] = (self._node(boundary), self._node(self._size[node] - boundary))
+        boundary, link = start if start > 0 else size, self._link[node]
+        if isinstance(link, Product):
+            self._cut_product(node, link, boundary)
+        else:
+            self._link[node] = (self._node(boundary), self._node(self._size[node] - boundary))
+
+    def _product(self, product: Product) -> int:
+        node = self._node(len(product.factors[0]) * product.inner)
+        self._link[node] = product
+        return node
+
+    def _cut_product(self, node: int, product: Product, boundary: int) -> None:
+        """Split a product; where the cut runs through a neuron of the first factor, that one becomes two parts."""
+        first, inner = product.factors[0], product.inner
+        row, rest = divmod(boundary, inner)
+        low = [self._product(product.rows(0, row))] if row else []
+        below = row + bool(rest)
+        high = [self._product(product.rows(below, len(first)))] if below < len(first) else []
+        if rest:
+            alone, others = first.cut(row, row + 1), self.product(product.factors[1:])
+            parts = others.cut(0, rest), others.cut(rest, inner)
+            before, after = (self._product(Product((alone, part))) for part in parts)
+            low, high = [*low, before], [after, *high]
+        self._link[node] = (self._chain(low), self._chain(high))
+
+    def _chain(self, nodes: list[int]) -> int:
+        return nodes[0] if len(nodes) == 1 else self._pair(nodes[0], nodes[1])
 
     def _merge(self, a: int, b: int) -> None:
-        if a != b:
-            self._link[max(a, b)] = min(a, b)
+        if a == b:
+            return
+        one, other = self._link[a], self._link[b]
+        if isinstance(one, Product) and isinstance(other, Product):
+            self._merge_products(one, other)
+        elif isinstance(one, Product) or (other is None and a < b):
+            self._link[b] = a
+        else:
+            self._link[a] = b
+
+    def _merge_products(self, a: Product, b: Product) -> None:
+        """Tie factor by factor; where one has several factors for one of the other, that one is factored too."""
+        left, right = list(a.factors), list(b.factors)
+        while left and right:
+            xs, ys = [left.pop(0)], [right.pop(0)]
+            while (m := _combinations(xs)) != (n := _combinations(ys)):
+                if m < n:
+                    xs.append(left.pop(0))
+                else:
+                    ys.append(right.pop(0))
+            if len(xs) > 1 and len(ys) > 1:
+                self.clashes += [*xs, *ys]
+                continue
+            xs = self.factor(xs[0], [len(y) for y in ys]) if len(ys) > 1 else xs
+            ys = self.factor(ys[0], [len(x) for x in xs]) if len(ys) < len(xs) else ys
+            for x, y in zip(xs, ys, strict=True):
+                self.tie(x, y)
+
+
+def _combinations(factors: Iterable[Vector]) -> int:
+    return math.prod(map(len, factors))
 
 
 def _length(piece: Piece) -> int:

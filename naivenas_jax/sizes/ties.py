@@ -42,6 +42,8 @@ class Ties:
       leaves: every array of the variables, by path.
       fixed: runs that may not change, with the reason.
       coupled: axes for which "this neuron is zero" is not well defined, with the reason.
+      products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a run
+        has no classes of its own: a combination lives while all of its members live.
     """
 
     run_sizes: tuple[int, ...]
@@ -49,6 +51,18 @@ class Ties:
     leaves: Mapping[Path, Leaf]
     fixed: Mapping[int, str]
     coupled: Mapping[str, str]
+    products: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    def plain(self, runs: Iterable[int]) -> frozenset[int]:
+        """The runs with classes of their own among these: the factors in place of products."""
+        found, todo = set(), list(runs)
+        while todo:
+            run = todo.pop()
+            if run in self.products:
+                todo.extend(factor for row in self.products[run] for factor in row)
+            else:
+                found.add(run)
+        return frozenset(found)
 
     def size(self, axis: str) -> int:
         """The number of neurons on an axis."""
@@ -57,12 +71,13 @@ class Ties:
     def reach(self, names: Iterable[str]) -> frozenset[str]:
         """The axes whose size may have to change when those of ``names`` do: all that share runs, and so on."""
         holders: dict[int, list[str]] = {}
-        for axis, runs in self.axes.items():
-            for run in set(runs):
+        plain = {axis: self.plain(runs) for axis, runs in self.axes.items()}
+        for axis, own in plain.items():
+            for run in own:
                 holders.setdefault(run, []).append(axis)
         reached, todo = set(names), list(names)
         while todo:
-            for run in set(self.axes[todo.pop()]):
+            for run in plain[todo.pop()]:
                 fresh = [axis for axis in holders.pop(run, ()) if axis not in reached]
                 reached.update(fresh)
                 todo.extend(fresh)
@@ -144,18 +159,17 @@ class Tying:
             )
             for path, (dims, leaf) in self._leaves.items()
         }
-        fixed = [*self._fixed, *((place, _CYCLE) for place in self.blocks.stuck)]
+        fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
-        run_sizes, rows = self.blocks.settle([*own, *vectors])
+        run_sizes, rows, products = self.blocks.settle_all([*own, *vectors])
         axes = dict(zip(self._axes, rows, strict=False))
-        rest = rows[len(axes) : len(own)]
+        bare = Ties(run_sizes, axes, leaves, {}, {}, products)
+        rest = [bare.plain(row) for row in rows[len(axes) : len(own)]]
         coupled = _first_reasons(rest[len(fixed) :], self._coupled)
-        ties = Ties(
-            run_sizes,
-            axes,
-            leaves,
-            _first_reasons(rest[: len(fixed)], fixed),
-            {axis: coupled[run] for axis, row in axes.items() for run in reversed(row) if run in coupled},
+        ties = replace(
+            bare,
+            fixed=_first_reasons(rest[: len(fixed)], fixed),
+            coupled={axis: coupled[run] for axis in axes for run in bare.plain(axes[axis]) if run in coupled},
         )
         return ties, rows[len(own) :]
 
@@ -170,7 +184,10 @@ class Tying:
 _CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"
 
 
-def _first_reasons(rows: Iterable[tuple[int, ...]], given: Iterable[tuple[Vector, str]]) -> dict[int, str]:
+_CLASH = "it is split in two ways that do not fit together"
+
+
+def _first_reasons(rows: Iterable[Iterable[int]], given: Iterable[tuple[Vector, str]]) -> dict[int, str]:
     """For each run the first reason that was given for it."""
     found: dict[int, str] = {}
     for row, (_, reason) in zip(rows, given, strict=True):

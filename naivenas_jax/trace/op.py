@@ -69,29 +69,41 @@ class Model:
 
     def runs_in(self, other: Analysed, runs: tuple[int, ...]) -> list[int]:
         """The sizes of the runs of another program, given those of the base program."""
+        if other is self.base:
+            return list(runs)
         sizes = list(other.ties.run_sizes)
+        now = Sizes({}, runs, self.base.ties.products)
         for path, leaf in other.ties.leaves.items():
             for axis, base_axis in zip(leaf.axes, self.base.ties.leaves[path].axes, strict=True):
                 if axis is not None and base_axis is not None:
-                    self._align(other.ties.axes[axis], other, sizes, self.base.ties.axes[base_axis], runs)
+                    _align(other, other.ties.axes[axis], sizes, self.base, self.base.ties.axes[base_axis], now)
         return sizes
 
-    def _align(self, row: tuple[int, ...], other: Analysed, sizes: list[int], base: tuple[int, ...], runs: Any) -> None:
-        """Two ways to cut the same dimension into runs: carry the sizes over where the cuts meet."""
-        position, queue = 0, list(base)
-        for run in row:
-            old, new, end = 0, 0, position + other.ties.run_sizes[run]
-            while queue and position < end:
-                part = queue.pop(0)
-                position += self.base.ties.run_sizes[part]
-                old, new = old + self.base.ties.run_sizes[part], new + runs[part]
-            if position > end:
-                if old != new:
-                    raise StructureError("In this mode the model takes a resized axis apart in another way.")
-                queue.insert(0, part)
-                position -= self.base.ties.run_sizes[part]
-                return
-            sizes[run] = new
+
+def _align(
+    other: Analysed, row: tuple[int, ...], sizes: list[int], base: Analysed, base_row: tuple[int, ...], now: Sizes
+) -> None:
+    """Two ways to cut the same dimension into runs: carry the sizes over where the cuts meet."""
+    left, right = list(row), list(base_row)
+    while left and right:
+        mine, theirs = [left.pop(0)], [right.pop(0)]
+        while (m := _present(other, mine)) != (n := _present(base, theirs)):
+            if m < n:
+                mine.append(left.pop(0))
+            else:
+                theirs.append(right.pop(0))
+        factors = other.ties.products.get(mine[0], ()), base.ties.products.get(theirs[0], ())
+        if len(mine) == len(theirs) == 1 and factors[0] and len(factors[0]) == len(factors[1]):
+            for a, b in zip(*factors, strict=True):
+                _align(other, a, sizes, base, b, now)
+        elif len(mine) == 1 and not factors[0]:
+            sizes[mine[0]] = now.row(tuple(theirs))
+        elif now.row(tuple(theirs)) != n:
+            raise StructureError("In this mode the model takes a resized axis apart in another way.")
+
+
+def _present(analysed: Analysed, runs: list[int]) -> int:
+    return sum(analysed.ties.run_sizes[run] for run in runs)
 
 
 @dataclass(frozen=True)
@@ -112,10 +124,19 @@ class Imported(Op):
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         del ports
         ties, root = self.model.base.ties, replace(tying, scope=())
-        parts = [root.new(size) for size in self.runs]
-        for number, part in enumerate(parts):
-            root.called(part, f"~{number}")
-        axes = {axis: Vector.concat([parts[run] for run in row]) for axis, row in ties.axes.items()}
+        parts = {run: root.new(size) for run, size in enumerate(self.runs) if run not in ties.products}
+        for run, part in parts.items():
+            root.called(part, f"~{run}")
+
+        def vector_of(row: tuple[int, ...]) -> Vector:
+            return Vector.concat([part_of(run) for run in row])
+
+        def part_of(run: int) -> Vector:
+            if run not in parts:
+                parts[run] = root.blocks.product([vector_of(factor) for factor in ties.products[run]])
+            return parts[run]
+
+        axes = {axis: vector_of(row) for axis, row in ties.axes.items()}
         for axis, vector in axes.items():
             root.called(vector, axis)
         for path, leaf in ties.leaves.items():
@@ -137,7 +158,7 @@ class Imported(Op):
         mutable = tuple(name for name in collections if scope.is_mutable_collection(name))
         arrays = [jax.numpy.asarray(x) for x in inputs]
         analysed = self.model.program(arrays, rngs, mutable, dict(kwargs))
-        sizes = Sizes(analysed.rows, self.model.runs_in(analysed, self.runs))
+        sizes = Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), analysed.ties.products)
         variables = {path: _read(scope, path) for path in self.model.shapes}
         given = {"variable": variables, "input": arrays, "rng": rngs}
         closed = analysed.program.closed
@@ -150,7 +171,10 @@ class Imported(Op):
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Imported:
         del ports
-        return Imported(self.model, tuple(sizes[f"~{number}"] for number in range(len(self.runs))))
+        products = self.model.base.ties.products
+        return Imported(
+            self.model, tuple(0 if run in products else sizes[f"~{run}"] for run in range(len(self.runs)))
+        )
 
     def describe(self) -> str:
         return "imported model"

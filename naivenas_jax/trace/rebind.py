@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,23 @@ class Sizes:
     Attributes:
       rows: for each vector its runs.
       runs: the size of each run.
+      products: for runs that are products, the runs of each factor.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
     runs: Sequence[int]
+    products: Mapping[int, tuple[tuple[int, ...], ...]]
 
     def length(self, vector: Vector) -> int:
         """How many neurons a vector has now."""
-        return sum(self.runs[run] for run in self.rows[vector])
+        return self.row(self.rows[vector])
+
+    def row(self, runs: tuple[int, ...]) -> int:
+        """How many neurons these runs have now."""
+        return sum(
+            math.prod(self.row(factor) for factor in self.products[run]) if run in self.products else self.runs[run]
+            for run in runs
+        )
 
     def shape(self, value: Value, old: Sequence[int]) -> tuple[int, ...]:
         """The shape of a value now."""

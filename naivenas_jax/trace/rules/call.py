@@ -96,7 +96,7 @@ def _evaluate_apart(
             runs[row[0]] = sizes.length(dim)
         elif sizes.length(dim) != len(dim):
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
-    return evaluate(jaxpr, frame, Sizes(dict(zip(vectors, rows, strict=True)), runs), consts, arrays)
+    return evaluate(jaxpr, frame, Sizes(dict(zip(vectors, rows, strict=True)), runs, ties.products), consts, arrays)
 
 
 def _own(eqn: Any) -> list[Any]:

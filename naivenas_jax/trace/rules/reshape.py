@@ -50,33 +50,21 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int],
 
 
 def _merge(analysis: Analysis, parts: list[tuple[Dim, int]]) -> Dim:
-    """The neurons of several dimensions as one: the free one, repeated for what is around it."""
-    free = [i for i, (dim, _) in enumerate(parts) if dim is not None]
-    if not free:
+    """The neurons of several dimensions as one: all combinations. Dimensions that are fixed count too."""
+    if all(dim is None for dim, _ in parts):
         return None
-    for i in free[:-1]:
-        analysis.fix(parts[i][0], "it is merged with another free axis")
-    dim = parts[free[-1]][0]
-    outer = math.prod(size for _, size in parts[: free[-1]])
-    inner = math.prod(size for _, size in parts[free[-1] + 1 :])
-    return dim.each(inner).tile(outer)  # type: ignore[union-attr]
+    return analysis.tying.blocks.product([_counted(analysis, dim, size) for dim, size in parts])
+
+
+def _counted(analysis: Analysis, dim: Dim, size: int) -> Vector:
+    if dim is None:
+        dim = analysis.tying.new(size)
+        analysis.fix(dim, "it is a fixed axis that has been merged with a free one")
+    return dim
 
 
 def _factor(analysis: Analysis, dim: Dim, sizes: list[int]) -> list[Dim]:
-    """One dimension as several: one factor stays free, the others are fixed."""
+    """One dimension as several; from now on its neurons are the combinations of theirs."""
     if dim is None or len(sizes) == 1:
         return [dim] * len(sizes)
-    chosen = _free_factor(dim, sizes)
-    outer, inner = math.prod(sizes[:chosen]), math.prod(sizes[chosen + 1 :])
-    factor = analysis.tying.new(sizes[chosen])
-    analysis.tie(dim, factor.each(inner).tile(outer), "")
-    return [factor if i == chosen else None for i in range(len(sizes))]
-
-
-def _free_factor(dim: Vector, sizes: list[int]) -> int:
-    """Which factor is to stay free: the one that was merged, if it was; else of (heads, features) the heads."""
-    for i in range(len(sizes)):
-        outer, inner = math.prod(sizes[:i]), math.prod(sizes[i + 1 :])
-        if dim.is_pattern(outer, inner):
-            return i
-    return 0 if len(sizes) == 2 else len(sizes) - 1 if len(sizes) > 3 or sizes[0] not in (2, 3) else 1
+    return list(analysis.tying.blocks.factor(dim, sizes))
