@@ -83,9 +83,17 @@ class InfeasibleError(NaiveNASError, ValueError):
       conflicts: names of the axes whose requests or fixed sizes contradict one another.
       nearest: for every requested axis a size; together they are feasible, and as near to the request as can be.
         Empty if nothing is feasible.
+      reasons: what is fixed or limited there, in words.
     """
 
-    def __init__(self, message: str, conflicts: tuple[str, ...] = (), nearest: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        message: str,
+        conflicts: tuple[str, ...] = (),
+        nearest: Mapping[str, int] | None = None,
+        reasons: tuple[str, ...] = (),
+    ):
         super().__init__(message)
         self.conflicts = conflicts
         self.nearest = dict(nearest or {})
+        self.reasons = reasons

@@ -21,7 +21,6 @@ from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import ALIGN, Options
 from naivenas_jax.mutate.widths import ends, sizes_of
-from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.fill import Fill, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
@@ -155,7 +154,7 @@ def _align(
 ) -> tuple[dict[str, AxisPlan], str]:
     ties = staged.ties
     sizes = sizes_of(ties)
-    bounds = _insertable(ties, stands, options, sizes_of(graph.ties))
+    bounds = _insertable(staged, stands, options, sizes_of(graph.ties))
     given = {} if options.utility is None else scores(options.utility, sizes_of(graph.ties))
     if not stands:
         return {axis: AxisPlan.identity(size) for axis, size in sizes.items()}, "none"
@@ -168,7 +167,7 @@ def _align(
             utility[name] = inherited
     open_ends = set(stands)
     frozen = ends(Graph(staged.inputs, [staged[n] for n in draft.outputs]), open_ends, options.free_outputs)
-    errors = []
+    errors: dict[str, InfeasibleError] = {}
     for mode in ALIGN if options.align == "auto" else (options.align,):
         wanted = _targets(mode, stands, sizes)
         if wanted is None:
@@ -186,19 +185,25 @@ def _align(
                 insertable=bounds,
             ), mode if any(source and sizes[source] != stand.width for stand, source in stands.values()) else "none"
         except InfeasibleError as error:
-            errors.append(f"{mode}: {error}")
-    raise InfeasibleError(_impossible(stands, sizes, errors), tuple(_names(stands)))
+            errors[mode] = error
+    reasons = dict.fromkeys(reason for error in errors.values() for reason in error.reasons if "~" not in reason)
+    raise InfeasibleError(
+        _impossible(stands, sizes, list(reasons), list(errors)), tuple(_names(stands)), reasons=tuple(reasons)
+    )
 
 
 def _insertable(
-    ties: Ties, stands: Mapping[str, tuple[StandIn, str | None]], options: Options, before: Mapping[str, int]
+    staged: Graph, stands: Mapping[str, tuple[StandIn, str | None]], options: Options, before: Mapping[str, int]
 ) -> dict[str, int]:
-    """How many neurons each axis may gain. What a wider producer brings along is not counted: the edit asks for it."""
-    sizes = sizes_of(ties)
+    """How many neurons each axis may gain.
+
+    What a wider producer brings along is not counted on the axes that read it: the edit asks for it.
+    """
+    ties, sizes = staged.ties, sizes_of(staged.ties)
     bounds = options.insertable({axis: size for axis, size in sizes.items() if axis not in stands}, also=before)
     for name, (stand, source) in stands.items():
         brought = sizes[source] - stand.width if source else 0
-        for axis in bounds if brought > 0 else ():
+        for axis in staged.descendants(name) if brought > 0 else ():
             bounds[axis] += brought * max((ties.axes[axis].count(run) for run in set(ties.axes[name])), default=0)
     return bounds
 
@@ -227,13 +232,22 @@ def _names(stands: Mapping[str, tuple[StandIn, str | None]]) -> Iterator[str]:
         yield from (name for name in (stand.heir_of, source) if name)
 
 
-def _impossible(stands: Mapping[str, tuple[StandIn, str | None]], sizes: Mapping[str, int], errors: list[str]) -> str:
+def _impossible(
+    stands: Mapping[str, tuple[StandIn, str | None]], sizes: Mapping[str, int], reasons: list[str], tried: list[str]
+) -> str:
     wanted = "; ".join(
         f"{source!r} (now {sizes[source]}) must become as wide as the place it takes (now {stand.width})"
         for stand, source in stands.values()
         if source
     )
-    return (
+    lines = [
         f"The edit is impossible, because no sizes satisfy all ties afterwards: {wanted or 'a slot cannot be emptied'}. "
-        "The old graph stands.\n" + "\n".join(errors)
-    )
+        "The old graph stands.",
+        *(f"Fixed: {reason}." for reason in reasons),
+    ]
+    if not reasons and "both" in tried:
+        lines.append("Nothing is fixed there: some size would depend on itself (a size cycle), or not divide.")
+    elif "both" not in tried:
+        lines.append(f"Tried: align={', '.join(map(repr, tried)) or 'nothing'}; align='auto' tries all there is.")
+    lines.append("What always works is a layer of the right width in between: nas.insert_vertex.")
+    return "\n".join(lines)
