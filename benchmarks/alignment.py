@@ -1,0 +1,236 @@
+"""How long an alignment takes: ours, and one variable per neuron in the same solver.
+
+    python benchmarks/alignment.py [GRAPH ...]
+
+CPU seconds, the median of up to five runs, everything from the graph to the plan. Prints a table and, when all graphs
+are measured, writes docs/benchmarks/alignment.md.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+from graphs import GRAPHS  # noqa: E402
+from reference.per_neuron import PerNeuron  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+import naivenas_jax as nas  # noqa: E402
+from naivenas_jax.align import solve as solving  # noqa: E402
+from naivenas_jax.align.layout import layout  # noqa: E402
+from naivenas_jax.align.problem import reduce  # noqa: E402
+from naivenas_jax.align.request import targets  # noqa: E402
+from naivenas_jax.mutate.options import Options  # noqa: E402
+from naivenas_jax.mutate.widths import ends, sizes_of  # noqa: E402
+
+LIMIT = 60.0  # seconds of HiGHS
+SLOW = 5.0  # what takes longer is measured once
+
+HEADER = """# Alignment: time
+
+{command}, {date}, on {cores} x {cpu}; Python {python}, naivenas_jax at {revision}, HiGHS {highspy}, cvxpy {cvxpy},
+numpy {numpy}.
+
+CPU seconds from the graph to the plan, the median of up to five runs. *Build*: ties, reduction to groups and, where the
+solver is needed, canonicalisation in cvxpy. *Solve*: HiGHS and reading the answer back.
+
+The peer is the formulation with one binary and one integer per neuron of every vertex and equalities between tied
+neurons, handed to the same HiGHS directly (`tests/reference/per_neuron.py`), at HiGHS's own gap of 1e-4 where ours is
+0. It is measured twice:
+
+- **peer**: as it is written down in NaiveNASlib: all vertices, one objective of utility, size changes in two norms, and
+  insertions;
+- **peer at best**: only those vertices that the request reaches, and utility alone, which is all that it has in common
+  with the answer of ours.
+
+A time above {limit:.0f} s of HiGHS is cut off and marked with >. The utility is random; for *prune* about 30 % of it is
+negative. *Mixed* is one exact and one relaxed request.
+
+"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a network."""
+
+    request: Mapping[str, Any]
+    utility: Mapping[str, np.ndarray]
+    everything: bool = False
+
+
+@dataclass(frozen=True)
+class Times:
+    """CPU seconds of building and solving."""
+
+    build: float
+    solve: float
+    finished: bool = True
+
+    @property
+    def total(self) -> float:
+        return self.build + self.solve
+
+    def __str__(self) -> str:
+        return f"{'' if self.finished else '> '}{self.total:.3g}"
+
+
+def questions(graph: nas.Graph, first: str, second: str) -> dict[str, Question]:
+    """Shrink, grow, prune, mixed."""
+    generator = np.random.default_rng(0)
+    utility = {v.name: generator.uniform(size=v.nout) for v in graph.vertices if v.op.absorbs}
+    tenth = -(-graph.nout(first) // 10)
+    other = nas.relaxed(max(1, graph.nout(second) // 8))
+    return {
+        "shrink": Question({first: -tenth}, utility),
+        "grow": Question({first: tenth}, utility),
+        "prune": Question({}, {name: scores - 0.3 for name, scores in utility.items()}, everything=True),
+        "mixed": Question({first: -tenth, second: other}, utility),
+    }
+
+
+def ours(make: Callable[[], nas.Graph], question: Question) -> Times:
+    """Each run has a graph of its own, whose ties are not known yet. Making the graph is not counted."""
+    graph, formulating = make(), []
+    graph.__dict__.pop("ties", None)
+    original = solving.formulate
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.process_time()
+        result = original(*args, **kwargs)
+        formulating.append(time.process_time() - start)
+        return result
+
+    solving.formulate = timed
+    try:
+        start = time.process_time()
+        ties = graph.ties
+        sizes = sizes_of(ties)
+        problem = reduce(
+            ties,
+            targets(question.request, sizes),
+            question.utility,
+            frozen=ends(graph, set(question.request), False),
+            reached=None if question.everything else ties.reach(question.request),
+            insertable=Options().insertable(sizes),
+        )
+        reduced = time.process_time()
+        layout(ties, problem, solving.solve(problem))
+        end = time.process_time()
+    finally:
+        solving.formulate = original
+    build = reduced - start + sum(formulating)
+    return Times(build, end - start - build)
+
+
+def peer(make: Callable[[], nas.Graph], question: Question, *, at_best: bool) -> Times:
+    """One variable per neuron."""
+    graph = make()
+    start = time.process_time()
+    problem = PerNeuron.of(
+        graph,
+        question.request,
+        question.utility,
+        everything=question.everything or not at_best,
+        gap=None,
+        size_norms=not at_best,
+        time_limit=LIMIT,
+    )
+    built, finished, solution = time.process_time(), True, None
+    try:
+        for cost in problem.steps():
+            solution = problem.minimise(cost)
+            problem.hold(cost, float(cost @ solution))
+        problem.read(solution)
+    except RuntimeError:  # the time limit
+        finished = False
+    return Times(built - start, time.process_time() - built, finished)
+
+
+def median(measure: Callable[[], Times], runs: int = 5) -> Times:
+    """Of several runs; one is enough where it takes long."""
+    found = [measure()]
+    while len(found) < runs and found[0].total < SLOW:
+        found.append(measure())
+    return sorted(found, key=lambda times: times.total)[len(found) // 2]
+
+
+def measure(name: str) -> list[list[str]]:
+    """Rows of the table for one network."""
+    make, first, second = GRAPHS[name]
+    graph = make()
+    neurons = sum(vertex.nout for vertex in graph.vertices)
+    rows = []
+    for kind, question in questions(graph, first, second).items():
+        mine = median(lambda q=question: ours(make, q))
+        full = median(lambda q=question: peer(make, q, at_best=False))
+        best = median(lambda q=question: peer(make, q, at_best=True))
+        row = [name, f"{neurons:,}", kind, f"{mine.build:.4f}", f"{mine.solve:.4f}", f"{mine.total:.4f}"]
+        for other in (full, best):
+            row += [f"{other.build:.2f}", str(Times(0.0, other.solve, other.finished)), ratio(other, mine)]
+        rows.append(row)
+    return rows
+
+
+def ratio(other: Times, mine: Times) -> str:
+    return f"{'' if other.finished else '> '}{other.total / mine.total:,.0f}"
+
+
+COLUMNS = [
+    *("graph", "neurons", "request", "build", "solve", "ours"),
+    *("peer build", "peer solve", "ratio", "at best: build", "solve", "ratio"),
+]
+
+
+def write(rows: list[list[str]]) -> Path:
+    """The table as a page of the docs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = [x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    text = HEADER.format(
+        command="`python benchmarks/alignment.py`",
+        date=datetime.date.today().isoformat(),
+        cores=os.cpu_count(),
+        cpu=models[0] if models else platform.processor(),
+        python=platform.python_version(),
+        limit=LIMIT,
+        revision=revision.strip(),
+        **{name: version(name) for name in ("highspy", "cvxpy", "numpy")},
+    )
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * 3 + "---:|" * (len(COLUMNS) - 3)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    path = ROOT / "docs" / "benchmarks" / "alignment.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "\n".join(lines) + "\n")
+    return path
+
+
+def main(names: list[str]) -> None:
+    console, rows = Console(width=150), []
+    for name in names or GRAPHS:
+        console.print(f"measuring {name} ...")
+        rows += measure(name)
+    table = Table(*COLUMNS, title="CPU seconds, and how many times longer the peer takes")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if not names:
+        console.print(f"written to {write(rows)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
