@@ -93,9 +93,9 @@ class Immutable(Function):
 def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vertex:
     """A function that keeps the neuron axis: activations, pooling, scaling, elementwise functions of your own.
 
-    Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration is
-    checked by running ``fn`` on made-up numbers: a function that mixes the neurons (a softmax) makes the axis *coupled*,
-    one that runs with a certain number of neurons only makes it immutable.
+    Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration
+    is checked by running ``fn`` on made-up numbers: a function that mixes the neurons (a softmax) makes the axis
+    *coupled*, one that runs with a certain number of neurons only makes it immutable.
 
     Args:
       name: name of the vertex.

@@ -70,7 +70,7 @@ class Op(ABC):
         return {}
 
     def keeps_values(self, as_identity: bool) -> bool:
-        """Whether each output neuron that ``identity`` passes on has the value of its input; ``as_identity``: it did."""
+        """Whether output neurons have the values of the inputs they pass on, given whether `identity` was applied."""
         return as_identity
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""A small notation for what lies on the dimensions of a parameter: ``"_ _ in out"`` for the kernel of a 2-d convolution.
+"""A small notation for what lies on the dimensions of a parameter: ``"_ _ in out"`` for the kernel of a convolution.
 
 Tokens, separated by blanks, one per dimension:
 

@@ -90,7 +90,7 @@ def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex,
     for name in chosen:
         if name not in known:
             raise StructureError(
-                f"reconnect must be 'all', 'none' or names of inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
+                f"reconnect must be 'all', 'none' or inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
                 f"found {name!r}."
             )
     return tuple(known[name] for name in chosen)

@@ -1,9 +1,9 @@
 """A graph that is being edited: vertices by name, and what feeds each of their slots.
 
 While an edit is on its way, sizes disagree: a slot has weights for the old producer's neurons and gets a new producer.
-Such a slot has a *stand-in* of its old width. The **staged** graph reads the stand-ins, so that every size and every variable
-fits; the **final** graph reads the new producers. Sizes are aligned on the staged graph, under the condition that each
-stand-in becomes as wide as the producer it stands for.
+Such a slot has a *stand-in* of its old width. The **staged** graph reads the stand-ins, so that every size and every
+variable fits; the **final** graph reads the new producers. Sizes are aligned on the staged graph, under the condition
+that each stand-in becomes as wide as the producer it stands for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Slot:
-    """What feeds one input of a vertex: in the final graph ``source`` (None: the slot goes away), staged ``stand_in``."""
+    """What feeds one input of a vertex: finally ``source`` (None: the slot goes away), while staged ``stand_in``."""
 
     source: str | None
     stand_in: StandIn | None = None

@@ -36,8 +36,8 @@ def initial_variables(
       kept: for vertices that were there before, which old neuron each of their neurons is.
       wanted: for inserted vertices that take the place of an old one, which old neuron the consumers' weights expect at
         each position.
-      how: "identity" (layers pass the old neurons on; a layer that cannot starts as "init"), "init", or what else ``new=``
-        may be.
+      how: "identity" (layers pass the old neurons on; a layer that cannot starts as "init"), "init", or what else
+        ``new=`` may be.
       rng: a key, or None.
 
     Returns:
@@ -86,8 +86,8 @@ def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
         )
     except Exception as error:
         raise StructureError(
-            f"Vertex {vertex.name!r} cannot be initialised on inputs of shapes {[x.shape for x in inputs]}. If it needs "
-            "another shape, give every graph input its whole shape: nas.input_vertex(name, size, shape=...). "
+            f"Vertex {vertex.name!r} cannot be initialised on inputs of shapes {[x.shape for x in inputs]}. If it "
+            "needs another shape, give every graph input its whole shape: nas.input_vertex(name, size, shape=...). "
             f"({type(error).__name__}: {error})"
         ) from error
     return dict(variables)

@@ -24,8 +24,8 @@ class Mutation:
       variables: its variables.
       plan: for each axis where its neurons come from.
       before: the graph before the change; untouched.
-      aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if nothing
-        disagreed.
+      aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if
+        nothing disagreed.
       notes: what else is worth knowing, in words.
     """
 
@@ -60,11 +60,11 @@ class Mutation:
     def carry(
         self, tree: Any, *, fresh: Any = None, new: Literal["zeros", "params"] = "zeros", report: bool = False
     ) -> Any:
-        """Anything that is shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
+        """Anything shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
 
         Args:
-          tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of their
-            key path, and shape.
+          tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
+            their key path, and shape.
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.

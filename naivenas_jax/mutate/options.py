@@ -22,8 +22,9 @@ class Options:
     """Keywords of the verbs.
 
     Attributes:
-      align: how sizes that disagree after an edit are brought in line. "auto": the first of "grow" (the smaller becomes as
-        large as the larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that works.
+      align: how sizes that disagree after an edit are brought in line. "auto": the first of "grow" (the smaller becomes
+        as large as the larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that
+        works.
       utility, new, rng, time_limit, max_new, free_outputs: as for `delta_nout`.
     """
 

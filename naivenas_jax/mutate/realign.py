@@ -126,7 +126,7 @@ def _plan(
 
 
 def _since(graph: Graph, name: str, axis: AxisPlan, inserted: list[str]) -> AxisPlan:
-    """The plan of an axis since before the edit: inserted vertices, and those that stack anew, have only new neurons."""
+    """The plan of an axis since before the edit: inserted vertices, and those that stack anew, have new neurons."""
     if name not in graph and any(
         name == vertex or name.startswith((f"{vertex}:", f"{vertex}/")) for vertex in inserted
     ):
@@ -241,8 +241,8 @@ def _impossible(
         if source
     )
     lines = [
-        f"The edit is impossible, because no sizes satisfy all ties afterwards: {wanted or 'a slot cannot be emptied'}. "
-        "The old graph stands.",
+        "The edit is impossible, because no sizes satisfy all ties afterwards: "
+        f"{wanted or 'a slot cannot be emptied'}. The old graph stands.",
         *(f"Fixed: {reason}." for reason in reasons),
     ]
     if not reasons and "both" in tried:

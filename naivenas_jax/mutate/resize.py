@@ -37,12 +37,13 @@ def delta_nout(
       graph: the network.
       variables: its variables; untouched.
       request: ``{name: change}``; a change is a number of neurons (-2, 3, 0 to keep the size), ``nas.to(size)``, or
-        ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes ``vertex:axis``.
+        ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes
+        ``vertex:axis``.
       utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
         Negative: rather drop. Default: `magnitude`.
-      new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the function is
-        kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's own
-        initialiser; or a function of `NewEntries`.
+      new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
+        function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's
+        own initialiser; or a function of `NewEntries`.
       rng: a key for new parameters; default ``jax.random.key(0)``.
       time_limit: of the solver, in seconds.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
@@ -163,7 +164,7 @@ def _per_input(graph: Graph, name: str, asked: Any) -> tuple[Any, ...]:
         changes = tuple(asked) if isinstance(asked, tuple | list) else (asked,)
     if len(changes) != count:
         raise RequestError(
-            f"{name!r} has {count} inputs ({', '.join(graph.inputs_of(name))}), found {len(changes)} changes: {asked!r}. "
-            "Give one per input, None where it does not matter."
+            f"{name!r} has {count} inputs ({', '.join(graph.inputs_of(name))}), found {len(changes)} changes: "
+            f"{asked!r}. Give one per input, None where it does not matter."
         )
     return changes

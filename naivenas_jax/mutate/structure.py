@@ -35,11 +35,11 @@ def insert_vertex(
       variables: its variables.
       after: name of the vertex to insert after.
       make: gets that vertex and returns a new one that reads it, directly or through further new vertices.
-      outputs: the readers of ``after`` that shall read the new vertex instead; default: all of them, and if ``after`` is an
-        output of the graph, the new vertex becomes that output.
-      new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that the
-        function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init": their
-        own initialisers; else as for `delta_nout`.
+      outputs: the readers of ``after`` that shall read the new vertex instead; default: all of them, and if ``after``
+        is an output of the graph, the new vertex becomes that output.
+      new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that
+        the function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init":
+        their own initialisers; else as for `delta_nout`.
       **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see `Options`.
 
     Raises:
@@ -94,9 +94,10 @@ def remove_vertex(
       graph: the network.
       variables: its variables.
       name: of the vertex.
-      reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which takes
-        readers that can do with one input less; or the names of the inputs that it shall read.
-      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see `Options`.
+      reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which
+        takes readers that can do with one input less; or the names of the inputs that it shall read.
+      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see
+        `Options`.
 
     Raises:
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
@@ -149,8 +150,8 @@ def _checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tup
     if final == 0 or (final != len(reader.inputs) and not reader.op.variadic):
         raise StructureError(
             f"Without {removed!r}, vertex {reader.name!r} would have {final} inputs, but {reader.op.describe()} takes "
-            f"{'at least one' if reader.op.variadic else len(reader.inputs)}. Remove {reader.name!r} first, or name the "
-            "inputs to read: reconnect=."
+            f"{'at least one' if reader.op.variadic else len(reader.inputs)}. Remove {reader.name!r} first, or name "
+            "the inputs to read: reconnect=."
         )
     return slots
 
@@ -189,8 +190,8 @@ def create_edge(
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     if not vertex.op.variadic:
         raise StructureError(
-            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums and "
-            "products take further ones; insert one before it with nas.insert_vertex."
+            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums "
+            "and products take further ones; insert one before it with nas.insert_vertex."
         )
     at = len(vertex.inputs) if position is None else position
     if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at <= len(vertex.inputs):

@@ -51,8 +51,8 @@ Fill = Callable[[NewEntries], Any]
 def keep_function(entries: NewEntries) -> Any:
     """Random incoming and zero outgoing weights: the network computes what it did, and new neurons can learn.
 
-    Entries that make a new neuron are normal with variance ``1 / fan_in``; entries by which present neurons read a new one
-    are zero. Parameters per neuron (biases, scales, statistics) start at their neutral value.
+    Entries that make a new neuron are normal with variance ``1 / fan_in``; entries by which present neurons read a new
+    one are zero. Parameters per neuron (biases, scales, statistics) start at their neutral value.
     """
     if entries.leaf.new is not None or not np.issubdtype(entries.old.dtype, np.inexact):
         return entries.leaf.new or 0.0

@@ -22,8 +22,9 @@ def magnitude(
 ) -> dict[str, np.ndarray]:
     """How large the incoming weights of each neuron are.
 
-    For the neuron j that a weight ``W`` of shape (..., in, out) makes, the mean of ``|W[..., j]|`` (l1) or the root of the
-    mean of its square (l2). An axis made by several weights gets the sum. Neurons that are tied add up in the alignment.
+    For the neuron j that a weight ``W`` of shape (..., in, out) makes, the mean of ``|W[..., j]|`` (l1) or the root of
+    the mean of its square (l2). An axis made by several weights gets the sum. Neurons that are tied add up in the
+    alignment.
 
     Args:
       graph: the network.

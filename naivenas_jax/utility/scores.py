@@ -49,8 +49,8 @@ def _read(axis: str, value: Any, size: int) -> np.ndarray:
         raise UtilityError(f"The utility of {axis!r} must be real numbers, found {value!r:.80}.") from error
     if array.shape not in ((), (size,)):
         raise UtilityError(
-            f"The utility of {axis!r} has shape {array.shape}; the axis has {size} neurons, so it must be one number or "
-            f"an array of shape ({size},)."
+            f"The utility of {axis!r} has shape {array.shape}; the axis has {size} neurons, so it must be one number "
+            f"or an array of shape ({size},)."
         )
     if not np.isfinite(array).all():
         where = int(np.flatnonzero(~np.isfinite(np.atleast_1d(array)))[0])
