@@ -54,15 +54,13 @@ def _choices(ties: Ties, reached: Collection[str] | None) -> range:
         return range(1)
     runs = ties.plain(run for axis in ties.axes if reached is None or axis in reached for run in ties.axes[axis])
     open_runs = runs - ties.fixed.keys()
-    free = [
-        sum(not open_runs.isdisjoint(ties.plain(row)) for row in factors) for factors in ties.products.values()
-    ]
+    free = [sum(not open_runs.isdisjoint(ties.plain(row)) for row in factors) for factors in ties.products.values()]
     return range(max([1, *free]))
 
 
 def _rank(problem: Problem, answer: Answer) -> tuple[float, float]:
-    """Nearer to the requests is better, then worth more; of equal answers the earlier choice."""
+    """Nearer to the requests is better, then losing less utility; of equal answers the earlier choice."""
     sizes = problem.sizes(answer.kept, answer.new)
     distance = sum(abs(sizes[row] - target.wish) for row, target in problem.targets)
-    worth = sum(group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
-    return float(distance), -float(worth)
+    lost = sum(group.worth[-1] - group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
+    return float(distance), float(lost)

@@ -157,9 +157,7 @@ def reduce(
     )
 
 
-def _resting_factors(
-    ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int
-) -> dict[int, str]:
+def _resting_factors(ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int) -> dict[int, str]:
     """A size is a product of the sizes of its factors; for it to be linear, all but one of them rest."""
     named = {run for target in targets for run in ties.axes[target.axis] if run not in ties.products}
     resting: dict[int, str] = {}
@@ -174,9 +172,7 @@ def _resting_factors(
     return resting
 
 
-def _distinct_rows(
-    ties: Ties, fixed: Mapping[int, str]
-) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
+def _distinct_rows(ties: Ties, fixed: Mapping[int, str]) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
     """Axes as multisets of runs with classes; those that hold the same are one row."""
     number: dict[tuple[tuple[int, int], ...], int] = {}
     row_of = {}

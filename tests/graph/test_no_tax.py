@@ -38,7 +38,9 @@ def pool(x):
 @pytest.fixture(scope="module")
 def network():
     x = nas.input_vertex("x", 3, shape=(8, 8, 3))
-    relu = nas.invariant_vertex("relu", nn.relu, nas.layer("norm", nn.BatchNorm(), nas.layer("stem", nn.Conv(8, (3, 3)), x)))
+    relu = nas.invariant_vertex(
+        "relu", nn.relu, nas.layer("norm", nn.BatchNorm(), nas.layer("stem", nn.Conv(8, (3, 3)), x))
+    )
     block = nas.layer("conv", nn.Conv(8, (3, 3)), relu) + relu
     branches = nas.layer("left", nn.Conv(4, (1, 1)), block), nas.layer("right", nn.Conv(5, (3, 3)), block)
     pooled = nas.invariant_vertex("pool", pool, nas.concat("cat", *branches))
