@@ -34,7 +34,9 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
         )
     for vertex, array in zip(vertices, arrays, strict=True):
         shape = tuple(jax.numpy.shape(array))
-        if shape[-1:] != (vertex.nout,) and not (isinstance(vertex.op, Source) and vertex.op.indices):
+        if isinstance(vertex.op, Source) and (vertex.op.indices or vertex.op.shape == ()):
+            continue  # indices of neurons, or one number per example
+        if shape[-1:] != (vertex.nout,):
             raise SizeMismatchError(
                 f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found an array of shape "
                 f"{shape}. Transpose it, or build the graph for it: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax import nnx
@@ -25,9 +25,12 @@ class Absent(nnx.RngStream):
 
 
 def disconnect(module: nnx.Module) -> None:
-    """Take all streams out of a layer, and their keys and counts with them."""
+    """Take all streams out of a layer, and their keys and counts with them. What was one stream is one afterwards."""
+    absent: dict[int, Absent] = {}
     for owner, name, collection in list(_places(module)):
-        setattr(owner, name, Absent(collection))
+        stream = getattr(owner, name)
+        shared = absent.setdefault(id(stream), Absent(collection)) if stream is not None else Absent(collection)
+        setattr(owner, name, shared)
 
 
 def connect(module: nnx.Module, scope: Scope) -> None:
@@ -35,6 +38,18 @@ def connect(module: nnx.Module, scope: Scope) -> None:
     for owner, name, collection in list(_places(module)):
         if scope.has_rng(collection) or scope.has_rng("params"):  # Flax falls back on "params" while initialising
             setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
+
+
+def reconnect(module: nnx.Module, rngs: Mapping[str, Any]) -> None:
+    """Put in streams that start from these keys, as far as there are any, in the way that ``nnx.reseed`` does."""
+    source, fresh = nnx.Rngs(**rngs), {}
+    for _, node in list(nnx.iter_graph(module)):
+        if isinstance(node, Absent) and (node.tag in rngs or "default" in rngs):
+            fresh[id(node)] = nnx.RngStream(source[node.tag](), tag=node.tag)
+    for owner, name, _ in list(_places(module)):
+        stream = fresh.get(id(getattr(owner, name)))
+        if stream is not None:
+            setattr(owner, name, stream)
 
 
 def streams(scope: Scope) -> nnx.Rngs:

@@ -112,14 +112,14 @@ class Blocks:
         >>> rows, products
         ([(0,), (1,), (2,)], {0: ((1,), (2,))})
         """
-        known = self._factors(vector)
+        known = self.factors_of(vector)
         if [len(factor) for factor in known] == list(sizes):
             return list(known)
         factors = [self.new(size) for size in sizes]
         self.tie(vector, self.product(factors))
         return factors
 
-    def _factors(self, vector: Vector) -> tuple[Vector, ...]:
+    def factors_of(self, vector: Vector) -> tuple[Vector, ...]:
         """The factors of a vector that is one whole product, else none."""
         queue = deque(vector.pieces)
         piece = self._head(queue)

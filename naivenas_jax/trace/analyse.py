@@ -11,6 +11,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace import rules as rules  # fills the table
 from naivenas_jax.trace.analysis import Analysis, Frame, vectors_of
 from naivenas_jax.trace.capture import Path, Program
+from naivenas_jax.trace.naming import Made, named
 from naivenas_jax.trace.value import Value
 
 
@@ -32,7 +33,7 @@ class Analysed:
 
 
 def analyse(program: Program) -> Analysed:
-    """Find the ties of a program. Inputs and outputs of the model are fixed; updated variables are tied to themselves."""
+    """Find the ties of a program. Inputs and outputs of the model are fixed, updated variables tied to themselves."""
     analysis, frame = Analysis(), Frame()
     closed = program.closed
     arguments = [
@@ -44,10 +45,10 @@ def analyse(program: Program) -> Analysed:
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
     for role, value in zip(program.results, results, strict=True):
         _result(analysis, variables.get(role.which) if role.kind == "variable" else None, value)
-    _name(analysis, variables)
+    made = _declare(analysis, variables)
     vectors = list(vectors_of(frame))
     ties, rows = analysis.tying.freeze_with(vectors)
-    return Analysed(program, frame, ties, dict(zip(vectors, rows, strict=True)))
+    return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)))
 
 
 def _argument(analysis: Analysis, path: Path | None, aval: Any) -> Value:
@@ -64,8 +65,9 @@ def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
         analysis.tie(a, b, "it is updated with something of fixed size")
 
 
-def _name(analysis: Analysis, variables: Mapping[Path, Value]) -> None:
-    """Declare every variable; the dimension on which a module makes neurons is named after the module."""
+def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
+    """Declare every variable; returns those that make neurons."""
+    found = []
     for path, value in variables.items():
         read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
         made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
@@ -75,11 +77,17 @@ def _name(analysis: Analysis, variables: Mapping[Path, Value]) -> None:
         )
         neutral = 1.0 if path in analysis.neutral else 0.0
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
-        if not read:
-            continue
-        for number, d in enumerate(made):
-            suffix = f":{number}" if len(made) > 1 else ""
-            name = "/".join(path[1:-1] or path[1:]) + suffix
-            dim = value.dims[d]
-            if dim is not None and name not in analysis.tying.names:
-                analysis.tying.called(dim, name)
+        if read:
+            found.append(Made(path, tuple(_axes(analysis, value.dims[d], f"~{'/'.join(path)}[{d}]") for d in made)))
+    return found
+
+
+def _axes(analysis: Analysis, dim: Vector | None, axis: str) -> tuple[str, tuple[str, ...]]:
+    """Name a dimension, and its factors if it is a product."""
+    if dim is None:
+        raise AssertionError(f"{axis} makes no neurons.")
+    analysis.tying.called(dim, axis)
+    factors = analysis.tying.blocks.factors_of(dim)
+    for number, factor in enumerate(factors):
+        analysis.tying.called(factor, f"{axis}:{number}")
+    return axis, tuple(f"{axis}:{number}" for number in range(len(factors)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,14 +12,14 @@ from jax.extend import core as jex
 from naivenas_jax.transfer.variables import flat, nested
 
 Path = tuple[str, ...]
-#: ``fn(variables, inputs, rngs) -> (outputs, updated variables)``
-Traceable = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], tuple[Any, Any]]
+#: ``fn(variables, inputs, rngs, keywords) -> (outputs, updated variables)``; inputs and keywords are lists of arrays
+Traceable = Callable[[Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], tuple[Any, Any]]
 
 
 class Role(NamedTuple):
-    """What an argument or result of the jaxpr is: a variable (by path), an input or output (by number), or a key."""
+    """What an argument or result of the jaxpr is: a variable (by path), or something else by number or name."""
 
-    kind: Literal["variable", "input", "rng", "output"]
+    kind: Literal["variable", "input", "rng", "keyword", "output"]
     which: Any
 
 
@@ -30,44 +30,62 @@ class Program:
     Attributes:
       closed: its jaxpr.
       arguments: what each argument is.
-      results: what each result is.
-      out_tree: the structure of the outputs, updates of variables left out.
+      results: what each result is. A variable that is a pytree itself (what a model has sown) has several in a row.
+      out_tree: the structure of the outputs.
+      updates: the structure of each updated variable.
     """
 
     closed: jex.ClosedJaxpr
     arguments: tuple[Role, ...]
     results: tuple[Role, ...]
     out_tree: Any
+    updates: Mapping[Path, Any]
+
+    def outputs(self, results: Sequence[Any]) -> tuple[tuple[Any, ...], dict[Path, Any]]:
+        """The leaves of the outputs, and the updated variables."""
+        outputs = tuple(v for role, v in zip(self.results, results, strict=True) if role.kind == "output")
+        rest = iter(results[len(outputs) :])
+        updates = {
+            path: jax.tree.unflatten(tree, [next(rest) for _ in range(tree.num_leaves)])
+            for path, tree in self.updates.items()
+        }
+        return outputs, updates
 
 
-def capture(fn: Traceable, variables: Mapping[str, Any], inputs: tuple[Any, ...], rngs: Mapping[str, Any]) -> Program:
+def capture(
+    fn: Traceable,
+    variables: Mapping[Path, Any],
+    inputs: Sequence[Any],
+    rngs: Mapping[str, Any],
+    keywords: Sequence[Any],
+) -> Program:
     """Trace ``fn`` at these shapes; arrays or ``jax.ShapeDtypeStruct`` will do."""
-    arrays = flat(variables)
-    leaves, in_tree = jax.tree.flatten(inputs)
     names = sorted(rngs)
 
-    def traced(values: list[Any], data: list[Any], keys: list[Any]) -> tuple[Any, dict[Path, Any]]:
-        outputs, updates = fn(
-            nested(dict(zip(arrays, values, strict=True))),
-            jax.tree.unflatten(in_tree, data),
-            dict(zip(names, keys, strict=True)),
-        )
-        return outputs, flat(updates)
+    paths: list[Path] = []  # of updates; kept here, since they are no arrays and cannot leave the trace as results
 
-    arguments = [list(arrays.values()), leaves, [rngs[name] for name in names]]
+    def traced(values: list[Any], data: list[Any], keys: list[Any], named: list[Any]) -> tuple[Any, list[Any]]:
+        given = nested(dict(zip(variables, values, strict=True)))
+        outputs, updates = fn(given, data, dict(zip(names, keys, strict=True)), named)
+        paths[:] = flat(updates)
+        return outputs, list(flat(updates).values())
+
+    arguments = [list(variables.values()), list(inputs), [rngs[name] for name in names], list(keywords)]
     closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
     out_leaves, out_tree = jax.tree.flatten(outputs)
-    updated = jax.tree_util.tree_flatten_with_path(updates)[0]
+    trees: dict[Path, Any] = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     return Program(
         closed,
         (
-            *(Role("variable", path) for path in arrays),
-            *(Role("input", i) for i in range(len(leaves))),
+            *(Role("variable", path) for path in variables),
+            *(Role("input", i) for i in range(len(inputs))),
             *(Role("rng", name) for name in names),
+            *(Role("keyword", i) for i in range(len(keywords))),
         ),
         (
             *(Role("output", i) for i in range(len(out_leaves))),
-            *(Role("variable", keys[0].key) for keys, _ in updated),
+            *(Role("variable", path) for path, tree in trees.items() for _ in range(tree.num_leaves)),
         ),
         out_tree,
+        trees,
     )

@@ -2,63 +2,70 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 from flax import core, nnx
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.layers.nnx_streams import disconnect
-from naivenas_jax.layers.nnx_value import NnxLayer
-from naivenas_jax.trace.op import Imported, Model, ModelFunction, Pick, _neurons
+from naivenas_jax.trace.arguments import Arguments, Signature, shape_of
+from naivenas_jax.trace.model import Model, ModelFunction, neurons_of
+from naivenas_jax.trace.nnx_model import NnxModel
+from naivenas_jax.trace.op import Imported, Pick
 from naivenas_jax.transfer.variables import flat, nested
 
 Imports = tuple[Graph, dict[str, Any]]
 
 
-def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs: Any) -> Imports:
+def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
     """Import a JAX function of (variables, inputs).
 
     Args:
       fn: ``fn(variables, *inputs) -> outputs``, any pytree of arrays.
       variables: a nested dict of arrays.
-      *inputs: example inputs, arrays or their shapes; the first axis is the batch.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the function, unless `apply` is given others.
 
     Returns:
-      The graph, and the variables in the layout that they had.
+      The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
+      the other, and returns those of the outputs: an array if there is one, else a tuple.
 
     >>> import jax.numpy as jnp, naivenas_jax as nas
     >>> def mlp(variables, x):
     ...     return jnp.maximum(x @ variables["first"]["kernel"], 0) @ variables["second"]["kernel"]
     >>> variables = {"first": {"kernel": jnp.ones((3, 8))}, "second": {"kernel": jnp.ones((8, 2))}}
     >>> graph, variables = nas.from_function(mlp, variables, jnp.ones((1, 3)))
-    >>> smaller, its_variables = nas.delta_nout(graph, variables, {"first/kernel": -3})
+    >>> smaller, its_variables = nas.delta_nout(graph, variables, {"first": -3})
     >>> smaller.apply(its_variables, jnp.ones((4, 3))).tolist()[0]
     [15.0, 15.0]
     """
+    signature = Signature.of(fn)
 
-    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, kwargs: Any) -> tuple[Any, Any]:
+    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
         del rngs, mutable
-        return fn(values, *arrays, **kwargs), {}
+        args, keywords = signature.call(arrays, given)
+        return fn(values, *args, **keywords), {}
 
-    names = [name for name in _positional(fn)[1:]]
-    return _imported(function, _plain(variables), inputs, {}, names)
+    return _imported(function, fn, _plain(variables), inputs, kwargs, signature)
 
 
 def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
     """Import a linen module with its variables.
 
+    ``graph.apply`` understands ``mutable=``, ``rngs=`` and the module's own arguments, as ``module.apply`` does.
+
     Args:
       module: the module.
       variables: as ``module.init`` makes them, or pretrained.
-      *inputs: example inputs, arrays or their shapes; the first axis is the batch.
-      **kwargs: keyword arguments of the module in evaluation, such as ``train=False``.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the module, unless `apply` is given others: ``train=False``, ``method="encode"``.
+
+    Returns:
+      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
 
     >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
@@ -68,24 +75,36 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
     >>> mutation.variables["params"]["layers_2"]["kernel"].shape
     (5, 2)
     """
+    method = kwargs.get("method") or type(module).__call__
+    signature = Signature.of(getattr(type(module), method) if isinstance(method, str) else method)
 
     def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
+        own = {key: value for key, value in given.items() if key != "method"}
+        args, keywords = signature.call(arrays, own)
+        keywords["method"] = given.get("method")
         if not mutable:
-            return module.apply(values, *arrays, rngs=rngs or None, **given), {}
-        outputs, updates = module.apply(values, *arrays, rngs=rngs or None, mutable=list(mutable), **given)
+            return module.apply(values, *args, rngs=rngs or None, **keywords), {}
+        wanted = list(mutable) if isinstance(mutable, tuple) else mutable
+        outputs, updates = module.apply(values, *args, rngs=rngs or None, mutable=wanted, **keywords)
         return outputs, core.unfreeze(updates)
 
-    names = _positional(type(module).__call__)[1:]
-    return _imported(function, _plain(variables), inputs, kwargs, names)
+    return _imported(function, module, _plain(variables), inputs, kwargs, signature)
 
 
 def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
     """Import an nnx model; its variables are grouped by collection, ``{"params": ..., "batch_stats": ...}``.
 
+    ``graph.apply(..., train=True)`` computes what the model does after ``model.train()``, else after ``model.eval()``.
+    In training, statistics come with ``mutable=["batch_stats"]``, and ``rngs={"dropout": key}`` does what
+    ``nnx.reseed(model, dropout=key)`` does. A ``train`` argument of the model itself is passed on, too.
+
     Args:
       model: the model; untouched.
-      *inputs: example inputs, arrays or their shapes; the first axis is the batch.
-      **kwargs: keyword arguments of the model in evaluation.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the model, unless `apply` is given others.
+
+    Returns:
+      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
 
     >>> import jax.numpy as jnp, flax.nnx as nnx, naivenas_jax as nas
     >>> model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 2, rngs=nnx.Rngs(1)))
@@ -93,68 +112,65 @@ def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
     >>> nas.delta_nout(graph, variables, {"layers/0": -3}).variables["params"]["layers"]["2"]["kernel"].shape
     (5, 2)
     """
-    own = nnx.clone(model)
-    disconnect(own)
-    nnx.Module.eval(own)
-    value, arrays = NnxLayer.split(own)
-    places = {(variable.collection, *map(str, variable.path)): variable for variable in arrays}
-
-    def function(values: Any, xs: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
-        module = value.merge({places[path]: array for path, array in flat(values).items()})
-        train = given.pop("train", False) if "train" not in _positional(type(module).__call__) else False
-        (nnx.Module.train if train else nnx.Module.eval)(module)
-        for stream in rngs:
-            del stream
-        outputs = module(*xs, **given)
-        return outputs, {}
-
-    del connect
-    variables = nested({path: arrays[variable] for path, variable in places.items()})
-    return _imported(function, variables, inputs, kwargs, _positional(type(model).__call__)[1:])
+    own = NnxModel.of(model)
+    return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature)
 
 
 def _imported(
     function: ModelFunction,
+    identity: Any,
     variables: dict[str, Any],
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    names: list[str],
+    signature: Signature,
 ) -> Imports:
-    model = Model.trace(function, variables, inputs, kwargs)
+    arguments, leaves = Arguments.split(inputs)
+    if not leaves:
+        raise GraphError("Give example inputs (arrays or their shapes): they tell what shapes to trace the model at.")
+    shapes = [shape_of(leaf) for leaf in leaves]
+    model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs)
     sources = [
         Vertex(name, Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
-        for name, leaf in _named_leaves(inputs, names)
+        for name, leaf in zip(_names(inputs, signature), shapes, strict=True)
     ]
     whole = Vertex("model", Imported(model, model.base.ties.run_sizes), tuple(sources))
-    stops = [sum(_neurons(model.base)[: i + 1]) for i in range(len(_neurons(model.base)))]
+    sizes = neurons_of(model.base.program)
     outputs = [
-        Vertex("output" if len(stops) == 1 else f"output{i}", Pick(i, stop - size, stop), (whole,))
-        for i, (stop, size) in enumerate(zip(stops, _neurons(model.base), strict=True))
+        Vertex("output" if len(sizes) == 1 else f"output{i}", Pick(i, sum(sizes[:i]), sum(sizes[: i + 1])), (whole,))
+        for i in range(len(sizes))
     ]
     return Graph(sources, outputs), variables
 
 
-def _named_leaves(inputs: tuple[Any, ...], names: list[str]) -> list[tuple[str, Any]]:
+def _names(inputs: tuple[Any, ...], signature: Signature) -> list[str]:
+    """A name for each array of the inputs: that of the argument, numbered if it holds several."""
     found = []
     for i, value in enumerate(inputs):
-        name = names[i] if i < len(names) else f"input{i}"
-        leaves = jax.tree.leaves(value)
-        found += [(name if len(leaves) == 1 else f"{name}{j}", leaf) for j, leaf in enumerate(leaves)]
-    if not found:
-        raise GraphError(
-            "Give example inputs (arrays or their shapes): they tell the shapes that the model is traced at."
-        )
+        count = len(Arguments.split(value)[1])
+        found += [signature.name(i) + (str(j) if count > 1 else "") for j in range(count)]
     return found
 
 
-def _positional(fn: Callable[..., Any]) -> list[str]:
+def _hashable(identity: Any) -> Hashable:
+    """What two imports are equal by: the model as a value where it can be one, else itself."""
     try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        hash(identity)
+    except TypeError:
+        return object()
+    return identity
 
 
 def _plain(variables: Mapping[str, Any]) -> dict[str, Any]:
     """As nested dicts; the keys stay as they are."""
-    return nested(flat(variables))
+    if not isinstance(variables, Mapping):
+        raise GraphError(f"variables must be a nested dict of arrays, found {type(variables).__name__}.")
+    arrays = flat(variables)
+    for path, array in arrays.items():
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise GraphError(
+                f"variables{''.join(f'[{key!r}]' for key in path)} is {type(array).__name__}, and must be an array: "
+                "put lists into dicts, {'0': ..., '1': ...}; unbox partitioned parameters with flax.core.meta.unbox."
+            )
+        if len(path) == 1:
+            raise GraphError(f"variables[{path[0]!r}] must be in a collection, such as {{'params': variables}}.")
+    return nested(arrays)

@@ -49,7 +49,7 @@ def magnitude(
     check_variables(graph.ties.leaves, {axis: graph.ties.size(axis) for axis in graph.ties.axes}, variables)
     arrays, scores = flat(variables), dict[str, np.ndarray]()
     for path, leaf in graph.ties.leaves.items():
-        if "in" not in leaf.roles:
+        if "in" not in leaf.roles or "out" not in leaf.roles:
             continue
         made = leaf.roles.index("out")
         axis = leaf.axes[made]

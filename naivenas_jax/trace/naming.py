@@ -1,0 +1,82 @@
+"""Names of handles: the path of the module that makes the neurons, in the user's own spelling."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from naivenas_jax.sizes.ties import Ties
+
+Path = tuple[str, ...]
+_PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attention|qkv")
+
+
+class Made(NamedTuple):
+    """A variable that makes neurons: for each dimension on which it does, the axis there and those of its factors."""
+
+    path: Path
+    dims: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def named(ties: Ties, made: Sequence[Made]) -> Ties:
+    """The same ties, with readable names for the axes on which modules make neurons.
+
+    A module with one such variable gives the axis its own path (``Block_0/Conv_1``), else the variable does
+    (``Block_0/w1``). Where a variable makes neurons on several dimensions, or on one that is a product, each factor has
+    a suffix: ``:heads`` and ``:features`` for the projections of an attention, else numbers.
+    """
+    free = {axis for axis, row in ties.axes.items() if not all(run in ties.fixed for run in ties.plain(row))}
+    kept = [Made(m.path, tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
+    modules = Counter(_module(m.path) for m in kept if m.dims)
+    names: dict[str, str] = {}
+    for m in kept:
+        whole = modules[_module(m.path)] > 1 and m.path[-1] not in ("kernel", "embedding", "weight")
+        for axis, name in _names(m, "/".join(_own(m.path) if whole else _module(m.path))):
+            names.setdefault(axis, _unused(name, names.values()))
+    return _renamed(ties, names)
+
+
+def _names(made: Made, base: str) -> Iterator[tuple[str, str]]:
+    several = len(made.dims) > 1
+    for number, (axis, factors) in enumerate(made.dims):
+        name = base + (_suffix(base, number, len(made.dims)) if several else "")
+        yield axis, name
+        for i, factor in enumerate(factors):
+            yield factor, name + _suffix(base, i, len(factors))
+
+
+def _suffix(base: str, number: int, count: int) -> str:
+    if count == 2 and _PROJECTION.search("/".join(base.split("/")[-2:]).lower()):
+        return (":heads", ":features")[number]
+    return f":{number}"
+
+
+def _own(path: Path) -> Path:
+    """The path without the collection."""
+    return path[1:] if len(path) > 1 else path
+
+
+def _module(path: Path) -> Path:
+    return path[1:-1] or path[:-1] or path
+
+
+def _unused(name: str, taken: object) -> str:
+    found, number = name, 1
+    while found in taken:  # type: ignore[operator]
+        found, number = f"{name}'{number}", number + 1
+    return found
+
+
+def _renamed(ties: Ties, names: Mapping[str, str]) -> Ties:
+    def new(axis: str | None) -> str | None:
+        return None if axis is None else names.get(axis, axis)
+
+    return replace(
+        ties,
+        axes={str(new(axis)): row for axis, row in ties.axes.items()},
+        leaves={path: replace(leaf, axes=tuple(map(new, leaf.axes))) for path, leaf in ties.leaves.items()},
+        coupled={str(new(axis)): reason for axis, reason in ties.coupled.items()},
+    )
