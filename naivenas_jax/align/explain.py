@@ -25,7 +25,8 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
         found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
-        lines.append(f"Nearest sizes that can: {{{found}}}. Or wrap the request in nas.relaxed(...).")
+        relax = " Or wrap the request in nas.relaxed(...)." if all(target.exact for target in conflict) else ""
+        lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
     elif problem.targets:
         lines.append("No sizes at all satisfy the remaining ties.")
     return InfeasibleError("\n".join(lines), tuple(target.axis for target in conflict), feasible, tuple(reasons))

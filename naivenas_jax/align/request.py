@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from naivenas_jax.errors import RequestError
 
 
@@ -101,7 +103,7 @@ def targets(request: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Targe
 
 
 def _whole(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
+    if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
         raise RequestError(
             f"{what}: a whole number is needed, as a change (-2, 3), nas.to(size) or nas.relaxed(either); found "
             f"{value!r:.80}."

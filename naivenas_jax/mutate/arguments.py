@@ -11,7 +11,9 @@ from flax import nnx
 from naivenas_jax.errors import DuplicateNameError, GraphError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.shapes import shape_of
 from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.stack import Flatten
 from naivenas_jax.graph.vertex import Vertex
 
 
@@ -94,3 +96,41 @@ def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex,
                 f"found {name!r}."
             )
     return tuple(known[name] for name in chosen)
+
+
+def check_edited(before: Graph, after: Graph, free_outputs: bool) -> None:
+    """Raise if an edited graph cannot be computed, as far as the shapes of its inputs are known.
+
+    Raises:
+      StructureError: names the first vertex whose inputs no longer fit together, or an output of another width.
+    """
+    for vertex in after.outputs:
+        if vertex.name in before and vertex.nout != before.nout(vertex.name) and not free_outputs:
+            raise StructureError(
+                f"Output {vertex.name!r} would have {vertex.nout} neurons in place of {before.nout(vertex.name)}. Pass "
+                "free_outputs=True if it may."
+            )
+    for vertex in after.vertices:
+        shapes = [shape for source in vertex.inputs if (shape := shape_of(source)) is not None]
+        if isinstance(vertex.op, Flatten) or len(shapes) < len(vertex.inputs):
+            continue
+        examples = vertex.op.example_shapes(vertex.nin)
+        if any(len(shape) < len(example) for shape, example in zip(shapes, examples, strict=True)):
+            problem: str | None = "it needs more axes than that"
+        elif len({len(shape) for shape in shapes}) > 1 and not vertex.op.absorbs:
+            problem = "one would be broadcast over the batch or the positions of another"
+        else:
+            problem = _uncomputable(vertex)
+        if problem:
+            raise StructureError(
+                f"After the edit vertex {vertex.name!r} ({vertex.op.describe()}) would read arrays of shapes {shapes}, "
+                f"which it cannot: {problem}. The positions have to fit as well as the neurons."
+            )
+
+
+def _uncomputable(vertex: Vertex) -> str | None:
+    try:
+        shape_of(vertex)
+    except Exception as error:  # whatever a layer or function says to shapes that do not fit
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.graph.elementwise import Elementwise
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.rebuild import with_sizes
 from naivenas_jax.graph.shapes import shape_of
 from naivenas_jax.graph.stack import Flatten, positions_at
+from naivenas_jax.mutate.arguments import check_edited
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
@@ -43,12 +45,41 @@ def realign(
       created_as: what variables of inserted vertices start at.
       comparable: whether the edit itself keeps the function, so that the oracle may compare with ``graph``.
     """
-    mutation = _realign_once(graph, variables, draft, options, created_as, comparable)
+    mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
+    check_edited(graph, mutation.graph, options.free_outputs)
     restacked = _restacked(mutation.graph)
     if restacked is None:
         return mutation
     follow_up = _realign_once(mutation.graph, mutation.variables, restacked, options, created_as, False)
     return then(mutation, follow_up, "a flatten stacks another number of positions: what reads it was realigned")
+
+
+def _held(graph: Graph, draft: Draft) -> Draft:
+    """A sum or product of another width than before (it lost the only input that others were broadcast to)."""
+    for name, slots in draft.slots.items():
+        if name in graph and isinstance(draft.ops[name], Elementwise):
+            widths = [_width(graph, slot) for slot in slots]
+            if max(widths) != graph.nout(name) and 0 not in widths:
+                draft = _standing_in(draft, name, graph.nout(name), graph.outputs_of(name))
+    return draft
+
+
+def _width(graph: Graph, slot: Slot) -> int:
+    """The width of a slot while sizes are aligned; 0: not known, since its source is new."""
+    if slot.stand_in:
+        return slot.stand_in.width
+    return graph.nout(slot.source) if slot.source in graph and slot.source else 0
+
+
+def _standing_in(draft: Draft, name: str, width: int, readers: Iterable[str]) -> Draft:
+    """What reads a vertex keeps its width until sizes are aligned."""
+    stand = StandIn(f"~{name}", width, name)
+    slots = {
+        reader: tuple(Slot(s.source, stand) if s.source == name else s for s in draft.slots[reader])
+        for reader in readers
+        if reader in draft.slots
+    }
+    return draft.with_slots(slots)
 
 
 def _restacked(graph: Graph) -> Draft | None:
@@ -58,14 +89,9 @@ def _restacked(graph: Graph) -> Draft | None:
         if not isinstance(vertex.op, Flatten) or shape_of(vertex.inputs[0]) is None:
             continue
         positions = positions_at(vertex.inputs[0], vertex.name)
-        if positions == vertex.op.positions:
-            continue
-        stand = StandIn(f"~{vertex.name}", vertex.nout, vertex.name)
-        slots = {
-            name: tuple(Slot(s.source, stand) if s.source == vertex.name else s for s in draft.slots[name])
-            for name in graph.outputs_of(vertex.name)
-        }
-        draft = replace(draft, ops={**draft.ops, vertex.name: Flatten(positions)}).with_slots(slots)
+        if positions != vertex.op.positions:
+            draft = replace(draft, ops={**draft.ops, vertex.name: Flatten(positions)})
+            draft = _standing_in(draft, vertex.name, vertex.nout, graph.outputs_of(vertex.name))
     return None if draft == Draft.of(graph) else draft
 
 

@@ -143,6 +143,8 @@ def resize(
     >>> mutation.indices("hidden").tolist()
     [0, 2]
     """
+    if not request and max_new is None:
+        max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
     options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
     return change_widths(graph, variables, _targets(graph, request or {}), options, None)
 

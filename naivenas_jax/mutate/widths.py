@@ -49,7 +49,7 @@ def change_widths(
         before=graph,
         _variables_before=variables,
         _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
-        _comparable=_incomparable(plan, options),
+        _comparable=_incomparable(graph, plan, options),
     )
 
 
@@ -75,9 +75,12 @@ def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:
     return frozen
 
 
-def _incomparable(plan: Plan, options: Options) -> str | None:
+def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:
     """Why the new network may compute something else even where neurons were only added."""
+    fill = strategy(options.new)
     grows = any(axis.new.size for axis in plan.axes.values())
-    if grows and (callable(options.new) or strategy(options.new) is initialised):
+    if grows and (callable(options.new) or fill is initialised):
         return f"new={options.new!r} need not keep the function"
+    if fill is split and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
+        return "an input was split, so that the inputs of the new network are others"
     return None

@@ -306,7 +306,6 @@ class TestResize:
         assert changed(mutation) == {"a": 4, "b": 1}
         assert mutation.check(*data(mutation.before)).compared
 
-    @pytest.mark.xfail(reason="the one neuron that is left is a new one, and all of the old ones are dropped")
     def test_one_neuron_stays(self):
         """As the documentation of resize says."""
         mutation = nas.resize(*mlp(), utility={"b": [-2, -1, -3, -2, -2, -2, -2, -2]})
