@@ -25,6 +25,13 @@ DOES_NOT_FIT = (
 )
 
 
+def holds_indices(vertex: Vertex, array: Any) -> bool:
+    """Whether an input is indices of neurons (tokens) and not their values: declared so, or simply whole numbers."""
+    if not isinstance(vertex.op, Source):
+        return False
+    return vertex.op.indices or jax.numpy.issubdtype(jax.numpy.result_type(array), jax.numpy.integer)
+
+
 def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
     """Raise unless there is one array per input vertex, with its neurons on the last axis."""
     if len(arrays) != len(vertices):
@@ -34,7 +41,7 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
         )
     for vertex, array in zip(vertices, arrays, strict=True):
         shape = tuple(jax.numpy.shape(array))
-        if isinstance(vertex.op, Source) and (vertex.op.indices or vertex.op.shape == ()):
+        if holds_indices(vertex, array) or (isinstance(vertex.op, Source) and vertex.op.shape == ()):
             continue  # indices of neurons, or one number per example
         if shape[-1:] != (vertex.nout,):
             raise SizeMismatchError(

@@ -16,7 +16,7 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError, VariablesError
 from naivenas_jax.graph.construct import by_names, ordered, vertices_of
 from naivenas_jax.graph.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
-from naivenas_jax.graph.handles import Handle, handles
+from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.module import GraphModule
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.vertex import Vertex
@@ -235,6 +235,10 @@ class Graph:
     def handles(self) -> dict[str, Handle]:
         """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
         return handles(self.ties)
+
+    def fixed(self) -> dict[str, str]:
+        """Why axes may not change, or some of their neurons: the reasons by axis, as a handle would be named."""
+        return fixed(self.ties)
 
     @cached_property
     def ties(self) -> Ties:

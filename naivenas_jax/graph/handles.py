@@ -41,3 +41,13 @@ def handles(ties: Ties) -> dict[str, Handle]:
         for axis, runs in named.items()
         if not all(run in ties.fixed for run in runs)
     }
+
+
+def fixed(ties: Ties) -> dict[str, str]:
+    """Why axes, or some of their neurons, may not change: the reasons by axis."""
+    found = {}
+    for axis, runs in ties.axes.items():
+        reasons = dict.fromkeys(ties.fixed[run] for run in sorted(ties.plain(runs)) if run in ties.fixed)
+        if reasons and not axis.startswith("~"):
+            found[axis] = "; ".join(reasons)
+    return found

@@ -40,7 +40,7 @@ class Source(Op):
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Source:
         del ports
         shape = self.shape
-        if shape is not None and not self.indices:
+        if shape and not self.indices:
             shape = (*shape[:-1], sizes["out"])
         return Source(sizes["out"], shape, self.dtype)
 
@@ -72,7 +72,7 @@ def _dtype_name(name: str, dtype: Any) -> str:
         ) from error
 
 
-def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: Any = "float32") -> Vertex:
+def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Vertex:
     """A source of data with ``size`` neurons (features, channels) on its last axis.
 
     An input keeps its size unless a request names it.
@@ -80,9 +80,9 @@ def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, 
     Args:
       name: name of the vertex.
       size: number of neurons, at least 1. For integer inputs: the number of different indices (the vocabulary).
-      shape: the whole input without the batch axis, ``(..., size)``. Needed where other axes matter: by `flatten`,
-        and for counting operations.
-      dtype: of the input, where shapes are inferred.
+      shape: the whole input without the batch axis, ``(..., size)``, of tokens ``(length,)``. Needed where other axes
+        matter: by `flatten`, and for counting operations.
+      dtype: of the input, where shapes are inferred. Default: float32, or int32 where ``shape`` is that of tokens.
 
     Raises:
       GraphError: if ``size`` is below 1 or ``shape`` does not end with it.
@@ -93,10 +93,12 @@ def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, 
     """
     if not is_count(size):
         raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
-    source = Source(int(size), None if shape is None else _dimensions(name, shape), _dtype_name(name, dtype))
+    dimensions = None if shape is None else _dimensions(name, shape)
+    tokens = dimensions is not None and len(dimensions) == 1 and dimensions != (size,)
+    source = Source(int(size), dimensions, _dtype_name(name, dtype or ("int32" if tokens else "float32")))
     if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
         raise GraphError(
             f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "
-            f"shape={source.shape}. For tokens (indices below {size}) pass dtype='int32' as well."
+            f"shape={source.shape}. For indices below {size} pass dtype='int32' as well."
         )
     return Vertex(name, source)

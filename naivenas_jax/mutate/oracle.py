@@ -18,8 +18,8 @@ from flax import core
 
 from naivenas_jax.align.plan import NEW, Path, Plan
 from naivenas_jax.errors import OracleError
+from naivenas_jax.graph.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.subgraph import Subgraph
 from naivenas_jax.graph.vertex import Vertex
 
@@ -53,7 +53,7 @@ def check(
     """Compare two networks; raises `OracleError` where they should agree and do not."""
     with jax.default_matmul_precision("highest"):
         outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
-        reason = incomparable or _coupled(before, plan) or _unread(before, plan)
+        reason = incomparable or _renumbered(before, plan, inputs) or _coupled(before, plan) or _unread(before, plan)
         if reason:
             return Check(False, reason)
         expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
@@ -69,8 +69,7 @@ def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwarg
     def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: Any) -> Any:
         source = vertex.inputs[port]
         axis = plan.axes.get("/".join((*path, source.name)))
-        indices = isinstance(source.op, Source) and source.op.indices
-        if not vertex.op.absorbs or axis is None or not axis.dropped.size or indices:
+        if not vertex.op.absorbs or axis is None or not axis.dropped.size or holds_indices(source, value):
             return value
         alive = np.ones(axis.before, bool)
         alive[axis.dropped] = False
@@ -131,7 +130,7 @@ def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[An
     result = []
     for vertex, value in zip(graph.inputs, inputs, strict=True):
         axis = plan.axes.get(vertex.name)
-        if axis is None or not axis.changed or (isinstance(vertex.op, Source) and vertex.op.indices):
+        if axis is None or not axis.changed or holds_indices(vertex, value):
             result.append(value)
         else:
             taken = jnp.take(jnp.asarray(value), np.maximum(axis.source, 0), axis=-1)
@@ -142,10 +141,14 @@ def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[An
 def _coupled(graph: Graph, plan: Plan) -> str | None:
     coupled = graph.ties.coupled
     found = next((axis for axis in plan.changed if axis in coupled), None)
-    tokens = [v.name for v in graph.inputs if isinstance(v.op, Source) and v.op.indices and v.name in plan.changed]
-    if tokens:
-        return f"the indices of input {tokens[0]!r} have been renumbered"
     return f"{found!r} changed and is coupled: {coupled[found]}" if found else None
+
+
+def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None:
+    changed = [
+        v.name for v, x in zip(graph.inputs, inputs, strict=True) if v.name in plan.changed and holds_indices(v, x)
+    ]
+    return f"the indices of input {changed[0]!r} have been renumbered" if changed else None
 
 
 def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float | None) -> float:
