@@ -314,10 +314,25 @@ class Blocks:
         one, other = self._link[a], self._link[b]
         if isinstance(one, Product) and isinstance(other, Product):
             self._merge_products(one, other)
+        elif (isinstance(one, Product) and self._holds(one, b)) or (isinstance(other, Product) and self._holds(other, a)):
+            self.clashes += [Vector(((node, 0, self._size[node]),)) for node in (a, b)]  # it is a factor of itself
         elif isinstance(one, Product) or (other is None and a < b):
             self._link[b] = a
         else:
             self._link[a] = b
+
+    def _holds(self, product: Product, node: int) -> bool:
+        """Whether a node lies in a factor of a product, or in a factor of such a factor."""
+        todo = list(product.factors)
+        while todo:
+            queue = deque(todo.pop().pieces)
+            while piece := self._head(queue):
+                if piece[0] == node:
+                    return True
+                link = self._link[piece[0]]
+                if isinstance(link, Product):
+                    todo.extend(link.factors)
+        return False
 
     def _merge_products(self, a: Product, b: Product) -> None:
         """Tie factor by factor; where one has several factors for one of the other, that one is factored too."""

@@ -12,7 +12,7 @@ from naivenas_jax.trace import rules as rules  # fills the table
 from naivenas_jax.trace.analysis import Analysis, Frame, vectors_of
 from naivenas_jax.trace.capture import Path, Program
 from naivenas_jax.trace.naming import Made, named
-from naivenas_jax.trace.value import Value
+from naivenas_jax.trace.value import Value, constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def analyse(program: Program) -> Analysed:
         _argument(analysis, role.which if role.kind == "variable" else None, var.aval)
         for role, var in zip(program.arguments, closed.jaxpr.invars, strict=True)
     ]
-    constants = [Value((None,) * var.aval.ndim, weight=True) for var in closed.jaxpr.constvars]
+    constants = [constant(array) for array in closed.consts]
     results = analysis.walk(closed.jaxpr, frame, constants, arguments)
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
     for role, value in zip(program.results, results, strict=True):
@@ -78,6 +78,8 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         neutral = 1.0 if path in analysis.neutral else 0.0
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
         if read:
+            # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
+            made = made or [d for d in sorted(read) if (path, d) not in analysis.indexed]
             found.append(Made(path, tuple(_axes(analysis, value.dims[d], f"~{'/'.join(path)}[{d}]") for d in made)))
     return found
 

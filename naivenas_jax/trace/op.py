@@ -86,7 +86,7 @@ class Imported(Op):
 
     def _sizes(self, analysed: Analysed) -> Sizes:
         ties = analysed.ties
-        return Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products)
+        return Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Imported:
         del ports

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax.extend import core as jex
 
+from naivenas_jax.errors import StructureError
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.table import BINDS
 from naivenas_jax.trace.value import Value
@@ -22,11 +24,13 @@ class Sizes:
       rows: for each vector its runs.
       runs: the size of each run.
       products: for runs that are products, the runs of each factor.
+      before: the size of each run in the original.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
     runs: Sequence[int]
     products: Mapping[int, tuple[tuple[int, ...], ...]]
+    before: Sequence[int] = ()
 
     def length(self, vector: Vector) -> int:
         """How many neurons a vector has now."""
@@ -38,6 +42,27 @@ class Sizes:
             math.prod(self.row(factor) for factor in self.products[run]) if run in self.products else self.runs[run]
             for run in runs
         )
+
+    def positions(self, source: Vector, picked: Vector, old: np.ndarray) -> np.ndarray:
+        """Where the neurons of ``picked`` lie on ``source`` now, if they lay at the positions ``old`` before.
+
+        A run of ``picked`` may occur on ``source`` several times; which one it was taken from, its position tells.
+        """
+        if all(self.row((run,)) == self.before[run] for run in self.rows[source]):
+            return old
+        start, now, before = {}, 0, 0
+        for run in self.rows[source]:
+            start[run, before] = now
+            now, before = now + self.row((run,)), before + self.before[run]
+        found, at = [np.arange(0)], 0
+        for run in self.rows[picked]:
+            size = self.before[run]
+            first = start.get((run, int(old[at])))
+            if first is None or (np.diff(old[at : at + size]) != 1).any():
+                raise StructureError("Neurons are picked from a resized axis in an order that cannot be told any more.")
+            found.append(np.arange(first, first + self.row((run,))))
+            at += size
+        return np.concatenate(found)
 
     def shape(self, value: Value, old: Sequence[int]) -> tuple[int, ...]:
         """The shape of a value now."""

@@ -22,6 +22,36 @@ BindRule = Callable[["Sizes", "Frame", Any, Sequence[Any]], Sequence[Any]]
 TIES: dict[str, TieRule] = {}
 BINDS: dict[str, BindRule] = {}
 
+#: What is left fixed on purpose, with the reason.
+FROZEN: dict[str, str] = {
+    **dict.fromkeys(["pure_callback", "io_callback", "ffi_call", "call_exported"], "a function outside of JAX"),
+    **dict.fromkeys(
+        ["eig", "eigh", "svd", "qr", "lu", "lu_pivots_to_permutation", "cholesky", "cholesky_update", "schur", "geqrf"],
+        "linear algebra in which every entry depends on all",
+    ),
+    **dict.fromkeys(
+        ["householder_product", "hessenberg", "triangular_solve", "tridiagonal", "tridiagonal_solve", "ormqr", "geqp3"],
+        "linear algebra in which every entry depends on all",
+    ),
+    **dict.fromkeys(["custom_linear_solve", "linear_call", "custom_partitioning"], "whose rules cannot be rebuilt"),
+    **dict.fromkeys(["new_ref", "get", "swap", "addupdate", "freeze", "run_state"], "which works on mutable arrays"),
+    **dict.fromkeys(["ragged_dot_general", "scaled_dot"], "whose groups depend on the data"),
+    **dict.fromkeys(["approx_top_k", "reduce", "reduce_window", "select_and_scatter"], "whose order matters"),
+    **dict.fromkeys(
+        ["random_gamma", "random_seed", "random_wrap", "random_unwrap", "random_split"], "which makes keys"
+    ),
+}
+
+#: Computed already when the model is analysed, if all operands are known.
+FOLDED = frozenset(
+    (
+        *["abs", "add", "and", "broadcast_in_dim", "clamp", "concatenate", "convert_element_type", "cumsum", "div"],
+        *["eq", "floor", "gather", "ge", "gt", "integer_pow", "iota", "le", "lt", "max", "min", "mul", "ne", "neg"],
+        *["not", "or", "pad", "reduce_sum", "rem", "reshape", "rev", "round", "rsqrt", "select_n", "sign", "slice"],
+        *["sort", "sqrt", "square", "squeeze", "stack", "sub", "tile", "transpose", "xor"],
+    )
+)
+
 
 def ties(*primitives: str) -> Callable[[TieRule], TieRule]:
     """Register what primitives tie."""

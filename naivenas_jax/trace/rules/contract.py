@@ -8,7 +8,7 @@ from typing import Any
 from naivenas_jax.trace.analysis import Analysis, Frame, unknown
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Value
+from naivenas_jax.trace.value import Dim, Value
 
 
 @ties("dot_general")
@@ -50,8 +50,8 @@ def conv(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
         analysis.reads(kernel, numbers.rhs_spec[1])
         if not kernel.weight:
             analysis.couple(inputs, "it is convolved with an activation")
-    elif groups == channels == eqn.outvars[0].aval.shape[numbers.out_spec[1]]:
-        outputs = analysis.tie(inputs, outputs, "it meets a kernel of fixed size")  # depthwise
+    elif groups == channels:
+        outputs = _depthwise(analysis, inputs, outputs, eqn.outvars[0].aval.shape[numbers.out_spec[1]] // groups)
     else:
         for dim in (inputs, outputs, kernel.dims[numbers.rhs_spec[1]]):
             analysis.fix(dim, f"the channels of a convolution with {groups} groups cannot be changed one by one")
@@ -59,6 +59,16 @@ def conv(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
     dims[numbers.out_spec[0]] = image.dims[numbers.lhs_spec[0]]
     dims[numbers.out_spec[1]] = outputs
     return [Value(tuple(dims), image.weight and kernel.weight)]
+
+
+def _depthwise(analysis: Analysis, inputs: Dim, outputs: Dim, times: int) -> Dim:
+    """Each channel makes ``times`` others, one after the other."""
+    if inputs is None or outputs is None or times == 1:
+        return analysis.tie(inputs, outputs, "it meets a kernel of fixed size")
+    copies = analysis.tying.new(times)
+    analysis.fix(copies, "each channel of a depthwise convolution makes the same number of others")
+    analysis.tie(outputs, analysis.tying.blocks.product([inputs, copies]), "")
+    return outputs
 
 
 @binds("conv_general_dilated")

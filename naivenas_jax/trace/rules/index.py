@@ -1,65 +1,82 @@
-"""Reading and writing at positions that are known only when the network runs."""
+"""Reading and writing by index: what is known when the model is traced is exact, the rest is fixed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from naivenas_jax.trace.analysis import Analysis, Frame, unknown
+import numpy as np
+
+from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
+from naivenas_jax.trace.rules.pick import pick
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Value
+from naivenas_jax.trace.value import Dim, Value
 
 
 @ties("gather")
 def gather(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are taken whole pass; those that are indexed are fixed, unless an embedding reads them.
+    """Dimensions that are taken whole pass; along one that is indexed, known positions pick and others fix it.
 
     Into an embedding table the indices are tokens, whose number is fixed as the model's inputs are.
     """
     operand, indices = values
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    if numbers.operand_batching_dims or numbers.start_indices_batching_dims:
-        return unknown(analysis, frame, eqn, values)
-    shape = eqn.invars[0].aval.shape
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
     analysis.fix_all(indices, "it holds indices")
-    whole = {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in numbers.start_index_map}
+    whole, weight = _whole(eqn), operand.weight and indices.weight
+    dims: list[Dim] = [None] * eqn.outvars[0].aval.ndim
+    offset = [d for d in range(len(shape)) if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
+    for place, d in zip(sorted(numbers.offset_dims), offset, strict=True):
+        dims[place] = operand.dims[d] if d in whole else None
+    found = _picked(analysis, eqn, operand, indices, whole)
+    if found is not None:
+        place, picked = found
+        frame.extra[frame.position] = (picked,)
+        dims[place] = picked
+        return [Value(tuple(dims), weight)]
     for d in set(range(len(shape))) - whole:
         analysis.fix(operand.dims[d], "it is read by index")
-        analysis.reads(operand, d)
-    offset = [d for d in range(len(shape)) if d not in numbers.collapsed_slice_dims]
-    dims: list[Any] = [None] * eqn.outvars[0].aval.ndim
-    for place, d in zip(numbers.offset_dims, offset, strict=True):
-        dims[place] = operand.dims[d] if d in whole else None
-    return [Value(tuple(dims))]
+        analysis.indexes(operand, d)
+    return [Value(tuple(dims), weight)]
+
+
+def _whole(eqn: Any) -> set[int]:
+    """The dimensions that every index takes whole."""
+    shape, sizes, numbers = eqn.invars[0].aval.shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
+    indexed = (*numbers.start_index_map, *numbers.operand_batching_dims)
+    return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in indexed}
+
+
+def _picked(analysis: Analysis, eqn: Any, operand: Value, indices: Value, whole: set[int]) -> Any:
+    """Where in the result the one indexed dimension lies, and its neurons; None if that is not known exactly."""
+    numbers = eqn.params["dimension_numbers"]
+    if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != tuple(numbers.start_index_map):
+        return None
+    (d,), shape = numbers.start_index_map, eqn.invars[1].aval.shape[:-1]
+    axis = operand.dims[d]
+    if axis is None or len(whole) != len(operand.dims) - 1 or sum(n != 1 for n in shape) != 1:
+        return None
+    known = analysis.content(indices)
+    if known is None or not ((known >= 0) & (known < len(axis))).all():
+        return None
+    batch = [p for p in range(eqn.outvars[0].aval.ndim) if p not in numbers.offset_dims]
+    place = batch[next(i for i, n in enumerate(shape) if n != 1)]
+    return place, pick(analysis, axis, known.reshape(-1).astype(np.int64))
 
 
 @binds("gather")
 def bind_gather(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    operand, old = frame.read(eqn.invars[0]), eqn.params["slice_sizes"]
-    new = tuple(
-        n if dim is None else arrays[0].shape[d] for d, (dim, n) in enumerate(zip(operand.dims, old, strict=True))
-    )
-    del sizes
-    return bind(eqn, arrays, slice_sizes=new)
-
-
-@ties("dynamic_slice")
-def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are taken whole pass, the others are fixed."""
-    del frame
-    operand, shape, sizes = values[0], eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
-    dims = []
-    for dim, old, new in zip(operand.dims, shape, sizes, strict=True):
-        if old != new:
-            analysis.fix(dim, "a part of it is read at a position known only when the network runs")
-        dims.append(dim if old == new else None)
-    return [Value(tuple(dims), operand.weight)]
-
-
-@binds("dynamic_slice")
-def bind_dynamic_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    return bind(eqn, arrays, slice_sizes=sizes.result_shape(frame, eqn))
+    """Whole dimensions as long as they are now; known positions follow the neurons."""
+    arrays, whole, numbers = list(arrays), _whole(eqn), eqn.params["dimension_numbers"]
+    lengths = tuple(arrays[0].shape[d] if d in whole else n for d, n in enumerate(eqn.params["slice_sizes"]))
+    if frame.position in frame.extra:
+        old = frame.read(eqn.invars[1])
+        axis = frame.read(eqn.invars[0]).dims[numbers.start_index_map[0]]
+        flat = old.known.array.reshape(-1).astype(np.int64)
+        places = sizes.positions(axis, frame.extra[frame.position][0], flat)
+        shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)
+        arrays[1] = places.reshape(shape).astype(eqn.invars[1].aval.dtype)
+    return bind(eqn, arrays, slice_sizes=lengths)
 
 
 @ties("dynamic_update_slice")
@@ -67,12 +84,35 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Seq
     """Dimensions that are written whole are tied, the others are fixed."""
     del frame
     operand, update = values[0], values[1]
-    dims = []
+    dims: list[Dim] = []
     for d, (a, b) in enumerate(zip(operand.dims, update.dims, strict=True)):
         if eqn.invars[0].aval.shape[d] == eqn.invars[1].aval.shape[d]:
             dims.append(analysis.tie(a, b, "it is written into an axis of fixed size"))
             continue
         for dim in (a, b):
-            analysis.fix(dim, "a part of it is written at a position known only when the network runs")
+            analysis.fix(dim, "a part of it is written by index")
         dims.append(None)
-    return [Value(tuple(dims))]
+    return [Value(tuple(dims), all(value.weight for value in values))]
+
+
+@ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
+def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions that are written whole are tied to those of the updates; where there is an index they are fixed."""
+    del frame
+    operand, indices, updates = values
+    numbers, shapes = eqn.params["dimension_numbers"], [atom.aval.shape for atom in eqn.invars]
+    analysis.fix_all(indices, "it holds indices")
+    apart = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    windows = [d for d in range(len(operand.dims)) if d not in apart]
+    dims: list[Dim] = [None] * len(operand.dims)
+    free = set()
+    for place, d in zip(sorted(numbers.update_window_dims), windows, strict=True):
+        if shapes[0][d] == shapes[2][place] and d not in numbers.scatter_dims_to_operand_dims:
+            reason = f"{eqn.primitive.name} writes it beside an axis of fixed size"
+            dims[d] = analysis.tie(operand.dims[d], updates.dims[place], reason)
+            free |= {(0, d), (2, place)}
+    for number, value in ((0, operand), (2, updates)):
+        for d, dim in enumerate(value.dims):
+            if (number, d) not in free:
+                analysis.fix(dim, f"{eqn.primitive.name} writes into it by index")
+    return [Value(tuple(dims), all(value.weight for value in values))]

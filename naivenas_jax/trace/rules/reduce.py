@@ -8,7 +8,7 @@ from typing import Any
 
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.table import ties
-from naivenas_jax.trace.value import Value
+from naivenas_jax.trace.value import Dim, Value
 
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
@@ -21,7 +21,8 @@ def reduce(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
         analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
     summed = None
     if eqn.primitive.name == "reduce_sum":
-        summed = (over, math.prod(shape[d] for d in axes if value.dims[d] is None))
+        earlier, terms = value.summed or ((), 1)  # a sum over one axis after the other
+        summed = (*earlier, *over), terms * math.prod(shape[d] for d in axes if value.dims[d] is None)
     return [Value(tuple(dim for d, dim in enumerate(value.dims) if d not in axes), value.weight, summed=summed)]
 
 
@@ -73,17 +74,37 @@ def top_k(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
 
 
 @ties(
-    *["reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumred_reduce_window_impl", "select_and_gather_add"],
-    "select_and_scatter_add",
+    *["reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumred_reduce_window_impl"],
+    *["select_and_gather_add", "select_and_scatter_add"],
 )
 def window(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """A window passes an axis along which it is one wide and moves one at a time."""
     del frame
-    value, params = values[0], eqn.params
-    dims = []
-    for d, dim in enumerate(value.dims):
-        same = params["window_dimensions"][d] == params["window_strides"][d] == 1 and params["padding"][d] == (0, 0)
-        if not same:
-            analysis.fix(dim, f"{eqn.primitive.name} slides along it")
-        dims.append(dim if same else None)
-    return [Value(tuple(dims), value.weight)] * len(eqn.outvars)
+    passing = [d for d in range(len(values[0].dims)) if _passes(eqn.params, d)]
+    dims: list[Dim] = [None] * len(values[0].dims)
+    for d in range(len(dims)):
+        if d in passing:
+            dims[d] = values[0].dims[d]
+            for value in values[1:]:
+                dims[d] = analysis.tie(dims[d], value.dims[d], f"{eqn.primitive.name} ties it to a fixed axis")
+            continue
+        for value in values:
+            analysis.fix(value.dims[d], f"{eqn.primitive.name} slides along it")
+    return [Value(tuple(dims), all(value.weight for value in values))] * len(eqn.outvars)
+
+
+def _passes(params: Any, d: int) -> bool:
+    alone = params["window_dimensions"][d] == params["window_strides"][d] == 1
+    dilated = any((params.get(key) or (1,) * (d + 1))[d] != 1 for key in ("base_dilation", "window_dilation"))
+    return alone and not dilated and tuple(params["padding"][d]) == (0, 0)
+
+
+@ties("fft")
+def fft(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The last axes are transformed, the others pass."""
+    del frame
+    passing = len(values[0].dims) - len(eqn.params["fft_lengths"])
+    for dim in values[0].dims[passing:]:
+        analysis.fix(dim, "fft runs along it")
+    dims = tuple(dim if d < passing else None for d, dim in enumerate(values[0].dims))
+    return [Value(dims, values[0].weight)]

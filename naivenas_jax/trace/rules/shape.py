@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.analysis import Analysis, Frame, fixed_results
+from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
 from naivenas_jax.trace.value import Dim, Value
@@ -18,7 +16,7 @@ from naivenas_jax.trace.value import Dim, Value
 def _moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
     """A value whose dimensions come from those of another; None: a new dimension."""
     leaf_dims = tuple(value.leaf_dims[d] if d is not None else None for d in order) if value.leaf else ()
-    return Value(tuple(dims), value.weight, value.leaf, leaf_dims)
+    return Value(tuple(dims), value.weight, value.leaf, leaf_dims, value.summed)
 
 
 @ties("transpose")
@@ -100,6 +98,8 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
     made = []
     for part, size in zip(parts, sizes, strict=True):
         if part is None:  # fixed neurons beside free ones: they have to be counted too
+            if not size:
+                continue
             part = analysis.tying.new(size)
             analysis.fix(part, "it is a fixed part of a concatenation")
         made.append(part)
@@ -109,13 +109,11 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
 @ties("split")
 def split(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Ranges of neurons go their own ways."""
-    del analysis, frame
+    del frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
     for size in eqn.params["sizes"]:
         dims = list(values[0].dims)
-        dims[along] = (
-            dim.cut(start, start + size) if dim is not None and size > 1 else dim and dim.cut(start, start + size)
-        )
+        dims[along] = analysis.part(dim, start, start + size)
         results.append(replace(values[0], dims=tuple(dims), summed=None))
         start += size
     return results
@@ -128,72 +126,58 @@ def bind_split(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> l
     return bind(eqn, arrays, sizes=tuple(parts))
 
 
-@ties("slice")
-def slice_(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """A range of neurons; every k-th of them fixes the axis for now."""
-    value, params, dims, before = values[0], eqn.params, [], []
-    strides = params["strides"] or (1,) * len(value.dims)
-    for dim, start, stop, stride in zip(
-        value.dims, params["start_indices"], params["limit_indices"], strides, strict=True
-    ):
-        if dim is not None and stride != 1:
-            analysis.fix(dim, "every k-th neuron of it is taken")
-            dim = None
-        if dim is None:
-            dims.append(None)
-            continue
-        before.append(dim.cut(0, start))
-        dims.append(dim.cut(start, stop))
-    frame.extra[frame.position] = before
-    return [replace(value, dims=tuple(dims), summed=None)]
+@ties("tile")
+def tile(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The neurons of an axis several times over."""
+    del frame
+    value, times = values[0], eqn.params["reps"]
+    dims = [
+        dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
+        for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
+    ]
+    return [_moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
 
 
-@binds("slice")
-def bind_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    before = iter(frame.extra[frame.position])
-    starts, stops = list(eqn.params["start_indices"]), list(eqn.params["limit_indices"])
-    for d, dim in enumerate(frame.values[eqn.outvars[0]].dims):
-        if dim is not None:
-            starts[d] = sizes.length(next(before))
-            stops[d] = starts[d] + sizes.length(dim)
-    return bind(eqn, arrays, start_indices=tuple(starts), limit_indices=tuple(stops))
+@binds("tile")
+def bind_tile(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Along an axis of size one nothing differs: it may be repeated another number of times."""
+    shape, old = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape
+    reps = tuple(new if n == 1 else k for new, n, k in zip(shape, old, eqn.params["reps"], strict=True))
+    return bind(eqn, arrays, reps=reps)
+
+
+@ties("stack")
+def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """All operands are tied; the new dimension is fixed."""
+    del frame
+    tied = values[0]
+    for value in values[1:]:
+        tied = analysis.tie_all(tied, value, "it is stacked beside an axis of fixed size")
+    dims = list(tied.dims)
+    dims.insert(eqn.params["axis"], None)
+    return [Value(tuple(dims), tied.weight)]
+
+
+@ties("unstack")
+def unstack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """One array for each neuron, so their number is fixed."""
+    del frame
+    value, axis = values[0], eqn.params["axis"]
+    analysis.fix(value.dims[axis], "every neuron of it is used by itself")
+    kept = [d for d in range(len(value.dims)) if d != axis]
+    return [_moved(value, kept, [value.dims[d] for d in kept])] * len(eqn.outvars)
 
 
 @ties("pad")
 def pad(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Axes that are not padded pass."""
+    """What is padded to the ends of an axis is fixed; between neurons, or cut off, it fixes the axis."""
     del frame
     dims = []
-    for dim, padding in zip(values[0].dims, eqn.params["padding_config"], strict=True):
-        if tuple(padding) != (0, 0, 0):
-            analysis.fix(dim, "it is padded")
+    for dim, (low, high, inside) in zip(values[0].dims, eqn.params["padding_config"], strict=True):
+        if dim is not None and (low < 0 or high < 0 or inside):
+            analysis.fix(dim, "it is cut off or dilated by a pad")
             dim = None
+        if dim is not None and (low or high):
+            dim = _stacked(analysis, [None, dim, None], [low, len(dim), high])
         dims.append(dim)
-    return [Value(tuple(dims), values[0].weight)]
-
-
-@ties("rev")
-def rev(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Reversed neuron axes are fixed for now; other axes pass."""
-    del frame
-    for d in eqn.params["dimensions"]:
-        analysis.fix(values[0].dims[d], "it is reversed")
-    dims = tuple(None if d in eqn.params["dimensions"] else dim for d, dim in enumerate(values[0].dims))
-    return [replace(values[0], dims=dims, summed=None)]
-
-
-@ties("random_bits", "random_seed", "random_wrap", "random_unwrap", "random_split", "random_fold_in", "threefry2x32")
-def random(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Random bits are alike along every dimension; keys are fixed."""
-    del frame
-    if eqn.primitive.name == "random_bits" and not values[0].dims:
-        return [Value(tuple(analysis.new(n) for n in eqn.outvars[0].aval.shape))]
-    for value in values:
-        analysis.fix_all(value, "keys are derived from it")
-    return fixed_results(eqn, values)
-
-
-@binds("random_bits")
-def bind_random(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    shape = sizes.result_shape(frame, eqn) if not np.shape(arrays[0]) else eqn.params["shape"]
-    return bind(eqn, arrays, shape=shape)
+    return [Value(tuple(dims), all(value.weight for value in values))]
