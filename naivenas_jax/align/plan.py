@@ -43,6 +43,12 @@ class AxisPlan:
     @classmethod
     def of(cls, before: int, source: Iterable[int], twin: Iterable[int] | None = None) -> AxisPlan:
         frozen = _frozen(source)
+        old = frozen[frozen != NEW]
+        if old.size and (old.min() < 0 or old.max() >= before or np.bincount(old).max() > 1):
+            raise PlanError(
+                f"The sources of an axis of {before} neurons must be different positions from 0 to {before - 1}, or "
+                f"{NEW} for a new neuron; found {_abbreviate(frozen)}."
+            )
         return cls(int(before), frozen, _frozen(np.full(len(frozen), NEW) if twin is None else twin))
 
     @classmethod
@@ -142,6 +148,8 @@ class Plan:
 
     def __matmul__(self, earlier: Plan) -> Plan:
         """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
+        if not isinstance(earlier, Plan):
+            return NotImplemented
         axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
         leaves = {}
         for path, dims in self.leaves.items():

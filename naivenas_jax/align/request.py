@@ -10,6 +10,8 @@ import numpy as np
 
 from naivenas_jax.errors import RequestError
 
+_LARGEST = 10**9
+
 
 @dataclass(frozen=True)
 class To:
@@ -108,4 +110,6 @@ def _whole(value: Any, what: str) -> int:
             f"{what}: a whole number is needed, as a change (-2, 3), nas.to(size) or nas.relaxed(either); found "
             f"{value!r:.80}."
         )
+    if abs(int(value)) > _LARGEST:
+        raise RequestError(f"{what}: sizes beyond {_LARGEST} are not supported; found {int(value)}.")
     return int(value.__index__())

@@ -69,5 +69,20 @@ def run(
             inputs = tuple(intercept(scope.path, vertex, port, value) for port, value in enumerate(inputs))
         given = {**kwargs, "intercept": intercept} if vertex.op.nested else kwargs
         own = scope if vertex.op.at_root else scope.push(vertex.name)
-        values[vertex] = vertex.op.call(own, inputs, given)
+        try:
+            values[vertex] = vertex.op.call(own, inputs, given)
+        except Exception as error:
+            error.add_note(f"while computing vertex {'/'.join((*scope.path, vertex.name))!r} ({vertex.op.describe()})")
+            raise
+        if vertex.op.declares_width:
+            _check_width(vertex, values[vertex])
     return tuple(values[vertex] for vertex in outputs)
+
+
+def _check_width(vertex: Vertex, value: Any) -> None:
+    shape = getattr(value, "shape", None)
+    if shape is None or shape[-1:] != (vertex.nout,):
+        raise SizeMismatchError(
+            f"Vertex {vertex.name!r} ({vertex.op.describe()}) was declared to make {vertex.nout} neurons on the last "
+            f"axis, but returned {'an array of shape ' + str(shape) if shape is not None else type(value).__name__}."
+        )

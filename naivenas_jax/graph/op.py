@@ -28,6 +28,8 @@ class Op(ABC):
     absorbs = False
     #: Whether it evaluates vertices of its own.
     nested = False
+    #: Whether its output has as many neurons on the last axis as it says; checked when it is computed.
+    declares_width = True
     #: Whether its variables lie beside those of the other vertices, and not under the name of its own.
     at_root = False
     #: Names of the keyword arguments that the computation understands; None: any.

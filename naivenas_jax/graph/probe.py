@@ -13,8 +13,9 @@ import numpy as np
 from naivenas_jax.graph.op import keywords_of, select
 
 _FEW = 6
-_KEEPS = ([0, 2, 5], [4], [3, 0, 5, 1, 2, 4])
-_LEADING = ((2,), (2, 8, 8), (2, 8), (2, 8, 8, 8))  # batch, images, sequences, volumes
+_MANY = 64
+_LEADING = ((4,), (4, 8, 8), (4, 8), (4, 8, 8, 8))  # batch, images, sequences, volumes
+_SCALES = (1.0, 30.0, 1000.0, 0.03)  # of the examples in the batch: a threshold should not hide what happens beyond it
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,32 @@ def probe(fn: Callable[..., Any], arity: int, size: int, known: tuple[int, ...] 
       size: the number of neurons of each.
       known: the axes before the neurons, where they are known; else several are tried.
     """
-    candidates = _LEADING if known is None else ((2, *known[1:]),)
+    candidates = _LEADING if known is None else ((len(_SCALES), *known[1:]),)
     with jax.ensure_compile_time_eval():
         for leading in candidates:  # a pooling window needs an image, a plain function is happy with a batch
             few = _run(fn, _inputs(arity, leading, _FEW))
             if few is not None and few.ndim and few.shape[-1] == _FEW:
-                return Probe(nout=size, coupled=_coupling(fn, arity, leading, few))
+                counts = (_FEW, min(size, _MANY)) if size > _FEW else (_FEW,)
+                found = (_coupling(fn, arity, leading, count, train) for count in counts for train in (False, True))
+                return Probe(nout=size, coupled=next((reason for reason in found if reason), None))
         for leading in candidates:
             whole = _run(fn, _inputs(arity, leading, size))
-            if whole is not None and whole.ndim:
+            if whole is not None and whole.ndim > 1:
                 return Probe(nout=int(whole.shape[-1]), fixed=f"its function runs with {size} neurons only")
     return Probe()
 
 
-def _coupling(fn: Callable[..., Any], arity: int, leading: tuple[int, ...], whole: np.ndarray) -> str | None:
-    inputs = _inputs(arity, leading, _FEW)
-    for keep in _KEEPS:
-        part = _run(fn, [x[..., keep] for x in inputs])
+def _coupling(fn: Callable[..., Any], arity: int, leading: tuple[int, ...], count: int, train: bool) -> str | None:
+    if train and "train" not in (keywords_of(fn) or ()):
+        return None
+    inputs = _inputs(arity, leading, count)
+    whole = _run(fn, inputs, train)
+    if whole is None:
+        return None if train else "its function needs a certain number of neurons"
+    generator = np.random.default_rng(1)
+    order = generator.permutation(count)
+    for keep in (np.sort(order[: count // 2]), order[:1], np.arange(count)[::-1], order):
+        part = _run(fn, [x[..., keep] for x in inputs], train)
         if part is None or part.shape != whole[..., keep].shape:
             return "its function needs a certain number of neurons"
         if not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
@@ -70,12 +80,13 @@ def _coupling(fn: Callable[..., Any], arity: int, leading: tuple[int, ...], whol
 
 def _inputs(arity: int, leading: tuple[int, ...], size: int) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
-    return [generator.normal(size=(*leading, size)).astype(np.float32) for _ in range(arity)]
+    scales = np.reshape(_SCALES, (-1, *(1,) * len(leading)))
+    return [(scales * generator.normal(size=(*leading, size))).astype(np.float32) for _ in range(arity)]
 
 
-def _run(fn: Callable[..., Any], inputs: list[np.ndarray]) -> np.ndarray | None:
+def _run(fn: Callable[..., Any], inputs: list[np.ndarray], train: bool = False) -> np.ndarray | None:
     try:
-        result = fn(*map(jax.numpy.asarray, inputs), **select({"train": False}, keywords_of(fn)))
+        result = fn(*map(jax.numpy.asarray, inputs), **select({"train": train}, keywords_of(fn)))
         return np.asarray(result, dtype=np.float64)
     except Exception:  # a function that cannot run on made-up input says so in whatever way it likes
         return None

@@ -58,7 +58,13 @@ class Mutation:
         return self.before, variables
 
     def carry(
-        self, tree: Any, *, fresh: Any = None, new: Literal["zeros", "params"] = "zeros", report: bool = False
+        self,
+        tree: Any,
+        *,
+        fresh: Any = None,
+        new: Literal["zeros", "params"] = "zeros",
+        under: tuple[str, ...] = (),
+        report: bool = False,
     ) -> Any:
         """Anything shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
 
@@ -68,12 +74,14 @@ class Mutation:
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
+          under: where the tree is shaped like a part of the variables, the path of that part, ``("params", "critic")``.
           report: also return a `CarryReport`: what was kept and what had to start again.
 
         Raises:
           CarryError: names a leaf that belongs to no variable.
         """
-        carried, found = carry(self.plan, tree, self._variables_before, self.variables, fresh=fresh, new=new)
+        before, after = self._variables_before, self.variables
+        carried, found = carry(self.plan, tree, before, after, fresh=fresh, new=new, under=under)
         return (carried, found) if report else carried
 
     def check(self, *inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Check:

@@ -76,4 +76,4 @@ class Options:
             return default
         if isinstance(bound, bool) or not hasattr(bound, "__index__") or int(bound) < 0:
             raise RequestError(f"max_new for {axis!r} must be a whole number of neurons, 0 or more; found {bound!r}.")
-        return int(bound)
+        return min(int(bound), 10**9)

@@ -158,6 +158,11 @@ def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float |
     difference = float(np.max(np.abs(got64 - wanted64), initial=0.0))
     allowed = _tolerance(got.dtype, tolerance) * max(1.0, float(np.max(np.abs(wanted64), initial=0.0)))
     if not difference <= allowed:  # also catches NaN
+        if np.isfinite(wanted64).all() and not np.isfinite(got64).all():
+            raise OracleError(
+                f"Output {name!r} is not finite, where that of the original is: a new neuron computes something like "
+                "0 / 0, which no zero weight can hide. Start it elsewhere: new='split', or a function of nas.NewEntries."
+            )
         raise OracleError(
             f"Output {name!r} differs by {difference:.3g} (allowed: {allowed:.3g}) from the original with the dropped "
             "neurons forced to zero. If the original is finite on these inputs, a vertex does not compute what it was "

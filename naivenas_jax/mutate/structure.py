@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.elementwise import Elementwise
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.stack import Concat
 from naivenas_jax.graph.vertex import Vertex
@@ -197,7 +198,8 @@ def create_edge(
     if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at <= len(vertex.inputs):
         raise StructureError(f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {at!r}.")
     width = 0 if isinstance(vertex.op, Concat) else vertex.nout
-    stand = None if width == producer.nout else StandIn(f"~{source}>{target}", width, None)
+    broadcast = isinstance(vertex.op, Elementwise) and producer.nout == 1
+    stand = None if broadcast or width == producer.nout else StandIn(f"~{source}>{target}", width, None)
     draft = Draft.of(graph)
     slots = list(draft.slots[target])
     slots.insert(int(at), Slot(source, stand))

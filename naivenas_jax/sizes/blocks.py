@@ -6,8 +6,8 @@ splits one only where a tie or a boundary cuts through it. Its cost follows the 
 A range may be empty: a place where neurons can be inserted but where none are yet (a new slot of a concatenation). A
 tie carries such places over, so that what is inserted on one side is inserted at the same place on the other.
 
-A range may be a product: a reshape merges axes into one, whose neurons are pairs (of a head and a feature of the head, of
-a position and a channel). A pair lives while both of its members live.
+A range may be a product: a reshape merges axes into one, whose neurons are pairs (of a head and a feature of the head,
+of a position and a channel). A pair lives while both of its members live.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Blocks:
                 _put_back(right, y, size)
 
     def _share_places(self, a: Vector, b: Vector) -> None:
-        """Make every empty place of one vector a place of the other too. Before merging, which would blur whose it is."""
+        """Make every empty place of one vector a place of the other too; before merging, which blurs whose it is."""
         for own, other in ((a, b), (b, a)):
             for place in self._places(own):
                 if place in self._places(other):
@@ -253,8 +253,8 @@ class Blocks:
     def _head(self, queue: deque[Piece], empty: bool = False) -> Piece | None:
         """Take the longest front part of the queue that lies in one root; None if nothing is left.
 
-        Empty places are passed over, unless ``empty``. They belong to the ranges that begin where they stand, and at the
-        very end of a node to those that end there.
+        Empty places are passed over, unless ``empty``. They belong to the ranges that begin where they stand, and at
+        the very end of a node to those that end there.
         """
         while queue:
             node, start, stop = queue.popleft()
@@ -314,24 +314,24 @@ class Blocks:
         one, other = self._link[a], self._link[b]
         if isinstance(one, Product) and isinstance(other, Product):
             self._merge_products(one, other)
-        elif (isinstance(one, Product) and self._holds(one, b)) or (isinstance(other, Product) and self._holds(other, a)):
+        elif self._holds(one, b) or self._holds(other, a):
             self.clashes += [Vector(((node, 0, self._size[node]),)) for node in (a, b)]  # it is a factor of itself
         elif isinstance(one, Product) or (other is None and a < b):
             self._link[b] = a
         else:
             self._link[a] = b
 
-    def _holds(self, product: Product, node: int) -> bool:
+    def _holds(self, link: object, node: int) -> bool:
         """Whether a node lies in a factor of a product, or in a factor of such a factor."""
-        todo = list(product.factors)
+        todo = list(link.factors) if isinstance(link, Product) else []
         while todo:
             queue = deque(todo.pop().pieces)
             while piece := self._head(queue):
                 if piece[0] == node:
                     return True
-                link = self._link[piece[0]]
-                if isinstance(link, Product):
-                    todo.extend(link.factors)
+                below = self._link[piece[0]]
+                if isinstance(below, Product):
+                    todo.extend(below.factors)
         return False
 
     def _merge_products(self, a: Product, b: Product) -> None:

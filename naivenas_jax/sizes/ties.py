@@ -42,8 +42,8 @@ class Ties:
       leaves: every array of the variables, by path.
       fixed: runs that may not change, with the reason.
       coupled: axes for which "this neuron is zero" is not well defined, with the reason.
-      products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a run
-        has no classes of its own: a combination lives while all of its members live.
+      products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a
+        run has no classes of its own: a combination lives while all of its members live.
     """
 
     run_sizes: tuple[int, ...]

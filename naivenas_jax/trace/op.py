@@ -33,6 +33,7 @@ class Imported(Op):
 
     keywords = None
     at_root = True
+    declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         for port in ports:
@@ -129,6 +130,8 @@ class Pick(Op):
     number: int
     start: int
     stop: int
+
+    declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         del tying

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
@@ -42,7 +43,7 @@ class UndoRecord:
         slices = {
             path: _peel(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
-            if path not in plan.removed and _shrinks(plan, leaves[path])
+            if path not in plan.removed and _shrinks(plan, leaves[path]) and not isinstance(array, jax.ShapeDtypeStruct)
         }
         return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split)
 

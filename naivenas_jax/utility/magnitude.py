@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
@@ -55,6 +56,8 @@ def magnitude(
         axis = leaf.axes[made]
         if axis is None or (axes is not None and axis not in axes):
             continue
+        if isinstance(arrays[path], jax.ShapeDtypeStruct):
+            continue  # a dry run on shapes: all neurons are alike
         values = np.abs(to_host(arrays[path]).astype(np.float64))
         others = tuple(d for d in range(values.ndim) if d != made)
         scores[axis] = scores.get(axis, 0.0) + (
