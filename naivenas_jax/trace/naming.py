@@ -36,6 +36,9 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
         whole = modules[_module(m.path)] > 1 and m.path[-1] not in ("kernel", "embedding", "weight")
         for axis, name in _names(m, "/".join(_own(m.path) if whole else _module(m.path))):
             names.setdefault(axis, _unused(name, names.values()))
+    for m in made:  # what is fixed is named, too, so that the reason can be looked up
+        if m.dims and m.dims[-1][0] not in free:
+            names.setdefault(m.dims[-1][0], _unused("/".join(_module(m.path)), names.values()))
     return _renamed(ties, names)
 
 

@@ -75,7 +75,7 @@ def _tied(analysis: Analysis, operands: list[tuple[Dim, int]], size: int, name: 
 def bitcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Elementwise between types of the same width."""
     if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape:
-        return elementwise(analysis, frame, eqn, values)
+        return list(elementwise(analysis, frame, eqn, values))
     return unknown(analysis, frame, eqn, values)
 
 

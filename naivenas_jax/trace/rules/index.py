@@ -69,10 +69,10 @@ def bind_gather(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> 
     """Whole dimensions as long as they are now; known positions follow the neurons."""
     arrays, whole, numbers = list(arrays), _whole(eqn), eqn.params["dimension_numbers"]
     lengths = tuple(arrays[0].shape[d] if d in whole else n for d, n in enumerate(eqn.params["slice_sizes"]))
-    if frame.position in frame.extra:
-        old = frame.read(eqn.invars[1])
+    known = frame.read(eqn.invars[1]).known
+    if frame.position in frame.extra and known is not None:
         axis = frame.read(eqn.invars[0]).dims[numbers.start_index_map[0]]
-        flat = old.known.array.reshape(-1).astype(np.int64)
+        flat = known.array.reshape(-1).astype(np.int64)
         places = sizes.positions(axis, frame.extra[frame.position][0], flat)
         shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)
         arrays[1] = places.reshape(shape).astype(eqn.invars[1].aval.dtype)

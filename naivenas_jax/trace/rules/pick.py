@@ -53,7 +53,7 @@ def bind_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> l
     strides = list(params["strides"] or (1,) * len(starts))
     irregular: list[tuple[int, np.ndarray]] = []
     for d, (dim, picked) in enumerate(zip(frame.read(eqn.invars[0]).dims, frame.extra[frame.position], strict=True)):
-        if picked is None:
+        if picked is None or dim is None:
             continue
         places = sizes.positions(dim, picked, _strided(params, d))
         step = _spacing(places)
@@ -136,11 +136,12 @@ def bind_dynamic_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[An
     arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
     operand = frame.read(eqn.invars[0])
     for d, picked in enumerate(frame.extra[frame.position]):
-        if picked is not None:
+        dim, start = operand.dims[d], frame.read(eqn.invars[1 + d]).known
+        if picked is not None and dim is not None:
             whole = lengths[d] == eqn.invars[0].aval.shape[d]
-            old = 0 if whole else int(np.clip(frame.read(eqn.invars[1 + d]).known.array, 0, None))
+            old = 0 if whole or start is None else int(np.clip(start.array, 0, None))
             old = min(old, eqn.invars[0].aval.shape[d] - lengths[d])
-            places = sizes.positions(operand.dims[d], picked, np.arange(old, old + lengths[d]))
+            places = sizes.positions(dim, picked, np.arange(old, old + lengths[d]))
             lengths[d] = len(places)
             arrays[1 + d] = np.asarray(places[0] if len(places) else 0, eqn.invars[1 + d].aval.dtype)
     return bind(eqn, arrays, slice_sizes=tuple(lengths))
