@@ -161,7 +161,7 @@ def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float |
         if np.isfinite(wanted64).all() and not np.isfinite(got64).all():
             raise OracleError(
                 f"Output {name!r} is not finite, where that of the original is: a new neuron computes something like "
-                "0 / 0, which no zero weight can hide. Start it elsewhere: new='split', or a function of nas.NewEntries."
+                "0 / 0, which no zero weight can hide. Start it elsewhere: new='split', or a function of NewEntries."
             )
         raise OracleError(
             f"Output {name!r} differs by {difference:.3g} (allowed: {allowed:.3g}) from the original with the dropped "
