@@ -58,6 +58,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def zoo(session: nox.Session) -> None:
+    """Third-party models: import, shrink, grow, compare. `python tests/zoo/table.py` writes the table in docs/."""
+    session.install("-e", ".[test,zoo]")
+    session.run("pytest", "-m", "zoo", "tests/zoo", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Only the code in README.md and docs/."""
     session.install("-e", ".[test]")
