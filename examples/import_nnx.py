@@ -1,0 +1,100 @@
+"""Import a transformer written in nnx, remove heads and mlp neurons by what they do on real data, and train on.
+
+    python examples/import_nnx.py
+
+Needs the extras `.[examples]`: scikit-learn ships the digits, and a row of 8 pixels is a token. About half a minute.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from sklearn.datasets import load_digits
+
+import naivenas_jax as nas
+
+
+class Block(nnx.Module):
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.attention_norm, self.mlp_norm = nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(4, width, rngs=rngs, decode=False)
+        self.up, self.down = nnx.Linear(width, 4 * width, rngs=rngs), nnx.Linear(4 * width, width, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.down(nnx.gelu(self.up(self.mlp_norm(x))))
+
+
+class Transformer(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs, width: int = 32):
+        self.embed = nnx.Linear(8, width, rngs=rngs)
+        self.position = nnx.Param(0.02 * rngs.params.normal((8, width)))
+        self.blocks = nnx.List([Block(width, rngs) for _ in range(2)])
+        self.norm, self.head = nnx.LayerNorm(width, rngs=rngs), nnx.Linear(width, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.embed(x) + self.position[...]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
+def loss_of(graph: nas.Graph, variables: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(graph.apply(variables, x), y).mean()
+
+
+def train(graph: nas.Graph, variables: Any, state: Any, tx: Any, x: jax.Array, y: jax.Array, epochs: int) -> Any:
+    @jax.jit
+    def step(variables: Any, state: Any, batch: Any) -> Any:
+        gradient = jax.grad(lambda v: loss_of(graph, v, *batch))(variables)
+        updates, state = tx.update(gradient, state, variables)
+        return optax.apply_updates(variables, updates), state
+
+    for epoch in range(epochs):
+        order = np.random.default_rng(epoch).permutation(len(x))
+        for start in range(0, len(x) - 127, 128):
+            rows = order[start : start + 128]
+            variables, state = step(variables, state, (x[rows], y[rows]))
+    return variables, state
+
+
+def main() -> None:
+    digits = load_digits()
+    x, y = jnp.asarray(digits.images / 16, jnp.float32), jnp.asarray(digits.target)
+    train_x, train_y, test_x, test_y = x[:1300], y[:1300], x[1300:], y[1300:]
+
+    def report(what: str, graph: nas.Graph, variables: Any) -> None:
+        accuracy = (jax.jit(graph.apply)(variables, test_x).argmax(-1) == test_y).mean()
+        print(f"{what:32} {sum(v.size for v in jax.tree.leaves(variables)):7} parameters, accuracy {accuracy:.3f}")
+
+    graph, variables = nas.from_nnx(Transformer(nnx.Rngs(0)), train_x[:1])
+    tx = optax.adam(2e-3)
+    variables, state = train(graph, variables, tx.init(variables), tx, train_x, train_y, 20)
+    report("trained", graph, variables)
+
+    # About what the loss would change by without a neuron: |gradient * weight|, summed over its incoming weights.
+    gradient = jax.jit(jax.grad(lambda v: loss_of(graph, v, train_x, train_y)))(variables)
+    saliency = jax.tree.map(lambda g, v: jnp.abs(g * v), gradient, variables)["params"]["blocks"]
+    utility = {}
+    for block in ("0", "1"):
+        utility[f"blocks/{block}/up"] = np.asarray(saliency[block]["up"]["kernel"].sum(0))
+        utility[f"blocks/{block}/attention/value:heads"] = np.asarray(
+            saliency[block]["attention"]["value"]["kernel"].sum((0, 2))
+        )
+    request = {name: -(len(scores) // 3) for name, scores in utility.items()}
+    mutation = nas.delta_nout(graph, variables, request, utility=utility)
+    print(mutation, mutation.check(test_x[:32]), sep="\n")
+    state = mutation.carry(state)
+    graph, variables = mutation
+    report("a third of heads and mlp removed", graph, variables)
+    variables, _ = train(graph, variables, state, tx, train_x, train_y, 5)
+    report("trained on", graph, variables)
+
+
+if __name__ == "__main__":
+    main()
