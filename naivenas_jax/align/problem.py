@@ -123,7 +123,7 @@ def reduce(
       varying: which factor of a product may change (its number); sizes are then linear in it. A factor that a request
         names by itself goes before.
       equal: pairs of axes whose sizes must agree.
-      least: the smallest size of an axis, 1 where not given.
+      least: the smallest size of an axis, 1 where not given; a single run of an imported model may be empty.
       insertable: how many neurons an axis may gain at most; no limit where not given.
     """
     fixed = dict(ties.fixed)
@@ -149,7 +149,7 @@ def reduce(
         rows=matrix,
         names=tuple(map(tuple, names)),
         present=present,
-        least=_per_row(names, least or {}, np.ones(len(rows))),
+        least=_per_row(names, least or {}, np.array([not all(map(_nameless, axes)) for axes in names])),
         insertable=_per_row(names, insertable or {}, np.full(len(rows), UNLIMITED)),
         targets=tuple((row_of[target.axis], target) for target in targets),
         equal=tuple((row_of[a], row_of[b]) for a, b in equal if row_of[a] != row_of[b]),
@@ -261,6 +261,11 @@ def _matrix(rows: list[tuple[tuple[int, int], ...]], group_of_run: tuple[int, ..
     keys = np.array(list(entries), dtype=np.int64).reshape(-1, 2)
     values = np.array(list(entries.values()), dtype=np.float64)
     return sp.csr_array((values, (keys[:, 0], keys[:, 1])), shape=(len(rows), groups))
+
+
+def _nameless(axis: str) -> bool:
+    """Whether an axis is but one run of a larger one (``~3``)."""
+    return axis.startswith("~") and axis[1:].isdigit()
 
 
 def _per_row(names: list[list[str]], given: Mapping[str, int], default: np.ndarray) -> np.ndarray:
