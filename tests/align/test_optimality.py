@@ -19,8 +19,8 @@ import naivenas_jax as nas
 def change(graph, request, utility, *, everything, free_outputs):
     variables = placeholder_variables(graph)
     keywords = {"utility": utility, "new": "zeros", "free_outputs": free_outputs}
-    if everything:
-        return nas.resize(graph, variables, request=request, **keywords)
+    if everything:  # the reference may insert, which resize by itself does only when asked
+        return nas.resize(graph, variables, request=request, max_new=lambda axis: None, **keywords)
     return nas.delta_nout(graph, variables, request, **keywords)
 
 
