@@ -32,7 +32,7 @@ TOKENS = jax.random.randint(jax.random.key(4), (2, 12), 3, 60)
 def linen(module: Any, *inputs: Any, static: tuple[Any, ...] = (), **kwargs: Any) -> Loaded:
     """A linen module."""
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1), "drop_path": jax.random.key(2)}
-    variables = noisy(jax.jit(lambda: module.init(rngs, *inputs, *static, **kwargs))())
+    variables = noisy(module.init(rngs, *inputs, *static, **kwargs))
     return Loaded(
         lambda: nas.from_linen(module, variables, *inputs, *static, **kwargs),
         lambda v, *xs: module.apply(v, *xs, *static, **kwargs),
@@ -103,6 +103,13 @@ def flaim(name: str, size: int, **changed: Any) -> Loaded:
     return linen(cls(**{**config, **changed}, n_classes=5), image(size), training=False)
 
 
+def jimm(classes: bool) -> Loaded:
+    with nnx.use_eager_sharding(False):  # one device, no mesh
+        create = importlib.import_module("jimm.models").VisionTransformer
+        model = create(5, 3, 32, 8, 2, 4, 48, 32, do_classification=classes, rngs=nnx.Rngs(0))
+        return nnx_model(model, image(32))
+
+
 _BERT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 _GPT = {"vocab_size": 60, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
 _VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "image_size": 32,
@@ -164,18 +171,8 @@ ZOO: dict[str, Callable[[], Loaded]] = {
     "jax-models/MLPMixer": lambda: linen(
         of("jax_models.models.mlp_mixer", "MLPMixer", 8, 2, 32, 24, 20, 0.0, True, 5), image(32), static=(True,)
     ),
-    "jax-models/ConvNeXt": lambda: linen(
-        of("jax_models.models.convnext", "ConvNeXt", (1, 1, 1, 1), (8, 16, 24, 32), num_classes=5),
-        image(32),
-        static=(True,),
-    ),
     "flaxmodels/ResNet18": lambda: linen(
         of("flaxmodels", "ResNet18", output="logits", pretrained=None, num_classes=5), image(32), train=False
-    ),
-    "flaxmodels/VGG16": lambda: linen(
-        of("flaxmodels", "VGG16", output="logits", pretrained=None, num_classes=5, include_head=False),
-        image(32),
-        train=False,
     ),
     "flaim/VAN": lambda: flaim("van_b0", 64, depths=(1, 1, 1, 1)),
     "flaim/RegNetX": lambda: flaim("regnetx_200mf", 32, depths=(1, 1, 2, 2)),
@@ -183,18 +180,13 @@ ZOO: dict[str, Callable[[], Loaded]] = {
     "flaim/PVTv2": lambda: flaim("pvtv2_b0", 64, depths=(1, 1, 1, 1)),
     "flaim/HorNet": lambda: flaim("hornet_tiny", 64, depths=(1, 1, 1, 1), out_dim_first_stage=32),
     "flaim/ResNet18": lambda: flaim("resnet18", 32),
-    "jax-image-models/ViT": lambda: nnx_model(
-        of("jimm.models", "VisionTransformer", 5, 3, 32, 8, 2, 4, 48, 32, rngs=nnx.Rngs(0)), image(32)
-    ),
-    "jax-image-models/ViT without classes": lambda: nnx_model(
-        of("jimm.models", "VisionTransformer", 5, 3, 32, 8, 2, 4, 48, 32, do_classification=False, rngs=nnx.Rngs(0)),
-        image(32),
-    ),
+    "jax-image-models/ViT": lambda: jimm(True),
+    "jax-image-models/ViT without classes": lambda: jimm(False),
     "brax/MLP": lambda: linen(of("brax.training.networks", "MLP", [32, 24, 4]), jnp.ones((2, 9))),
     "brax/MLP normalised": lambda: linen(
         of("brax.training.networks", "MLP", [32, 24, 4], layer_norm=True), jnp.ones((2, 9))
     ),
     "brax/CNN": lambda: linen(
-        of("brax.training.networks", "CNN", [8, 12], [(3, 3), (3, 3)], [(1, 1), (2, 2)]), {"pixels/a": image(16)}
+        of("brax.training.networks", "CNN", [8, 12], [(3, 3), (3, 3)], [(1, 1), (2, 2)]), image(16)
     ),
 }
