@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
@@ -22,17 +22,6 @@ def with_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 def substitute_ends(graph: Graph, made: Mapping[Vertex, Vertex]) -> Graph:
     """A graph between what has become of the inputs and outputs of ``graph``."""
     return Graph([made.get(v, v) for v in graph.inputs], [made.get(v, v) for v in graph.outputs])
-
-
-def rewire(
-    graph: Graph, sources: Callable[[Vertex, Mapping[Vertex, Vertex]], tuple[Vertex, ...]]
-) -> dict[Vertex, Vertex]:
-    """Make every vertex anew with the inputs that ``sources(vertex, made so far)`` says; unchanged ones are kept."""
-    made: dict[Vertex, Vertex] = {}
-    for vertex in graph.vertices:
-        inputs = sources(vertex, made)
-        made[vertex] = vertex if inputs == vertex.inputs else Vertex(vertex.name, vertex.op, inputs)
-    return made
 
 
 class AxesOf(Mapping[str, int]):
