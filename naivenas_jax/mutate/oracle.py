@@ -7,7 +7,7 @@ with the transfer of parameters that it checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +119,24 @@ def _visible(graph: Graph, outer: str = "") -> set[str]:
 
 
 def _unread(graph: Graph, plan: Plan) -> str | None:
-    rows = graph.ties.axes
-    read = {run for places in _inner_readers(graph, plan).values() for axis, _ in places for run in rows[axis]}
-    lost = next((axis for axis in _inner_losses(graph, plan) if not read.issuperset(rows.get(axis, ()))), None)
+    """An axis that lost neurons of which no parameter reads any, nor any product of them."""
+    ties = graph.ties
+    places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
+    read = {run for axis in places for run in ties.plain(ties.axes[axis])}
+    lost = next((axis for run, axis in _touched(graph, plan, _inner_losses(graph, plan)) if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
+
+
+def _touched(graph: Graph, plan: Plan, axes: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The runs on these axes that changed, each with an axis, those that users know by name first.
+
+    Where an axis kept all its neurons, so did its runs: of heads that go, the features stay.
+    """
+    ties = graph.ties
+    kept = {run for axis, row in ties.axes.items() if axis not in plan.changed for run in ties.plain(row)}
+    for axis in sorted(axes, key=lambda axis: axis.startswith("~")):
+        for run in sorted(ties.plain(ties.axes.get(axis, ())) - kept):
+            yield run, axis
 
 
 def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -139,9 +153,9 @@ def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[An
 
 
 def _coupled(graph: Graph, plan: Plan) -> str | None:
-    coupled = graph.ties.coupled
-    found = next((axis for axis in plan.changed if axis in coupled), None)
-    return f"{found!r} changed and is coupled: {coupled[found]}" if found else None
+    why = graph.ties.coupled_runs
+    found = next(((axis, why[run]) for run, axis in _touched(graph, plan, plan.changed) if run in why), None)
+    return f"{found[0]!r} changed and is coupled: {found[1]}" if found else None
 
 
 def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None:

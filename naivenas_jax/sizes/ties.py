@@ -42,6 +42,7 @@ class Ties:
       leaves: every array of the variables, by path.
       fixed: runs that may not change, with the reason.
       coupled: axes for which "this neuron is zero" is not well defined, with the reason.
+      coupled_runs: the runs on them of which that is so.
       products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a
         run has no classes of its own: a combination lives while all of its members live.
     """
@@ -52,6 +53,7 @@ class Ties:
     fixed: Mapping[int, str]
     coupled: Mapping[str, str]
     products: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    coupled_runs: Mapping[int, str] = field(default_factory=dict)
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """The runs with classes of their own among these: the factors in place of products."""
@@ -170,6 +172,7 @@ class Tying:
             bare,
             fixed=_first_reasons(rest[: len(fixed)], fixed),
             coupled={axis: coupled[run] for axis in axes for run in bare.plain(axes[axis]) if run in coupled},
+            coupled_runs=coupled,
         )
         return ties, rows[len(own) :]
 

@@ -59,8 +59,8 @@ class Imported(Op):
             root.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init)
         for run, reason in ties.fixed.items():
             root.fix(parts[run], reason)
-        for axis, reason in ties.coupled.items():
-            root.couple(axes[axis], reason)
+        for run, reason in ties.coupled_runs.items():
+            root.couple(parts[run], reason)
         output = root.new(sum(neurons_of(self.model.base.program)))
         root.fix(output, "it is an output of the model")
         return output
