@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import jax
 import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.edit import Edit, Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -74,6 +76,24 @@ class Op(ABC):
     def keeps_values(self, as_identity: bool) -> bool:
         """Whether output neurons have the values of the inputs they pass on, given whether `identity` was applied."""
         return as_identity
+
+    def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:
+        """Values inside that an edit may replace, at the present sizes; a vertex that holds a whole model has some."""
+        return {}
+
+    def naming(self, places: tuple[Place, ...]) -> Op:
+        """The same, but it gives the neurons at these places an axis each, named ``str(place)``."""
+        raise AssertionError(f"{type(self).__name__} has no {places}.")
+
+    def edited(self, edit: Edit, variables: Mapping[str, Any], added: Mapping[str, Any]) -> tuple[Op, dict[str, Any]]:
+        """The same with an edit, and its variables: without those that nothing depends on any more.
+
+        Args:
+          edit: at one of the places.
+          variables: of the whole graph.
+          added: those of the piece.
+        """
+        raise AssertionError(f"{type(self).__name__} cannot be edited by {edit}, {variables}, {added}.")
 
     def describe(self) -> str:
         """A few words for tables and error messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy as np
 from naivenas_jax.align.align import align
 from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.align.request import Target
-from naivenas_jax.errors import InfeasibleError
+from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.draft import Draft, StandIn
-from naivenas_jax.mutate.options import ALIGN, Options
+from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
+from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.widths import ends, sizes_of
 from naivenas_jax.utility.magnitude import magnitude
+from naivenas_jax.sizes.row import Row
 from naivenas_jax.utility.scores import scores
 
 #: By name, each stand-in and the producer that it stands for; None: its slot goes away.
@@ -32,33 +35,41 @@ def reconcile(
 
     Raises:
       InfeasibleError: if no way leads to sizes that satisfy all ties.
+      TimeLimitError: if the time limit strikes; its ``best`` makes what this function would have returned.
     """
     sizes = sizes_of(staged.ties)
     bounds = _insertable(staged, stands, options, sizes_of(graph.ties))
     utility = _utility(graph, variables, stands, options, sizes)
-    if not stands:
+    required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
+    if not stands and not required and not sums:
         return {axis: AxisPlan.identity(size) for axis, size in sizes.items()}, "none"
     common: dict[str, Any] = {
         "time_limit": options.time_limit,
         "frozen": ends(Graph(staged.inputs, [staged[n] for n in draft.outputs]), set(stands), options.free_outputs),
-        "reached": staged.ties.reach([*stands, *(source for _, source in stands.values() if source)]),
+        "reached": staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
+        "required": required,
+        "objectives": sums,
         "equal": [(name, source) for name, (_, source) in stands.items() if source],
         "least": dict.fromkeys(stands, 0),
         "insertable": bounds,
     }
     disagree = any(source and sizes[source] != stand.width for stand, source in stands.values())
     errors: dict[str, InfeasibleError] = {}
-    for mode in ALIGN if options.align == "auto" else (options.align,):
+    for mode in options.ways:
         wanted = _targets(mode, stands, sizes)
         if wanted is None:
             continue
         try:
             return align(staged.ties, wanted, utility, **common), mode if disagree else "none"
+        except TimeLimitError as error:
+            raise error.then(partial(_with_way, mode if disagree else "none")) from error
         except InfeasibleError as error:
             errors[mode] = error
     reasons = dict.fromkeys(reason for error in errors.values() for reason in error.reasons if "~" not in reason)
     raise InfeasibleError(
-        _impossible(stands, sizes, list(reasons), list(errors)), tuple(_names(stands)), reasons=tuple(reasons)
+        _impossible(stands, sizes, list(reasons), list(errors), required),
+        tuple(_names(stands)),
+        reasons=tuple(reasons),
     )
 
 
@@ -82,7 +93,7 @@ def _insertable(staged: Graph, stands: Stands, options: Options, before: Mapping
     bounds = options.insertable({axis: size for axis, size in sizes.items() if axis not in stands}, also=before)
     for name, (stand, source) in stands.items():
         brought = sizes[source] - stand.width if source else 0
-        for axis in staged.descendants(name) if brought > 0 else ():
+        for axis in staged.descendants(name) if brought > 0 and name in staged else ():
             bounds[axis] += brought * max((ties.axes[axis].count(run) for run in set(ties.axes[name])), default=0)
     return bounds
 
@@ -104,12 +115,23 @@ def _targets(mode: str, stands: Stands, sizes: Mapping[str, int]) -> tuple[Targe
     return tuple(wanted.values())
 
 
+def _sources(stands: Stands) -> list[str]:
+    return [source for _, source in stands.values() if source]
+
+
+def _with_way(way: str, axes: dict[str, AxisPlan], gap: str) -> tuple[dict[str, AxisPlan], str]:
+    del gap
+    return axes, way
+
+
 def _names(stands: Stands) -> Iterator[str]:
     for stand, source in stands.values():
         yield from (name for name in (stand.heir_of, source) if name)
 
 
-def _impossible(stands: Stands, sizes: Mapping[str, int], reasons: list[str], tried: list[str]) -> str:
+def _impossible(
+    stands: Stands, sizes: Mapping[str, int], reasons: list[str], tried: list[str], required: tuple[Row, ...]
+) -> str:
     wanted = "; ".join(
         f"{source!r} (now {sizes[source]}) must become as wide as the place it takes (now {stand.width})"
         for stand, source in stands.values()
@@ -119,6 +141,7 @@ def _impossible(stands: Stands, sizes: Mapping[str, int], reasons: list[str], tr
         "The edit is impossible, because no sizes satisfy all ties afterwards: "
         f"{wanted or 'a slot cannot be emptied'}. The old graph stands.",
         *(f"Fixed: {reason}." for reason in reasons),
+        *(f"Required: {row}." for row in required),
     ]
     if not reasons and "both" in tried:
         lines.append("Nothing is fixed there: some size would depend on itself (a size cycle), or not divide.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from naivenas_jax.errors import StructureError
@@ -11,8 +12,9 @@ from naivenas_jax.graph.elementwise import Elementwise
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.stack import Concat
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.mutate.arguments import added_by, readers_of, reconnected, vertex_of
+from naivenas_jax.mutate.arguments import added_by, readers_of, reconnected, require_graph, vertex_of
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
+from naivenas_jax.mutate.inside import connect_inside, insert_inside, inside, remove_inside
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.realign import realign
@@ -56,6 +58,14 @@ def insert_vertex(
     >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
     ((6,), 'grow', True)
     """
+    if where := inside(require_graph(graph), after):
+        if outputs is not None:
+            raise StructureError(
+                f"{after!r} is a module inside {where.vertex.name!r}, where everything that reads it reads what is "
+                "inserted; outputs= is for vertices."
+            )
+        insert = partial(insert_vertex, variables={}, after=after, make=make, new=new, **keywords)
+        return insert_inside(graph, variables, where, after, insert)
     source = vertex_of(graph, after)
     last, added = added_by(graph, source, make)
     readers = readers_of(graph, after, outputs)
@@ -112,6 +122,13 @@ def remove_vertex(
     >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
     ((3, 2), 'shrink')
     """
+    if where := inside(require_graph(graph), name):
+        if reconnect != "all":
+            raise StructureError(
+                f"{name!r} is a module inside {where.vertex.name!r}: what reads it reads what it took in. Other ways "
+                f"to reconnect are for vertices; found reconnect={reconnect!r}."
+            )
+        return remove_inside(graph, variables, where, name, Options.read(keywords))
     vertex = vertex_of(graph, name)
     if vertex in graph.inputs or vertex in graph.outputs:
         end = "input" if vertex in graph.inputs else "output"
@@ -188,6 +205,13 @@ def create_edge(
     >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
     (4, 4, 5)
     """
+    if where := inside(require_graph(graph), source, target):
+        if position is not None:
+            raise StructureError(
+                f"{target!r} is a module inside {where.vertex.name!r}: what {source!r} returns is added to what it "
+                f"takes in, whose position is given by the model. Found position={position!r}."
+            )
+        return connect_inside(graph, variables, where, source, target, Options.read(keywords))
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     if not vertex.op.variadic:
         raise StructureError(
@@ -236,6 +260,12 @@ def remove_edge(
     >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
     (5,)
     """
+    if where := inside(require_graph(graph), source, target):
+        raise StructureError(
+            f"{source!r} and {target!r} are modules inside {where.vertex.name!r}. What their model does with a value "
+            "is not removed edge by edge: remove a whole module with nas.remove_vertex, or undo the mutation that "
+            "created the edge."
+        )
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     places = [i for i, read in enumerate(vertex.inputs) if read is producer]
     if isinstance(occurrence, bool) or not hasattr(occurrence, "__index__") or not 0 <= occurrence < len(places):

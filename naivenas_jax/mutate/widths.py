@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.align.align import align
-from naivenas_jax.align.plan import Plan
+from naivenas_jax.align.plan import AxisPlan, Path, Plan
 from naivenas_jax.align.request import Target
+from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.rebuild import with_sizes
+from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
-from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.fill import initialised, split, strategy
+from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.transfer.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, transfer
 from naivenas_jax.utility.magnitude import magnitude
@@ -27,30 +30,57 @@ def change_widths(
     options: Options,
     reached: frozenset[str] | None,
 ) -> Mutation:
-    """Meet the requests ``wanted``; only axes in ``reached`` may change (None: all)."""
-    fill, ties = strategy(options.new), graph.ties
+    """Meet the requests ``wanted``; only axes in ``reached``, and what conditions name, may change (None: all)."""
+    ties = graph.ties
     sizes = sizes_of(ties)
     check_variables(ties.leaves, sizes, variables)
+    required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
+    if reached is not None:
+        reached |= ties.reach(axes_of(required, sums))
     utility = magnitude(graph, variables, axes=reached) if options.utility is None else options.utility
-    axes = align(
-        ties,
-        wanted,
-        scores(utility, sizes),
-        time_limit=options.time_limit,
-        frozen=ends(graph, {target.axis for target in wanted}, options.free_outputs),
-        reached=reached,
-        insertable=options.insertable(sizes),
-    )
-    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()})
+    try:
+        axes = align(
+            ties,
+            wanted,
+            scores(utility, sizes),
+            time_limit=options.time_limit,
+            frozen=ends(graph, {target.axis for target in wanted}, options.free_outputs),
+            reached=reached,
+            insertable=options.insertable(sizes),
+            required=required,
+            objectives=sums,
+        )
+    except TimeLimitError as error:
+        raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
+    return with_axes(graph, variables, axes, options)
+
+
+def unproven(mutation: Mutation, gap: str) -> Mutation:
+    """A mutation that a time limit cut short, and says so."""
+    return replace(mutation, notes=(*mutation.notes, f"not proven to be the best: {gap}"))
+
+
+def with_axes(
+    graph: Graph, variables: Mapping[str, Any], axes: Mapping[str, AxisPlan], options: Options
+) -> Mutation:
+    """What an alignment has decided, carried out: the graph with these axes, and its variables."""
+    fill, ties = strategy(options.new), graph.ties
+    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=rescaled(ties.leaves))
+    after = with_sizes(graph, {name: axis.after for name, axis in axes.items()})
     return Mutation(
-        graph=with_sizes(graph, {name: axis.after for name, axis in axes.items()}),
-        variables=transfer(plan, ties.leaves, variables, fill, options.rng),
+        graph=after,
+        variables=finished(fill, after, plan, transfer(plan, ties.leaves, variables, fill, options.rng)),
         plan=plan,
         before=graph,
         _variables_before=variables,
         _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
         _comparable=_incomparable(graph, plan, options),
     )
+
+
+def rescaled(leaves: Mapping[Path, Leaf]) -> dict[Path, int]:
+    """The leaves that follow the root of a size, with the dimension."""
+    return {path: leaf.rescaled for path, leaf in leaves.items() if leaf.rescaled is not None}
 
 
 def sizes_of(ties: Ties) -> dict[str, int]:
@@ -79,7 +109,7 @@ def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:
     """Why the new network may compute something else even where neurons were only added."""
     fill = strategy(options.new)
     grows = any(axis.new.size for axis in plan.axes.values())
-    if grows and (callable(options.new) or fill is initialised):
+    if grows and not keeps_function(fill):
         return f"new={options.new!r} need not keep the function"
     if fill is split and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
         return "an input was split, so that the inputs of the new network are others"

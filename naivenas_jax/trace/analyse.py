@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+
+from naivenas_jax.graph.edit import Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace import rules as rules  # fills the table
-from naivenas_jax.trace.analysis import Analysis, Frame, vectors_of
-from naivenas_jax.trace.capture import Path, Program
+from naivenas_jax.trace.analysis import Analysis, Frame, Named, vectors_of
+from naivenas_jax.trace.capture import Path, Program, Role
 from naivenas_jax.trace.naming import Made, named
-from naivenas_jax.trace.value import Value, constant
+from naivenas_jax.trace.value import Dim, Value, constant, variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,20 +27,26 @@ class Analysed:
       frame: what is known of every value in it.
       ties: with an axis for every handle, and one for every other dimension of a variable.
       rows: for each vector in the frame the runs that it consists of.
+      places: values that have a name, once for each time that they are computed.
     """
 
     program: Program
     frame: Frame
     ties: Ties
     rows: Mapping[Vector, tuple[int, ...]]
+    places: Mapping[Place, Sequence[Named]]
 
 
 def analyse(program: Program) -> Analysed:
-    """Find the ties of a program. Inputs and outputs of the model are fixed, updated variables tied to themselves."""
+    """Find the ties of a program. Updated variables are tied to themselves.
+
+    The last dimension of an input, unless that holds indices, and of an output lies on the axis `end_axis`: it is for
+    the verbs to say when these may change. Their other dimensions are fixed.
+    """
     analysis, frame = Analysis(), Frame()
     closed = program.closed
     arguments = [
-        _argument(analysis, role.which if role.kind == "variable" else None, var.aval)
+        _argument(analysis, role, var.aval)
         for role, var in zip(program.arguments, closed.jaxpr.invars, strict=True)
     ]
     constants = [constant(array) for array in closed.consts]
@@ -45,21 +54,38 @@ def analyse(program: Program) -> Analysed:
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
     for role, value in zip(program.results, results, strict=True):
         _result(analysis, variables.get(role.which) if role.kind == "variable" else None, value)
+    analysis.couple_norms()
     made = _declare(analysis, variables)
+    for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
+        _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
     vectors = list(vectors_of(frame))
     ties, rows = analysis.tying.freeze_with(vectors)
-    return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)))
+    return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
 
 
-def _argument(analysis: Analysis, path: Path | None, aval: Any) -> Value:
-    if path is None:
-        return Value((None,) * aval.ndim)
-    return Value(tuple(analysis.new(n) for n in aval.shape), True, path, tuple(range(aval.ndim)))
+#: How the axes of inputs and outputs begin.
+ENDS = ("~input", "~output")
+
+
+def end_axis(kind: str, number: int) -> str:
+    """The axis of the neurons of an input or output of the model, if they can change."""
+    return f"~{kind}{number}"
+
+
+def _argument(analysis: Analysis, role: Role, aval: Any) -> Value:
+    if role.kind == "variable":
+        return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
+    fixed: tuple[Dim, ...] = (None,) * aval.ndim
+    if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.inexact):
+        return Value((*fixed[:-1], analysis.new(aval.shape[-1])))
+    return Value(fixed)
 
 
 def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
     if variable is None:
-        analysis.fix_all(value, "it is an output of the model")
+        analysis.joins(value)
+        for dim in value.dims[:-1]:
+            analysis.fix(dim, "it is a dimension of an output of the model other than the last")
         return
     for a, b in zip(variable.dims, value.dims, strict=True):
         analysis.tie(a, b, "it is updated with something of fixed size")
@@ -72,8 +98,7 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
         made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
         roles = tuple(
-            None if dim is None else "in" if d in read else "out" if d == made[-1] else "in"
-            for d, dim in enumerate(value.dims)
+            None if dim is None else "in" if d in read else "out" for d, dim in enumerate(value.dims)
         )
         neutral = 1.0 if path in analysis.neutral else 0.0
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
@@ -82,6 +107,12 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
             made = made or [d for d in sorted(read) if (path, d) not in analysis.indexed]
             found.append(Made(path, tuple(_axes(analysis, value.dims[d], f"~{'/'.join(path)}[{d}]") for d in made)))
     return found
+
+
+def _declare_ends(analysis: Analysis, values: Sequence[Value], kind: str) -> None:
+    for number, value in enumerate(values):
+        if value.dims and value.dims[-1] is not None:
+            analysis.tying.called(value.dims[-1], end_axis(kind, number))
 
 
 def _axes(analysis: Analysis, dim: Vector | None, axis: str) -> tuple[str, tuple[str, ...]]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend import core as jex
 
+from naivenas_jax.graph.edit import Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 from naivenas_jax.trace.capture import Path
 from naivenas_jax.trace.rebind import bind
 from naivenas_jax.trace.table import FOLDED, FROZEN, TIES
-from naivenas_jax.trace.value import Dim, Known, Value, constant
+from naivenas_jax.trace.value import Dim, Known, Origin, Product, Value, constant
 
 
 @dataclass
@@ -35,6 +36,15 @@ class Frame:
         return self.values[atom]
 
 
+class Named(NamedTuple):
+    """A value that has a name: what is known of it, its shape, the frame that it is in, and where it is made there."""
+
+    value: Value
+    aval: Any
+    frame: Frame
+    position: int
+
+
 @dataclass
 class Analysis:
     """What the rules fill in.
@@ -43,17 +53,21 @@ class Analysis:
       tying: the ties.
       roles: dimensions of variables that are read, by path and dimension.
       indexed: those of them that are read by index.
+      products: contractions of two variables, and whether the result has met an activation.
       neutral: variables that multiply; new entries start at 1.
       quiet: inside a rule for derivatives: it ties, but what it reads or sums says nothing about the network.
-      parts: ranges of neurons that are used by themselves.
+      parts: dimensions that may not become empty.
+      places: values that have a name, once for each time that they are computed.
     """
 
     tying: Tying = field(default_factory=Tying)
-    roles: set[tuple[Path, int]] = field(default_factory=set)
-    indexed: set[tuple[Path, int]] = field(default_factory=set)
+    roles: set[Origin] = field(default_factory=set)
+    indexed: set[Origin] = field(default_factory=set)
+    products: dict[Product, bool] = field(default_factory=dict)
     neutral: set[Path] = field(default_factory=set)
     quiet: bool = False
     parts: set[Vector] = field(default_factory=set)
+    places: dict[Place, list[Named]] = field(default_factory=dict)
 
     def walk(self, jaxpr: Any, frame: Frame, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
         """Values of the results of a jaxpr."""
@@ -64,6 +78,9 @@ class Analysis:
             operands = [frame.read(atom) for atom in eqn.invars]
             rule = TIES.get(eqn.primitive.name, unknown)
             results = rule(self, frame, eqn, operands)
+            if not all(value.weight for value in results):
+                for operand in operands:
+                    self.joins(operand)
             for var, value in zip(eqn.outvars, results, strict=True):
                 if len(value.dims) != var.aval.ndim:
                     raise AssertionError(f"The rule of {eqn.primitive} returned {len(value.dims)} dimensions: {eqn}")
@@ -71,13 +88,8 @@ class Analysis:
         return [frame.read(atom) for atom in jaxpr.outvars]
 
     def _settled(self, eqn: Any, var: Any, operands: Sequence[Value], value: Value) -> Value:
-        """A result as others see it: a single neuron is fixed, since it is broadcast; known if the operands are."""
+        """A result as others see it: known if the operands are."""
         shape = var.aval.shape
-        if 1 in shape and any(dim is not None and n == 1 for dim, n in zip(value.dims, shape, strict=True)):
-            for dim, n in zip(value.dims, shape, strict=True):
-                if n == 1:
-                    self.fix(dim, f"{eqn.primitive.name} takes a single neuron of it")
-            value = replace(value, dims=tuple(d if n > 1 else None for d, n in zip(value.dims, shape, strict=True)))
         if eqn.primitive.name not in FOLDED or math.prod(shape) > _LARGEST:
             return value
         known = [operand.known for operand in operands]
@@ -110,22 +122,15 @@ class Analysis:
         """Fresh neurons for a dimension along which nothing is known to differ."""
         return self.tying.new(size) if size > 1 else None
 
-    def part(self, dim: Dim, start: int, stop: int) -> Dim:
-        """A range of the neurons of a dimension. It may not become empty, and a single neuron has to stay."""
-        if dim is None:
-            return None
-        part = dim.cut(start, stop)
-        if len(part) == 1:
-            self.fix(part, "it is read by itself, at a fixed position")
-            return None
-        self.keep_some(part)
-        return part
+    def keep_some(self, dim: Dim) -> None:
+        """The neurons of this dimension may not all go: what is computed over them is not defined without any."""
+        if dim is not None and dim not in self.parts:
+            self.parts.add(dim)
+            self.tying.called(dim, f"~part{len(self.parts)}")
 
-    def keep_some(self, part: Vector) -> None:
-        """Neurons that are used by themselves may not all go."""
-        if len(part) > 1 and part not in self.parts:
-            self.parts.add(part)
-            self.tying.called(part, f"~part{len(self.parts)}")
+    def fix_single(self, dim: Dim, name: str) -> None:
+        """A single neuron that is used as if it were none of several (broadcast, squeezed) has to stay, alone."""
+        self.fix(dim, f"{name} takes a single neuron of it")
 
     def fix(self, dim: Dim, reason: str) -> None:
         """The neurons of a dimension may not change."""
@@ -153,32 +158,63 @@ class Analysis:
         dims = tuple(self.tie(x, y, reason) for x, y in zip(a.dims, b.dims, strict=True))
         return Value(dims, a.weight and b.weight)
 
+    def contract(self, left: Value, a: int, right: Value, b: int) -> Product | None:
+        """Two dimensions are contracted: a weight reads there what the other operand holds.
+
+        Two activations are coupled. Of two variables it shows later which of them reads.
+        """
+        tied = self.tie(left.dims[a], right.dims[b], "it is contracted with an axis of fixed size")
+        if left.weight and right.weight and left.origin(a) and right.origin(b):
+            product = Product(left.origin(a), right.origin(b), tied)
+            self.products.setdefault(product, False)
+            return product
+        if not (left.weight or right.weight):
+            self.couple(tied, "two activations are contracted over it")
+        for value, dim in ((left, a), (right, b)):
+            self.reads(value, dim)
+            self.joins(value, value.origin(dim))
+        return None
+
+    def joins(self, value: Value, entry: frozenset[Origin] = frozenset()) -> None:
+        """A weight meets an activation, so that its parts are layers; the activation comes in at ``entry``."""
+        for product in value.products:
+            if not self.quiet and not self.products.get(product):
+                self.products[product] = True
+                self.roles |= product.reader(entry)
+
+    def couple_norms(self) -> None:
+        """Variables that are contracted with one another, but are no layers, make a number that all neurons share."""
+        for product, joined in self.products.items():
+            if not joined:
+                self.couple(product.over, "two variables are contracted over it")
+
     def reads(self, value: Value, dim: int) -> None:
         """A weight is contracted over this dimension: there it reads neurons."""
-        if value.leaf is not None and value.leaf_dims[dim] is not None and not self.quiet:
-            self.roles.add((value.leaf, value.leaf_dims[dim]))  # type: ignore[arg-type]
+        if not self.quiet:
+            self.roles |= value.origin(dim)
 
     def indexes(self, value: Value, dim: int) -> None:
         """Entries along this dimension are looked up by index."""
         self.reads(value, dim)
-        if value.leaf is not None and value.leaf_dims[dim] is not None:
-            self.indexed.add((value.leaf, value.leaf_dims[dim]))  # type: ignore[arg-type]
+        self.indexed |= value.origin(dim)
 
     def multiplies(self, value: Value) -> None:
-        if value.leaf is not None and not self.quiet:
-            self.neutral.add(value.leaf)
+        if not self.quiet:
+            self.neutral |= value.variables
 
 
 #: Larger arrays are not looked into.
 _LARGEST = 1 << 16
 
 
-def unknown(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def unknown(
+    analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value], why: str | None = None
+) -> list[Value]:
     """Freeze what is read; nothing is known of the results."""
     del frame
     name = eqn.primitive.name
     for value in values:
-        analysis.fix_all(value, f"it is read by {name}, {FROZEN.get(name, 'which is not understood')}")
+        analysis.fix_all(value, f"it is read by {name}, {why or FROZEN.get(name, 'which is not understood')}")
     return fixed_results(eqn, values)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.extend import core as jex
+from jax.interpreters import partial_eval
 
 from naivenas_jax.transfer.variables import flat, nested
 
@@ -28,8 +29,9 @@ class Program:
     """A traced function.
 
     Attributes:
-      closed: its jaxpr.
+      closed: its jaxpr, without what no result depends on.
       arguments: what each argument is.
+      used: whether a result depends on the argument.
       results: what each result is. A variable that is a pytree itself (what a model has sown) has several in a row.
       out_tree: the structure of the outputs.
       updates: the structure of each updated variable.
@@ -37,9 +39,16 @@ class Program:
 
     closed: jex.ClosedJaxpr
     arguments: tuple[Role, ...]
+    used: tuple[bool, ...]
     results: tuple[Role, ...]
     out_tree: Any
     updates: Mapping[Path, Any]
+
+    @property
+    def read(self) -> frozenset[Path]:
+        """The variables that a result depends on."""
+        pairs = zip(self.arguments, self.used, strict=True)
+        return frozenset(role.which for role, used in pairs if used and role.kind == "variable")
 
     def outputs(self, results: Sequence[Any]) -> tuple[tuple[Any, ...], dict[Path, Any]]:
         """The leaves of the outputs, and the updated variables."""
@@ -74,14 +83,18 @@ def capture(
     closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
     out_leaves, out_tree = jax.tree.flatten(outputs)
     trees: dict[Path, Any] = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
+    every = [True] * len(closed.jaxpr.outvars)
+    live, _ = partial_eval.dce_jaxpr(closed.jaxpr, every, instantiate=True)
+    _, used = partial_eval.dce_jaxpr(live, every)
     return Program(
-        closed,
+        jex.ClosedJaxpr(live, closed.consts),
         (
             *(Role("variable", path) for path in variables),
             *(Role("input", i) for i in range(len(inputs))),
             *(Role("rng", name) for name in names),
             *(Role("keyword", i) for i in range(len(keywords))),
         ),
+        tuple(used),
         (
             *(Role("output", i) for i in range(len(out_leaves))),
             *(Role("variable", path) for path, tree in trees.items() for _ in range(tree.num_leaves)),

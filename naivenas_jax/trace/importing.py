@@ -13,6 +13,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.trace.arguments import Arguments, Signature, shape_of
+from naivenas_jax.trace.marks import linen_marks
 from naivenas_jax.trace.model import Model, ModelFunction, neurons_of
 from naivenas_jax.trace.nnx_model import NnxModel
 from naivenas_jax.trace.op import Imported, Pick
@@ -82,11 +83,10 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
         own = {key: value for key, value in given.items() if key != "method"}
         args, keywords = signature.call(arrays, own)
         keywords["method"] = given.get("method")
-        if not mutable:
-            return module.apply(values, *args, rngs=rngs or None, **keywords), {}
         wanted = list(mutable) if isinstance(mutable, tuple) else mutable
-        outputs, updates = module.apply(values, *args, rngs=rngs or None, mutable=wanted, **keywords)
-        return outputs, core.unfreeze(updates)
+        with linen_marks():
+            result = module.apply(values, *args, rngs=rngs or None, mutable=wanted or False, **keywords)
+        return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
     return _imported(function, module, _plain(variables), inputs, kwargs, signature)
 
@@ -134,9 +134,9 @@ def _imported(
         for name, leaf in zip(_names(inputs, signature), shapes, strict=True)
     ]
     whole = Vertex("model", Imported(model, model.base.ties.run_sizes), tuple(sources))
-    sizes = neurons_of(model.base.program)
+    sizes = tuple(neurons_of(model.base.program))
     outputs = [
-        Vertex("output" if len(sizes) == 1 else f"output{i}", Pick(i, sum(sizes[:i]), sum(sizes[: i + 1])), (whole,))
+        Vertex("output" if len(sizes) == 1 else f"output{i}", Pick(i, sizes), (whole,))
         for i in range(len(sizes))
     ]
     return Graph(sources, outputs), variables

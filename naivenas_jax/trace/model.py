@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 from flax.core.scope import DenyList
 
 from naivenas_jax.errors import GraphError, StructureError
-from naivenas_jax.trace.analyse import Analysed, analyse
+from naivenas_jax.trace.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.arguments import Arguments, shape_of
 from naivenas_jax.trace.capture import Path, Program, capture
 from naivenas_jax.trace.rebind import Sizes
@@ -33,6 +33,7 @@ class Model:
       function: the model as a function.
       base: the program at the inputs that it was imported with.
       defaults: the arrays in ``kwargs``.
+      edits: how often it has been edited since the import.
     """
 
     identity: Hashable
@@ -43,6 +44,7 @@ class Model:
     function: ModelFunction = field(compare=False)
     base: Analysed = field(compare=False)
     defaults: Mapping[str, Any] = field(compare=False)
+    edits: int = 0
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -54,6 +56,7 @@ class Model:
         arguments: Arguments,
         inputs: Sequence[jax.ShapeDtypeStruct],
         kwargs: Mapping[str, Any],
+        edits: int = 0,
     ) -> Model:
         """Trace a model in evaluation, and find its ties."""
         shapes = {path: shape_of(array) for path, array in flat(variables).items()}
@@ -65,18 +68,18 @@ class Model:
 
         base = analyse(capture(call, shapes, inputs, {}, []))
         key = object() if arrays else identity  # arrays among the keyword arguments are constants of the program
-        return cls(key, tuple(shapes.items()), arguments, tuple(inputs), static, function, base, dict(kwargs))
+        return cls(key, tuple(shapes.items()), arguments, tuple(inputs), static, function, base, dict(kwargs), edits)
 
-    def program(self, leaves: Sequence[Any], rngs: Mapping[str, Any], mutable: Any, given: Mapping[str, Any]) -> tuple:
+    def program(self, inputs: Sequence[Any], rngs: Mapping[str, Any], mutable: Any, given: Mapping[str, Any]) -> tuple:
         """The program for this call, traced at the original sizes when it is first asked for, and its keyword arrays.
 
         Args:
-          leaves: the arrays of the inputs.
+          inputs: the shapes that its arrays would have at the original sizes.
           rngs: keys by stream.
           mutable: as of `flax`.
           given: keyword arguments.
         """
-        inputs = tuple(map(shape_of, leaves))
+        inputs = tuple(inputs)
         keys = {name: jax.ShapeDtypeStruct(key.shape, key.dtype) for name, key in rngs.items()}
         static, arrays = Arguments.split(dict(given))
         named, mutable = tuple(map(shape_of, arrays)), _hashable(mutable)
@@ -98,18 +101,27 @@ class Model:
         """
         now = Sizes({}, runs, self.base.ties.products)
         sizes: dict[int, int] = {}
+        for what, axis, base_axis in self._shared_axes(other):
+            before = self.base.ties.axes[base_axis]
+            if not _align(other, other.ties.axes[axis], sizes, self.base, before, now):
+                raise StructureError(
+                    f"{what} has been resized, and called like this the model does not allow it (other inputs, keyword "
+                    "arguments or mode than it was imported with). Import it with these arguments, so that its handles "
+                    "are right for them."
+                )
+        return [sizes.get(run, size) for run, size in enumerate(other.ties.run_sizes)]
+
+    def _shared_axes(self, other: Analysed) -> Iterator[tuple[str, str, str]]:
+        """Dimensions that lie on an axis in another program as in the base program: what they are, and both axes."""
         for path, _ in self.variables:
             axes = zip(other.ties.leaves[path].axes, self.base.ties.leaves[path].axes, strict=True)
             for dim, (axis, base_axis) in enumerate(axes):
                 if axis is not None and base_axis is not None:
-                    before = self.base.ties.axes[base_axis]
-                    if not _align(other, other.ties.axes[axis], sizes, self.base, before, now):
-                        raise StructureError(
-                            f"Dimension {dim} of {'/'.join(path)} has been resized, and called like this the model "
-                            "does not allow it (other inputs, keyword arguments or mode than it was imported with). "
-                            "Import it with these arguments, so that its handles are right for them."
-                        )
-        return [sizes.get(run, size) for run, size in enumerate(other.ties.run_sizes)]
+                    yield f"Dimension {dim} of {'/'.join(path)}", axis, base_axis
+        for number in range(len(self.inputs)):
+            axis = end_axis("input", number)
+            if axis in other.ties.axes and axis in self.base.ties.axes:
+                yield f"Input {number}", axis, axis
 
 
 def _align(
@@ -143,7 +155,7 @@ def _present(analysed: Analysed, runs: list[int]) -> int:
 
 
 def _hashable(mutable: Any) -> Any:
-    if isinstance(mutable, bool | DenyList | tuple):
+    if mutable is None or isinstance(mutable, bool | DenyList | tuple):
         return mutable
     return (mutable,) if isinstance(mutable, str) else tuple(sorted(mutable))
 

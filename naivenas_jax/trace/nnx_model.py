@@ -15,6 +15,7 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.nnx_streams import disconnect, reconnect
 from naivenas_jax.layers.nnx_value import NnxLayer, collection_of
 from naivenas_jax.trace.arguments import Signature
+from naivenas_jax.trace.marks import mark_nnx
 from naivenas_jax.transfer.variables import flat, nested
 
 Place = tuple[Any, ...]
@@ -77,6 +78,7 @@ class NnxModel:
             if "rngs" in (self.signature.keywords or ()):
                 given.setdefault("rngs", nnx.Rngs(**rngs))
         args, keywords = self.signature.call(inputs, given)
+        mark_nnx(module)
         outputs = module(*args, **keywords)
         return outputs, self._updates(module, arrays, mutable)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.graph.edit import Edit, Place
 from naivenas_jax.graph.op import Op
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
-from naivenas_jax.trace.analyse import Analysed
+from naivenas_jax.trace.analyse import ENDS, Analysed, end_axis
+from naivenas_jax.trace.arguments import shape_of
 from naivenas_jax.trace.capture import Path
+from naivenas_jax.trace.edited import Watch, check_order, edited_function
 from naivenas_jax.trace.model import Model, neurons_of
 from naivenas_jax.trace.rebind import Sizes, evaluate
+from naivenas_jax.transfer.variables import flat, nested
 
 
 @dataclass(frozen=True)
@@ -26,22 +31,21 @@ class Imported(Op):
     Attributes:
       model: what was imported.
       runs: the size of each run of its base program.
+      named: places whose neurons have an axis of their own.
     """
 
     model: Model
     runs: tuple[int, ...]
+    named: tuple[Place, ...] = ()
 
     keywords = None
     at_root = True
     declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        for port in ports:
-            tying.fix(port, "it is an input of the model")
         ties, root = self.model.base.ties, replace(tying, scope=())
         parts = {run: root.new(size) for run, size in enumerate(self.runs) if run not in ties.products}
-        for run, part in parts.items():
-            root.called(part, f"~{run}")
+        plain = tuple(parts)
 
         def vector_of(row: tuple[int, ...]) -> Vector:
             return Vector.concat([part_of(run) for run in row])
@@ -53,7 +57,14 @@ class Imported(Op):
 
         axes = {axis: vector_of(row) for axis, row in ties.axes.items()}
         for axis, vector in axes.items():
-            root.called(vector, axis)
+            root.called(vector, self._axis(axis))
+        for run in plain:  # last, since a leaf's axis has the first name that its neurons get
+            root.called(parts[run], self._run(run))
+        for place in self.named:
+            found = self.model.base.places[place][0]
+            dim, size = found.value.dims[-1], found.aval.shape[-1]
+            vector = _fixed(root, size, str(place)) if dim is None else vector_of(self.model.base.rows[dim])
+            root.called(vector, str(place))
         for path, leaf in ties.leaves.items():
             dims = tuple(None if axis is None else axes[axis] for axis in leaf.axes)
             root.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init)
@@ -61,9 +72,10 @@ class Imported(Op):
             root.fix(parts[run], reason)
         for run, reason in ties.coupled_runs.items():
             root.couple(parts[run], reason)
-        output = root.new(sum(neurons_of(self.model.base.program)))
-        root.fix(output, "it is an output of the model")
-        return output
+        for number, port in enumerate(ports):
+            _tie_input(root, port, axes.get(end_axis("input", number)))
+        outputs = ((axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(self.model.base.program)))
+        return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if scope.get_flag("initializing", False):
@@ -72,18 +84,47 @@ class Imported(Op):
                 "For other ones initialise the model itself, and import it with them."
             )
         rngs = {name: rng.as_jax_rng() for name, rng in scope.rngs.items()}
-        arrays = [jax.numpy.asarray(x) for x in inputs]
-        analysed, named = self.model.program(arrays, rngs, scope.mutable, kwargs)
         variables = {path: _read(scope, path) for path, _ in self.model.variables}
-        given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
-        program, sizes = analysed.program, self._sizes(analysed)
-        arguments = [given[role.kind][role.which] for role in program.arguments]
-        closed = program.closed
-        results = evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments)
-        outputs, updates = program.outputs(results)
+        outputs, updates = self.computed(variables, inputs, rngs, scope.mutable, kwargs)
         for path, value in updates.items():
             _write(scope, path, value)
         return outputs
+
+    def computed(
+        self,
+        variables: Mapping[Path, Any],
+        inputs: Sequence[Any],
+        rngs: Mapping[str, Any],
+        mutable: Any,
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+    ) -> tuple[tuple[Any, ...], dict[Path, Any]]:
+        """The arrays of the outputs, and the updated variables.
+
+        Args:
+          variables: by path.
+          inputs: arrays.
+          rngs: keys by stream.
+          mutable: as of `flax`; None: updates go nowhere.
+          kwargs: of the model.
+          watch: sees named values, and may replace them.
+        """
+        arrays = [jax.numpy.asarray(x) for x in inputs]
+        shapes = [self._original(number, shape_of(array)) for number, array in enumerate(arrays)]
+        analysed, named = self.model.program(shapes, rngs, mutable, kwargs)
+        given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
+        program, sizes = analysed.program, replace(self._sizes(analysed), watch=watch)
+        arguments = [given[role.kind][role.which] for role in program.arguments]
+        closed = program.closed
+        return program.outputs(evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments))
+
+    def _original(self, number: int, now: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """The shape of an input as the model that was imported takes it."""
+        base = self.model.base.ties
+        row = base.axes.get(end_axis("input", number))
+        if row is None or now.shape[-1:] != (Sizes({}, self.runs, base.products).row(row),):
+            return now
+        return jax.ShapeDtypeStruct((*now.shape[:-1], self.model.inputs[number].shape[-1]), now.dtype)
 
     def _sizes(self, analysed: Analysed) -> Sizes:
         ties = analysed.ties
@@ -92,12 +133,73 @@ class Imported(Op):
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Imported:
         del ports
         products = self.model.base.ties.products
-        return Imported(
-            self.model, tuple(0 if run in products else sizes[f"~{run}"] for run in range(len(self.runs)))
-        )
+        runs = tuple(0 if run in products else sizes[self._run(run)] for run in range(len(self.runs)))
+        return replace(self, runs=runs)
+
+    def _run(self, run: int) -> str:
+        return self._axis(f"~{run}")
+
+    def _axis(self, axis: str) -> str:
+        """The name of an axis in the graph. What nobody has named means something else after each edit."""
+        lasting = not axis.startswith("~") or axis.startswith(ENDS) or axis in self._of_leaves
+        if lasting or not self.model.edits:
+            return axis
+        return f"~{self.model.edits}{axis}"
+
+    @cached_property
+    def _of_leaves(self) -> frozenset[str]:
+        return frozenset(axis for leaf in self.model.base.ties.leaves.values() for axis in leaf.axes if axis)
+
+    def places(self) -> dict[Place, jax.ShapeDtypeStruct]:
+        sizes = self._sizes(self.model.base)
+        return {
+            place: jax.ShapeDtypeStruct(sizes.shape(found[0].value, found[0].aval.shape), found[0].aval.dtype)
+            for place, found in self.model.base.places.items()
+        }
+
+    def naming(self, places: tuple[Place, ...]) -> Imported:
+        return replace(self, named=places)
+
+    def edited(
+        self, edit: Edit, variables: Mapping[str, Any], added: Mapping[str, Any]
+    ) -> tuple[Imported, dict[str, Any]]:
+        """See `Op.edited`. The edited model is a function again, which is traced at the present sizes."""
+        base, sizes = self.model.base, self._sizes(self.model.base)
+        check_order(edit, base.places)
+        inputs = [
+            jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
+            for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
+            if role.kind == "input"
+        ]
+        function = edited_function(self, edit, {path: shape_of(array) for path, array in flat(variables).items()})
+
+        def trace(values: Mapping[str, Any]) -> Model:
+            model = self.model
+            return Model.trace(
+                function, (self, edit), values, model.arguments, inputs, model.defaults, edits=model.edits + 1
+            )
+
+        every = {**flat(variables), **flat(added)}
+        before, after = base.program.read, trace(nested(every)).base.program.read
+        kept = nested({path: array for path, array in every.items() if path in after or path not in before})
+        model = trace(kept)
+        return Imported(model, model.base.ties.run_sizes), kept
 
     def describe(self) -> str:
         return "imported model"
+
+
+def _tie_input(tying: Tying, port: Vector, neurons: Vector | None) -> None:
+    if neurons is None:
+        tying.fix(port, "it is an input of the model, read by position or index")
+    else:
+        tying.tie(neurons, port)
+
+
+def _fixed(tying: Tying, size: int, what: str) -> Vector:
+    vector = tying.new(size)
+    tying.fix(vector, f"it is {what} that does not lie on an axis of neurons")
+    return vector
 
 
 def _read(scope: Scope, path: Path) -> Any:
@@ -123,23 +225,26 @@ class Pick(Op):
 
     Attributes:
       number: which.
-      start: where its neurons begin among those of all outputs.
-      stop: where they end.
+      sizes: of all outputs, in order.
     """
 
     number: int
-    start: int
-    stop: int
+    sizes: tuple[int, ...]
 
     declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         del tying
-        return ports[0].cut(self.start, self.stop)
+        start = sum(self.sizes[: self.number])
+        return ports[0].cut(start, start + self.sizes[self.number])
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         del scope, kwargs
         return inputs[0][self.number]
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Pick:
+        del ports
+        return replace(self, sizes=tuple(sizes.get(end_axis("output", i), size) for i, size in enumerate(self.sizes)))
 
     def describe(self) -> str:
         return f"output {self.number}"

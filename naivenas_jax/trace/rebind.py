@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,14 @@ class Sizes:
       runs: the size of each run.
       products: for runs that are products, the runs of each factor.
       before: the size of each run in the original.
+      watch: gets to see each named value, with the frame that it is in, and returns what it shall be.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
     runs: Sequence[int]
     products: Mapping[int, tuple[tuple[int, ...], ...]]
     before: Sequence[int] = ()
+    watch: Callable[[str, Any, Any], Any] | None = None
 
     def length(self, vector: Vector) -> int:
         """How many neurons a vector has now."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-from naivenas_jax.trace.analysis import Analysis, Frame
-from naivenas_jax.trace.rebind import Sizes, evaluate
+from naivenas_jax.trace.analysis import Analysis, Frame, Named
+from naivenas_jax.trace.marks import place_of
+from naivenas_jax.trace.rebind import Sizes, bind, evaluate
 from naivenas_jax.trace.table import binds, ties
 from naivenas_jax.trace.value import Value, constant
 
@@ -52,13 +53,32 @@ def bind_remat(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> l
 
 
 @ties(
-    *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "name", "optimization_barrier"],
+    *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "optimization_barrier"],
     *["with_memory_space_constraint"],
 )
 def passing(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Every operand passes as it is."""
     del analysis, frame, eqn
     return list(values)
+
+
+@ties("name")
+def name(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The value as it is; the place is noted down."""
+    aval = eqn.outvars[0].aval
+    place = place_of(eqn.params["name"], aval.ndim)
+    if place and aval.ndim:
+        analysis.places.setdefault(place, []).append(Named(values[0], aval, frame, frame.position))
+    return list(values)
+
+
+@binds("name")
+def bind_name(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Names of the model's own stay, for policies of rematerialisation; ours have done their work."""
+    name = eqn.params["name"]
+    if sizes.watch:
+        return [sizes.watch(name, frame, arrays[0])]
+    return list(arrays) if name.startswith("~") else bind(eqn, arrays)
 
 
 @ties("debug_callback", "debug_print")

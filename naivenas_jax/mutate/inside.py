@@ -1,0 +1,203 @@
+"""Changes of structure inside a vertex that holds a whole model, at what its modules take in and return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.errors import DuplicateNameError, StructureError, UnknownNameError
+from naivenas_jax.graph.edit import Edit, Place
+from naivenas_jax.graph.function import immutable_vertex
+from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.source import input_vertex
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.mutate.draft import Draft, StandIn
+from naivenas_jax.mutate.mutation import Mutation, then
+from naivenas_jax.mutate.options import Options
+from naivenas_jax.mutate.reconcile import reconcile
+from naivenas_jax.mutate.widths import sizes_of, with_axes
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_variables, flat
+
+_CHANGED = "the edit need not keep the function"
+
+
+class Inside(NamedTuple):
+    """A vertex that holds a whole model, and the values in it that have a name."""
+
+    vertex: Vertex
+    places: Mapping[Place, jax.ShapeDtypeStruct]
+
+    def shape(self, place: Place) -> jax.ShapeDtypeStruct:
+        """Of the value at a place.
+
+        Raises:
+          UnknownNameError: if there is none.
+        """
+        if place not in self.places:
+            known = [p.name for p in self.places if p.end == place.end]
+            raise UnknownNameError(
+                f"{unknown_name(place.name, known)} An edit inside {self.vertex.name!r} happens at the call of a "
+                "module that takes in and returns an array of floats, and is not under jax.vmap."
+            )
+        return self.places[place]
+
+    def source(self, place: Place, name: str) -> Vertex:
+        """An input vertex for the value at a place."""
+        found = self.shape(place)
+        if len(found.shape) < 2:
+            raise StructureError(f"{place} has the shape {found.shape}; an edit needs a batch axis and one of neurons.")
+        return input_vertex(name, found.shape[-1], shape=found.shape[1:], dtype=found.dtype)
+
+
+def inside(graph: Graph, *names: str) -> Inside | None:
+    """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model."""
+    if all(name in graph for name in names):
+        return None
+    owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())]
+    return owners[0] if owners else None
+
+
+def insert_inside(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    name: str,
+    insert: Callable[[Graph], Mutation],
+) -> Mutation:
+    """Insert after a module: ``insert`` does it in a graph of one vertex that stands for the module, and its reader."""
+    place = Place(name, "out")
+    stand = where.source(place, name)
+    small = Graph(stand, immutable_vertex("~reader", _same, stand))
+    inserted = insert(small)
+    piece = Graph(inserted.graph.inputs, inserted.graph["~reader"].inputs)
+    edit = Edit(place, (place,), piece)
+    mutation = _edited(graph, variables, where, edit, inserted.variables, inserted._comparable)
+    return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, name: str, options: Options) -> Mutation:
+    """What read a module reads what the module took in instead."""
+    taken, returned = Place(name, "in"), Place(name, "out")
+
+    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+        source = where.source(taken, name)
+        _same_positions(where, taken, returned, "Removed, it would leave")
+        return _edited(graph, variables, where, Edit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
+
+    return _equal_first(graph, variables, where, (taken, returned), edit, options)
+
+
+def connect_inside(
+    graph: Graph, variables: Mapping[str, Any], where: Inside, source: str, target: str, options: Options
+) -> Mutation:
+    """What a module takes in is added to what another one returned before."""
+    made, taken = Place(source, "out"), Place(target, "in")
+
+    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+        _same_positions(where, made, taken, "The sum would join")
+        old, new = where.source(taken, "taken"), where.source(made, "made")
+        return _edited(graph, variables, where, Edit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED)
+
+    return _equal_first(graph, variables, where, (taken, made), edit, options)
+
+
+def _same_positions(where: Inside, one: Place, other: Place, what: str) -> None:
+    a, b = where.shape(one).shape, where.shape(other).shape
+    if a[:-1] != b[:-1]:
+        raise StructureError(
+            f"{what} {one} of shape {a} with {other} of shape {b}: all dimensions but the last have to be the same. "
+            "Insert a layer that makes them so."
+        )
+
+
+def _equal_first(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    places: tuple[Place, Place],
+    edit: Callable[[Graph, Mapping[str, Any], Inside], Mutation],
+    options: Options,
+) -> Mutation:
+    """The edit, after the neurons at two places have been made equally many."""
+    one, other = (where.shape(place).shape[-1] for place in places)
+    if one == other:
+        return edit(graph, variables, where)
+    aligned = _aligned(graph, variables, where, places, options)
+    after = Inside(aligned.graph[where.vertex.name], aligned.graph[where.vertex.name].op.places())
+    return then(aligned, edit(aligned.graph, aligned.variables, after), "sizes were aligned first")
+
+
+def _aligned(
+    graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
+) -> Mutation:
+    """As many neurons at one place as at the other: the first stands in for the second."""
+    check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+    draft = Draft.of(graph)
+    name = where.vertex.name
+    staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
+    first, second = map(str, places)
+    stand = StandIn(first, where.shape(places[0]).shape[-1], None)
+    axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
+    kept = {axis: plan for axis, plan in axes.items() if axis in graph.ties.axes}
+    return replace(with_axes(graph, variables, kept, options), aligned=aligned)
+
+
+def _edited(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    edit: Edit,
+    added: Mapping[str, Any],
+    incomparable: str | None,
+) -> Mutation:
+    """The edit of the vertex, and all that a mutation tells of it."""
+    check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+    _check_names(graph, variables, edit.piece)
+    op, kept = where.vertex.op.edited(edit, variables, added)
+    draft = Draft.of(graph)
+    final = replace(draft, ops={**draft.ops, where.vertex.name: op}).staged()
+    before, after = flat(variables), flat(kept)
+    plan = _plan(graph, final, before, after)
+    gone = sorted({"/".join(path[1:-1]) for path in plan.removed})
+    return Mutation(
+        graph=final,
+        variables=kept,
+        plan=plan,
+        before=graph,
+        notes=(f"no longer used: {', '.join(gone)}",) if gone else (),
+        _variables_before=variables,
+        _records=(UndoRecord.of(plan, variables, final.ties.leaves, False),),
+        _comparable=incomparable,
+    )
+
+
+def _check_names(graph: Graph, variables: Mapping[str, Any], piece: Graph) -> None:
+    """Inserted vertices lie beside the variables of the model."""
+    taken = {name for collection in variables.values() if isinstance(collection, Mapping) for name in collection}
+    for vertex in piece.vertices:
+        if vertex not in piece.inputs and (vertex.name in taken or vertex.name in graph):
+            raise DuplicateNameError(
+                f"The inserted {vertex!r} needs another name: the variables or the graph have {vertex.name!r} already."
+            )
+
+
+def _plan(graph: Graph, final: Graph, before: Mapping[Path, Any], after: Mapping[Path, Any]) -> Plan:
+    """No neuron changes; what lies on inserted vertices alone is new."""
+    leaves = {path: leaf.axes for path, leaf in final.ties.leaves.items()}
+    new = {axis for path, axes in leaves.items() if path not in before for axis in axes}
+    new -= {*graph.ties.axes, *(axis for path, axes in leaves.items() if path in before for axis in axes)}
+    axes = {
+        axis: AxisPlan.of(0, np.full(size, NEW)) if axis in new else AxisPlan.identity(size)
+        for axis, size in sizes_of(final.ties).items()
+    }
+    return Plan(axes, leaves, frozenset(after) - frozenset(before), frozenset(before) - frozenset(after))
