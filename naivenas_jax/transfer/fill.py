@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan
+from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.sizes.ties import Leaf
 
@@ -39,13 +41,20 @@ class NewEntries:
     key: jax.Array
 
     @property
+    def made(self) -> tuple[int, ...]:
+        """The dimensions on which the parameter makes neurons."""
+        return tuple(d for d, role in enumerate(self.leaf.roles) if role == "out")
+
+    @property
     def out(self) -> int | None:
-        """The dimension on which the parameter makes neurons."""
-        return self.leaf.roles.index("out") if "out" in self.leaf.roles else None
+        """The last dimension on which the parameter makes neurons."""
+        return self.made[-1] if self.made else None
 
 
 #: ``NewEntries -> array`` of the new shape (or broadcast to it); only its entries at new positions are used.
 Fill = Callable[[NewEntries], Any]
+#: What ``new=`` may be: a name (see `STRATEGIES`), a fill, or either by the name of the parameter.
+New = str | Fill | Mapping[str, Any] | None
 
 
 def keep_function(entries: NewEntries) -> Any:
@@ -56,13 +65,13 @@ def keep_function(entries: NewEntries) -> Any:
     """
     if entries.leaf.new is not None or not np.issubdtype(entries.old.dtype, np.inexact):
         return entries.leaf.new or 0.0
-    values = np.zeros(entries.shape)
-    axis = None if entries.out is None else entries.axes[entries.out]
-    if axis is not None and axis.new.size:
-        shape = tuple(len(axis.new) if d == entries.out else size for d, size in enumerate(entries.shape))
-        fan_in = max(1, int(np.prod(entries.shape)) // max(1, axis.after))
-        index = tuple(axis.new if d == entries.out else slice(None) for d in range(len(shape)))
-        values[index] = generator(entries.key).normal(size=shape) / np.sqrt(fan_in)
+    values, draws, made = np.zeros(entries.shape), generator(entries.key), entries.made
+    fan_in = max(1, math.prod(size for d, size in enumerate(entries.shape) if d not in made))
+    for dim in made:
+        axis = entries.axes[dim]
+        if axis is not None and axis.new.size:
+            index = (slice(None),) * dim + (axis.new,)
+            values[index] = draws.normal(size=values[index].shape) / np.sqrt(fan_in)
     return values
 
 
@@ -82,7 +91,8 @@ def initialised(entries: NewEntries) -> Any:
 def split(entries: NewEntries) -> Any:
     """New neurons copy surviving ones, and readers divide by the number of copies: the function is kept.
 
-    Net2WiderNet (Chen, Goodfellow and Shlens, Net2Net, ICLR 2016). See `copied`.
+    Net2WiderNet (Chen, Goodfellow and Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016). See
+    `copied`.
     """
     return keep_function(entries)  # for groups without a survivor; the others are overwritten by `copied`
 
@@ -112,6 +122,69 @@ def multiplicity(model: np.ndarray) -> np.ndarray:
     return np.where(model == NEW, 1, counts[np.minimum(np.maximum(model, 0), len(counts) - 1)])
 
 
+@dataclass(frozen=True)
+class ByName:
+    """A fill for each of some parameters, by name; `keep_function` for the others.
+
+    Attributes:
+      fills: pairs of a name (``"kernel"``) or the end of a path (``"conv1/kernel"``), and the fill. The longest that
+        fits a parameter decides.
+    """
+
+    fills: tuple[tuple[str, Fill], ...]
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> ByName:
+        """Read a mapping from names to what ``new=`` may be, or to a number."""
+        return cls(tuple((_checked_name(name), _part(name, value)) for name, value in given.items()))
+
+    def __call__(self, entries: NewEntries) -> Any:
+        fitting = [(len(name), i) for i, (name, _) in enumerate(self.fills) if _ends(entries.path, name)]
+        return (self.fills[max(fitting)[1]][1] if fitting else keep_function)(entries)
+
+    def check(self, paths: Iterable[tuple[str, ...]]) -> None:
+        """Raise PlanError if a name is that of no parameter."""
+        known = list(paths)
+        for name, _ in self.fills:
+            if not any(_ends(path, name) for path in known):
+                found = ", ".join(sorted({path[-1] for path in known}))
+                raise PlanError(f"new= names {name!r}, and there is no such parameter. Their names are: {found}.")
+
+
+def _ends(path: tuple[str, ...], name: str) -> bool:
+    wanted = tuple(name.split("/"))
+    return path[-len(wanted) :] == wanted
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise PlanError(f"new= as a mapping takes names of parameters, such as 'kernel'; found {name!r:.80}.")
+    return name
+
+
+def _part(name: str, value: Any) -> Fill:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return Constant(float(value))
+    fill = strategy(value)
+    if fill is split or isinstance(fill, ByName | Finishing):
+        raise PlanError(
+            f"new= gives {name!r} {value!r:.80}, which concerns a neuron as a whole and not one parameter. Single "
+            "parameters may be 'default', 'zeros', 'init', a number, or a function of nas.NewEntries."
+        )
+    return fill
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same number for every new entry."""
+
+    value: float
+
+    def __call__(self, entries: NewEntries) -> float:
+        del entries
+        return self.value
+
+
 STRATEGIES: dict[str, Fill] = {
     "default": keep_function,
     "zeros": zeros,
@@ -121,18 +194,42 @@ STRATEGIES: dict[str, Fill] = {
 }
 
 
-def strategy(new: str | Fill | None) -> Fill:
+def strategy(new: New) -> Fill:
     """The fill that ``new=`` stands for."""
     if new is None:
         return keep_function
+    if isinstance(new, Mapping):
+        return ByName.of(new)
     if callable(new):
         return new
     if not isinstance(new, str) or new not in STRATEGIES:
         raise PlanError(
             f"new={new!r} is unknown. It says what parameters of new neurons start at: "
-            f"{', '.join(map(repr, STRATEGIES))}, or a function of nas.NewEntries."
+            f"{', '.join(map(repr, STRATEGIES))}, a function of nas.NewEntries, or a mapping from names of parameters "
+            "to these."
         )
     return STRATEGIES[new]
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A fill that needs the new network as a whole: called for every parameter, and once when all are there."""
+
+    def __call__(self, entries: NewEntries) -> Any: ...
+
+    def finish(self, graph: Any, plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
+        """The variables of the new graph, with other values at new positions; the function has to be kept."""
+
+
+def finished(fill: Fill, graph: Any, plan: Plan, variables: dict[str, Any]) -> dict[str, Any]:
+    """What a fill makes of the variables when all are there."""
+    return fill.finish(graph, plan, variables) if isinstance(fill, Finishing) else variables
+
+
+def keeps_function(fill: Fill) -> bool:
+    """Whether a network computes the same after its new neurons were filled so."""
+    parts = [part for _, part in fill.fills] if isinstance(fill, ByName) else [fill]
+    return all(part in (keep_function, zeros, split) or isinstance(part, Finishing) for part in parts)
 
 
 def generator(key: jax.Array) -> np.random.Generator:
