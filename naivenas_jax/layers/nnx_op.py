@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any, Self
 
 import jax
@@ -13,11 +13,12 @@ from flax import nnx
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.pattern import parse
+from naivenas_jax.graph.expression import is_name, size_of
+from naivenas_jax.layers.attributes import set_attribute
 from naivenas_jax.layers.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.nnx_value import NnxLayer, Variable, collection_of
 from naivenas_jax.layers.op import LayerOp, RuleOf, bool_of
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.layers.rule import Path, by_path, port_name
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -35,13 +36,13 @@ class Brought:
     values: Mapping[Variable, Any]
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each variable by the key that rules use, ``"collection/path"``."""
-        return {variable.key: tuple(value.shape) for variable, value in self.values.items()}
+    def shapes(self) -> dict[Path, tuple[int, ...]]:
+        """The shape of each variable by its path in the variables of the layer."""
+        return {variable.names: tuple(value.shape) for variable, value in self.values.items()}
 
-    def fitted(self, shapes: Mapping[str, tuple[int, ...]]) -> Brought:
+    def fitted(self, shapes: Mapping[Path, tuple[int, ...]]) -> Brought:
         """The arrays of these shapes; in place of the others only their new shape."""
-        return Brought({variable: _fitted(value, shapes[variable.key]) for variable, value in self.values.items()})
+        return Brought({variable: _fitted(value, shapes[variable.names]) for variable, value in self.values.items()})
 
 
 def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
@@ -87,14 +88,13 @@ class NnxOp(LayerOp):
         values = self.brought.values
         return self.layer.merge({key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in values.items()})
 
-    def with_attributes(self, sizes: Mapping[str, Any]) -> NnxLayer:
-        if not sizes:
+    def with_attributes(self, sizes: Mapping[str, Any], then: Callable[[Any], Any] | None = None) -> NnxLayer:
+        if not sizes and then is None:
             return self.layer
         module = self._abstract()
         for attribute, size in sizes.items():
-            *parents, name = attribute.split(".")
-            setattr(reduce(getattr, parents, module), name, size)
-        return NnxLayer.split(module)[0]
+            set_attribute(module, attribute.split("."), size)
+        return NnxLayer.split(module if then is None else then(module))[0]
 
     # -- ties and sizes ----------------------------------------------------------------------------------------
 
@@ -102,47 +102,46 @@ class NnxOp(LayerOp):
         where = repr("/".join(tying.scope))
         self._check_leaves(where)
         output = super().tie(ports, tying)
-        for key, wanted in self._shapes(self.rule, tuple(len(port) for port in ports)).items():
-            found = self.brought.shapes[key]
+        for path, wanted in self._shapes(tuple(len(port) for port in ports), {}).items():
+            found = self.brought.shapes[path]
             if found != wanted:
                 raise SizeMismatchError(
-                    f"Vertex {where}: {key} of the layer has shape {found}, but by its rule "
-                    f"{self.rule.leaves[key]!r} it must be {wanted} for inputs of {[len(port) for port in ports]} "
-                    "neurons. Make the layer for this input, or correct the rule."
+                    f"Vertex {where}: {'/'.join(path)} of the layer has shape {found}, but by its rule it must be "
+                    f"{wanted} for inputs of {[len(port) for port in ports]} neurons. Make the layer for this input, "
+                    "or correct the rule."
                 )
         return output
 
     def _check_leaves(self, where: str) -> None:
-        own, ruled = self.brought.shapes, self.rule.leaves
-        for key in (*(key for key in own if key not in ruled), *(key for key in ruled if key not in own)):
-            problem = "is not among leaves= of its rule" if key in own else "of its rule does not exist in the layer"
+        own, ruled = self.brought.shapes, self.rule.patterns
+        for path in (*(path for path in own if path not in ruled), *(path for path in ruled if path not in own)):
+            problem = "is not among leaves= of its rule" if path in own else "of its rule does not exist in the layer"
             raise GraphError(
-                f"Vertex {where}: variable {key!r} {problem}. The {type(self.module).__name__} has "
-                f"{', '.join(own) or 'no variables'}; the rule names {', '.join(ruled) or 'none'}. See docs/layers.md."
+                f"Vertex {where}: variable {'/'.join(path)!r} {problem}. The {type(self.module).__name__} has "
+                f"{_listed(own) or 'no variables'}; the rule names {_listed(ruled) or 'none'}. See docs/layers.md."
             )
-        for key, shape in own.items():
-            if len(parse(ruled[key]).axes) != len(shape):
+        for path, shape in own.items():
+            if len(ruled[path].axes) != len(shape):
                 raise GraphError(
-                    f"Vertex {where}: {key} has shape {shape}, and its pattern {ruled[key]!r} has "
-                    f"{len(parse(ruled[key]).axes)} tokens. Give one token per dimension."
+                    f"Vertex {where}: {'/'.join(path)} has shape {shape}, and its pattern has "
+                    f"{len(ruled[path].axes)} tokens. Give one token per dimension."
                 )
 
-    def _shapes(self, rule: LayerRule, ports: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """The shape of each variable with these inputs and the present size attributes."""
-        named = {axis: self.size_of(attribute) for attribute, axis in rule.sizes.items()}
-        sizes = {**named, **{f"in{i}": size for i, size in enumerate(ports)}}
-        axes = {key: parse(text).axes for key, text in rule.leaves.items()}
-        return {
-            key: tuple(n if axis is None else sizes[axis] for axis, n in zip(axes[key], shape, strict=True))
-            for key, shape in self.brought.shapes.items()
-        }
+    def _shapes(self, ports: tuple[int, ...], changed: Mapping[str, int]) -> dict[Path, tuple[int, ...]]:
+        """The shape of each variable with these inputs, and other sizes of axes than now where they have changed."""
+        rule = self.rule
+        sizes = {port_name(axis): self.size_of(attribute) for attribute, axis in rule.sizes.items() if is_name(axis)}
+        sizes |= {**rule.inner, **{f"in{i}": size for i, size in enumerate(ports)}}
+        sizes |= {axis: changed[axis] for axis in sizes if axis in changed}
+        for axis, text in rule.composed.items():
+            sizes[port_name(axis)] = size_of(text, sizes)
+        return {path: rule.patterns[path].shape(sizes, shape) for path, shape in self.brought.shapes.items()}
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
-        op = super().resized(ports, sizes)
-        if op is self:
+        shapes, op = self._shapes(ports, sizes), super().resized(ports, sizes)
+        if op is self and shapes == self.brought.shapes:
             return self
-        shapes = op._shapes(self.rule, ports)
-        follow = {attribute: shapes[key] for attribute, key in self.rule.shapes.items()}
+        follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}
         return replace(op, layer=op.with_attributes(follow), brought=self.brought.fitted(shapes))
 
     # -- computing ---------------------------------------------------------------------------------------------
@@ -154,7 +153,8 @@ class NnxOp(LayerOp):
         (nnx.Module.train if train else nnx.Module.eval)(module)
         connect(module, scope)
         given = self.call_keywords(kwargs)
-        if scope.rngs and "rngs" in (self.keywords or ()):
+        own = getattr(module, "rngs", None) is not None  # a stream of its own, which is connected
+        if scope.rngs and not own and "rngs" in (self.keywords or ()):
             given.setdefault("rngs", streams(scope))
         output = module(*inputs, **given)
         if not scope.get_flag("initializing", False):  # as in linen, statistics stay as they are while initialising
@@ -170,23 +170,32 @@ class NnxOp(LayerOp):
         ).value
 
     def _initial(self, variable: Variable, key: jax.Array) -> Any:
-        value, text = self.brought.values[variable], self.rule.leaves[variable.key]
+        value, rule, path = self.brought.values[variable], self.rule, variable.names
         if not isinstance(value, jax.ShapeDtypeStruct):
             return jnp.array(value)  # a copy: variables may be donated, and the layer keeps its own
-        default = _default_init(parse(text).roles, self.rule.new.get(variable.key, 0.0))
-        return self.rule.initialisers.get(variable.key, default)(key, value.shape, value.dtype)
+        default = _default_init(rule.patterns[path].roles, by_path(rule.new).get(path, 0.0))
+        return by_path(rule.initialisers).get(path, default)(key, value.shape, value.dtype)
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(map("/".join, paths))
+
+
+def _paths_of(shapes: Mapping[str, Any]) -> dict[str, Path]:
+    """The variable whose shape each attribute holds, by path."""
+    return {attribute: next(iter(by_path({key: None}))) for attribute, key in shapes.items()}
 
 
 def _default_init(roles: tuple[str | None, ...], constant: float) -> Any:
     if "in" not in roles:
         return jax.nn.initializers.constant(constant)
-    out = roles.index("out")
-    return jax.nn.initializers.lecun_normal([i for i in range(len(roles)) if i != out], out)
+    out = [i for i, role in enumerate(roles) if role == "out"]
+    return jax.nn.initializers.lecun_normal([i for i in range(len(roles)) if i not in out], out)
 
 
 def _place(scope: Scope, variable: Variable) -> tuple[Scope, str]:
     """The scope of the submodule that a variable belongs to, and its name there."""
-    *parents, name = map(str, variable.path)
+    _, *parents, name = variable.names
     for parent in parents:
         scope = scope.push(parent, reuse=True)
     return scope, name

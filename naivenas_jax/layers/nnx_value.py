@@ -22,9 +22,9 @@ class Variable(NamedTuple):
     path: tuple[Any, ...]
 
     @property
-    def key(self) -> str:
-        """``"collection/path"``, as rules write it."""
-        return "/".join((self.collection, *map(str, self.path)))
+    def names(self) -> tuple[str, ...]:
+        """Its path in the variables. Keys of dicts that are paths themselves become one name, as linen has it."""
+        return self.collection, *("/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in self.path)
 
 
 def collection_of(kind: type) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, Self
 
 import flax.linen as nn
 from flax.core import Scope
 
-from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import Op, is_count, keywords_of, select
-from naivenas_jax.graph.pattern import parse, port_axes
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.expression import size_of
+from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.pattern import port_axes
+from naivenas_jax.layers.attributes import attribute_of, hashable, with_attribute
+from naivenas_jax.layers.axes import axes_of
+from naivenas_jax.layers.rule import LayerRule, by_path, port_name, reasons
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -51,51 +54,28 @@ class LayerOp(Op):
 
     @property
     def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
-        return keywords_of(type(self.module).__call__)
+        return keywords_of(type(self.module).__call__) if self.rule.keywords is None else self.rule.keywords
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         rule, where = self.rule, "/".join(tying.scope)
-        vectors = port_axes(ports)
-        for attribute, axis in rule.sizes.items():
-            self._tie_attribute(attribute, axis, vectors, tying)
-        for key, text in rule.leaves.items():
-            collection, *path = key.split("/")
-            pattern = parse(text)
-            constant = rule.new.get(key, 0.0) if "in" not in pattern.roles else None
-            dims = pattern.dims(vectors, f"{key!r} of vertex {where!r}")
-            tying.leaf(collection, tuple(path), dims, pattern.roles, constant, rule.initialisers.get(key))
-        if rule.coupled:
-            tying.couple(vectors["in0"], f"{where!r}: {rule.coupled}")
-        output = vectors.get("out", vectors["in0"])
-        if rule.fixed:
-            for vector in (*ports, output):
-                tying.fix(vector, f"{where!r}: {rule.fixed}")
-        return output
-
-    def _tie_attribute(self, attribute: str, axis: str, vectors: dict[str, Vector], tying: Tying) -> None:
-        """An attribute holds the size of an axis: of a new one, or of one that must agree."""
-        axis, size = ("in0" if axis == "in" else axis), self.size_of(attribute)
-        if not is_count(size):
-            raise GraphError(
-                f"Vertex {'/'.join(tying.scope)!r}: {type(self.module).__name__} was made with {attribute}={size!r}; "
-                "a size is a whole number, at least 1."
-            )
-        size = int(size)
-        if axis not in vectors:
-            vectors[axis] = tying.new(size)
-            if axis != "out":
-                tying.axis(vectors[axis], axis)
-        elif len(vectors[axis]) != size:
-            raise SizeMismatchError(
-                f"Vertex {'/'.join(tying.scope)!r}: the layer was made with {attribute}={size}, but its input has "
-                f"{len(vectors[axis])} neurons. Make it with {attribute}={len(vectors[axis])}."
-            )
+        vectors = axes_of(self, ports, tying)
+        initialisers, rescaled = by_path(rule.initialisers), by_path(rule.rescaled)
+        for path, pattern in rule.patterns.items():
+            dims = pattern.dims(vectors, tying.blocks, f"{'/'.join(path)!r} of vertex {where!r}")
+            scale = pattern.axes.index(rescaled[path]) if path in rescaled else None
+            tying.leaf(path[0], path[1:], dims, pattern.roles, rule.starts[path], initialisers.get(path), scale)
+        vectors.setdefault("out", vectors["in0"])
+        for axis, reason in reasons(rule.coupled, ("in0",)).items():
+            tying.couple(vectors[axis], f"{where!r}: {reason}")
+        for axis, reason in reasons(rule.fixed, (*port_axes(ports), "out")).items():
+            tying.fix(vectors[axis], f"{where!r}: {reason}")
+        return vectors["out"]
 
     def size_of(self, attribute: str) -> Any:
-        """The value of a size attribute, as it was given; ``"up.features"`` is one of a submodule (nnx)."""
+        """The value of a size attribute, as it was given."""
         try:
-            return attrgetter(attribute)(self.module)
-        except AttributeError as error:
+            return attribute_of(self.module, attribute)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
             kind, known = type(self.module).__name__, [k for k, v in vars(self.module).items() if isinstance(v, int)]
             raise GraphError(
                 f"sizes= of the rule for {kind} names attribute {attribute!r}, which the layer does not have. Whole "
@@ -103,16 +83,20 @@ class LayerOp(Op):
             ) from error
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
-        known = {f"in{i}": size for i, size in enumerate(ports)} | {"in": ports[0]}
-        attributes = {
-            attribute: known[axis] if axis in known else sizes[axis] for attribute, axis in self.rule.sizes.items()
-        }
+        rule, read = self.rule, {f"in{i}": size for i, size in enumerate(ports)}
+        known = ChainMap(read, sizes)  # type: ignore[arg-type]
+        attributes = {attribute: size_of(axis, known) for attribute, axis in rule.sizes.items()}
         changed = {key: size for key, size in attributes.items() if size != self.size_of(key)}
-        return replace(self, layer=self.with_attributes(changed), nin=ports) if changed or ports != self.nin else self
+        inner = any(known[port_name(axis)] != size for axis, size in rule.inner.items())
+        if not changed and not inner and ports == self.nin:
+            return self
+        resize = rule.resize
+        layer = self.with_attributes(changed, None if resize is None else lambda module: resize(module, known))
+        return replace(self, layer=layer, nin=ports)
 
     @abstractmethod
-    def with_attributes(self, sizes: Mapping[str, int]) -> Any:
-        """The layer value with other values of its size attributes."""
+    def with_attributes(self, sizes: Mapping[str, int], then: Callable[[Any], Any] | None = None) -> Any:
+        """The layer value with other values of its size attributes, then changed further by a function."""
 
     def call_keywords(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments that the layer is called with."""
@@ -128,8 +112,8 @@ class LayerOp(Op):
         return tuple((*self.rule.example, size) for size in nin)
 
     def identity(self, passes: Any) -> Mapping[tuple[str, ...], Any]:
-        values = self.rule.identity or {}
-        return {tuple(key.split("/")): value for key, value in values.items() if key in self.rule.leaves}
+        values = by_path(self.rule.identity or {})
+        return {path: value for path, value in values.items() if path in self.rule.patterns}
 
     def keeps_values(self, as_identity: bool) -> bool:
         return as_identity or (self.rule.identity is not None and not self.rule.leaves)  # dropout, in evaluation
@@ -157,18 +141,21 @@ class LinenOp(LayerOp):
     @classmethod
     def of(cls, layer: nn.Module, nin: tuple[int, ...], rule_of: RuleOf) -> LinenOp:
         """The op of a layer as a user made it."""
-        value = layer.clone(parent=None, name=None)
+        value = hashable(layer)
         try:
             hash(value)
         except TypeError as error:
             raise GraphError(
-                f"Layer {layer!r:.120} must be hashable, for graphs are: give tuples and not lists, and functions or "
-                f"frozen dataclasses as attributes ({error})."
+                f"Layer {layer!r:.120} must be hashable, for graphs are: give functions, tuples or frozen dataclasses "
+                f"as attributes, and no arrays ({error})."
             ) from error
         return cls(value, nin, rule_of)
 
-    def with_attributes(self, sizes: Mapping[str, int]) -> nn.Module:
-        return self.layer.clone(**sizes)
+    def with_attributes(self, sizes: Mapping[str, int], then: Callable[[Any], Any] | None = None) -> nn.Module:
+        layer = self.layer
+        for attribute, size in sizes.items():
+            layer = with_attribute(layer, attribute.split("."), size)
+        return layer if then is None else then(layer)
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return self.layer.clone(parent=scope)(*inputs, **self.call_keywords(kwargs))

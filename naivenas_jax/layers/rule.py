@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
+
+from naivenas_jax.graph.expression import names_in
+from naivenas_jax.graph.pattern import Pattern, parse
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
 #: ``passes`` of shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron.
 Identity = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
+#: Where a variable lies: ``"collection/path"``, or the names one by one where one of them contains a slash.
+Key = str | tuple[str, ...]
+Path = tuple[str, ...]
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -18,34 +26,84 @@ class LayerRule:
     """What a layer ties and how it is resized.
 
     Attributes:
-      leaves: for each variable, by ``"collection/path"``, the pattern of its dimensions (`naivenas_jax.graph.pattern`).
-        A layer with a pattern or size that names ``out`` has output neurons of its own (SizeAbsorb); without, its
-        output neurons are those of its input (SizeInvariant).
-      sizes: for each attribute of the layer that holds a size, the axis it is the size of.
+      leaves: for each variable, by ``"collection/path"`` (a tuple of names where a name contains a slash), the pattern
+        of its dimensions (`naivenas_jax.graph.pattern`). A layer with a pattern or size that names ``out`` has output
+        neurons of its own (SizeAbsorb); without, its output neurons are those of its input (SizeInvariant).
+      sizes: for each attribute of the layer that holds a size, the axis it is the size of. ``"down.features"`` is an
+        attribute of a submodule, ``"features.0"`` an entry of a tuple.
+      inner: the sizes of inner axes that no attribute holds.
+      composed: for each axis that is made of others, how, as an expression (`naivenas_jax.graph.expression`):
+        ``{"in": "groups*width"}``, all combinations, or ``{"out": "forward+backward"}``, one after the other.
       shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
+      resize: where setting attributes does not make the layer of other sizes: ``(layer, sizes) -> layer``, given the
+        size of every axis that ``sizes`` and ``inner`` name, and of inputs. An nnx layer is a copy without arrays, and
+        may be changed in place.
+      rescaled: for each variable that is multiplied by the root of ``after / before`` when the size of an axis changes
+        (since the layer divides by the root of that size), that axis, one of its own.
       new: what a per-neuron variable starts at for a new neuron; 0 where not given.
       initialisers: the layer's own initialiser of each variable, ``(key, shape, dtype) -> array``.
       identity: per variable the value that makes the layer compute the identity; None: it cannot. ``{}`` says of a
         layer without variables that it is the identity in evaluation, as dropout is.
       train: how ``train=`` of ``graph.apply`` reaches the layer: ``train -> keyword arguments``.
-      coupled: why a neuron of the input that is zero is not the same as one that is not there, or None.
-      fixed: why the layer's sizes may not change, or None.
+      keywords: the keyword arguments of ``graph.apply`` that the layer understands; None: those of its signature.
+      coupled: why a neuron that is zero is not the same as one that is not there, or None. A text speaks of the
+        input; a mapping has a reason for each axis.
+      fixed: why the layer's sizes may not change, or None. A text speaks of inputs and output; a mapping has a reason
+        for each axis.
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
     """
 
-    leaves: Mapping[str, str]
+    leaves: Mapping[Any, str]
     sizes: Mapping[str, str] = field(default_factory=dict)
-    shapes: Mapping[str, str] = field(default_factory=dict)
-    new: Mapping[str, float] = field(default_factory=dict)
-    initialisers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    identity: Mapping[str, Identity] | None = None
+    inner: Mapping[str, int] = field(default_factory=dict)
+    composed: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Any] = field(default_factory=dict)
+    resize: Callable[[Any, Mapping[str, int]], Any] | None = None
+    rescaled: Mapping[Any, str] = field(default_factory=dict)
+    new: Mapping[Any, float] = field(default_factory=dict)
+    initialisers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
+    identity: Mapping[Any, Identity] | None = None
     train: Callable[[bool], Mapping[str, Any]] | None = None
-    coupled: str | None = None
-    fixed: str | None = None
+    keywords: frozenset[str] | None = None
+    coupled: str | Mapping[str, str] | None = None
+    fixed: str | Mapping[str, str] | None = None
     example: tuple[int, ...] = (1,)
 
     @property
     def absorbs(self) -> bool:
         """Whether the output has neurons of its own."""
-        words = [word.removeprefix("<") for text in self.leaves.values() for word in text.split()]
-        return "out" in words or "out" in self.sizes.values()
+        words = [name for pattern in self.patterns.values() for axis in pattern.axes if axis for name in names_in(axis)]
+        return "out" in (*words, *self.sizes.values(), *self.inner, *self.composed)
+
+    @cached_property
+    def patterns(self) -> dict[Path, Pattern]:
+        """What lies on the dimensions of each variable, by its path."""
+        return {path: parse(text) for path, text in by_path(self.leaves).items()}
+
+    @cached_property
+    def starts(self) -> dict[Path, float | None]:
+        """What each variable starts at for a new neuron; None: it is a weight, which reads other neurons."""
+        new = by_path(self.new)
+        return {path: new.get(path, None if "in" in p.roles else 0.0) for path, p in self.patterns.items()}
+
+
+def by_path(mapping: Mapping[Any, ValueT]) -> dict[Path, ValueT]:
+    """The same entries by path.
+
+    >>> by_path({"params/kernel": 1, ("params", "dense/kernel"): 2})
+    {('params', 'kernel'): 1, ('params', 'dense/kernel'): 2}
+    """
+    return {tuple(key.split("/")) if isinstance(key, str) else key: value for key, value in mapping.items()}
+
+
+def port_name(axis: str) -> str:
+    """The name that the axis of an input has among vectors: with one input it is called ``in`` as well."""
+    return "in0" if axis == "in" else axis
+
+
+def reasons(given: str | Mapping[str, str] | None, axes: tuple[str, ...]) -> dict[str, str]:
+    """A reason for each axis; a text holds for all of ``axes``."""
+    if given is None:
+        return {}
+    found = dict.fromkeys(axes, given) if isinstance(given, str) else given
+    return {port_name(axis): reason for axis, reason in found.items()}

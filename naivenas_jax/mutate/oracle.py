@@ -93,14 +93,22 @@ def _inner_masked(graph: Graph, variables: Any, plan: Plan) -> Any:
 
 
 def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:
-    """For each leaf the inner axes that lose neurons and that it reads, with the dimension."""
+    """For each leaf the axes that lose neurons and that it reads inside a vertex, with the dimension.
+
+    These are inner axes, and of a recurrent layer its own output.
+    """
     lossy = _inner_losses(graph, plan)
     found: dict[Path, list[tuple[str, int]]] = {}
     for path, leaf in graph.ties.leaves.items():
         for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
-            if axis is not None and axis in lossy and role == "in":
+            if axis is not None and role == "in" and (axis in lossy or _reads_itself(path, axis, plan)):
                 found.setdefault(path, []).append((axis, dim))
     return found
+
+
+def _reads_itself(path: Path, axis: str, plan: Plan) -> bool:
+    """Whether a leaf that reads an axis belongs to the vertex that puts it out, and neurons are lost there."""
+    return "/".join(path[1:]).startswith(f"{axis}/") and bool(plan.axes[axis].dropped.size)
 
 
 def _inner_losses(graph: Graph, plan: Plan) -> list[str]:
@@ -119,10 +127,10 @@ def _visible(graph: Graph, outer: str = "") -> set[str]:
 
 
 def _unread(graph: Graph, plan: Plan) -> str | None:
-    """An axis that lost neurons of which no parameter reads any, nor any product of them."""
+    """An axis that lost neurons which no parameter reads, nor any product of them, and no vertex puts out."""
     ties = graph.ties
     places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
-    read = {run for axis in places for run in ties.plain(ties.axes[axis])}
+    read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes[axis])}
     lost = next((axis for run, axis in _touched(graph, plan, _inner_losses(graph, plan)) if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
 

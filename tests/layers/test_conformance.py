@@ -65,7 +65,6 @@ CASES = {
         lambda i, o: nnx.Conv(i, i, (3, 3), feature_group_count=i, rngs=rngs()),
         (2, 4, 4),
         absorbs=False,
-        keeps=False,
     ),
     "batch-norm": Case(
         lambda i, o: nn.BatchNorm(use_running_average=True),

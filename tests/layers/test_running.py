@@ -159,7 +159,8 @@ def test_inside_a_linen_module(library: str):
 
 
 @both
-def test_grouped_convolution_says_why_it_keeps_its_sizes(library: str):
+def test_groups_of_a_convolution_stay_equally_large(library: str):
+    """Four inputs and six outputs in two groups: either side changes by whole groups, or in every group alike."""
     x = nas.input_vertex("x", 3)
     below = nas.layer("below", LAYERS[library]["dense"](3, 4), x)
     layer = (
@@ -169,10 +170,20 @@ def test_grouped_convolution_says_why_it_keeps_its_sizes(library: str):
     )
     graph = nas.Graph(x, nas.layer("post", LAYERS[library]["dense"](6, 2), nas.layer("grouped", layer, below)))
     variables = graph.init(jax.random.key(0), jnp.ones((2, 5, 3)))
-    assert graph.apply(variables, jnp.ones((2, 5, 3))).shape == (2, 5, 2)
-    for name in ("below", "grouped"):
-        with pytest.raises(nas.InfeasibleError, match="2 groups cannot be changed one by one"):
-            nas.delta_nout(graph, variables, {name: -2})
+    sizes = {name: handle.size for name, handle in graph.handles().items() if name.startswith("grouped")}
+    assert sizes == {"grouped": 6, "grouped:groups": 2, "grouped:in_per_group": 2, "grouped:out_per_group": 3}
+    for request, groups, shape in [
+        ({"grouped:groups": -1}, 1, (1, 2, 3)),
+        ({"grouped:groups": 1}, 3, (1, 2, 9)),
+        ({"below": -2, "grouped:groups": 0}, 2, (1, 1, 6)),
+        ({"grouped": 2, "below": 0}, 2, (1, 2, 8)),
+    ]:
+        mutation = nas.delta_nout(graph, variables, request)
+        assert mutation.graph["grouped"].op.module.feature_group_count == groups
+        assert mutation.variables["params"]["grouped"]["kernel"].shape == shape
+        assert mutation.check(data(2, 5)[..., :3]).compared
+    with pytest.raises(nas.InfeasibleError, match="Nearest sizes"):
+        nas.delta_nout(graph, variables, {"grouped": -1})
 
 
 @pytest.mark.parametrize(("window", "dilation", "keeps"), [(2, 1, True), (2, 2, False), (4, 2, False), (3, 2, True)])

@@ -1,0 +1,119 @@
+"""Convolutions: plain, grouped, depthwise, transposed, and those with weights of their own at every position."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from flax import nnx
+
+from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes, sizes
+from naivenas_jax.layers.rule import Identity, LayerRule
+
+_MASKED = "its kernel is masked, and what the mask means for other sizes is not known"
+
+
+@describes(nn.Conv, nnx.Conv)
+def conv(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """With g groups, both the inputs and the outputs are g times so many, and the kernel reads those of one group.
+
+    The neurons of input and output are then products of the groups and of a width, which are handles of their own. With
+    one channel per group (depthwise) the groups are the channels.
+    """
+    groups, features = layer.feature_group_count, _features(layer)
+    window = "_ " * len(as_tuple(layer.kernel_size))
+    reads, composed, inner = "in", {}, {}
+    if groups == nin[0]:
+        reads, composed = "_", {} if groups == features else {"out": "in*multiplier"}
+        inner = {"multiplier": features // groups} if composed else {}
+    elif groups > 1:
+        reads, composed = "in_per_group", {"in": "groups*in_per_group", "out": "groups*out_per_group"}
+        inner = {"in_per_group": nin[0] // groups, "out_per_group": features // groups}
+    makes = "in" if groups == features == nin[0] > 1 else "out"
+    return LayerRule(
+        leaves=present(kernel=f"{window}{reads} {makes}", bias=layer.use_bias and makes),
+        sizes=sizes(layer, features=makes, in_features="in", out_features=makes)
+        | ({} if groups == 1 else {"feature_group_count": "in" if reads == "_" else "groups"}),
+        composed=composed,
+        inner=inner,
+        shapes=shapes(layer, kernel_shape="params/kernel"),
+        initialisers=initialisers(layer, "kernel", "bias"),
+        identity=_identity(layer, groups, features, nin[0]),
+        fixed=None if getattr(layer, "mask", None) is None else _MASKED,
+        example=example(layer),
+    )
+
+
+def _features(layer: Any) -> int:
+    return layer.features if isinstance(layer, nn.Module) else layer.out_features
+
+
+def _identity(layer: Any, groups: int, features: int, nin: int) -> dict[str, Any] | None:
+    """The identity of a convolution, if it keeps every position where it is and every channel in its group."""
+    one = all(
+        factor in (None, 1) for factor in (*as_tuple(layer.strides), *as_tuple(getattr(layer, "input_dilation", None)))
+    )
+    centred = all(  # a dilated window of even size has no tap at the position that its padding makes the centre
+        (size - 1) // 2 * (extent - 1) == (extent - 1) // 2 * (size - 1)
+        for size, extent in zip(as_tuple(layer.kernel_size), example(layer)[1:], strict=True)
+    )
+    kept = layer.padding in ("SAME", "CIRCULAR", "REFLECT") and (groups == 1 or features == nin)
+    return {"params/kernel": passing(groups), "params/bias": constant(0.0)} if one and centred and kept else None
+
+
+def passing(groups: int) -> Identity:
+    """A kernel ``(..., in / groups, out)`` that passes neurons on at the centre of its window."""
+
+    def identity(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
+        kernel, width = np.zeros(shape), shape[-2]
+        centre = kernel[tuple((size - 1) // 2 for size in shape[:-2])]  # a view
+        for out in range(shape[-1]):
+            first = out * groups // shape[-1] * width
+            centre[:, out] = passes[first : first + width, out]
+        return kernel
+
+    return identity
+
+
+def example(layer: Any) -> tuple[int, ...]:
+    """An input that the window fits into, without the channels."""
+    return (1, *(_spread(size, layer.kernel_dilation, i) for i, size in enumerate(as_tuple(layer.kernel_size))))
+
+
+def _spread(size: int, dilation: Any, axis: int) -> int:
+    """The extent of a dilated window."""
+    factors = as_tuple(dilation)
+    return (size - 1) * (factors[axis % len(factors)] or 1) + 1
+
+
+@describes(nn.ConvTranspose, nnx.ConvTranspose)
+def conv_transpose(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """With ``transpose_kernel`` the kernel is that of the convolution which it reverses: ``(..., out, in)``."""
+    del nin
+    channels = "<out in" if layer.transpose_kernel else "in out"
+    return LayerRule(
+        leaves=present(kernel="_ " * len(as_tuple(layer.kernel_size)) + channels, bias=layer.use_bias and "out"),
+        sizes=sizes(layer, features="out", in_features="in", out_features="out"),
+        shapes=shapes(layer, kernel_shape="params/kernel"),
+        initialisers=initialisers(layer, "kernel", "bias"),
+        fixed=None if layer.mask is None else _MASKED,
+        example=example(layer),
+    )
+
+
+@describes(nn.ConvLocal)
+def conv_local(layer: nn.ConvLocal, nin: tuple[int, ...]) -> LayerRule:
+    """Weights of their own at every position: ``(positions..., in * window, out)``; so has the bias."""
+    del nin
+    window = as_tuple(layer.kernel_size)
+    positions = "_ " * len(window)
+    return LayerRule(
+        leaves=present(kernel=f"{positions}in*window out", bias=layer.use_bias and f"{positions}out"),
+        sizes={"features": "out"},
+        inner={"window": math.prod(window)},
+        initialisers=initialisers(layer, "kernel", "bias"),
+        fixed={"window": "it is the window of a convolution"},
+        example=example(layer),
+    )

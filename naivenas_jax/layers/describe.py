@@ -1,0 +1,70 @@
+"""How the rules of Flax's layers are written: one description serves linen and nnx, which differ in three things.
+
+- A size is an attribute of one name in linen and of another in nnx: `sizes` takes both and keeps what the layer has.
+- A linen layer keeps its initialisers, an nnx layer does not: `initialisers` takes nnx's default.
+- An nnx layer may keep the shape of a variable: `shapes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flax.nnx.nn import initializers
+
+from naivenas_jax.layers.registry import register_layer
+from naivenas_jax.layers.rule import Identity, LayerRule
+
+RuleOf = Callable[[Any, tuple[int, ...]], LayerRule]
+
+#: What nnx initialises parameters of these names with, unless told otherwise.
+_DEFAULTS = {
+    "kernel": initializers.lecun_normal(),
+    "bias": initializers.zeros_init(),
+    "scale": initializers.ones_init(),
+    "embedding": initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0),
+}
+
+
+def describes(*layer_types: type) -> Callable[[RuleOf], RuleOf]:
+    """The decorated function is the rule of all these layers."""
+
+    def register(rule: RuleOf) -> RuleOf:
+        for layer_type in layer_types:
+            register_layer(layer_type, rule)
+        return rule
+
+    return register
+
+
+def present(**leaves: str | bool | None) -> dict[str, str]:
+    """Parameters by name, without those that the layer does not have."""
+    return {f"params/{name}": text for name, text in leaves.items() if isinstance(text, str)}
+
+
+def sizes(layer: Any, **axes: str) -> dict[str, str]:
+    """The axis that each attribute is the size of, for those that the layer has."""
+    return {attribute: axis for attribute, axis in axes.items() if getattr(layer, attribute, None) is not None}
+
+
+def initialisers(layer: Any, *names: str) -> dict[str, Any]:
+    """The initialiser of each parameter: the layer's own, or nnx's default."""
+    return {f"params/{name}": getattr(layer, f"{name}_init", _DEFAULTS[name]) for name in names}
+
+
+def shapes(layer: Any, **variables: str) -> dict[str, str]:
+    """The variable whose shape each attribute holds, for those that an nnx layer has; a linen layer has none."""
+    return {
+        attribute: key for attribute, key in variables.items() if hasattr(layer, "kernel") and hasattr(layer, attribute)
+    }
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A number or sequence as a tuple."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def constant(value: float) -> Identity:
+    """The same number everywhere."""
+    return lambda shape, passes: np.full(shape, value)

@@ -1,0 +1,40 @@
+"""Dense layers, contractions written as an equation, and embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from flax import nnx
+
+from naivenas_jax.layers.describe import constant, describes, initialisers, present, sizes
+from naivenas_jax.layers.rule import LayerRule
+
+
+@describes(nn.Dense, nnx.Linear)
+def dense(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """``y = x W + b``."""
+    del nin
+    return LayerRule(
+        leaves=present(kernel="in out", bias=layer.use_bias and "out"),
+        sizes=sizes(layer, features="out", in_features="in", out_features="out"),
+        initialisers=initialisers(layer, "kernel", "bias"),
+        identity={"params/kernel": passing, "params/bias": constant(0.0)},
+    )
+
+
+def passing(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
+    """A kernel ``(in, out)`` that passes neurons on."""
+    return passes.astype(float).reshape(shape)
+
+
+@describes(nn.Embed, nnx.Embed)
+def embed(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Row i of a table for index i: the input's neurons are the vocabulary."""
+    del nin
+    return LayerRule(
+        leaves=present(embedding="in out"),
+        sizes={"num_embeddings": "in", "features": "out"},
+        initialisers=initialisers(layer, "embedding"),
+    )

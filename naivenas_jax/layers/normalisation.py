@@ -1,0 +1,91 @@
+"""Normalisation layers. Statistics over the neurons couple them; statistics per neuron do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+from flax import nnx
+
+from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, sizes
+from naivenas_jax.layers.rule import Identity, LayerRule
+
+_OVER_NEURONS = "it normalises over the neurons"
+
+
+@describes(nn.BatchNorm, nnx.BatchNorm)
+def batch_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """In evaluation, ``y = (x - mean) / sqrt(var + epsilon) * scale + bias``."""
+    del nin
+    plain = as_tuple(layer.axis) == (-1,)
+    return LayerRule(
+        leaves={**_per_neuron(layer), "batch_stats/mean": "in", "batch_stats/var": "in"},
+        sizes=sizes(layer, num_features="in"),
+        new={"params/scale": 1.0, "batch_stats/var": 1.0},
+        initialisers=initialisers(layer, "scale", "bias"),
+        identity=_batch_norm_identity(layer),
+        train=lambda train: {"use_running_average": not train},
+        fixed=None if plain else "it normalises another axis than the last",
+    )
+
+
+def _per_neuron(layer: Any) -> dict[str, str]:
+    """Scale and bias of each neuron, if the layer has them."""
+    return present(scale=layer.use_scale and "in", bias=getattr(layer, "use_bias", False) and "in")
+
+
+def _batch_norm_identity(layer: Any) -> dict[str, Identity]:
+    return {
+        "params/scale": constant(1.0),
+        "params/bias": constant(0.0),
+        "batch_stats/mean": constant(0.0),
+        "batch_stats/var": constant(1.0 - layer.epsilon),
+    }
+
+
+@describes(nn.LayerNorm, nnx.LayerNorm, nn.RMSNorm, nnx.RMSNorm)
+def layer_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Mean (or none, for RMSNorm) and variance over the last axis."""
+    del nin
+    plain = as_tuple(layer.reduction_axes) == (-1,) and as_tuple(layer.feature_axes) == (-1,)
+    return _rule(layer, _OVER_NEURONS, None if plain else "it normalises over other axes than the last")
+
+
+@describes(nn.InstanceNorm, nnx.InstanceNorm)
+def instance_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Mean and variance of each neuron over all positions of an example: neurons stay independent."""
+    del nin
+    plain = as_tuple(layer.feature_axes) == (-1,)
+    return _rule(layer, None, None if plain else "its features lie on other axes than the last")
+
+
+@describes(nn.GroupNorm, nnx.GroupNorm)
+def group_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Mean and variance over the neurons of each of g groups, which are all equally large.
+
+    The input's neurons are a product of the groups and of their width. Either may change, so that both attributes of
+    the layer stay valid.
+    """
+    given = sizes(layer, num_groups="groups", group_size="width")
+    groups = nin[0] // layer.group_size if layer.num_groups is None else layer.num_groups
+    rule = _rule(layer, {"width": "it normalises over the neurons of a group"}, None)
+    return LayerRule(
+        **{
+            **vars(rule),
+            "sizes": {**rule.sizes, **given},
+            "inner": {"groups": groups, "width": nin[0] // groups},
+            "composed": {"in": "groups*width"},
+        }
+    )
+
+
+def _rule(layer: Any, coupled: Any, fixed: str | None) -> LayerRule:
+    """What the layers without running statistics have in common."""
+    return LayerRule(
+        leaves=_per_neuron(layer),
+        sizes=sizes(layer, num_features="in"),
+        new={"params/scale": 1.0},
+        initialisers=initialisers(layer, "scale", "bias"),
+        coupled=coupled,
+        fixed=fixed,
+    )
