@@ -81,6 +81,10 @@ class Op(ABC):
         """Values inside that an edit may replace, at the present sizes; a vertex that holds a whole model has some."""
         return {}
 
+    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
+        """Raise unless the values at ``reads`` have been computed whenever that at ``at`` is needed."""
+        raise AssertionError(f"{type(self).__name__} has no {at}, {reads}.")
+
     def naming(self, places: tuple[Place, ...]) -> Op:
         """The same, but it gives the neurons at these places an axis each, named ``str(place)``."""
         raise AssertionError(f"{type(self).__name__} has no {places}.")

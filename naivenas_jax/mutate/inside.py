@@ -91,7 +91,6 @@ def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, nam
 
     def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
         source = where.source(taken, name)
-        _same_positions(where, taken, returned, "Removed, it would leave")
         return _edited(graph, variables, where, Edit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
 
     return _equal_first(graph, variables, where, (taken, returned), edit, options)
@@ -104,20 +103,10 @@ def connect_inside(
     made, taken = Place(source, "out"), Place(target, "in")
 
     def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
-        _same_positions(where, made, taken, "The sum would join")
         old, new = where.source(taken, "taken"), where.source(made, "made")
         return _edited(graph, variables, where, Edit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED)
 
-    return _equal_first(graph, variables, where, (taken, made), edit, options)
-
-
-def _same_positions(where: Inside, one: Place, other: Place, what: str) -> None:
-    a, b = where.shape(one).shape, where.shape(other).shape
-    if a[:-1] != b[:-1]:
-        raise StructureError(
-            f"{what} {one} of shape {a} with {other} of shape {b}: all dimensions but the last have to be the same. "
-            "Insert a layer that makes them so."
-        )
+    return _equal_first(graph, variables, where, (made, taken), edit, options)
 
 
 def _equal_first(
@@ -128,13 +117,20 @@ def _equal_first(
     edit: Callable[[Graph, Mapping[str, Any], Inside], Mutation],
     options: Options,
 ) -> Mutation:
-    """The edit, after the neurons at two places have been made equally many."""
-    one, other = (where.shape(place).shape[-1] for place in places)
-    if one == other:
+    """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
+    one, other = (where.shape(place).shape for place in places)
+    where.vertex.op.check_reads(places[1], places[:1])
+    if one[:-1] != other[:-1]:
+        raise StructureError(
+            f"{places[0]} has the shape {one}, and would meet what reads {places[1]} of shape {other}: all dimensions "
+            "but the last have to be the same. Insert a layer that makes them so."
+        )
+    if one[-1] == other[-1]:
         return edit(graph, variables, where)
     aligned = _aligned(graph, variables, where, places, options)
     after = Inside(aligned.graph[where.vertex.name], aligned.graph[where.vertex.name].op.places())
-    return then(aligned, edit(aligned.graph, aligned.variables, after), "sizes were aligned first")
+    edited = replace(edit(aligned.graph, aligned.variables, after), aligned=aligned.aligned)
+    return then(aligned, edited, "sizes were aligned first")
 
 
 def _aligned(

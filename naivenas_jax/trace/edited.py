@@ -108,16 +108,16 @@ def edited_function(op: Imported, edit: Edit, before: Mapping[Path, jax.ShapeDty
     return function
 
 
-def check_order(edit: Edit, places: Mapping[Place, Sequence[Named]]) -> None:
+def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[Named]]) -> None:
     """Raise unless whatever an edit reads has been computed whenever it is needed.
 
     Raises:
       StructureError: names what comes too late, or lies in a loop.
     """
-    for read in edit.reads:
-        for at in places[edit.at]:
+    for read in reads:
+        for at in places[where]:
             if not any(one.frame is at.frame and one.position <= at.position for one in places[read]):
                 raise StructureError(
-                    f"{str(edit.at).capitalize()} cannot be computed from {read}, which the model computes later, or "
+                    f"{str(where).capitalize()} cannot be computed from {read}, which the model computes later, or "
                     "inside a loop, branch or transformed call that the other is not in."
                 )

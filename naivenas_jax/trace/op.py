@@ -157,6 +157,9 @@ class Imported(Op):
             for place, found in self.model.base.places.items()
         }
 
+    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
+        check_order(at, reads, self.model.base.places)
+
     def naming(self, places: tuple[Place, ...]) -> Imported:
         return replace(self, named=places)
 
@@ -165,7 +168,6 @@ class Imported(Op):
     ) -> tuple[Imported, dict[str, Any]]:
         """See `Op.edited`. The edited model is a function again, which is traced at the present sizes."""
         base, sizes = self.model.base, self._sizes(self.model.base)
-        check_order(edit, base.places)
         inputs = [
             jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
             for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
