@@ -51,7 +51,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-# -- insert ---------------------------------------------------------------------------------------------------------------
+# -- insert ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_inserted_layer_starts_as_identity_at_the_width_of_its_place(network):
@@ -154,7 +154,7 @@ def test_equal_edits_compile_once(network):
     assert len(traced) == 1
 
 
-# -- remove ---------------------------------------------------------------------------------------------------------------
+# -- remove ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_removed_block_leaves_the_model_without_it(network):
@@ -201,7 +201,7 @@ def test_what_was_inserted_can_be_removed(network):
     close(removed.graph.apply(removed.variables, X), graph.apply(variables, X))
 
 
-# -- edges ----------------------------------------------------------------------------------------------------------------
+# -- edges -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_skip_edge_adds_what_a_module_returned_to_what_another_takes_in(network):
@@ -248,7 +248,7 @@ def test_changes_of_all_kinds_one_after_the_other(network):
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, tx.init(last.variables["params"]))
 
 
-# -- nnx, functions, convolutions, shared modules -------------------------------------------------------------------------
+# -- nnx, functions, convolutions, shared modules ----------------------------------------------------------------------
 
 
 class NnxNet(nnx.Module):
@@ -325,7 +325,7 @@ def test_half_precision_stays_half_precision():
     assert after.apply(own, X).dtype == jnp.bfloat16
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def test_refusals(network):
@@ -364,7 +364,7 @@ def test_a_module_under_vmap_has_no_places():
 
     model = Mapped()
     graph, variables = nas.from_linen(model, model.init(jax.random.key(0), X), X)
-    with pytest.raises(nas.UnknownNameError, match="not under jax.vmap"):
+    with pytest.raises(nas.UnknownNameError, match=r"not under jax\.vmap"):
         nas.insert_vertex(graph, variables, "mapped", lambda v: nas.layer("adapter", nn.Dense(4), v))
 
 
