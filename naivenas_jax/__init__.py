@@ -68,6 +68,8 @@ from naivenas_jax.layers import known as _known  # noqa: F401  registers the lay
 from naivenas_jax.layers.registry import layer as layer
 from naivenas_jax.layers.registry import register_layer as register_layer
 from naivenas_jax.layers.rule import LayerRule as LayerRule
+from naivenas_jax.mutate import fallback as fallback
+from naivenas_jax.mutate import watch as watch
 from naivenas_jax.mutate.mutation import Mutation as Mutation
 from naivenas_jax.mutate.resize import delta_nin as delta_nin
 from naivenas_jax.mutate.resize import delta_nout as delta_nout
@@ -86,6 +88,8 @@ from naivenas_jax.mutate.structure import (
 )
 from naivenas_jax.show.diagram import diagram as diagram
 from naivenas_jax.show.summary import summary as summary
+from naivenas_jax.sizes.row import multiple_of as multiple_of
+from naivenas_jax.sizes.row import size as size
 from naivenas_jax.trace.importing import from_function as from_function
 from naivenas_jax.trace.importing import from_linen as from_linen
 from naivenas_jax.trace.importing import from_nnx as from_nnx

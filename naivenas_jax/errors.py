@@ -6,7 +6,8 @@ Nothing is half-changed when one of these is raised: all values of the library a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 class NaiveNASError(Exception):
@@ -73,7 +74,22 @@ class SolverError(NaiveNASError, RuntimeError):
 
 
 class TimeLimitError(SolverError, TimeoutError):
-    """The time limit struck before a proven optimum was found."""
+    """The time limit struck before a proven optimum was found.
+
+    Attributes:
+      best: makes what the verb would have returned from the best sizes found by then, which satisfy every condition
+        and have been checked; None if there are none.
+      gap: in words, how far these may be from the optimum.
+    """
+
+    def __init__(self, message: str, best: Callable[[], Any] | None = None, gap: str = ""):
+        super().__init__(message)
+        self.best, self.gap = best, gap
+
+    def then(self, finish: Callable[[Any, str], Any]) -> TimeLimitError:
+        """The same error whose ``best`` goes through ``finish(best, gap)``."""
+        best, gap = self.best, self.gap
+        return TimeLimitError(str(self), best and (lambda: finish(best(), gap)), gap)
 
 
 class InfeasibleError(NaiveNASError, ValueError):

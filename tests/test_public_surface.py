@@ -48,11 +48,13 @@ NAMES = [
     "invariant_vertex",
     "layer",
     "magnitude",
+    "multiple_of",
     "register_layer",
     "relaxed",
     "remove_edge",
     "remove_vertex",
     "resize",
+    "size",
     "summary",
     "to",
 ]

@@ -11,7 +11,8 @@ from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.align.problem import Problem, reduce
 from naivenas_jax.align.program import NoSolutionError
 from naivenas_jax.align.request import Target
-from naivenas_jax.align.solve import Answer, solve
+from naivenas_jax.align.solve import Answer, UnprovenError, rank, solve
+from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
 
@@ -30,22 +31,42 @@ def align(
       targets: the requests.
       utility: scores by axis.
       time_limit: for the solver, in seconds.
-      **bounds: ``frozen``, ``equal``, ``least``, ``insertable`` of `naivenas_jax.align.problem.reduce`.
+      **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives`` of
+        `naivenas_jax.align.problem.reduce`.
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.
-      TimeLimitError: if the time limit strikes.
+      TimeLimitError: if the time limit strikes; its ``best`` makes the plan of the best sizes found by then.
     """
     problems = [reduce(ties, targets, utility, varying=v, **bounds) for v in _choices(ties, bounds.get("reached"))]
-    answers = []
+    answers: list[tuple[Problem, Answer]] = []
+    gaps: list[str] = []
+    stopped = False
     for problem in problems:
         try:
             answers.append((problem, solve(problem, time_limit=time_limit)))
         except NoSolutionError:
             continue
-    if not answers:
+        except UnprovenError as error:
+            stopped = True
+            if error.answer is not None:
+                answers.append((problem, error.answer))
+                gaps.append(error.gap)
+    # of equal answers the earlier choice
+    chosen = min(answers, key=lambda pair: rank(*pair)) if answers else None
+    if stopped:
+        raise _out_of_time(ties, chosen, "; ".join(gaps))
+    if chosen is None:
         raise explain(problems[0], time_limit)
-    return layout(ties, *min(answers, key=lambda pair: _rank(*pair)))
+    return layout(ties, *chosen)
+
+
+def _out_of_time(ties: Ties, chosen: tuple[Problem, Answer] | None, gap: str) -> TimeLimitError:
+    message = "The time limit struck before the best sizes were proven. Allow more, time_limit=."
+    if chosen is None:
+        return TimeLimitError(f"{message} No feasible sizes had been found.")
+    what = f"Of the best found by then: {gap}."
+    return TimeLimitError(f"{message} {what}", lambda: layout(ties, *chosen), gap)
 
 
 def _choices(ties: Ties, reached: Collection[str] | None) -> range:
@@ -56,11 +77,3 @@ def _choices(ties: Ties, reached: Collection[str] | None) -> range:
     open_runs = runs - ties.fixed.keys()
     free = [sum(not open_runs.isdisjoint(ties.plain(row)) for row in factors) for factors in ties.products.values()]
     return range(max([1, *free]))
-
-
-def _rank(problem: Problem, answer: Answer) -> tuple[float, float]:
-    """Nearer to the requests is better, then losing less utility; of equal answers the earlier choice."""
-    sizes = problem.sizes(answer.kept, answer.new)
-    distance = sum(abs(sizes[row] - target.wish) for row, target in problem.targets)
-    lost = sum(group.worth[-1] - group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
-    return float(distance), float(lost)

@@ -5,43 +5,58 @@ from __future__ import annotations
 from dataclasses import replace
 
 from naivenas_jax.align.problem import Problem
-from naivenas_jax.align.program import NoSolutionError
+from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
-from naivenas_jax.align.solve import nearest, solve
+from naivenas_jax.align.solve import UnprovenError, nearest, solve
 from naivenas_jax.errors import InfeasibleError
+from naivenas_jax.sizes.row import Row
 
 _MOST_REQUESTS = 12
 
 
 def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleError:
-    """Find a smallest set of requests that contradict one another, and the nearest sizes that do not."""
-    conflict = _conflict(problem, time_limit)
+    """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not."""
+    conflict, rows = _conflict(problem, time_limit)
+    feasible, proven = {}, True
     try:
         feasible = nearest(problem, time_limit=time_limit)
     except NoSolutionError:
-        feasible = {}
-    lines = [f"The requested sizes cannot be had: {'; '.join(map(str, conflict)) or 'no request is involved'}."]
-    reasons = _reasons(problem, conflict)
+        pass
+    except StoppedError:
+        proven = False
+    involved = [*map(str, conflict), *map(str, rows)]
+    lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
+    reasons = _reasons(problem, conflict, rows)
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
         found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
-        relax = " Or wrap the request in nas.relaxed(...)." if all(target.exact for target in conflict) else ""
+        relaxable = conflict and all(target.exact for target in conflict)
+        relax = " Or wrap the request in nas.relaxed(...)." if relaxable else ""
         lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
-    elif problem.targets:
-        lines.append("No sizes at all satisfy the remaining ties.")
-    return InfeasibleError("\n".join(lines), tuple(target.axis for target in conflict), feasible, tuple(reasons))
+    elif not proven:
+        lines.append("The time limit struck before the nearest sizes were found.")
+    elif problem.targets or rows:
+        lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
+    axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
+    return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
 
 
-def _conflict(problem: Problem, time_limit: float | None) -> list[Target]:
-    """Leave out one request after the other, for as long as what remains is infeasible."""
-    kept = list(problem.targets)
-    if len(kept) > _MOST_REQUESTS:
-        return [target for _, target in kept]
-    for candidate in list(kept):
-        rest = [entry for entry in kept if entry is not candidate]
-        if not _feasible(replace(problem, targets=tuple(rest)), time_limit):
-            kept = rest
-    return [target for _, target in kept]
+def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Row]]:
+    """Leave out one request or condition after the other, for as long as what remains is infeasible."""
+    if len(problem.targets) + len(problem.required) > _MOST_REQUESTS:
+        return [target for _, target in problem.targets], list(problem.required)
+    for entry in problem.targets:
+        problem = _without(problem, "targets", entry, time_limit)
+    for row in problem.required:
+        problem = _without(problem, "required", row, time_limit)
+    return [target for _, target in problem.targets], list(problem.required)
+
+
+def _without(problem: Problem, which: str, entry: object, time_limit: float | None) -> Problem:
+    """The problem without one request or condition, if that is infeasible too; else as it is."""
+    rest = tuple(other for other in getattr(problem, which) if other is not entry)
+    smaller = replace(problem, objectives=(), **{which: rest})  # type: ignore[arg-type]
+    return problem if _feasible(smaller, time_limit) else smaller
 
 
 def _feasible(problem: Problem, time_limit: float | None) -> bool:
@@ -49,12 +64,15 @@ def _feasible(problem: Problem, time_limit: float | None) -> bool:
         solve(problem, time_limit=time_limit)
     except NoSolutionError:
         return False
+    except UnprovenError:  # not known to be infeasible
+        return True
     return True
 
 
-def _reasons(problem: Problem, conflict: list[Target]) -> list[str]:
+def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[str]:
     """What is fixed on the rows in conflict, and on rows that share a group with them."""
     asked = {row for row, target in problem.targets if target in conflict}
+    asked |= {problem.row_of[axis] for row in rows for axis in row.axes}
     asked |= {row for pair in problem.equal for row in pair if not conflict or asked & set(pair)}
     groups = {int(g) for row in asked for g in problem.rows[[row]].indices}
     touching = {int(row) for g in groups for row in problem.rows[:, [g]].tocoo().coords[0]}

@@ -9,6 +9,7 @@ import numpy as np
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import Columns, Program, Rows
 from naivenas_jax.align.request import Target
+from naivenas_jax.sizes.row import Row, Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Formulation:
       fixed_kept: shape (groups,): what is kept of the groups that may not change, 0 for the others.
       distance, backward, change, order: cost vectors of the steps; None where a step has nothing to do.
       distance_row, backward_row, worth_row, change_row: the rows that hold the result of a step for the later ones.
+      objectives: for each objective its cost vector and the row that holds its result.
     """
 
     program: Program
@@ -41,6 +43,7 @@ class Formulation:
     backward_row: int
     worth_row: int
     change_row: int
+    objectives: tuple[tuple[np.ndarray, int], ...]
 
 
 class _Builder:
@@ -106,6 +109,30 @@ class _Builder:
                 terms[column] = terms.get(column, 0.0) - value
             self._equal_or_contradiction(terms, self.constant[b] - self.constant[a])
 
+    def require(self, row: Row) -> None:
+        """A condition on sizes. A multiple is a whole number of times the factor."""
+        terms, constant = self.sum_terms(row.terms)
+        constant += row.constant
+        match row.sense:
+            case "multiple of":
+                times = self.columns.add(np.inf, lower=-np.inf, integer=True)
+                self.equal.add({**terms, times: -float(row.bound)}, -constant)
+            case "==":
+                self._equal_or_contradiction(terms, row.bound - constant)
+            case "<=":
+                self.below.add(terms, row.bound - constant)
+            case ">=":
+                self.below.add({column: -value for column, value in terms.items()}, constant - row.bound)
+
+    def sum_terms(self, counts: Terms) -> tuple[dict[int, float], float]:
+        """A weighted sum of sizes: coefficients of the columns, and the part that may not change."""
+        terms: dict[int, float] = {}
+        for axis, count in counts:
+            for column, value in self.size_terms(self.problem.row_of[axis], float(count)).items():
+                terms[column] = terms.get(column, 0.0) + value
+        rows = [(self.problem.row_of[axis], count) for axis, count in counts]
+        return terms or {self.zero(): 0.0}, float(sum(count * self.constant[row] for row, count in rows))
+
     def exactly(self, row: int, size: int) -> None:
         """A size that must be what it is asked to be."""
         self._equal_or_contradiction(self.size_terms(row), size - self.constant[row])
@@ -140,12 +167,16 @@ def formulate(
     builder = _Builder(problem, segment_count)
     builder.bounds()
     builder.agree()
+    for row in problem.required:
+        builder.require(row)
+    goals = [builder.sum_terms(objective.terms)[0] for objective in problem.objectives]
     distance, backward = _requests(builder, elastic)
     change, widest = _changes(builder)
     rows = builder.below
     cap = dict.fromkeys(distance, 1.0)
     distance_row = rows.add(cap, np.inf) if distance else -1
     backward_row = rows.add(dict.fromkeys(backward, 1.0), np.inf) if backward else -1
+    goal_rows = [rows.add(goal, np.inf) for goal in goals]
     change_row = rows.add(change, np.inf)
     segments = [int(c) for columns in builder.segments.values() for c in columns] or [builder.zero()]
     worth_row = rows.add(dict.fromkeys(segments, 1.0), np.inf)
@@ -166,6 +197,7 @@ def formulate(
         backward_row=backward_row,
         worth_row=worth_row,
         change_row=change_row,
+        objectives=tuple((_cost(program.size, goal), row) for goal, row in zip(goals, goal_rows, strict=True)),
     )
 
 

@@ -8,6 +8,7 @@ same problem:
 
     sizes   s = M (y + w)           one row per axis; M counts how often an axis holds a class of a group
     bounds  0 <= y <= N, 0 <= w, s >= 1
+    rows    what layers and users require of sizes: linear in s
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from naivenas_jax.align.request import Target
+from naivenas_jax.sizes.row import Row, Size, Terms
 from naivenas_jax.sizes.ties import Ties
 
 UNLIMITED = 10**6
@@ -69,6 +71,9 @@ class Problem:
       targets: for each request its row, and the request.
       equal: pairs of rows whose sizes must agree.
       group_of_run: the group of each run of the ties.
+      required: conditions on the sizes.
+      objectives: sums of sizes to be minimised one after the other, before utility decides.
+      row_of: the row of each axis that these name.
     """
 
     groups: tuple[Group, ...]
@@ -80,6 +85,13 @@ class Problem:
     targets: tuple[tuple[int, Target], ...]
     equal: tuple[tuple[int, int], ...] = ()
     group_of_run: tuple[int, ...] = field(default=())
+    required: tuple[Row, ...] = ()
+    objectives: tuple[Size, ...] = ()
+    row_of: Mapping[str, int] = field(default_factory=dict)
+
+    def named(self, sizes: np.ndarray) -> dict[str, int]:
+        """The sizes of the axes that conditions and objectives name."""
+        return {axis: round(float(sizes[row])) for axis, row in self.row_of.items()}
 
     def sizes(self, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
         """The size of every row."""
@@ -93,6 +105,8 @@ class Problem:
         lines += [f"g{i} of {g.size}" + (f", fixed: {g.fixed}" if g.fixed else "") for i, g in enumerate(self.groups)]
         lines += [f"ask {target}" for _, target in self.targets]
         lines += [f"{self.names[a][0]} = {self.names[b][0]}" for a, b in self.equal]
+        lines += [f"require {row}" for row in self.required]
+        lines += [f"minimise {objective}" for objective in self.objectives]
         return "\n".join(lines)
 
 
@@ -111,6 +125,8 @@ def reduce(
     equal: Collection[tuple[str, str]] = (),
     least: Mapping[str, int] | None = None,
     insertable: Mapping[str, int] | None = None,
+    required: Collection[Row] = (),
+    objectives: Collection[Size] = (),
 ) -> Problem:
     """Build the reduced problem.
 
@@ -125,6 +141,8 @@ def reduce(
       equal: pairs of axes whose sizes must agree.
       least: the smallest size of an axis, 1 where not given; a single run of an imported model may be empty.
       insertable: how many neurons an axis may gain at most; no limit where not given.
+      required: conditions on sizes, besides those of the layers.
+      objectives: sums of sizes to be minimised.
     """
     fixed = dict(ties.fixed)
     for axis, reason in (frozen or {}).items():
@@ -143,6 +161,10 @@ def reduce(
     for axis, row in row_of.items():
         names[row].append(axis)
     matrix = _matrix(rows, group_of_run, len(groups))
+    # what a layer requires holds now, so that it matters only where something may change
+    open_rows = set(matrix[:, [i for i, group in enumerate(groups) if not group.fixed]].tocoo().coords[0].tolist())
+    layers = [row for row in ties.rows if not open_rows.isdisjoint(row_of[axis] for axis in row.axes)]
+    conditions = tuple(dict.fromkeys([*layers, *required]))
     present = np.array([sum(ties.run_sizes[run] * n for run, n in row) for row in rows], dtype=np.int64)
     return Problem(
         groups=groups,
@@ -154,7 +176,14 @@ def reduce(
         targets=tuple((row_of[target.axis], target) for target in targets),
         equal=tuple((row_of[a], row_of[b]) for a, b in equal if row_of[a] != row_of[b]),
         group_of_run=group_of_run,
+        required=conditions,
+        objectives=tuple(objectives),
+        row_of={axis: row_of[axis] for terms in _all_terms(conditions, objectives) for axis, _ in terms},
     )
+
+
+def _all_terms(conditions: Collection[Row], objectives: Collection[Size]) -> list[Terms]:
+    return [*(row.terms for row in conditions), *(objective.terms for objective in objectives)]
 
 
 def _resting_factors(ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int) -> dict[int, str]:

@@ -7,14 +7,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cvxpy as cp
+import highspy
 import numpy as np
 import scipy.sparse as sp
 
-from naivenas_jax.errors import SolverError, TimeLimitError
+from naivenas_jax.errors import SolverError
 
 
 class NoSolutionError(Exception):
     """The constraints cannot all hold. Internal: callers turn it into an explained `InfeasibleError`."""
+
+
+class StoppedError(Exception):
+    """The time limit struck. Internal: `solve` turns it into what is known by then.
+
+    Attributes:
+      point: what the solver had found, if anything; unchecked, and not to be trusted before it is.
+      bound: no cost can be lower than this.
+    """
+
+    def __init__(self, point: np.ndarray | None = None, bound: float = -np.inf):
+        super().__init__("the time limit struck")
+        self.point, self.bound = point, bound
 
 
 @dataclass
@@ -61,10 +75,14 @@ class Program:
 
     cvxpy canonicalises once, with placeholders for costs and for the bounds of the rows that are set later; these are
     then written into the canonical data. One stacked variable and two sparse matrices keep that at a few ms.
+
+    Attributes:
+      found: every point that a step ended with, the latest last; kept for when the time limit strikes.
     """
 
     def __init__(self, columns: Columns, equal: Rows, below: Rows, time_limit: float | None):
         self.size = len(columns.lower)
+        self.found: list[np.ndarray] = []
         self._integer = np.array(columns.integer, dtype=int)
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
         self._data, self._chain, self._problem = self._canonical(columns, equal, below)
@@ -112,15 +130,20 @@ class Program:
 
         Raises:
           NoSolutionError: if the constraints contradict one another.
-          TimeLimitError: if the time limit strikes.
+          StoppedError: if the time limit strikes.
         """
         try:
             relaxation = self._run(cost, [])
-            return relaxation if self._integral(relaxation) else self._run(cost, self._integer.tolist())
+            x = relaxation if self._integral(relaxation) else self._run(cost, self._integer.tolist())
+        except StoppedError as stop:
+            self.found += [] if stop.point is None else [stop.point]
+            raise
         except NoSolutionError:
             if known is None:
                 raise
             return known
+        self.found.append(x)
+        return x
 
     def _integral(self, x: np.ndarray) -> bool:
         return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))
@@ -140,7 +163,7 @@ class Program:
         result = self._chain.solve_via_data(self._problem, data, False, False, options)
         status = result["model_status"]
         if status == "kTimeLimit":
-            raise TimeLimitError("The time limit struck before the best sizes were proven. Allow more, time_limit=.")
+            raise _stopped(result, bool(integer))
         if status in ("kInfeasible", "kUnboundedOrInfeasible"):
             raise NoSolutionError
         if status != "kOptimal":
@@ -152,5 +175,14 @@ class Program:
             return 1e9
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeLimitError("The time limit struck before the best sizes were proven. Allow more, time_limit=.")
+            raise StoppedError
         return left
+
+
+def _stopped(result: dict[str, Any], integer: bool) -> StoppedError:
+    """What HiGHS has by the time limit. Without an incumbent its "solution" is zeros."""
+    info = result["info"]
+    if not integer:  # a point of the relaxation is no answer, and its cost bounds nothing before the optimum
+        return StoppedError()
+    has_point = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
+    return StoppedError(np.array(result["solution"].col_value) if has_point else None, float(info.mip_dual_bound))

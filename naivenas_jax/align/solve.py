@@ -2,8 +2,9 @@
 
 1. requests: the exact ones hold, the relaxed ones come as near as they can (sum of the distances; of sizes that are
    equally near, those further in the direction of the wish);
-2. utility: the largest total that can be kept, where differences below 1e-7 of the largest utility count as equal;
-3. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on,
+2. objectives, where any are given: each as small as can be, one after the other;
+3. utility: the largest total that can be kept, where differences below 1e-7 of the largest utility count as equal;
+4. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on,
    so that what need not change does not; then the fewest are inserted, the largest change is smallest (it is spread),
    and changes fall on the earlier vertices.
 """
@@ -16,7 +17,7 @@ import numpy as np
 
 from naivenas_jax.align.formulate import Formulation, formulate
 from naivenas_jax.align.problem import Group, Problem
-from naivenas_jax.align.program import NoSolutionError
+from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.worth import own_best, segments
 from naivenas_jax.errors import SolverError
 
@@ -35,15 +36,28 @@ class Answer:
     new: np.ndarray
 
 
+class UnprovenError(Exception):
+    """The time limit struck first. Internal: callers turn it into a `TimeLimitError`.
+
+    Attributes:
+      answer: the best found by then that breaks no constraint, or None.
+      gap: how far it may be from the optimum, in words.
+    """
+
+    def __init__(self, answer: Answer | None, gap: str):
+        super().__init__(gap)
+        self.answer, self.gap = answer, gap
+
+
 def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
     """The optimum of the reduced problem.
 
     Raises:
       NoSolutionError: if there is none.
-      TimeLimitError: if the time limit, in seconds, strikes first.
+      UnprovenError: if the time limit, in seconds, strikes first.
     """
     apart = _apart(problem)
-    if not violations(problem, apart) and _wishes_met(problem, apart):
+    if not violations(problem, apart) and _wishes_met(problem, apart) and not problem.objectives:
         return apart  # every group at its own best: nothing can be better
     answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
     if answer is None:
@@ -74,12 +88,17 @@ def _apart(problem: Problem) -> Answer:
 
 
 def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Answer | None:
-    formulation = formulate(problem, time_limit, segment_count=segment_count)
-    feasible = _nearest_requests(formulation) is not None
+    formulation, step = formulate(problem, time_limit, segment_count=segment_count), "requests"
     try:
+        x = _nearest_requests(formulation)
+        step = "objectives"
+        x = _smallest_objectives(formulation, x)
+        step = "utility"
         return _largest_worth_least_change(problem, formulation)
+    except StoppedError as stop:
+        raise _unproven(problem, formulation, step, stop.bound) from stop
     except NoSolutionError as error:
-        if not feasible:
+        if step != "utility" or x is None:
             raise
         raise SolverError("HiGHS finds no solution where it has found one before; nothing was changed.") from error
 
@@ -110,15 +129,23 @@ def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
     return x
 
 
+def _smallest_objectives(formulation: Formulation, x: np.ndarray | None) -> np.ndarray | None:
+    """Step 2. Fixes what each objective has come to for the later steps."""
+    for cost, row in formulation.objectives:
+        x = formulation.program.minimise(cost, x)
+        formulation.program.set_bound(row, round(float(cost @ x)) + _SLACK)
+    return x
+
+
 def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> Answer | None:
-    """Steps 2 and 3. Segments overestimate the worth where they are not exact; they are refined where it matters.
+    """Steps 3 and 4. Segments overestimate the worth where they are not exact; they are refined where it matters.
 
     None: not exact after many refinements, for want of segments.
     """
     focus: list[tuple[int, ...]] = [() for _ in problem.groups]
     # only what is free: the rest may be worth so much that differences drown in it
     free = [problem.groups[g] for g in formulation.free]
-    scale = max((float(np.abs(group.utility).max(initial=0.0)) for group in free), default=0.0) or 1.0
+    scale = _scale(free)
     tolerance, best, program = 1e-7 * scale, -np.inf, formulation.program
     for _ in range(_ROUNDS):
         slopes = _write_segments(problem, formulation, focus, scale)
@@ -135,12 +162,17 @@ def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> A
     return None
 
 
+def _scale(groups: list[Group]) -> float:
+    """The largest utility of a class."""
+    return max((float(np.abs(group.utility).max(initial=0.0)) for group in groups), default=0.0) or 1.0
+
+
 def _worth(groups: list[Group], kept: np.ndarray) -> float:
     return float(sum(group.worth[k] for group, k in zip(groups, kept, strict=True)))
 
 
 def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
-    """Step 3."""
+    """Step 4."""
     program = formulation.program
     x = program.minimise(formulation.change, x)
     program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
@@ -199,4 +231,37 @@ def violations(problem: Problem, answer: Answer) -> list[str]:
         for a, b in problem.equal
         if sizes[a] != sizes[b]
     ]
+    named = problem.named(sizes)
+    found += [f"{row} does not hold for {named}" for row in problem.required if not row.holds(named)]
     return found
+
+
+def rank(problem: Problem, answer: Answer) -> tuple[float, ...]:
+    """How good an answer is; smaller is better: nearer to the requests, smaller objectives, losing less utility."""
+    sizes = problem.sizes(answer.kept, answer.new)
+    distance = sum(abs(sizes[row] - target.wish) for row, target in problem.targets)
+    named = problem.named(sizes)
+    goals = [float(objective.at(named)) for objective in problem.objectives]
+    lost = sum(group.worth[-1] - group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
+    return float(distance), *goals, float(lost)
+
+
+def _unproven(problem: Problem, formulation: Formulation, step: str, bound: float) -> UnprovenError:
+    """The best point found before the time limit struck, checked like any other."""
+    unchanged = Answer(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
+    found = [Answer(*_read(formulation, x)) for x in reversed(formulation.program.found)]
+    sound = [answer for answer in (*found, _apart(problem), unchanged) if not violations(problem, answer)]
+    if not sound:
+        return UnprovenError(None, "")
+    best = min(sound, key=lambda answer: rank(problem, answer))
+    distance = rank(problem, best)[0]
+    if step == "requests":
+        least = max(0, int(np.ceil(bound - 1e-6))) if np.isfinite(bound) else 0
+        return UnprovenError(best, f"the requests are missed by {distance:g} neurons in all, at the least by {least}")
+    if step == "objectives":
+        return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
+    free = [problem.groups[g] for g in formulation.free]
+    most = sum(float(group.worth[own_best(group)]) for group in free)
+    most = min(most, -bound * _scale(free)) if np.isfinite(bound) else most
+    kept = _worth(free, best.kept[formulation.free])
+    return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")

@@ -15,6 +15,7 @@ from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, s
 from naivenas_jax.graph.pattern import parse, port_axes
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.row import Conditions
 from naivenas_jax.sizes.ties import Tying
 
 Init = Callable[..., Any]
@@ -30,6 +31,7 @@ class Custom(Op):
       nout: the number of neurons of the output.
       params: name, pattern and initialiser of each parameter.
       inner: name and size of each inner axis.
+      constraints: what the sizes must satisfy besides.
     """
 
     fn: Callable[..., Any]
@@ -37,6 +39,7 @@ class Custom(Op):
     nout: int
     params: tuple[tuple[str, str, Init | None], ...]
     inner: tuple[tuple[str, int], ...] = ()
+    constraints: Conditions = None
 
     absorbs = True
 
@@ -54,6 +57,7 @@ class Custom(Op):
             where = f"{name!r} of vertex {'/'.join(tying.scope)!r}"
             constant = 0.0 if "in" not in pattern.roles else None
             tying.leaf("params", (name,), pattern.dims(vectors, where), pattern.roles, constant, init)
+        tying.require_all(self.constraints, vectors)
         return vectors["out"]
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -92,6 +96,7 @@ def absorb_vertex(
     nout: int,
     params: Mapping[str, str | tuple[str, Init]],
     inner: Mapping[str, int] | None = None,
+    constraints: Conditions = None,
 ) -> Vertex:
     """A custom computation with its own parameters and sizes (SizeAbsorb).
 
@@ -105,6 +110,8 @@ def absorb_vertex(
         several inputs) the neurons of an input, ``out`` those of the output, any other word an inner axis. A pair
         adds an initialiser ``(key, shape) -> array``; default: LeCun normal for weights, zero for one axis.
       inner: sizes of the inner axes; each can be resized under the name ``"vertex:axis"``.
+      constraints: what the sizes must satisfy besides: a function of a mapping from the names of axes ("in", "out",
+        inner ones) to sizes, that returns conditions, ``lambda size: size["r"] <= size["out"]``.
 
     Raises:
       GraphError: if a pattern cannot be read or names an axis that does not exist.
@@ -131,7 +138,7 @@ def absorb_vertex(
         )
     entries = tuple(_entry(name, key, value) for key, value in params.items())
     sizes = tuple(_inner_size(name, factor, size) for factor, size in (inner or {}).items())
-    op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), int(nout), entries, sizes)
+    op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), int(nout), entries, sizes, constraints)
     return Vertex(name, op, inputs)
 
 

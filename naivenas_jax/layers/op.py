@@ -69,6 +69,7 @@ class LayerOp(Op):
             tying.couple(vectors[axis], f"{where!r}: {reason}")
         for axis, reason in reasons(rule.fixed, (*port_axes(ports), "out")).items():
             tying.fix(vectors[axis], f"{where!r}: {reason}")
+        tying.require_all(rule.constraints, vectors)
         return vectors["out"]
 
     def size_of(self, attribute: str) -> Any:

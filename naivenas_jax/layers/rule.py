@@ -11,6 +11,7 @@ import numpy as np
 
 from naivenas_jax.graph.expression import names_in
 from naivenas_jax.graph.pattern import Pattern, parse
+from naivenas_jax.sizes.row import Conditions
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
 #: ``passes`` of shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron.
@@ -50,6 +51,8 @@ class LayerRule:
         input; a mapping has a reason for each axis.
       fixed: why the layer's sizes may not change, or None. A text speaks of inputs and output; a mapping has a reason
         for each axis.
+      constraints: what the sizes must satisfy besides: a function of a mapping from the names of axes to sizes, that
+        returns conditions, ``lambda size: nas.multiple_of(size["in"], 8)``.
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
     """
 
@@ -67,6 +70,7 @@ class LayerRule:
     keywords: frozenset[str] | None = None
     coupled: str | Mapping[str, str] | None = None
     fixed: str | Mapping[str, str] | None = None
+    constraints: Conditions = None
     example: tuple[int, ...] = (1,)
 
     @property

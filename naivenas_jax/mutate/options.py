@@ -10,6 +10,7 @@ import numpy as np
 
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.graph import unknown_name
+from naivenas_jax.mutate.conditions import Constraints, Minimise
 from naivenas_jax.transfer.fill import Fill
 from naivenas_jax.utility.scores import Utility
 
@@ -24,24 +25,33 @@ class Options:
     Attributes:
       align: how sizes that disagree after an edit are brought in line. "auto": the first of "grow" (the smaller becomes
         as large as the larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that
-        works.
-      utility, new, rng, time_limit, max_new, free_outputs: as for `delta_nout`.
+        works. A tuple of these: the first of them that works.
+      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise: as for `delta_nout`.
     """
 
-    align: str = "auto"
+    align: str | tuple[str, ...] = "auto"
     utility: Utility | None = None
     new: str | Fill | None = None
     rng: Any = None
     time_limit: float | None = None
     max_new: MaxNew = None
     free_outputs: bool = False
+    constraints: Constraints = None
+    minimise: Minimise = None
 
     def __post_init__(self) -> None:
-        if self.align not in ("auto", *ALIGN):
-            raise StructureError(f"align must be 'auto' or one of {ALIGN}, found {self.align!r}.")
+        if not self.ways or any(way not in ALIGN for way in self.ways):
+            raise StructureError(f"align must be 'auto', one of {ALIGN}, or a tuple of these, found {self.align!r}.")
         limit = self.time_limit
         if limit is not None and not (isinstance(limit, int | float | np.number) and limit >= 0):  # not NaN either
             raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {limit!r:.80}.")
+
+    @property
+    def ways(self) -> tuple[Any, ...]:
+        """The ways of aligning to try, in order."""
+        if self.align == "auto":
+            return ALIGN
+        return tuple(self.align) if isinstance(self.align, list | tuple) else (self.align,)
 
     @classmethod
     def read(cls, keywords: Mapping[str, Any]) -> Options:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.elementwise import Elementwise
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.rebuild import with_sizes
@@ -20,7 +22,7 @@ from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
-from naivenas_jax.mutate.widths import sizes_of
+from naivenas_jax.mutate.widths import sizes_of, unproven
 from naivenas_jax.transfer.fill import Fill, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
@@ -45,7 +47,16 @@ def realign(
       created_as: what variables of inserted vertices start at.
       comparable: whether the edit itself keeps the function, so that the oracle may compare with ``graph``.
     """
-    mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
+    finish = partial(_complete, graph, options, created_as)
+    try:
+        mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
+    except TimeLimitError as error:
+        raise error.then(lambda mutation, gap: finish(mutation)) from error
+    return finish(mutation)
+
+
+def _complete(graph: Graph, options: Options, created_as: Any, mutation: Mutation) -> Mutation:
+    """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
     check_edited(graph, mutation.graph, options.free_outputs)
     restacked = _restacked(mutation.graph)
     if restacked is None:
@@ -103,11 +114,30 @@ def _realign_once(
     created_as: str | Fill,
     comparable: bool,
 ) -> Mutation:
-    fill = strategy(options.new)
+    strategy(options.new)  # raises if there is none of that name
     check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
     stands, staged = draft.stand_ins(draft.final_order()), draft.staged()
-    leaves = staged.ties.leaves
-    axes, aligned = reconcile(graph, variables, draft, staged, stands, options)
+    finish = partial(_edited, graph, variables, draft, staged, options, created_as, comparable)
+    try:
+        axes, aligned = reconcile(graph, variables, draft, staged, stands, options)
+    except TimeLimitError as error:
+        raise error.then(lambda found, gap: unproven(finish(*found), gap)) from error
+    return finish(axes, aligned)
+
+
+def _edited(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    draft: Draft,
+    staged: Graph,
+    options: Options,
+    created_as: Any,
+    comparable: bool,
+    axes: dict[str, AxisPlan],
+    aligned: str,
+) -> Mutation:
+    """The mutation that an edit comes down to, once the sizes are known."""
+    fill, leaves, stands = strategy(options.new), staged.ties.leaves, draft.stand_ins(draft.final_order())
     resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()})
     final = draft.final(resized)
     inserted = [v.name for v in final.vertices if v.name not in graph]

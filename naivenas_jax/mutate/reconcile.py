@@ -13,12 +13,12 @@ from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.align.request import Target
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.draft import Draft, StandIn
 from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
+from naivenas_jax.mutate.draft import Draft, StandIn
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.widths import ends, sizes_of
-from naivenas_jax.utility.magnitude import magnitude
 from naivenas_jax.sizes.row import Row
+from naivenas_jax.utility.magnitude import magnitude
 from naivenas_jax.utility.scores import scores
 
 #: By name, each stand-in and the producer that it stands for; None: its slot goes away.
@@ -39,9 +39,10 @@ def reconcile(
     """
     sizes = sizes_of(staged.ties)
     bounds = _insertable(staged, stands, options, sizes_of(graph.ties))
-    utility = _utility(graph, variables, stands, options, sizes)
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
-    if not stands and not required and not sums:
+    aligns = bool(stands or required or sums)
+    utility = _utility(graph, variables, stands, options, sizes, aligns)
+    if not aligns:
         return {axis: AxisPlan.identity(size) for axis, size in sizes.items()}, "none"
     common: dict[str, Any] = {
         "time_limit": options.time_limit,
@@ -74,11 +75,16 @@ def reconcile(
 
 
 def _utility(
-    graph: Graph, variables: Mapping[str, Any], stands: Stands, options: Options, sizes: Mapping[str, int]
+    graph: Graph,
+    variables: Mapping[str, Any],
+    stands: Stands,
+    options: Options,
+    sizes: Mapping[str, int],
+    needed: bool,
 ) -> dict[str, np.ndarray]:
     """Scores of the staged graph's axes; a stand-in has those of the producer that it is heir of."""
     given = scores(options.utility, sizes_of(graph.ties)) if options.utility is not None else {}
-    if options.utility is None and stands:
+    if options.utility is None and needed:
         given = magnitude(graph, variables)
     heirs = {name: given[stand.heir_of] for name, (stand, _) in stands.items() if stand.heir_of in given}
     return {axis: value for axis, value in {**given, **heirs}.items() if len(value) == sizes.get(axis)}

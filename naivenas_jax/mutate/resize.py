@@ -9,8 +9,12 @@ from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.arguments import require_graph
+from naivenas_jax.mutate.conditions import Constraints, Minimise
+from naivenas_jax.mutate.fallback import Fallback
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import MaxNew, Options
+from naivenas_jax.mutate.settle import settle
+from naivenas_jax.mutate.watch import OnChange
 from naivenas_jax.mutate.widths import change_widths, sizes_of
 from naivenas_jax.transfer.fill import Fill
 from naivenas_jax.utility.scores import Utility
@@ -27,6 +31,10 @@ def delta_nout(
     time_limit: float | None = None,
     max_new: MaxNew = None,
     free_outputs: bool = False,
+    constraints: Constraints = None,
+    minimise: Minimise = None,
+    fallback: Fallback = (),
+    on_change: OnChange = None,
 ) -> Mutation:
     """Change the number of output neurons of vertices, and of all that is tied to them.
 
@@ -49,6 +57,14 @@ def delta_nout(
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
         its size, at least 200.
       free_outputs: whether outputs of the graph may lose and gain neurons without being named.
+      constraints: conditions on sizes besides the request, such as ``nas.size("a") + 2 * nas.size("b") <= 10`` or
+        ``nas.multiple_of("a", 8)``: one, several, or a function that gets the sizes of all axes by name and returns
+        them. The axes that they name may change as if the request named them, except inputs and outputs.
+      minimise: sums of sizes, one or several, to be made as small as can be after the relaxed requests are met and
+        before the utility decides.
+      fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
+        order. Default: the error is raised.
+      on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
 
     Returns:
       A `Mutation`; unpacks to the new graph and its variables.
@@ -67,9 +83,13 @@ def delta_nout(
     >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
     (5, (5, 2))
     """
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
-    wanted = _targets(graph, request)
-    return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise)
+
+    def attempt(request: Mapping[str, Any]) -> Mutation:
+        wanted = _targets(graph, request)
+        return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
+
+    return settle(graph, variables, request, attempt, fallback, on_change)
 
 
 def delta_nin(
@@ -122,6 +142,10 @@ def resize(
     time_limit: float | None = None,
     max_new: MaxNew = None,
     free_outputs: bool = False,
+    constraints: Constraints = None,
+    minimise: Minimise = None,
+    fallback: Fallback = (),
+    on_change: OnChange = None,
 ) -> Mutation:
     """Let utility decide: every neuron in reach whose (total, tied) utility is negative is dropped.
 
@@ -132,7 +156,8 @@ def resize(
       variables: its variables.
       request: sizes that are asked for besides, as for `delta_nout`. All of the graph may change, not only what the
         request reaches.
-      utility, new, rng, time_limit, max_new, free_outputs: as for `delta_nout`.
+      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise, fallback, on_change: as for
+        `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -143,10 +168,14 @@ def resize(
     >>> mutation.indices("hidden").tolist()
     [0, 2]
     """
-    if not request and max_new is None:
+    if not request and constraints is None and minimise is None and max_new is None:
         max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs)
-    return change_widths(graph, variables, _targets(graph, request or {}), options, None)
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise)
+
+    def attempt(request: Mapping[str, Any]) -> Mutation:
+        return change_widths(graph, variables, _targets(graph, request), options, None)
+
+    return settle(graph, variables, request or {}, attempt, fallback, on_change)
 
 
 def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:

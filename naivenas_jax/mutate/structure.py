@@ -18,9 +18,11 @@ from naivenas_jax.mutate.inside import connect_inside, insert_inside, inside, re
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.realign import realign
+from naivenas_jax.mutate.settle import settled
 from naivenas_jax.transfer.fill import Fill
 
 
+@settled
 def insert_vertex(
     graph: Graph,
     variables: Mapping[str, Any],
@@ -43,7 +45,8 @@ def insert_vertex(
       new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that
         the function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init":
         their own initialisers; else as for `delta_nout`.
-      **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see `Options`.
+      **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``,
+        ``minimise``; see `Options`. ``fallback``, ``on_change``: as for `delta_nout`.
 
     Raises:
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
@@ -91,6 +94,7 @@ def insert_vertex(
     )
 
 
+@settled
 def remove_vertex(
     graph: Graph,
     variables: Mapping[str, Any],
@@ -107,8 +111,8 @@ def remove_vertex(
       name: of the vertex.
       reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which
         takes readers that can do with one input less; or the names of the inputs that it shall read.
-      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``; see
-        `Options`.
+      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``,
+        ``constraints``, ``minimise``; see `Options`. ``fallback``, ``on_change``: as for `delta_nout`.
 
     Raises:
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
@@ -174,6 +178,7 @@ def _checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tup
     return slots
 
 
+@settled
 def create_edge(
     graph: Graph,
     variables: Mapping[str, Any],
@@ -230,6 +235,7 @@ def create_edge(
     return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.read(keywords))
 
 
+@settled
 def remove_edge(
     graph: Graph,
     variables: Mapping[str, Any],

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naivenas_jax.errors import DuplicateNameError
+from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
 from naivenas_jax.sizes.blocks import Blocks, Vector
+from naivenas_jax.sizes.row import Conditions, Row, stated
 
 Path = tuple[str, ...]
 
@@ -45,6 +46,7 @@ class Ties:
       coupled_runs: the runs on them of which that is so.
       products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a
         run has no classes of its own: a combination lives while all of its members live.
+      rows: further conditions on sizes that layers have, such as "a multiple of 8". They hold for the present sizes.
     """
 
     run_sizes: tuple[int, ...]
@@ -54,6 +56,7 @@ class Ties:
     coupled: Mapping[str, str]
     products: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     coupled_runs: Mapping[int, str] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """The runs with classes of their own among these: the factors in place of products."""
@@ -71,16 +74,19 @@ class Ties:
         return sum(self.run_sizes[run] for run in self.axes[axis])
 
     def reach(self, names: Iterable[str]) -> frozenset[str]:
-        """The axes whose size may have to change when those of ``names`` do: all that share runs, and so on."""
-        holders: dict[int, list[str]] = {}
-        plain = {axis: self.plain(runs) for axis, runs in self.axes.items()}
-        for axis, own in plain.items():
-            for run in own:
-                holders.setdefault(run, []).append(axis)
+        """The axes that may have to change when those of ``names`` do: all that share runs or a row, and so on."""
+        holders: dict[int | Row, list[str]] = {}
+        links: dict[str, list[int | Row]] = {axis: list(self.plain(runs)) for axis, runs in self.axes.items()}
+        for row in self.rows:
+            for axis in row.axes:
+                links[axis].append(row)
+        for axis, own in links.items():
+            for link in own:
+                holders.setdefault(link, []).append(axis)
         reached, todo = set(names), list(names)
         while todo:
-            for run in plain[todo.pop()]:
-                fresh = [axis for axis in holders.pop(run, ()) if axis not in reached]
+            for link in links[todo.pop()]:
+                fresh = [axis for axis in holders.pop(link, ()) if axis not in reached]
                 reached.update(fresh)
                 todo.extend(fresh)
         return frozenset(reached)
@@ -97,12 +103,11 @@ class Tying:
     _leaves: dict[Path, tuple[tuple[Vector | None, ...], Leaf]] = field(default_factory=dict)
     _fixed: list[tuple[Vector, str]] = field(default_factory=list)
     _coupled: list[tuple[Vector, str]] = field(default_factory=list)
+    _rows: list[tuple[Row, Mapping[str, Vector], Path]] = field(default_factory=list)
 
     def within(self, name: str) -> Tying:
         """The same collection, seen from inside the vertex ``name``."""
-        return Tying(
-            self.blocks, (*self.scope, name), self._axes, self._names, self._leaves, self._fixed, self._coupled
-        )
+        return replace(self, scope=(*self.scope, name))
 
     def new(self, size: int) -> Vector:
         """``size`` fresh neurons."""
@@ -149,6 +154,29 @@ class Tying:
         """A neuron of ``vector`` being zero is not the same as its not being there, because of ``reason``."""
         self._coupled.append((vector, reason))
 
+    def require_all(self, given: Conditions, vectors: Mapping[str, Vector]) -> None:
+        """All that a function of the sizes of ``vectors`` returns; see `require`. A single input is "in" as well."""
+        named = vectors if "in1" in vectors or "in0" not in vectors else {**vectors, "in": vectors["in0"]}
+        for row in stated(given, named):
+            self.require(row, named)
+
+    def require(self, row: Row, vectors: Mapping[str, Vector]) -> None:
+        """The sizes of ``vectors``, by the names that ``row`` gives them, must satisfy it, now and after every change.
+
+        Raises:
+          SizeMismatchError: if they do not now.
+        """
+        sizes = {name: len(vector) for name, vector in vectors.items()}
+        where = "/".join(self.scope)
+        if unknown := [axis for axis in row.axes if axis not in sizes]:
+            raise SizeMismatchError(
+                f"Vertex {where!r}: the condition {row} names {unknown[0]!r}. Its axes are: {', '.join(sizes)}."
+            )
+        if not row.holds(sizes):
+            found = ", ".join(f"{axis} = {sizes[axis]}" for axis in row.axes)
+            raise SizeMismatchError(f"Vertex {where!r}: {row} must hold, found {found}.")
+        self._rows.append((row, vectors, self.scope))
+
     def freeze(self) -> Ties:
         """The ties as a value."""
         return self.freeze_with([])[0]
@@ -161,6 +189,7 @@ class Tying:
             )
             for path, (dims, leaf) in self._leaves.items()
         }
+        conditions = tuple(self._named_row(*entry) for entry in self._rows)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
         run_sizes, rows, products = self.blocks.settle_all([*own, *vectors])
@@ -173,15 +202,24 @@ class Tying:
             fixed=_first_reasons(rest[: len(fixed)], fixed),
             coupled={axis: coupled[run] for axis in axes for run in bare.plain(axes[axis]) if run in coupled},
             coupled_runs=coupled,
+            rows=tuple(dict.fromkeys(conditions)),
         )
         return ties, rows[len(own) :]
 
     def _name_of(self, vector: Vector, path: Path, dim: int) -> str:
+        return self._name_or(vector, f"~{'/'.join(path)}[{dim}]")
+
+    def _name_or(self, vector: Vector, name: str) -> str:
         if vector not in self._names:
-            name = f"~{'/'.join(path)}[{dim}]"
             self._axes[name] = vector
             self._names[vector] = name
         return self._names[vector]
+
+    def _named_row(self, row: Row, vectors: Mapping[str, Vector], scope: Path) -> Row:
+        """A row in terms of the names of the axes."""
+        where = "/".join(scope)
+        names = {local: self._name_or(vectors[local], f"~{where}.{local}") for local in row.axes}
+        return row.renamed(names).because(row.reason or f"{where!r} requires it")
 
 
 _CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"

@@ -24,6 +24,7 @@ from reference.network import Network
 
 import naivenas_jax as nas
 from naivenas_jax.align.request import Relaxed, To
+from naivenas_jax.sizes.row import Row, Size
 
 _INFINITY = highspy.kHighsInf
 
@@ -67,9 +68,19 @@ def optimum(
     everything: bool = False,
     free_outputs: bool = False,
     least_change: bool = False,
+    conditions: Iterable[Row] = (),
+    objectives: Iterable[Size] = (),
 ) -> Reference:
     """Solve the per-neuron problem of a request. ``everything``: all axes may change, as for `nas.resize`."""
-    problem = PerNeuron.of(graph, request, utility, everything=everything, free_outputs=free_outputs)
+    problem = PerNeuron.of(
+        graph,
+        request,
+        utility,
+        everything=everything,
+        free_outputs=free_outputs,
+        conditions=conditions,
+        objectives=objectives,
+    )
     solution = None
     for cost in problem.steps() + ([problem.changes()] if least_change else []):
         solution = problem.minimise(cost)
@@ -104,6 +115,8 @@ class PerNeuron:
         gap: float | None = 0.0,
         size_norms: bool = False,
         time_limit: float | None = None,
+        conditions: Iterable[Row] = (),
+        objectives: Iterable[Size] = (),
     ) -> PerNeuron:
         """State the problem.
 
@@ -113,19 +126,25 @@ class PerNeuron:
           size_norms: one weighted objective as in NaiveNASlib (utility, size changes in two norms, insertions) and not
             steps. For benchmarks: it is what the peer solves, once.
           time_limit: in seconds.
+          conditions, objectives: on sizes; the axes that they name may change as well.
         """
         network = Network.of(graph)
         wishes = [Wish.of(axis, len(network.axes[axis]), asked) for axis, asked in request.items()]
         ends = [v.name for v in graph.inputs] + ([] if free_outputs else [v.name for v in graph.outputs])
         fixed = [*network.fixed, *(network.axes[name] for name in ends if name not in request)]
-        reach = set(network.axes) if everything else network.reach(request)
+        conditions, objectives = list(conditions), list(objectives)
+        named = [axis for row in conditions for axis in row.axes]
+        named += [axis for objective in objectives for axis, _ in objective.terms]
+        reach = set(network.axes) if everything else network.reach([*request, *named])
         reached = [axis for axis in network.axes if axis in reach]
         scores = {axis: np.broadcast_to(np.asarray(u, float), network.axes[axis].shape) for axis, u in utility.items()}
         rows = _Rows(network, reached)
         rows.bound(fixed)
         rows.tie()
         rows.sizes()
-        steps = rows.requests(wishes)
+        for condition in conditions:
+            rows.condition(condition)
+        steps = [*rows.requests(wishes), *map(rows.objective, objectives)]
         worth = rows.worth(scores)
         steps.append(rows.weighted(worth, scores) if size_norms else worth)
         solver = rows.solver(gap, time_limit)
@@ -249,6 +268,31 @@ class _Rows:
     def size_of(self, axis: str) -> dict[int, float]:
         columns = self.columns_of(axis)
         return dict.fromkeys(np.concatenate([columns, columns + self.n]).tolist(), 1.0)
+
+    def sum_of(self, counts: Iterable[tuple[str, int]]) -> dict[int, float]:
+        """A weighted sum of sizes; a neuron that lies on several of the axes counts on each."""
+        found: dict[int, float] = {}
+        for axis, count in counts:
+            for column in np.concatenate([self.columns_of(axis), self.columns_of(axis) + self.n]).tolist():
+                found[column] = found.get(column, 0.0) + count
+        return found
+
+    def condition(self, row: Row) -> None:
+        """A condition on sizes."""
+        terms, right = self.sum_of(row.terms), row.bound - row.constant
+        if row.sense == "multiple of":  # sum - bound * times = -constant
+            (times,) = self._columns(np.full(1, -1e6), np.full(1, 1e6)).tolist()
+            self.one({**terms, times: -float(row.bound)}, -row.constant, -row.constant)
+            return
+        lower, upper = {"<=": (-_INFINITY, right), ">=": (right, _INFINITY), "==": (right, right)}[row.sense]
+        self.one(terms, lower, upper)
+
+    def objective(self, objective: Size) -> np.ndarray:
+        """The cost of a sum of sizes, without its constant."""
+        cost = np.zeros(self.width)
+        for column, count in self.sum_of(objective.terms).items():
+            cost[column] = count
+        return cost
 
     def requests(self, wishes: list[Wish]) -> list[np.ndarray]:
         """Rows of the requests; returns the costs of the relaxed ones: distance, then that against the direction."""

@@ -1,0 +1,49 @@
+"""What all verbs do around the change itself: fall back if it fails, tell who watches if it works."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.fallback import Fallback, Request, first_that_works
+from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.watch import OnChange, notify
+
+
+def settle(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    request: Request,
+    attempt: Callable[[Any], Mutation],
+    fallback: Fallback = (),
+    on_change: OnChange = None,
+) -> Mutation:
+    """``attempt(request)``, or what ``fallback`` makes of its failure; then ``on_change`` is told."""
+    mutation = first_that_works(graph, variables, request, attempt, fallback)
+    notify(mutation, on_change)
+    return mutation
+
+
+def settled(verb: Callable[..., Mutation]) -> Callable[..., Mutation]:
+    """A verb without request, ``verb(graph, variables, ...)``, that takes ``fallback=`` and ``on_change=`` as well."""
+
+    @functools.wraps(verb)
+    def with_settling(
+        graph: Graph,
+        variables: Mapping[str, Any],
+        *args: Any,
+        fallback: Fallback = (),
+        on_change: OnChange = None,
+        **keywords: Any,
+    ) -> Mutation:
+        def attempt(request: None) -> Mutation:
+            del request
+            return verb(graph, variables, *args, **keywords)
+
+        return settle(graph, variables, None, attempt, fallback, on_change)
+
+    with_settling.__signature__ = inspect.signature(verb)  # type: ignore[attr-defined]
+    return with_settling

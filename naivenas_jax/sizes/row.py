@@ -1,0 +1,210 @@
+"""Conditions on sizes as plain data: ``size("a") + 2 * size("b") <= 10``, ``multiple_of("a", 8)``.
+
+A layer, a vertex or a user contributes them to the alignment problem; nothing here knows a solver. Numbers are whole,
+so that an answer is checked exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from naivenas_jax.errors import RequestError
+
+Terms = tuple[tuple[str, int], ...]
+_LARGEST = 10**12
+
+
+@dataclass(frozen=True, eq=False)
+class Size:
+    """A sum of sizes of axes with whole coefficients, ``sum(count * size(axis)) + constant``. Made by `size`.
+
+    ``+ - *`` make further sums; ``<= >= ==`` make a `Row`.
+    """
+
+    terms: Terms
+    constant: int = 0
+
+    def __add__(self, other: Any) -> Size:
+        if isinstance(other, Size):
+            counts = dict(self.terms)
+            for axis, count in other.terms:
+                counts[axis] = counts.get(axis, 0) + count
+            return Size(tuple((a, n) for a, n in counts.items() if n), self.constant + other.constant)
+        return replace(self, constant=self.constant + whole(other, "A sum of sizes"))
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> Size:
+        factor = whole(other, "A size can be multiplied by a whole number only, which")
+        return Size(tuple((a, n * factor) for a, n in self.terms if factor), self.constant * factor)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Size:
+        return self * -1
+
+    def __sub__(self, other: Any) -> Size:
+        return self + (-other if isinstance(other, Size) else -whole(other, "A sum of sizes"))
+
+    def __rsub__(self, other: Any) -> Size:
+        return -self + other
+
+    def __le__(self, other: Any) -> Row:
+        return _row(self - other, "<=")
+
+    def __ge__(self, other: Any) -> Row:
+        return _row(self - other, ">=")
+
+    def __eq__(self, other: object) -> Row:  # type: ignore[override]
+        return _row(self - other, "==")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __ne__(self, other: object) -> bool:
+        raise RequestError(f"{self} != {other!r:.40} is no linear condition. Use <=, >=, ==, or nas.multiple_of.")
+
+    def __lt__(self, other: Any) -> Row:
+        raise RequestError(f"Sizes are whole numbers: write {self} <= {other} - 1 in place of <.")
+
+    def __gt__(self, other: Any) -> Row:
+        raise RequestError(f"Sizes are whole numbers: write {self} >= {other} + 1 in place of >.")
+
+    def at(self, sizes: Mapping[str, int]) -> int:
+        """The value of the sum for given sizes, in Python's integers."""
+        return self.constant + sum(count * int(sizes[axis]) for axis, count in self.terms)
+
+    def __str__(self) -> str:
+        text = " + ".join(f"size({a!r})" if n == 1 else f"{n} * size({a!r})" for a, n in self.terms)
+        return text + (f" + {self.constant}" if self.constant else "") if text else str(self.constant)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A condition that sizes must satisfy: ``sum(count * size(axis)) + constant`` compared with ``bound``.
+
+    Attributes:
+      terms: pairs of an axis and its coefficient.
+      sense: "<=", ">=", "==", or "multiple of".
+      bound: the right-hand side.
+      constant: added to the sum; 0 unless the sense is "multiple of".
+      reason: why it must hold, for error messages.
+    """
+
+    terms: Terms
+    sense: Literal["<=", ">=", "==", "multiple of"]
+    bound: int
+    constant: int = 0
+    reason: str = ""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes it is about."""
+        return tuple(axis for axis, _ in self.terms)
+
+    def because(self, reason: str) -> Row:
+        """The same condition with a reason, which error messages give."""
+        return replace(self, reason=str(reason))
+
+    def renamed(self, names: Mapping[str, str]) -> Row:
+        """The same condition on axes of other names."""
+        summed = sum((count * Size(((names[axis], 1),)) for axis, count in self.terms), Size(()))
+        return replace(self, terms=summed.terms)
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes satisfy it; computed in Python's integers."""
+        value = Size(self.terms, self.constant).at(sizes)
+        match self.sense:
+            case "<=":
+                return value <= self.bound
+            case ">=":
+                return value >= self.bound
+            case "==":
+                return value == self.bound
+        return value % self.bound == 0
+
+    def __bool__(self) -> bool:
+        raise RequestError(
+            f"{self} is a condition on sizes that are not known yet, and neither true nor false. Write a <= b <= c as "
+            "two conditions, and collect them in a list."
+        )
+
+    def __str__(self) -> str:
+        sense = "is a multiple of" if self.sense == "multiple of" else self.sense
+        why = f" ({self.reason})" if self.reason else ""
+        return f"{Size(self.terms, self.constant)} {sense} {self.bound}{why}"
+
+
+#: What a layer or vertex requires of its sizes: a function of these by the names of its axes ("in", "out", ...).
+Conditions = Callable[[Mapping[str, Size]], Row | Iterable[Row] | None] | None
+
+
+def size(axis: str) -> Size:
+    """The size of an axis that an alignment is about to choose, to write conditions and objectives with.
+
+    Args:
+      axis: name of a vertex, or of an inner axis ``vertex:axis``; as in a request.
+
+    Returns:
+      An expression. ``+ - *`` with whole numbers and further sizes make sums; ``<= >= ==`` make a condition, for
+      ``constraints=`` of the verbs. ``condition.because("...")`` gives it a reason, which error messages repeat.
+
+    Raises:
+      RequestError: where it is multiplied by anything but a whole number.
+
+    >>> print(size("a") + 2 * size("b") <= 10)
+    size('a') + 2 * size('b') <= 10
+    >>> print((size("a") >= size("b") + 1).because("the bottleneck"))
+    size('a') + -1 * size('b') >= 1 (the bottleneck)
+    """
+    if not isinstance(axis, str):
+        raise RequestError(f"nas.size takes the name of an axis, found {axis!r:.80}.")
+    return Size(((axis, 1),))
+
+
+def multiple_of(what: str | Size, factor: int) -> Row:
+    """The condition that a size, or a sum of sizes, is a multiple of a whole number.
+
+    Args:
+      what: name of an axis, or a sum of sizes.
+      factor: 1 or more.
+
+    Raises:
+      RequestError: if ``factor`` is no whole number of at least 1.
+
+    >>> print(multiple_of("a", 8))
+    size('a') is a multiple of 8
+    >>> multiple_of(size("a") + size("b"), 4).holds({"a": 3, "b": 5})
+    True
+    """
+    summed = what if isinstance(what, Size) else size(what)
+    if whole(factor, "The factor of nas.multiple_of") < 1:
+        raise RequestError(f"The factor of nas.multiple_of must be 1 or more, found {factor!r}.")
+    return Row(summed.terms, "multiple of", int(factor), summed.constant)
+
+
+def stated(given: Conditions, axes: Iterable[str]) -> tuple[Row, ...]:
+    """The conditions that a function of the sizes of ``axes``, by name, returns: one, several or None."""
+    found = None if given is None else given({axis: size(axis) for axis in axes})
+    if found is None or isinstance(found, Row):
+        return () if found is None else (found,)
+    return tuple(found)
+
+
+def whole(value: Any, what: str) -> int:
+    """``value`` as an integer; raises `RequestError` if it is none."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
+        raise RequestError(
+            f"{what} must be a whole number, found {value!r:.80}. Sizes are checked exactly: multiply a condition with "
+            "fractions by their common denominator."
+        )
+    if abs(int(value)) > _LARGEST:
+        raise RequestError(f"{what} must lie within +-{_LARGEST:.0e}, found {value!r:.80}.")
+    return int(value)
+
+
+def _row(difference: Size, sense: Literal["<=", ">=", "=="]) -> Row:
+    return Row(difference.terms, sense, -difference.constant)
