@@ -38,7 +38,8 @@ def insert_vertex(
     Args:
       graph: the network.
       variables: its variables.
-      after: name of the vertex to insert after.
+      after: name of the vertex to insert after; inside an imported model the path of a module. What is inserted there
+        gets the width of its place, and its variables lie beside those of the model.
       make: gets that vertex and returns a new one that reads it, directly or through further new vertices.
       outputs: the readers of ``after`` that shall read the new vertex instead; default: all of them, and if ``after``
         is an output of the graph, the new vertex becomes that output.
@@ -108,7 +109,8 @@ def remove_vertex(
     Args:
       graph: the network.
       variables: its variables.
-      name: of the vertex.
+      name: of the vertex; inside an imported model the path of a module. What read it then reads what it took in (of
+        several arrays the first), and variables that nothing depends on any more are left out.
       reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which
         takes readers that can do with one input less; or the names of the inputs that it shall read.
       **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``,
@@ -194,7 +196,8 @@ def create_edge(
       graph: the network.
       variables: its variables.
       source: name of the vertex to read.
-      target: name of a vertex that takes any number of inputs: a concatenation, a sum or a product.
+      target: name of a vertex that takes any number of inputs: a concatenation, a sum or a product. Inside an imported
+        model both are paths of modules: what ``source`` returns is added to what ``target`` takes in.
       position: among the inputs of ``target``; default: the last.
       **keywords: as for `remove_vertex`.
 
@@ -250,7 +253,7 @@ def remove_edge(
     Args:
       graph: the network.
       variables: its variables.
-      source: name of the vertex that is read.
+      source: name of the vertex that is read. Edges inside an imported model cannot be removed, only modules.
       target: name of the reader, which must be left with an input.
       occurrence: which of them, if ``target`` reads ``source`` more than once; 0 is the first.
       **keywords: as for `remove_vertex`.
