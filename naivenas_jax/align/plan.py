@@ -7,11 +7,13 @@ like the variables it was made for.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from naivenas_jax.align.names import in_names_of
 from naivenas_jax.errors import PlanError, UnknownNameError
 
 NEW = -1
@@ -122,6 +124,10 @@ class Plan:
       leaves: for each leaf of the new variables, by path, the axis of each dimension; None: the dimension is fixed.
       created: paths of leaves that the old variables did not have (they belong to inserted vertices).
       removed: paths of leaves that the new variables no longer have.
+      rescaled: for each leaf that is multiplied by the root of ``after / before`` of one of its dimensions, that
+        dimension.
+      moved: for each leaf that has another path than before, that path.
+      renamed: for each axis that has another name than before, that name.
 
     >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, NEW])}, {("params", "a", "bias"): ("a",)})
     >>> print(plan)
@@ -134,6 +140,14 @@ class Plan:
     leaves: Mapping[Path, Dims]
     created: frozenset[Path] = field(default_factory=frozenset)
     removed: frozenset[Path] = field(default_factory=frozenset)
+    rescaled: Mapping[Path, int] = field(default_factory=dict)
+    moved: Mapping[Path, Path] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def factor(self, path: Path) -> float:
+        """What the entries of a leaf that are kept are multiplied by; 1 for most."""
+        axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled else None
+        return 1.0 if axis is None else math.sqrt(self.axes[axis].after / self.axes[axis].before)
 
     def axis(self, name: str) -> AxisPlan:
         """The plan of one axis; raises if there is none of that name."""
@@ -150,6 +164,9 @@ class Plan:
         """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
         if not isinstance(earlier, Plan):
             return NotImplemented
+        removed = frozenset(earlier.moved.get(path, path) for path in self.removed - earlier.created)
+        earlier = in_names_of(self, replace(earlier, created=earlier.created - self.removed))
+        created = earlier.created | self.created
         axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
         leaves = {}
         for path, dims in self.leaves.items():
@@ -163,8 +180,11 @@ class Plan:
         return Plan(
             axes=axes,
             leaves=leaves,
-            created=(earlier.created - self.removed) | self.created,
-            removed=(earlier.removed | (self.removed - earlier.created)) - self.created,
+            created=created,
+            removed=(earlier.removed | removed) - created,
+            rescaled=self.rescaled,
+            moved={new: old for new, old in earlier.moved.items() if new in leaves and new not in created},
+            renamed={new: old for new, old in earlier.renamed.items() if new in axes},
         )
 
     def __eq__(self, other: object) -> bool:
@@ -177,6 +197,7 @@ class Plan:
         lines = [f"{name}: {axis!r}" for name, axis in self.changed.items()]
         lines += [f"new leaf {'/'.join(path)}" for path in sorted(self.created)]
         lines += [f"removed leaf {'/'.join(path)}" for path in sorted(self.removed)]
+        lines += [f"{old} is now {new}" for new, old in self.renamed.items()]
         return "\n".join(lines) or "nothing changes"
 
     def to_json(self) -> str:
@@ -187,6 +208,9 @@ class Plan:
                 "leaves": [[list(path), list(dims)] for path, dims in self.leaves.items()],
                 "created": [list(path) for path in sorted(self.created)],
                 "removed": [list(path) for path in sorted(self.removed)],
+                "rescaled": [[list(path), dim] for path, dim in self.rescaled.items()],
+                "moved": [[list(new), list(old)] for new, old in self.moved.items()],
+                "renamed": dict(self.renamed),
             }
         )
 
@@ -200,13 +224,16 @@ class Plan:
                 leaves={tuple(path): tuple(dims) for path, dims in data["leaves"]},
                 created=frozenset(map(tuple, data["created"])),
                 removed=frozenset(map(tuple, data["removed"])),
+                rescaled={tuple(path): dim for path, dim in data.get("rescaled", ())},
+                moved={tuple(new): tuple(old) for new, old in data.get("moved", ())},
+                renamed=dict(data.get("renamed", {})),
             )
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"This is not a plan written by Plan.to_json: {error!r}.") from error
 
 
 def _fields(plan: Plan) -> tuple:
-    return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed
+    return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), dict(plan.moved), dict(plan.renamed)
 
 
 def _joint(late: str | None, early: str | None) -> str | None:

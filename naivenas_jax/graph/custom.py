@@ -56,7 +56,7 @@ class Custom(Op):
             pattern = parse(text)
             where = f"{name!r} of vertex {'/'.join(tying.scope)!r}"
             constant = 0.0 if "in" not in pattern.roles else None
-            tying.leaf("params", (name,), pattern.dims(vectors, where), pattern.roles, constant, init)
+            tying.leaf("params", (name,), pattern.dims(vectors, tying.blocks, where), pattern.roles, constant, init)
         tying.require_all(self.constraints, vectors)
         return vectors["out"]
 
@@ -78,15 +78,14 @@ class Custom(Op):
 
 def _shape(text: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
     pattern = parse(text)
-    return tuple(size if axis is None else sizes[axis] for axis, size in zip(pattern.axes, pattern.sizes, strict=True))  # type: ignore[misc]
+    return pattern.shape(sizes, pattern.sizes)
 
 
 def _default_init(text: str) -> Init:
-    roles = parse(text).roles
-    if "in" not in roles:
+    pattern = parse(text)
+    if "in" not in pattern.roles:
         return jax.nn.initializers.zeros
-    out = roles.index("out")
-    return jax.nn.initializers.lecun_normal(in_axis=[i for i in range(len(roles)) if i != out], out_axis=out)
+    return jax.nn.initializers.lecun_normal(in_axis=pattern.read, out_axis=pattern.made)
 
 
 def absorb_vertex(

@@ -47,6 +47,15 @@ def names_in(text: str) -> tuple[str, ...]:
     return tuple(name for term in terms(text) for name in term.factors)
 
 
+def is_name(text: str) -> bool:
+    """Whether an expression is one axis, and not made of others.
+
+    >>> is_name("out"), is_name("4*out")
+    (True, False)
+    """
+    return text.isidentifier()
+
+
 def size_of(text: str, sizes: Mapping[str, int]) -> int:
     """The number of neurons, given those of the axes.
 

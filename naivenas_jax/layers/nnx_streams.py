@@ -38,6 +38,8 @@ def connect(module: nnx.Module, scope: Scope) -> None:
     for owner, name, collection in list(_places(module)):
         if scope.has_rng(collection) or scope.has_rng("params"):  # Flax falls back on "params" while initialising
             setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
+        elif collection == "carry":  # as nnx.RNN itself by default: the initial state is drawn from key 0
+            setattr(owner, name, nnx.RngStream(0, tag=collection))
 
 
 def reconnect(module: nnx.Module, rngs: Mapping[str, Any]) -> None:
@@ -63,6 +65,9 @@ def _places(module: nnx.Module) -> Iterator[tuple[Any, str, str]]:
     for _, owner in nnx.iter_graph(module):
         if isinstance(owner, nnx.Dropout):  # whether it was given a stream of its own makes no difference here
             yield owner, "rngs", owner.rng_collection
+        elif isinstance(owner, nnx.RNN | nnx.Bidirectional | nnx.RNNCellBase):
+            if getattr(owner, "rngs", None) is not None:
+                yield owner, "rngs", "carry"
         elif isinstance(owner, nnx.Pytree):
             for name, value in vars(owner).items():
                 if isinstance(value, nnx.RngStream):

@@ -110,6 +110,11 @@ def layer(name: str, flax_module: Any, *inputs: Vertex) -> Vertex:
     registration = _registry.get(type(flax_module))
     if registration is None:
         raise UnregisteredLayerError(_how_to_register(name, type(flax_module)))
+    if hasattr(flax_module, "initialize_carry"):
+        raise GraphError(
+            f"Vertex {name!r}: a {type(flax_module).__name__} has a state, and computes one step. Put it into a layer "
+            "that runs it along a sequence: nn.RNN(cell), nnx.RNN(cell)."
+        )
     _check_arity(name, type(flax_module), len(inputs))
     return Vertex(name, make(flax_module, tuple(source.nout for source in inputs), registration.rule), inputs)
 
@@ -122,6 +127,17 @@ def _check_arity(name: str, kind: type, count: int) -> None:
             f"Vertex {name!r}: a {kind.__name__} cannot be called with {count} input{'s' * (count != 1)}: {error}. "
             "Join them first, with nas.concat or +."
         ) from error
+
+
+def rule_of(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """The rule of a layer inside another one.
+
+    Raises:
+      UnregisteredLayerError: if nobody has said what such a layer ties.
+    """
+    if type(layer) not in _registry:
+        raise UnregisteredLayerError(_how_to_register(type(layer).__name__, type(layer)))
+    return _registry[type(layer)].rule(layer, nin)
 
 
 def registered_layers() -> Mapping[type, Registration]:

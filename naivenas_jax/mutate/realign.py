@@ -22,7 +22,7 @@ from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
-from naivenas_jax.mutate.widths import sizes_of, unproven
+from naivenas_jax.mutate.widths import rescaled, sizes_of, unproven
 from naivenas_jax.transfer.fill import Fill, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
@@ -174,6 +174,7 @@ def _plan(
         leaves={path: leaf.axes for path, leaf in leaves.items()},
         created=frozenset(path for path in leaves if path not in known),
         removed=frozenset(path for path in known if path not in leaves),
+        rescaled=rescaled(leaves),
     )
 
 

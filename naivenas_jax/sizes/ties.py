@@ -22,12 +22,15 @@ class Leaf:
       roles: for each dimension "in" (the neurons are read here), "out" (they are made here) or None.
       new: what a per-neuron parameter starts at for a new neuron. None: a weight between neurons.
       init: the layer's own initialiser, ``(key, shape, dtype) -> array``, if it has one.
+      rescaled: the dimension by the root of whose size the computation divides. Where that size changes, the array is
+        multiplied by the root of ``after / before``, which keeps the function.
     """
 
     axes: tuple[str | None, ...]
     roles: tuple[str | None, ...]
     new: float | None = None
     init: Callable[..., Any] | None = None
+    rescaled: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,12 @@ class Tying:
         roles: tuple[str | None, ...],
         new: float | None = None,
         init: Callable[..., Any] | None = None,
+        rescaled: int | None = None,
     ) -> None:
         """Declare an array of the variables, ``variables[collection][scope...][path...]``."""
         full = (collection, *self.scope, *path)
-        self._leaves[full] = dims, Leaf((), roles, new, init)  # the axes get their names when all are known
+        leaf = Leaf((), roles, new, init, rescaled)  # the axes get their names when all are known
+        self._leaves[full] = dims, leaf
 
     def fix(self, vector: Vector, reason: str) -> None:
         """No neuron of ``vector`` may be dropped or added, because of ``reason``."""

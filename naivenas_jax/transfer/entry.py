@@ -14,7 +14,7 @@ from naivenas_jax.errors import CarryError
 from naivenas_jax.transfer import factored
 from naivenas_jax.transfer.match import Shape, Variables
 from naivenas_jax.transfer.states import CONSTANTS, ITERATES, REFUSED, StateLeaf
-from naivenas_jax.transfer.take import placed_like, take, to_host
+from naivenas_jax.transfer.take import placed_like, rescale, take, to_host
 
 HINT = "Pass fresh=tx.init(new_params), the state of a fresh start, which has the structure and the values."
 
@@ -81,7 +81,12 @@ class Rules:
         _check_fresh(leaf, fresh, tuple(np.shape(self.variables.after[path])))
         sources = self.variables.sources(path)
         fill = self._fill(leaf, path, fresh) if any(s is not None and (s < 0).any() for s in sources) else 0
-        return Entry(take(leaf.value, sources, fill), path)
+        return Entry(take(self._rescaled(leaf, path), sources, fill), path)
+
+    def _rescaled(self, leaf: StateLeaf, path: Path) -> Any:
+        """Averages of a parameter that was multiplied by a number are multiplied by it; moments start from there."""
+        iterate = self.parameters or leaf.owner.among(ITERATES)
+        return rescale(leaf.value, self.variables.plan.factor(path)) if iterate else leaf.value
 
     def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: Any = None) -> Any:
         """The leaf of a new variable: the fresh one, else the parameters or zeros, placed like the given leaf."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.fill import multiplicity
-from naivenas_jax.transfer.take import placed_like, to_host
+from naivenas_jax.transfer.take import placed_like, rescale, to_host
 from naivenas_jax.transfer.variables import Variables, check_variables, flat, nested
 
 Axes = tuple[AxisPlan | None, ...]
@@ -27,6 +27,7 @@ class UndoRecord:
 
     Attributes:
       slices: for each leaf and dimension what was removed there.
+      kept: of the leaves that were multiplied by a number the entries that stayed, as they were before.
       removed: leaves that no longer exist.
     """
 
@@ -35,6 +36,7 @@ class UndoRecord:
     removed: Mapping[Path, Any]
     leaves: Mapping[Path, Leaf]
     split: bool = False
+    kept: Mapping[Path, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, variables: Variables, leaves: Mapping[Path, Leaf], split: bool) -> UndoRecord:
@@ -45,14 +47,19 @@ class UndoRecord:
             for path, array in arrays.items()
             if path not in plan.removed and _shrinks(plan, leaves[path]) and not isinstance(array, jax.ShapeDtypeStruct)
         }
-        return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split)
+        kept = {
+            path: _kept(to_host(array), _axes(plan, leaves[path]))
+            for path, array in arrays.items()
+            if path in plan.rescaled and plan.factor(path) != 1 and not isinstance(array, jax.ShapeDtypeStruct)
+        }
+        return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split, kept)
 
     def restore(self, variables: Variables) -> dict[str, Any]:
         """The variables before the change: kept entries as they are now, removed ones as they were then."""
         check_variables(self.leaves, {name: axis.after for name, axis in self.plan.axes.items()}, variables)
         now = flat(variables)
         restored = {
-            path: placed_like(self._one(path, to_host(array)), array)
+            self.plan.moved.get(path, path): placed_like(self._one(path, to_host(array)), array)
             for path, array in now.items()
             if path not in self.plan.created
         }
@@ -69,12 +76,27 @@ class UndoRecord:
                 copies = multiplicity(model).reshape([-1 if d == dim else 1 for d in range(array.ndim)])
                 array = array * copies.astype(array.dtype)
             array = np.take(array, np.flatnonzero(axis.source != NEW), axis=dim)
+        array = self._unscaled(path, array)
         slices = self.slices.get(path, (None,) * array.ndim)
         for dim in reversed(range(array.ndim)):
             axis, removed = axes[dim], slices[dim]
             if axis is not None and removed is not None:
                 array = _insert(array, removed, axis, dim)
         return array
+
+
+    def _unscaled(self, path: Path, array: np.ndarray) -> np.ndarray:
+        """Entries that nobody has changed since are what they were, to the last bit; others are divided again."""
+        if path not in self.kept:
+            return array
+        before, factor = self.kept[path], self.plan.factor(path)
+        return np.where(array == rescale(before, factor), before, rescale(array, 1 / factor))
+
+
+def _kept(array: np.ndarray, axes: Axes) -> np.ndarray:
+    for dim, axis in enumerate(axes):
+        array = array if axis is None else np.take(array, axis.kept, axis=dim)
+    return array
 
 
 def _axes(plan: Plan, leaf: Leaf) -> Axes:

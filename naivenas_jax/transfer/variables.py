@@ -11,8 +11,8 @@ import numpy as np
 from naivenas_jax.align.plan import AxisPlan, Path, Plan
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.fill import Fill, NewEntries, copied, key_for, split
-from naivenas_jax.transfer.take import new_mask, new_shape, placed_like, take, to_host
+from naivenas_jax.transfer.fill import ByName, Fill, NewEntries, copied, key_for, split
+from naivenas_jax.transfer.take import new_mask, new_shape, placed_like, rescale, take, to_host
 
 Variables = Mapping[str, Any]
 
@@ -99,6 +99,8 @@ def transfer(plan: Plan, leaves: Mapping[Path, Leaf], variables: Variables, fill
       fill: what new entries are.
       rng: a key, or None.
     """
+    if isinstance(fill, ByName):
+        fill.check(leaves)
     arrays = flat(variables)
     result = {
         path: _one(path, array, plan, leaves[path], fill, rng)
@@ -112,6 +114,7 @@ def _one(path: Path, array: Any, plan: Plan, leaf: Leaf, fill: Fill, rng: Any) -
     axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
     sources = [None if axis is None else axis.source for axis in axes]
     grows = any(axis is not None and axis.new.size for axis in axes)
+    array = rescale(array, plan.factor(path))
     if not grows or isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer):
         return take(array, sources)
     entries = entries_of(path, array, axes, leaf, rng)
