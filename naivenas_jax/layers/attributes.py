@@ -46,26 +46,28 @@ def set_attribute(owner: Any, path: Sequence[str], value: Any) -> None:
 
 def hashable(layer: nn.Module) -> nn.Module:
     """The same linen layer without parent or name, with tuples, frozen sets and frozen dicts for mutable attributes."""
-    fields = [each.name for each in dataclasses.fields(layer) if each.init and each.name not in ("parent", "name")]
-    changed = {}
-    for name in fields:
-        value = getattr(layer, name)
-        frozen = _frozen(value)
-        if frozen is not value:
-            changed[name] = frozen
-    return layer.clone(parent=None, name=None, **changed)
+    return _frozen(layer, {}).clone(parent=None, name=None)
 
 
-def _frozen(value: Any) -> Any:
-    """The value itself wherever nothing has to be changed."""
+def _frozen(value: Any, done: dict[int, Any]) -> Any:
+    """The value itself wherever nothing has to be changed. What was one layer in two places is one afterwards."""
     if isinstance(value, nn.Module):
-        return hashable(value)
+        if id(value) not in done:
+            done[id(value)] = _frozen_layer(value, done)
+        return done[id(value)]
     if isinstance(value, list | tuple):
-        items = tuple(_frozen(item) for item in value)
-        same = type(value) is not list and all(a is b for a, b in zip(items, value, strict=True))
+        items = tuple(_frozen(item, done) for item in value)
+        same = isinstance(value, tuple) and all(a is b for a, b in zip(items, value, strict=True))
         return value if same else items
     if isinstance(value, set):
         return frozenset(value)
     if isinstance(value, Mapping) and not isinstance(value, FrozenDict):
-        return FrozenDict({key: _frozen(item) for key, item in value.items()})
+        return FrozenDict({key: _frozen(item, done) for key, item in value.items()})
     return value
+
+
+def _frozen_layer(layer: nn.Module, done: dict[int, Any]) -> nn.Module:
+    names = [each.name for each in dataclasses.fields(layer) if each.init and each.name not in ("parent", "name")]
+    values = {name: getattr(layer, name) for name in names}
+    changed = {name: frozen for name, value in values.items() if (frozen := _frozen(value, done)) is not value}
+    return layer.clone(**changed) if changed else layer

@@ -2,10 +2,21 @@
 
 from flax import nnx
 
-from naivenas_jax.layers import attention, convolution, linear, normalisation, pointwise, recurrent
+from naivenas_jax.layers import (
+    attention,
+    convolution,
+    linear,
+    lora,
+    normalisation,
+    pointwise,
+    recurrent,
+    sequence,
+    wrapper,
+)
 from naivenas_jax.layers.nnx_op import NnxOp
 from naivenas_jax.layers.registry import register_kind
 
-__all__ = ["attention", "convolution", "linear", "normalisation", "pointwise", "recurrent"]
+#: The modules whose functions are the rules.
+MODULES = (attention, convolution, linear, lora, normalisation, pointwise, recurrent, sequence, wrapper)
 
 register_kind(nnx.Module, NnxOp.of)

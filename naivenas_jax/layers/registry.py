@@ -120,8 +120,10 @@ def layer(name: str, flax_module: Any, *inputs: Vertex) -> Vertex:
 
 
 def _check_arity(name: str, kind: type, count: int) -> None:
+    signature = inspect.signature(kind.__call__)
+    positional = [each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
     try:
-        inspect.signature(kind.__call__).bind(None, *[None] * count)
+        signature.replace(parameters=positional).bind(None, *[None] * count)
     except TypeError as error:
         raise GraphError(
             f"Vertex {name!r}: a {kind.__name__} cannot be called with {count} input{'s' * (count != 1)}: {error}. "
