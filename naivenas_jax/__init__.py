@@ -4,6 +4,9 @@ from naivenas_jax.align.plan import AxisPlan as AxisPlan
 from naivenas_jax.align.plan import Plan as Plan
 from naivenas_jax.align.request import relaxed as relaxed
 from naivenas_jax.align.request import to as to
+from naivenas_jax.cost.counts import Costs as Costs
+from naivenas_jax.cost.counts import costs as costs
+from naivenas_jax.errors import BudgetError as BudgetError
 from naivenas_jax.errors import (
     CarryError as CarryError,
 )
@@ -27,6 +30,9 @@ from naivenas_jax.errors import (
 )
 from naivenas_jax.errors import (
     PlanError as PlanError,
+)
+from naivenas_jax.errors import (
+    RebuildError as RebuildError,
 )
 from naivenas_jax.errors import (
     RequestError as RequestError,
@@ -71,6 +77,9 @@ from naivenas_jax.layers.rule import LayerRule as LayerRule
 from naivenas_jax.mutate import fallback as fallback
 from naivenas_jax.mutate import watch as watch
 from naivenas_jax.mutate.mutation import Mutation as Mutation
+from naivenas_jax.mutate.rename import rename as rename
+from naivenas_jax.mutate.replace import map_vertices as map_vertices
+from naivenas_jax.mutate.replace import replace_layer as replace_layer
 from naivenas_jax.mutate.resize import delta_nin as delta_nin
 from naivenas_jax.mutate.resize import delta_nout as delta_nout
 from naivenas_jax.mutate.resize import resize as resize
@@ -90,8 +99,10 @@ from naivenas_jax.show.diagram import diagram as diagram
 from naivenas_jax.show.summary import summary as summary
 from naivenas_jax.sizes.row import multiple_of as multiple_of
 from naivenas_jax.sizes.row import size as size
+from naivenas_jax.trace.back.rebuild import rebuild as rebuild
 from naivenas_jax.trace.importing import from_function as from_function
 from naivenas_jax.trace.importing import from_linen as from_linen
 from naivenas_jax.trace.importing import from_nnx as from_nnx
 from naivenas_jax.transfer.fill import NewEntries as NewEntries
+from naivenas_jax.transfer.masks import freeze_mask as freeze_mask
 from naivenas_jax.utility.magnitude import magnitude as magnitude

@@ -57,6 +57,25 @@ class StructureError(NaiveNASError, ValueError):
     """A change of structure that cannot be made."""
 
 
+class RebuildError(NaiveNASError, ValueError):
+    """The user's own model cannot be had with the new sizes.
+
+    Attributes:
+      lines: what in the user's code is in the way, ``(file, line number)``.
+      sizes: the sizes that changed there, and would have to be other numbers in the code: ``(handle, old, new)``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        lines: tuple[tuple[str, int], ...] = (),
+        sizes: tuple[tuple[str, int, int], ...] = (),
+    ):
+        super().__init__(message)
+        self.lines = lines
+        self.sizes = sizes
+
+
 class PlanError(NaiveNASError, ValueError):
     """A plan that cannot be read, composed or applied."""
 
@@ -90,6 +109,10 @@ class TimeLimitError(SolverError, TimeoutError):
         """The same error whose ``best`` goes through ``finish(best, gap)``."""
         best, gap = self.best, self.gap
         return TimeLimitError(str(self), best and (lambda: finish(best(), gap)), gap)
+
+
+class BudgetError(NaiveNASError, ValueError):
+    """A budget is no number that it can be, or what it limits cannot be counted."""
 
 
 class InfeasibleError(NaiveNASError, ValueError):

@@ -23,6 +23,7 @@ from naivenas_jax.trace.value import Dim, Known, Origin, Product, Value, constan
 class Frame:
     """The values of one evaluation of a jaxpr; a jaxpr that is called twice has two frames."""
 
+    jaxpr: Any = None
     values: dict[Any, Value] = field(default_factory=dict)
     inner: dict[int, list[Frame]] = field(default_factory=dict)
     extra: dict[int, Any] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Analysis:
 
     def walk(self, jaxpr: Any, frame: Frame, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
         """Values of the results of a jaxpr."""
+        frame.jaxpr = jaxpr
         frame.values.update(zip(jaxpr.constvars, consts, strict=True))
         frame.values.update(zip(jaxpr.invars, arguments, strict=True))
         for position, eqn in enumerate(jaxpr.eqns):

@@ -1,0 +1,160 @@
+"""How many operations a network takes, and what its contractions return, as counts of its sizes.
+
+The network is traced as a function, hand-written or imported. What lies on the dimensions of each contraction is known
+from the analysis, and that in terms of the dimensions of variables, whose axes the graph knows by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import core
+
+from naivenas_jax.errors import BudgetError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.trace.analyse import Analysed, analyse
+from naivenas_jax.trace.analysis import Frame
+from naivenas_jax.trace.arguments import shape_of
+from naivenas_jax.trace.capture import capture
+from naivenas_jax.trace.value import Value
+from naivenas_jax.transfer.variables import flat
+
+_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+
+
+class Operations(NamedTuple):
+    """Multiply-accumulates, and the bytes that contractions return."""
+
+    macs: Count
+    activation_bytes: Count
+
+
+def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> Operations:
+    """Counts for one evaluation on these inputs.
+
+    A multiply-accumulate is one product of an entry of one operand with one of the other, in a matrix product or a
+    convolution; what else a network does is not counted. A loop whose length is known counts as often as it runs, one
+    of unknown length once, of branches the largest.
+
+    Args:
+      graph: the network.
+      variables: arrays or shapes.
+      inputs: arrays or shapes, one per input of the graph.
+      **kwargs: of ``graph.apply``.
+
+    Raises:
+      BudgetError: if the sizes of a contraction cannot be told from those of the variables.
+    """
+    shapes = {path: shape_of(array) for path, array in flat(variables).items()}
+
+    def function(values: Any, data: Any, keys: Any, named: Any) -> tuple[Any, dict[str, Any]]:
+        del keys, named
+        return core.apply(graph.run, mutable=False)(values, *data, **kwargs), {}
+
+    analysed = analyse(capture(function, shapes, [shape_of(x) for x in inputs], {}, []))
+    sizes = _Sizes(graph.ties, analysed)
+    found = list(_contractions(analysed.program.closed.jaxpr, analysed.frame, 1, sizes))
+    return Operations(Count.total(macs for macs, _ in found), Count.total(returned for _, returned in found))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """The size of any vector of an analysis, in terms of the axes of the graph."""
+
+    ties: Ties
+    analysed: Analysed
+
+    @cached_property
+    def known(self) -> tuple[np.ndarray, tuple[Count, ...]]:
+        """For each dimension of a variable how often it holds each run, and its size."""
+        own = self.analysed.ties
+        found: dict[tuple[int, ...], Count] = {}
+        for path, leaf in own.leaves.items():
+            for axis, name in zip(leaf.axes, self.ties.leaves[path].axes, strict=True):
+                if axis is not None:
+                    count = Count.constant(own.size(axis)) if name is None else Count.axis(name)
+                    found.setdefault(own.axes[axis], count)
+        matrix = np.array([self._runs(row) for row in found]).reshape(len(found), len(own.run_sizes))
+        return matrix, tuple(found.values())
+
+    def _runs(self, row: Sequence[int]) -> np.ndarray:
+        return np.bincount(np.array(row, dtype=int), minlength=len(self.analysed.ties.run_sizes))
+
+    def of(self, value: Value, dim: int, size: int) -> Count:
+        """The size of one dimension."""
+        vector: Vector | None = value.dims[dim]
+        return Count.constant(size) if vector is None else self.row(self.analysed.rows[vector])
+
+    def row(self, row: tuple[int, ...]) -> Count:
+        """The size of some runs: that of a variable's dimension, else a combination of such, else a product."""
+        own = self.analysed.ties
+        fixed = [run for run in row if run in own.fixed]
+        free = tuple(run for run in row if run not in own.fixed)
+        constant = Count.constant(sum(own.run_sizes[run] for run in fixed))
+        return constant + self._combined(free) if free else constant
+
+    def _combined(self, row: tuple[int, ...]) -> Count:
+        matrix, counts = self.known
+        wanted = self._runs(row)
+        same = np.flatnonzero((matrix == wanted).all(axis=1))
+        if same.size:
+            return counts[same[0]]
+        weights = np.linalg.lstsq(matrix.T.astype(float), wanted.astype(float), rcond=None)[0]
+        if np.abs(weights @ matrix - wanted).max() < 1e-9:
+            return Count.total(c * float(w) for c, w in zip(counts, weights, strict=True) if abs(w) > 1e-12)
+        return Count.total(self._product(run) for run in row)
+
+    def _product(self, run: int) -> Count:
+        if run not in self.analysed.ties.products:
+            raise BudgetError("the size of an axis on which no variable lies is not known")
+        return math.prod((self.row(factor) for factor in self.analysed.ties.products[run]), start=Count.constant(1))
+
+
+def _contractions(jaxpr: Any, frame: Frame, times: int, sizes: _Sizes) -> Iterator[tuple[Count, Count]]:
+    """The operations of each contraction, and the bytes that it returns."""
+    for position, eqn in enumerate(jaxpr.eqns):
+        if eqn.primitive.name in _CONTRACTIONS:
+            yield _contraction(eqn, frame, times, sizes)
+        inner = [
+            list(_contractions(child.jaxpr, child, times * eqn.params.get("length", 1), sizes))
+            for child in frame.inner.get(position, ())
+        ]
+        if eqn.primitive.name == "cond":
+            inner = [max(inner, key=_present(sizes.ties))]
+        for found in inner:
+            yield from found
+
+
+def _present(ties: Ties) -> Any:
+    now = {axis: ties.size(axis) for axis in ties.axes}
+    return lambda found: Count.total(macs for macs, _ in found).at(now)
+
+
+def _contraction(eqn: Any, frame: Frame, times: int, sizes: _Sizes) -> tuple[Count, Count]:
+    made, (left, right) = eqn.outvars[0], eqn.invars
+
+    def over(atom: Any, dims: Sequence[int]) -> Count:
+        value, shape = frame.read(atom), atom.aval.shape
+        try:
+            return math.prod((sizes.of(value, d, shape[d]) for d in dims), start=Count.constant(1))
+        except BudgetError as error:
+            raise BudgetError(
+                f"The operations of {eqn.primitive.name} of shapes {left.aval.shape} and {right.aval.shape} cannot be "
+                f"counted: {error}. Set the budget on another count (max_params=), or fix that axis."
+            ) from error
+
+    returned = over(made, range(len(made.aval.shape)))
+    if eqn.primitive.name == "dot_general":
+        contracted = over(left, eqn.params["dimension_numbers"][0][0])
+    else:
+        outer = eqn.params["dimension_numbers"].rhs_spec[0]
+        contracted = over(right, [d for d in range(len(right.aval.shape)) if d != outer])
+    return returned * contracted * times, returned * np.dtype(made.aval.dtype).itemsize

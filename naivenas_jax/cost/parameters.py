@@ -1,0 +1,35 @@
+"""How many parameters a network has, and how many bytes, as counts of its sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.plan import Path
+from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.transfer.variables import flat
+
+
+def parameters(ties: Ties, variables: Mapping[str, Any]) -> Count:
+    """The number of entries of all parameters (the collection ``params``)."""
+    arrays = {path: array for path, array in flat(variables).items() if path[0] == "params"}
+    return _entries(ties, arrays, lambda array: 1)
+
+
+def variable_bytes(ties: Ties, variables: Mapping[str, Any]) -> Count:
+    """The number of bytes of all variables, of every collection."""
+    return _entries(ties, flat(variables), lambda array: np.dtype(array.dtype).itemsize)
+
+
+def _entries(ties: Ties, arrays: Mapping[Path, Any], each: Callable[[Any], int]) -> Count:
+    return Count.total(_array(ties, path, array) * each(array) for path, array in arrays.items())
+
+
+def _array(ties: Ties, path: Path, array: Any) -> Count:
+    entries = Count.constant(1)
+    for axis, size in zip(ties.leaves[path].axes, np.shape(array), strict=True):
+        entries *= size if axis is None else Count.axis(axis)
+    return entries

@@ -1,0 +1,122 @@
+"""Counts of parameters and operations, against those of the shapes that a trace of the changed network shows."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core as jex
+
+import naivenas_jax as nas
+from naivenas_jax.cost.operations import operations
+from naivenas_jax.cost.parameters import parameters
+
+TEXT = jnp.ones((2, 5, 8))
+IMAGE = jnp.ones((2, 8, 8, 3))
+
+
+def recounted(graph, variables, *inputs):
+    """Multiply-accumulates by the shapes in the jaxpr; knows nothing of ties."""
+    return walked(jax.make_jaxpr(graph.apply)(variables, *inputs).jaxpr)
+
+
+def walked(jaxpr):
+    total = 0
+    for eqn in jaxpr.eqns:
+        shapes = [v.aval.shape for v in eqn.invars]
+        if eqn.primitive.name == "dot_general":
+            over = eqn.params["dimension_numbers"][0][0]
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(shapes[0][d] for d in over)
+        elif eqn.primitive.name == "conv_general_dilated":
+            outer = shapes[1][eqn.params["dimension_numbers"].rhs_spec[0]]
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(shapes[1]) // outer
+        inner = [p for p in jax.tree.leaves(dict(eqn.params), is_leaf=jaxpr_like) if jaxpr_like(p)]
+        total += eqn.params.get("length", 1) * sum(walked(getattr(p, "jaxpr", p)) for p in inner)
+    return total
+
+
+def jaxpr_like(value):
+    return isinstance(value, jex.Jaxpr | jex.ClosedJaxpr)
+
+
+def sizes(graph):
+    return {axis: graph.ties.size(axis) for axis in graph.ties.axes}
+
+
+class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(16, name="embed")(x)
+        x = x + nn.MultiHeadDotProductAttention(4, name="attn")(nn.LayerNorm()(x))
+        left, right = jnp.split(nn.Dense(24, name="gate")(x), 2, -1)
+        return nn.Dense(3, name="head")(x + nn.Dense(16, name="down")(nn.gelu(left) * right))
+
+
+class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, name="head")(nn.RNN(nn.GRUCell(6, name="cell"))(x))
+
+
+class Convolutions(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(8, (3, 3), name="stem")(x))
+        x = jnp.concatenate([x, nn.Conv(4, (3, 3), feature_group_count=4, name="grouped")(x)], -1)
+        return nn.Dense(2, name="head")(nn.Conv(6, (1, 1), strides=2, name="last")(x).reshape(x.shape[0], -1))
+
+
+def imported(model, x):
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    return graph, variables, x
+
+
+def handmade():
+    x = nas.input_vertex("x", 3, shape=(8, 8, 3))
+    stem = nas.layer("stem", nn.Conv(8, (3, 3)), x)
+    both = nas.concat("both", stem, nas.layer("side", nn.Conv(5, (1, 1)), x))
+    last = nas.layer("last", nn.Conv(6, (3, 3), strides=2), both)
+    graph = nas.Graph(x, nas.layer("head", nn.Dense(2), nas.flatten("flat", last)))
+    return graph, graph.init(jax.random.key(0), IMAGE), IMAGE
+
+
+NETWORKS = {
+    "attention": lambda: imported(Attention(), TEXT),
+    "recurrent": lambda: imported(Recurrent(), TEXT),
+    "convolutions": lambda: imported(Convolutions(), IMAGE),
+    "handmade": handmade,
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_counts_of_a_network_are_those_of_every_size_that_it_is_given(name):
+    graph, variables, x = NETWORKS[name]()
+    macs, params = operations(graph, variables, [x]).macs, parameters(graph.ties, variables)
+    assert macs.at(sizes(graph)) == recounted(graph, variables, x)
+    tried = 0
+    for handle in graph.handles().values():
+        if handle.name in {v.name for v in (*graph.inputs, *graph.outputs)} | {"head", "model"}:
+            continue
+        for change in (-1, 2):
+            try:
+                after, own = nas.delta_nout(graph, variables, {handle.name: nas.relaxed(change)})
+            except nas.InfeasibleError:
+                continue
+            tried += 1
+            assert macs.at(sizes(after)) == recounted(after, own, x)
+            assert params.at(sizes(after)) == sum(map(np.size, jax.tree.leaves(own["params"])))
+    assert tried >= 4
+
+
+def test_the_public_counts():
+    graph, variables, x = handmade()
+    found = nas.costs(graph, variables, x)
+    assert found.params == sum(a.size for a in jax.tree.leaves(variables))
+    assert found.bytes == 4 * found.params
+    assert found.macs == recounted(graph, variables, x)
+    assert found.activation_bytes == 4 * 2 * (64 * (8 + 5) + 16 * 6 + 2)
+    assert nas.costs(graph, variables) == nas.Costs(found.params, found.bytes)
+    shapes = jax.eval_shape(lambda: variables)
+    assert nas.costs(graph, shapes, jax.ShapeDtypeStruct(x.shape, x.dtype)) == found
