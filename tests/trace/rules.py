@@ -122,7 +122,16 @@ through("squeeze", lambda h: jnp.squeeze(h[:, None], 1)[None][0], **FREE)
 through("dynamic_known", lambda h: lax.dynamic_slice(h, (0, 1), (4, 4)), 4, **FREE)
 through("dynamic_rows", lambda h: lax.dynamic_slice_in_dim(h, jnp.argmax(h[:, 0] * 0), 4, axis=0), sizes={"a": 6})
 through("updated_rows", lambda h: lax.dynamic_update_slice(h, jnp.cos(h[:2]), (1, 0)), **FREE)
-through("update_neurons", lambda h: h.at[:, :3].set(1.0), fixed={"a": "by index"})
+through("update_neurons", lambda h: h.at[:, :3].set(1.0), **FREE)
+through("update_one_neuron", lambda h: h.at[:, 2].mul(3.0), sizes={"a": 6}, fixed={"a": "of fixed size into it"})
+through("update_strided", lambda h: h.at[:, ::2].multiply(3.0), **FREE)
+through("update_list", lambda h: h.at[:, np.array([4, 1])].add(jnp.cos(h[:, 3:5])), sizes={"a": 6}, step=2)
+through("update_block", lambda h: h.at[1:3, 2:5].set(jnp.cos(h[:2, :3])), sizes={"a": 6}, step=2)
+through("update_repeated", lambda h: h.at[:, np.array([1, 1, 4])].add(2.0), **FREE)
+through("update_window", lambda h: lax.dynamic_update_slice(h, jnp.cos(h[:, :2]), (0, 3)), **FREE)
+through("update_nothing", lambda h: jnp.zeros((4, 9)).at[:, 2:8].set(h), 9, **FREE)
+through("roll_one", lambda h: jnp.roll(h, 1, axis=1), **FREE)
+through("wrap", lambda h: jnp.pad(h, ((0, 0), (2, 2)), mode="wrap"), 10, **FREE)
 through("scatter_rows", lambda h: jnp.zeros((5, 6)).at[np.array([0, 2, 2, 1])].add(jnp.cos(h)), **FREE)
 through("scatter_max", lambda h: jnp.zeros((5, 6)).at[np.array([0, 2, 2, 1])].max(h), **FREE)
 through("gather_rows", lambda h: jnp.cos(h)[np.array([2, 1, 0])], **FREE)
@@ -266,7 +275,8 @@ def depthwise_multiplied(p: Any, x: Any) -> Any:
     return _conv(jnp.cos(_conv(_conv(x, p["a"]), p["d"], feature_group_count=4)), p["b"])
 
 
-@case({"a": (1, 1, 3, 4), "g": (3, 3, 2, 6), "b": (1, 1, 6, 2)}, x=(2, 4, 4, 3), fixed={"a": "2 groups"})
+@case({"a": (1, 1, 3, 4), "g": (3, 3, 2, 6), "b": (1, 1, 6, 2)}, x=(2, 4, 4, 3),
+      sizes={"a": 4, "a:0": 2, "a:1": 2, "g": 6, "g:0": 2, "g:1": 3}, tied=(("a", "g"), ("a:0", "g:0")))  # fmt: skip
 def grouped(p: Any, x: Any) -> Any:
     return _conv(jnp.cos(_conv(_conv(x, p["a"]), p["g"], feature_group_count=2)), p["b"])
 

@@ -38,14 +38,21 @@ FROZEN = {
     "size written into the model": (lambda h: h * jnp.arange(6.0), "mul ties it to an axis of fixed size"),
     "python loop over neurons": (
         lambda h: jnp.stack([h[:, i] * i for i in range(h.shape[1])], 1),
-        "slice takes a single neuron of it",
+        "squeeze takes a single neuron of it",
     ),
     "position": (lambda h: h + jnp.argmax(h, 1, keepdims=True), "argmax returns a position along it"),
     "order": (lambda h: jnp.cumsum(h, 1), "cumsum runs along it"),
-    "index": (lambda h: h.at[:, 0].set(0), "scatter writes into it by index"),
+    "index": (
+        lambda h: lax.dynamic_update_slice(h, h[:, :2], (0, jnp.int32(h[0, 0]))),
+        "dynamic_update_slice writes into it at a position known only when the network runs",
+    ),
     "loop condition": (
-        lambda h: lax.while_loop(lambda c: c[0, 0] > c[0, 1], lambda c: c[:, ::-1].at[0, 0].set(0), h),
-        "scatter writes into it by index",
+        lambda h: lax.while_loop(lambda c: c[0, 0] > c[0, 1], lambda c: jnp.sort(c, 1), h),
+        "sort permutes it",
+    ),
+    "convolution with the batch in groups": (
+        lambda h: h + lax.conv_general_dilated(h.T[:, None], h.T[:, None], (1,), "SAME", batch_group_count=6)[0].T,
+        "it is read by conv_general_dilated, with the batch in groups",
     ),
 }
 
@@ -64,7 +71,7 @@ def test_axes_that_cannot_change(name: str) -> None:
 def test_partly_fixed_axis() -> None:
     """Neurons that are used one by one stay; the others may go."""
     graph, variables = nas.from_function(_network(lambda h: h * h[:, 2:3]), _variables(), X)
-    assert graph.fixed()["a"] == "slice takes a single neuron of it"
+    assert graph.fixed()["a"] == "mul takes a single neuron of it"
     smaller = nas.delta_nout(graph, variables, {"a": -5})
     assert smaller.indices("a").tolist() == [2]
 

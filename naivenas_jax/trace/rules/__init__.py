@@ -33,3 +33,6 @@ from naivenas_jax.trace.rules import (
 from naivenas_jax.trace.rules import (
     shape as shape,
 )
+from naivenas_jax.trace.rules import (
+    update as update,
+)

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from naivenas_jax.trace.analysis import Analysis, Frame, unknown
-from naivenas_jax.trace.rebind import Sizes, bind
-from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.rules.mean import scaled
+from naivenas_jax.trace.table import ties
+from naivenas_jax.trace.value import Dim, Value, weight_of
 
-#: Shifting or scaling by a constant, and casting, leave a variable recognisable as itself.
-_TRANSPARENT = (
-    "add",
-    "sub",
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "stop_gradient",
-    "reduce_precision",
-    "max",
-    "neg",
-)
 _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 
 
@@ -42,7 +26,6 @@ _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 )
 def elementwise(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Tie all operands dimension by dimension; scalars and single neurons are broadcast."""
-    del frame
     name = eqn.primitive.name
     if name in _MULTIPLYING:
         for value in values:
@@ -52,18 +35,24 @@ def elementwise(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Val
         _tied(analysis, [(v.dims[d], s[d]) for v, s in zip(values, shapes, strict=True) if s], size, name)
         for d, size in enumerate(eqn.outvars[0].aval.shape)
     )
-    result = Value(dims, weight=all(value.weight for value in values))
-    arrays = [v for v, s in zip(values, shapes, strict=True) if math.prod(s) > 1]
-    if len(arrays) == 1 and name in _TRANSPARENT:
-        return [replace(result, leaf=arrays[0].leaf, leaf_dims=arrays[0].leaf_dims, summed=arrays[0].summed)]
-    if name in ("convert_element_type", "reshape") and len(values) == 1:
-        return [replace(result, summed=values[0].summed)]
-    return [result]
+    weight = all(value.weight for value in values)
+    result = _weight(dims, values, shapes, eqn.outvars[0].aval.shape) if weight else Value(dims)
+    return [scaled(frame, eqn, values, result)]
+
+
+def _weight(dims: Sequence[Dim], values: Sequence[Value], shapes: Sequence[Any], shape: Sequence[int]) -> Value:
+    """A weight comes from all the weights that it is computed from, where those are as long as it is."""
+    arrays = [(value, old) for value, old in zip(values, shapes, strict=True) if old]
+    origins = [frozenset().union(*(v.origin(d) for v, old in arrays if old[d] == n)) for d, n in enumerate(shape)]
+    return weight_of(dims, origins, [value for value, _ in arrays])
 
 
 def _tied(analysis: Analysis, operands: list[tuple[Dim, int]], size: int, name: str) -> Dim:
+    for dim, n in operands:
+        if n != size:
+            analysis.fix_single(dim, name)
     full = [dim for dim, n in operands if n == size]
-    if size == 1 or not full:
+    if not full:
         return None
     tied = full[0]
     for dim in full[1:]:
@@ -77,32 +66,3 @@ def bitcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
     if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape:
         return list(elementwise(analysis, frame, eqn, values))
     return unknown(analysis, frame, eqn, values)
-
-
-@binds("div", "mul")
-def mean(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    """The ``sum / n`` of a mean: n follows the number of neurons that were summed."""
-    arrays, name = list(arrays), eqn.primitive.name
-    values = [frame.read(atom) for atom in eqn.invars]
-    for i, (one, other) in enumerate(zip(values, values[::-1], strict=True)):
-        if one.summed and one.summed[0] and other.known and (name == "mul" or i == 0) and _single(eqn.invars[1 - i]):
-            count = _scaled(sizes, one.summed, float(np.ravel(other.known.array)[0]), name)
-            if count is not None:
-                arrays[1 - i] = np.full(np.shape(arrays[1 - i]), count, eqn.invars[1 - i].aval.dtype)
-    return bind(eqn, arrays)
-
-
-def _single(atom: Any) -> bool:
-    return math.prod(atom.aval.shape) == 1 and np.issubdtype(atom.aval.dtype, np.number)
-
-
-def _scaled(sizes: Sizes, summed: tuple, literal: float, name: str) -> float | None:
-    """The divisor (or factor) for the number of neurons of today; ``n - 1`` is that of an unbiased variance."""
-    vectors, rest = summed
-    old, new = rest * math.prod(map(len, vectors)), rest * math.prod(map(sizes.length, vectors))
-    for less in (0, 1):
-        if name == "div" and literal == old - less:
-            return float(new - less)
-        if name == "mul" and old > less and math.isclose(literal, 1 / (old - less), rel_tol=1e-6):
-            return 1 / (new - less) if new > less else math.inf
-    return None

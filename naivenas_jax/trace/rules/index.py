@@ -1,4 +1,4 @@
-"""Reading and writing by index: what is known when the model is traced is exact, the rest is fixed."""
+"""Reading by index: what is known when the model is traced is exact, the rest is fixed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.rules.pick import pick
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Origin, Value, weight_of
 
 
 @ties("gather")
@@ -25,19 +25,21 @@ def gather(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
     analysis.fix_all(indices, "it holds indices")
     whole, weight = _whole(eqn), operand.weight and indices.weight
     dims: list[Dim] = [None] * eqn.outvars[0].aval.ndim
+    origins: list[frozenset[Origin]] = [frozenset()] * len(dims)
     offset = [d for d in range(len(shape)) if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     for place, d in zip(sorted(numbers.offset_dims), offset, strict=True):
-        dims[place] = operand.dims[d] if d in whole else None
+        if d in whole:
+            dims[place], origins[place] = operand.dims[d], operand.origin(d)
     found = _picked(analysis, eqn, operand, indices, whole)
     if found is not None:
         place, picked = found
         frame.extra[frame.position] = (picked,)
-        dims[place] = picked
-        return [Value(tuple(dims), weight)]
+        dims[place], origins[place] = picked, operand.origin(numbers.start_index_map[0])
+        return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
     for d in set(range(len(shape))) - whole:
         analysis.fix(operand.dims[d], "it is read by index")
         analysis.indexes(operand, d)
-    return [Value(tuple(dims), weight)]
+    return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
 
 
 def _whole(eqn: Any) -> set[int]:
@@ -61,7 +63,7 @@ def _picked(analysis: Analysis, eqn: Any, operand: Value, indices: Value, whole:
         return None
     batch = [p for p in range(eqn.outvars[0].aval.ndim) if p not in numbers.offset_dims]
     place = batch[next(i for i, n in enumerate(shape) if n != 1)]
-    return place, pick(analysis, axis, known.reshape(-1).astype(np.int64))
+    return place, pick(axis, known.reshape(-1).astype(np.int64))
 
 
 @binds("gather")
@@ -77,42 +79,3 @@ def bind_gather(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> 
         shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)
         arrays[1] = places.reshape(shape).astype(eqn.invars[1].aval.dtype)
     return bind(eqn, arrays, slice_sizes=lengths)
-
-
-@ties("dynamic_update_slice")
-def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are written whole are tied, the others are fixed."""
-    del frame
-    operand, update = values[0], values[1]
-    dims: list[Dim] = []
-    for d, (a, b) in enumerate(zip(operand.dims, update.dims, strict=True)):
-        if eqn.invars[0].aval.shape[d] == eqn.invars[1].aval.shape[d]:
-            dims.append(analysis.tie(a, b, "it is written into an axis of fixed size"))
-            continue
-        for dim in (a, b):
-            analysis.fix(dim, "a part of it is written by index")
-        dims.append(None)
-    return [Value(tuple(dims), all(value.weight for value in values))]
-
-
-@ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
-def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are written whole are tied to those of the updates; where there is an index they are fixed."""
-    del frame
-    operand, indices, updates = values
-    numbers, shapes = eqn.params["dimension_numbers"], [atom.aval.shape for atom in eqn.invars]
-    analysis.fix_all(indices, "it holds indices")
-    apart = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
-    windows = [d for d in range(len(operand.dims)) if d not in apart]
-    dims: list[Dim] = [None] * len(operand.dims)
-    free = set()
-    for place, d in zip(sorted(numbers.update_window_dims), windows, strict=True):
-        if shapes[0][d] == shapes[2][place] and d not in numbers.scatter_dims_to_operand_dims:
-            reason = f"{eqn.primitive.name} writes it beside an axis of fixed size"
-            dims[d] = analysis.tie(operand.dims[d], updates.dims[place], reason)
-            free |= {(0, d), (2, place)}
-    for number, value in ((0, operand), (2, updates)):
-        for d, dim in enumerate(value.dims):
-            if (number, d) not in free:
-                analysis.fix(dim, f"{eqn.primitive.name} writes into it by index")
-    return [Value(tuple(dims), all(value.weight for value in values))]

@@ -37,7 +37,7 @@ def _scanned(eqn: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any], l
 
 
 def _row(value: Value) -> Value:
-    return replace(value, dims=value.dims[1:], leaf_dims=value.leaf_dims[1:], summed=None, known=None)
+    return replace(value, dims=value.dims[1:], origins=value.origins[1:], summed=None, known=None)
 
 
 def _carried(analysis: Analysis, start: Sequence[Value], end: Sequence[Value], name: str) -> list[Value]:

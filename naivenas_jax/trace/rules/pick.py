@@ -21,15 +21,13 @@ from naivenas_jax.trace.table import binds, ties
 from naivenas_jax.trace.value import Dim, Value
 
 
-def pick(analysis: Analysis, dim: Dim, positions: np.ndarray) -> Vector | None:
+def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
     """The neurons at these positions of a dimension; None if the dimension is fixed."""
     if dim is None or (len(positions) == len(dim) and (positions == np.arange(len(dim))).all()):
         return dim
     ends = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)]
     ranges = [(int(positions[a]), int(positions[b - 1]) + 1) for a, b in pairwise(ends) if len(positions)]
-    picked = Vector.concat([dim.cut(start, stop) for start, stop in ranges])
-    analysis.keep_some(picked)
-    return picked
+    return Vector.concat([dim.cut(start, stop) for start, stop in ranges])
 
 
 def _strided(params: Any, d: int) -> np.ndarray:
@@ -40,7 +38,7 @@ def _strided(params: Any, d: int) -> np.ndarray:
 @ties("slice")
 def slice_(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """A range of neurons, or every k-th of a range."""
-    picked = tuple(pick(analysis, dim, _strided(eqn.params, d)) for d, dim in enumerate(values[0].dims))
+    picked = tuple(pick(dim, _strided(eqn.params, d)) for d, dim in enumerate(values[0].dims))
     frame.extra[frame.position] = picked
     return [replace(values[0], dims=picked, known=None)]
 
@@ -85,7 +83,7 @@ def rev(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> 
     """The last neuron comes first."""
     turned = eqn.params["dimensions"]
     dims = tuple(
-        pick(analysis, dim, np.arange(n)[::-1]) if d in turned else dim
+        pick(dim, np.arange(n)[::-1]) if d in turned else dim
         for d, (dim, n) in enumerate(zip(values[0].dims, eqn.invars[0].aval.shape, strict=True))
     )
     frame.extra[frame.position] = dims
@@ -117,7 +115,7 @@ def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[V
     for d, (dim, old, new) in enumerate(zip(operand.dims, shape, sizes, strict=True)):
         start = _start(analysis, values[1 + d], old - new) if dim is not None and old != new else None
         if start is not None:
-            dim = pick(analysis, dim, np.arange(start, start + new))
+            dim = pick(dim, np.arange(start, start + new))
         elif old != new:
             analysis.fix(dim, "a part of it is read at a position known only when the network runs")
             dim = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.trace.analysis import Analysis, Frame
+from naivenas_jax.trace.rules.mean import shared
 from naivenas_jax.trace.table import ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Sum, Value, weight_of
 
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
@@ -19,11 +21,17 @@ def reduce(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
     over = tuple(dim for d in axes if (dim := value.dims[d]) is not None)
     for dim in over:
         analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
-    summed = None
+        analysis.keep_some(dim)
+    summed, share = None, None
     if eqn.primitive.name == "reduce_sum":
-        earlier, terms = value.summed or ((), 1)  # a sum over one axis after the other
-        summed = (*earlier, *over), terms * math.prod(shape[d] for d in axes if value.dims[d] is None)
-    return [Value(tuple(dim for d, dim in enumerate(value.dims) if d not in axes), value.weight, summed=summed)]
+        earlier = value.summed or Sum((), 1)  # a sum over one axis after the other
+        terms = math.prod(shape[d] for d in axes if value.dims[d] is None)
+        summed = replace(earlier, over=(*earlier.over, *over), rest=earlier.rest * terms)
+        summed, share = (None, None) if shared(value, summed) else (summed, value.share)
+    rest = [d for d in range(len(value.dims)) if d not in axes]
+    dims = tuple(value.dims[d] for d in rest)
+    result = weight_of(dims, [value.origin(d) for d in rest], [value]) if value.weight else Value(dims)
+    return [replace(result, summed=summed, share=share)]
 
 
 @ties("argmax", "argmin")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Origin, Value, weight_of
 
 
 @ties("reshape")
@@ -19,15 +20,17 @@ def reshape(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
     del frame
     value, old, new = values[0], eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     dims: list[Dim] = [None] * len(new)
-    order: list[int | None] = [None] * len(new)
+    origins: list[frozenset[Origin]] = [frozenset()] * len(new)
+    for dim, size in zip(value.dims, old, strict=True):
+        if size == 1:
+            analysis.fix_single(dim, "reshape")
     for before, after in _groups(old, new):
         merged = _merge(analysis, [(value.dims[d], old[d]) for d in before])
         for d, dim in zip(after, _factor(analysis, merged, [new[d] for d in after]), strict=True):
             dims[d] = dim
-        if len(before) == len(after) == 1:
-            order[after[0]] = before[0]
-    leaf_dims = tuple(None if d is None else value.leaf_dims[d] for d in order) if value.leaf else ()
-    return [Value(tuple(dims), value.weight, value.leaf, leaf_dims, value.summed)]
+            origins[d] = frozenset().union(*(value.origin(b) for b in before))
+    result = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
+    return [replace(result, summed=value.summed)]
 
 
 @binds("reshape")

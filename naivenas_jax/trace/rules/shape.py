@@ -10,13 +10,14 @@ from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Value, weight_of
 
 
 def _moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
     """A value whose dimensions come from those of another; None: a new dimension."""
-    leaf_dims = tuple(value.leaf_dims[d] if d is not None else None for d in order) if value.leaf else ()
-    return Value(tuple(dims), value.weight, value.leaf, leaf_dims, value.summed)
+    origins = [frozenset() if d is None else value.origin(d) for d in order]
+    moved = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
+    return replace(moved, summed=value.summed)
 
 
 @ties("transpose")
@@ -30,7 +31,9 @@ def transpose(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
 @ties("squeeze")
 def squeeze(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Dimensions of size one go."""
-    del analysis, frame
+    del frame
+    for d in eqn.params["dimensions"]:
+        analysis.fix_single(values[0].dims[d], "squeeze")
     kept = [d for d in range(len(values[0].dims)) if d not in eqn.params["dimensions"]]
     return [_moved(values[0], kept, [values[0].dims[d] for d in kept])]
 
@@ -51,6 +54,8 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
     value, places = values[0], list(eqn.params["broadcast_dimensions"])
     old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
+    for d in set(range(len(old))) - set(order):
+        analysis.fix_single(value.dims[d], "broadcast_in_dim")
     dims = [analysis.new(n) if d is None else value.dims[d] for d, n in zip(order, new, strict=True)]
     return [_moved(value, order, dims)]
 
@@ -85,11 +90,14 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Val
     parts = [value.dims[along] for value in values]
     sizes = [atom.aval.shape[along] for atom in eqn.invars]
     dims[along] = _stacked(analysis, parts, sizes)
-    weight = all(value.weight for value in values)
-    leaves = {value.leaf for value in values}
-    if len(leaves) == 1 and weight:
-        return [Value(tuple(dims), True, values[0].leaf, values[0].leaf_dims)]
-    return [Value(tuple(dims), weight)]
+    return [_together(dims, values)]
+
+
+def _together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:
+    """Of weights side by side, each dimension comes from all of theirs."""
+    if not all(value.weight for value in values):
+        return Value(tuple(dims))
+    return weight_of(dims, [frozenset().union(*(v.origin(d) for v in values)) for d in range(len(dims))], values)
 
 
 def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
@@ -109,11 +117,11 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
 @ties("split")
 def split(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Ranges of neurons go their own ways."""
-    del frame
+    del analysis, frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
     for size in eqn.params["sizes"]:
         dims = list(values[0].dims)
-        dims[along] = analysis.part(dim, start, start + size)
+        dims[along] = None if dim is None else dim.cut(start, start + size)
         results.append(replace(values[0], dims=tuple(dims), summed=None))
         start += size
     return results
@@ -141,8 +149,11 @@ def tile(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
 @binds("tile")
 def bind_tile(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
     """Along an axis of size one nothing differs: it may be repeated another number of times."""
-    shape, old = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape
-    reps = tuple(new if n == 1 else k for new, n, k in zip(shape, old, eqn.params["reps"], strict=True))
+    shape, old, dims = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape, frame.read(eqn.invars[0]).dims
+    reps = tuple(
+        new if n == 1 and dim is None else k
+        for new, n, dim, k in zip(shape, old, dims, eqn.params["reps"], strict=True)
+    )
     return bind(eqn, arrays, reps=reps)
 
 
@@ -153,9 +164,9 @@ def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
     tied = values[0]
     for value in values[1:]:
         tied = analysis.tie_all(tied, value, "it is stacked beside an axis of fixed size")
-    dims = list(tied.dims)
-    dims.insert(eqn.params["axis"], None)
-    return [Value(tuple(dims), tied.weight)]
+    order: list[int | None] = list(range(len(tied.dims)))
+    order.insert(eqn.params["axis"], None)
+    return [_moved(_together(tied.dims, values), order, [None if d is None else tied.dims[d] for d in order])]
 
 
 @ties("unstack")
@@ -180,4 +191,6 @@ def pad(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> 
         if dim is not None and (low or high):
             dim = _stacked(analysis, [None, dim, None], [low, len(dim), high])
         dims.append(dim)
-    return [Value(tuple(dims), all(value.weight for value in values))]
+    origins = [values[0].origin(d) for d in range(len(dims))]
+    weight = all(value.weight for value in values)
+    return [weight_of(dims, origins, values[:1]) if weight else Value(tuple(dims))]
