@@ -170,7 +170,7 @@ class Plan:
         axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
         leaves = {}
         for path, dims in self.leaves.items():
-            before = earlier.leaves.get(path, dims)
+            before = dims if path in self.created else earlier.leaves.get(path, dims)
             leaves[path] = tuple(_joint(late, early) for late, early in zip(dims, before, strict=True))
             for joint, late, early in zip(leaves[path], dims, before, strict=True):
                 if (
@@ -181,7 +181,7 @@ class Plan:
             axes=axes,
             leaves=leaves,
             created=created,
-            removed=(earlier.removed | removed) - created,
+            removed=(earlier.removed | removed) - self.created,
             rescaled=self.rescaled,
             moved={new: old for new, old in earlier.moved.items() if new in leaves and new not in created},
             renamed={new: old for new, old in earlier.renamed.items() if new in axes},
@@ -233,7 +233,8 @@ class Plan:
 
 
 def _fields(plan: Plan) -> tuple:
-    return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), dict(plan.moved), dict(plan.renamed)
+    names = dict(plan.moved), dict(plan.renamed)
+    return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), *names
 
 
 def _joint(late: str | None, early: str | None) -> str | None:

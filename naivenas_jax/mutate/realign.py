@@ -23,7 +23,7 @@ from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
 from naivenas_jax.mutate.widths import rescaled, sizes_of, unproven
-from naivenas_jax.transfer.fill import Fill, split, strategy
+from naivenas_jax.transfer.fill import Fill, finished, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
 
@@ -47,7 +47,7 @@ def realign(
       created_as: what variables of inserted vertices start at.
       comparable: whether the edit itself keeps the function, so that the oracle may compare with ``graph``.
     """
-    finish = partial(_complete, graph, options, created_as)
+    finish = partial(complete, graph, options, created_as)
     try:
         mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
     except TimeLimitError as error:
@@ -55,7 +55,7 @@ def realign(
     return finish(mutation)
 
 
-def _complete(graph: Graph, options: Options, created_as: Any, mutation: Mutation) -> Mutation:
+def complete(graph: Graph, options: Options, created_as: Any, mutation: Mutation) -> Mutation:
     """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
     check_edited(graph, mutation.graph, options.free_outputs)
     restacked = _restacked(mutation.graph)
@@ -151,9 +151,10 @@ def _edited(
         options.rng,
     )
     gone = [v.name for v in graph.vertices if v.name not in final]
+    merged = nested({**flat(transfer(plan, leaves, variables, fill, options.rng)), **fresh})
     return Mutation(
         graph=final,
-        variables=nested({**flat(transfer(plan, leaves, variables, fill, options.rng)), **fresh}),
+        variables=finished(fill, final, plan, merged),
         plan=plan,
         before=graph,
         aligned=aligned,

@@ -24,6 +24,7 @@ from naivenas_jax.errors import CarryError
 from naivenas_jax.transfer.entry import HINT, Entry, Rules
 from naivenas_jax.transfer.graft import Edit, graft, growth
 from naivenas_jax.transfer.match import Variables
+from naivenas_jax.transfer.names import follow_names
 from naivenas_jax.transfer.states import StateLeaf, walk
 
 logger = logging.getLogger("naivenas_jax")
@@ -83,6 +84,8 @@ def carry(
     """
     if new not in ("zeros", "params"):
         raise CarryError(f'new={new!r} is neither "zeros" nor "params".')
+    if plan.moved:
+        plan, tree, before = follow_names(plan, tree, before, under)
     variables, leaves = Variables.of(plan, before, after, under), walk(tree)
     rules = Rules.of(variables, leaves, new == "params")
     done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)

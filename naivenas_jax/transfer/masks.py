@@ -1,0 +1,70 @@
+"""Which parameters are frozen, as a tree of the parameters' shape."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
+from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.transfer.variables import flat, nested
+
+
+def freeze_mask(
+    graph: Graph, variables: Mapping[str, Any], names: str | Iterable[str], *, entries: bool = False
+) -> dict[str, Any]:
+    """A tree like ``variables["params"]`` that is True where a parameter is frozen.
+
+    ``optax.chain(tx, optax.transforms.freeze(mask))`` and ``optax.masked(optax.set_to_zero(), mask)`` take it as it is.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      names: of vertices, or paths of modules or parameters of an imported model ("layers_1/up", "layers_1/up/bias"),
+        or shell patterns of either ("stem*"): what is frozen.
+      entries: whether the leaves are arrays of bools, one for each entry, and not one bool for each parameter.
+        `Mutation.carry` brings such a mask through any change of shape: entries that stay keep their flag, and those of
+        new neurons are False, so that new neurons of a frozen layer can be trained while the old ones rest. A mask of
+        one bool for each parameter passes through a change of width as it is: new neurons of a frozen layer are frozen
+        at what they start at.
+
+    Raises:
+      UnknownNameError: if a name belongs to no parameter.
+      VariablesError: if there are no parameters.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("stem", nn.Dense(5), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> nas.freeze_mask(graph, variables, "stem")
+    {'out': {'bias': False, 'kernel': False}, 'stem': {'bias': True, 'kernel': True}}
+    """
+    params = flat(variables["params"]) if isinstance(variables, Mapping) and "params" in variables else {}
+    if not params:
+        raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) for name in wanted):
+        raise RequestError(f"names= takes names or shell patterns, found {names!r:.80}.")
+    frozen = {path for name in wanted for path in _named(name, params, graph)}
+    return nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
+
+
+def _named(name: str, params: Mapping[tuple[str, ...], Any], graph: Graph) -> list[tuple[str, ...]]:
+    """The parameters below a name."""
+    found = [path for path in params if any(fnmatch.fnmatchcase(each, name) for each in _branches(path))]
+    if not found and name not in graph:
+        raise UnknownNameError(f"freeze_mask: {unknown_name(name, {b: None for p in params for b in _branches(p)})}")
+    if not found:
+        raise UnknownNameError(f"freeze_mask: vertex {name!r} has no parameters.")
+    return found
+
+
+def _branches(path: tuple[str, ...]) -> list[str]:
+    return ["/".join(path[:end]) for end in range(1, len(path) + 1)]
+
+
+def _flag(frozen: bool, array: Any, entries: bool) -> Any:
+    return np.full(np.shape(array), frozen) if entries else frozen
