@@ -234,7 +234,7 @@ class Graph:
 
     def handles(self) -> dict[str, Handle]:
         """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
-        return handles(self.ties)
+        return handles(self.ties, {vertex.name for vertex in self._order if vertex.op.bundles})
 
     def fixed(self) -> dict[str, str]:
         """Why axes may not change, or some of their neurons: the reasons by axis, as a handle would be named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from naivenas_jax.sizes.ties import Ties
@@ -24,10 +25,10 @@ class Handle:
     coupled: str | None
 
 
-def handles(ties: Ties) -> dict[str, Handle]:
-    """The handles of a network, by name. Axes all of whose neurons are fixed are left out."""
+def handles(ties: Ties, bundles: Collection[str] = ()) -> dict[str, Handle]:
+    """The handles of a network, by name. Axes all of whose neurons are fixed are left out, and those in ``bundles``."""
     holders: dict[int, list[str]] = {}
-    named = {axis: ties.plain(runs) for axis, runs in ties.axes.items() if not axis.startswith("~")}
+    named = {axis: ties.plain(runs) for axis, runs in ties.axes.items() if axis[0] != "~" and axis not in bundles}
     for axis, runs in named.items():
         for run in sorted(runs):
             holders.setdefault(run, []).append(axis)

@@ -34,6 +34,8 @@ class Op(ABC):
     declares_width = True
     #: Whether its variables lie beside those of the other vertices, and not under the name of its own.
     at_root = False
+    #: Whether its output is several arrays side by side, for others to pick from, so that no request means all of it.
+    bundles = False
     #: Names of the keyword arguments that the computation understands; None: any.
     keywords: frozenset[str] | None = frozenset()
 

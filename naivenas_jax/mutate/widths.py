@@ -100,9 +100,20 @@ def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:
             v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "
             "free_outputs=True is passed"
             for v in graph.outputs
-            if v.name not in named
+            if named.isdisjoint(_names_of_output(graph, v.name))
         }
     return frozen
+
+
+def _names_of_output(graph: Graph, name: str) -> set[str]:
+    """What a request may call an output: the vertex, or, if there is but one, the axis inside a vertex that makes it.
+
+    The last layer of an imported model is such an axis. Where several are the same neurons (the layers that add to a
+    residual stream), none of them means the output.
+    """
+    axes = graph.ties.axes
+    same = [axis for axis, row in axes.items() if row == axes[name] and axis not in graph and axis[0] != "~"]
+    return {name, *same} if len(same) == 1 else {name}
 
 
 def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:

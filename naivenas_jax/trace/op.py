@@ -40,6 +40,7 @@ class Imported(Op):
 
     keywords = None
     at_root = True
+    bundles = True
     declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
