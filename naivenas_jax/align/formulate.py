@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from naivenas_jax.align.budget import Polynomial
+from naivenas_jax.align.envelope import Box, Envelope, Interval
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import Columns, Program, Rows
 from naivenas_jax.align.request import Target
@@ -26,6 +28,8 @@ class Formulation:
       distance, backward, change, order: cost vectors of the steps; None where a step has nothing to do.
       distance_row, backward_row, worth_row, change_row: the rows that hold the result of a step for the later ones.
       objectives: for each objective its cost vector and the row that holds its result.
+      envelope: what stands for the counts of budgets.
+      box: the bounds of the sizes in them.
     """
 
     program: Program
@@ -44,6 +48,8 @@ class Formulation:
     worth_row: int
     change_row: int
     objectives: tuple[tuple[np.ndarray, int], ...]
+    envelope: Envelope
+    box: Box
 
 
 class _Builder:
@@ -133,6 +139,19 @@ class _Builder:
         rows = [(self.problem.row_of[axis], count) for axis, count in counts]
         return terms or {self.zero(): 0.0}, float(sum(count * self.constant[row] for row, count in rows))
 
+    def limit(self) -> tuple[Envelope, dict[int, Interval]]:
+        """Budgets, and the bounds of the sizes that are in them."""
+        problem, active = self.problem, set(self.active.tolist())
+        rows = {problem.row_of[axis] for budget in problem.budgets for axis in budget.count.axes}
+        fixed = {row: float(self.constant[row]) for row in rows - active}
+        free = sorted(rows & active)
+        sizes = {row: (self.size_terms(row), float(self.constant[row])) for row in free}
+        box = {
+            row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row])) for row in free
+        }
+        counts = [Polynomial.of(budget, problem.row_of, fixed) for budget in problem.budgets]
+        return Envelope.build(counts, sizes, box, self.columns, self.equal, self.below), box
+
     def exactly(self, row: int, size: int) -> None:
         """A size that must be what it is asked to be."""
         self._equal_or_contradiction(self.size_terms(row), size - self.constant[row])
@@ -169,6 +188,7 @@ def formulate(
     builder.agree()
     for row in problem.required:
         builder.require(row)
+    envelope, box = builder.limit()
     goals = [builder.sum_terms(objective.terms)[0] for objective in problem.objectives]
     distance, backward = _requests(builder, elastic)
     change, widest = _changes(builder)
@@ -181,6 +201,7 @@ def formulate(
     segments = [int(c) for columns in builder.segments.values() for c in columns] or [builder.zero()]
     worth_row = rows.add(dict.fromkeys(segments, 1.0), np.inf)
     program = Program(builder.columns, builder.equal, rows, time_limit)
+    envelope.within(program, box)
     return Formulation(
         program=program,
         free=builder.free,
@@ -198,6 +219,8 @@ def formulate(
         worth_row=worth_row,
         change_row=change_row,
         objectives=tuple((_cost(program.size, goal), row) for goal, row in zip(goals, goal_rows, strict=True)),
+        envelope=envelope,
+        box=box,
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
+from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import Target
 from naivenas_jax.sizes.row import Row, Size, Terms
 from naivenas_jax.sizes.ties import Ties
@@ -73,7 +74,8 @@ class Problem:
       group_of_run: the group of each run of the ties.
       required: conditions on the sizes.
       objectives: sums of sizes to be minimised one after the other, before utility decides.
-      row_of: the row of each axis that these name.
+      budgets: counts that may not exceed a bound.
+      row_of: the row of each axis that conditions, objectives and budgets name.
     """
 
     groups: tuple[Group, ...]
@@ -87,10 +89,11 @@ class Problem:
     group_of_run: tuple[int, ...] = field(default=())
     required: tuple[Row, ...] = ()
     objectives: tuple[Size, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     row_of: Mapping[str, int] = field(default_factory=dict)
 
     def named(self, sizes: np.ndarray) -> dict[str, int]:
-        """The sizes of the axes that conditions and objectives name."""
+        """The sizes of the axes that conditions, objectives and budgets name."""
         return {axis: round(float(sizes[row])) for axis, row in self.row_of.items()}
 
     def sizes(self, kept: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -107,6 +110,7 @@ class Problem:
         lines += [f"{self.names[a][0]} = {self.names[b][0]}" for a, b in self.equal]
         lines += [f"require {row}" for row in self.required]
         lines += [f"minimise {objective}" for objective in self.objectives]
+        lines += [f"within {budget}" for budget in self.budgets]
         return "\n".join(lines)
 
 
@@ -127,6 +131,7 @@ def reduce(
     insertable: Mapping[str, int] | None = None,
     required: Collection[Row] = (),
     objectives: Collection[Size] = (),
+    budgets: Collection[Budget] = (),
 ) -> Problem:
     """Build the reduced problem.
 
@@ -143,6 +148,7 @@ def reduce(
       insertable: how many neurons an axis may gain at most; no limit where not given.
       required: conditions on sizes, besides those of the layers.
       objectives: sums of sizes to be minimised.
+      budgets: counts that may not exceed a bound.
     """
     fixed = dict(ties.fixed)
     for axis, reason in (frozen or {}).items():
@@ -178,7 +184,11 @@ def reduce(
         group_of_run=group_of_run,
         required=conditions,
         objectives=tuple(objectives),
-        row_of={axis: row_of[axis] for terms in _all_terms(conditions, objectives) for axis, _ in terms},
+        budgets=tuple(budgets),
+        row_of={
+            **{axis: row_of[axis] for terms in _all_terms(conditions, objectives) for axis, _ in terms},
+            **{axis: row_of[axis] for budget in budgets for axis in sorted(budget.count.axes)},
+        },
     )
 
 
@@ -188,7 +198,8 @@ def _all_terms(conditions: Collection[Row], objectives: Collection[Size]) -> lis
 
 def _resting_factors(ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int) -> dict[int, str]:
     """A size is a product of the sizes of its factors; for it to be linear, all but one of them rest."""
-    named = {run for target in targets for run in ties.axes[target.axis] if run not in ties.products}
+    moving = [target for target in targets if target.wish != target.present]
+    named = {run for target in moving for run in ties.axes[target.axis] if run not in ties.products}
     resting: dict[int, str] = {}
     for factors in ties.products.values():
         free = [i for i, row in enumerate(factors) if any(run not in fixed for run in ties.plain(row))]

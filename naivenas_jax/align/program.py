@@ -120,6 +120,14 @@ class Program:
         """Set upper bounds of variables."""
         self._data["upper_bounds"][columns] = upper
 
+    def set_bounds(self, column: int, lower: float, upper: float) -> None:
+        """Set both bounds of a variable."""
+        self._data["lower_bounds"][column], self._data["upper_bounds"][column] = lower, upper
+
+    def relaxed(self, cost: np.ndarray) -> np.ndarray:
+        """Minimise ``cost @ x`` without integrality; raises as `minimise` does."""
+        return self._run(cost, [])
+
     def minimise(self, cost: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """Minimise ``cost @ x``: first without integrality, which is often enough.
 

@@ -11,14 +11,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from naivenas_jax.align.answer import Answer, rank, read, scale_of, violations, worth, write_segments
 from naivenas_jax.align.formulate import Formulation, formulate
-from naivenas_jax.align.problem import Group, Problem
+from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
-from naivenas_jax.align.worth import own_best, segments
+from naivenas_jax.align.within import solve_within
+from naivenas_jax.align.worth import own_best
 from naivenas_jax.errors import SolverError
 
 _SEGMENTS = 16
@@ -26,14 +26,6 @@ _ROUNDS = 12
 #: How far a later step may fall behind a whole number that an earlier one has found. Above the tolerance of the
 #: solver, or it would find a contradiction; far below that of the utility, which grows when sizes are bent by it.
 _SLACK = 1e-8
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """How many of each group are kept, and how many are inserted into it; both of shape (groups,)."""
-
-    kept: np.ndarray
-    new: np.ndarray
 
 
 class UnprovenError(Exception):
@@ -59,6 +51,8 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
     apart = _apart(problem)
     if not violations(problem, apart) and _wishes_met(problem, apart) and not problem.objectives:
         return apart  # every group at its own best: nothing can be better
+    if problem.budgets:
+        return _within(problem, time_limit)
     answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
     if answer is None:
         raise SolverError(
@@ -68,6 +62,13 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
     if broken:
         raise SolverError(f"The solver's answer breaks a constraint: {broken[0]}. Nothing was changed.")
     return answer
+
+
+def _within(problem: Problem, time_limit: float | None) -> Answer:
+    try:
+        return solve_within(problem, time_limit=time_limit)
+    except StoppedError as stop:
+        raise UnprovenError(None, "") from stop
 
 
 def _apart(problem: Problem) -> Answer:
@@ -113,7 +114,7 @@ def nearest(problem: Problem, *, time_limit: float | None = None) -> dict[str, i
 def _sizes(problem: Problem, formulation: Formulation, x: np.ndarray | None) -> np.ndarray:
     if x is None:
         x = formulation.program.minimise(np.zeros(formulation.program.size))
-    return problem.sizes(*_read(formulation, x))
+    return problem.sizes(*read(formulation, x))
 
 
 def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
@@ -145,30 +146,21 @@ def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> A
     focus: list[tuple[int, ...]] = [() for _ in problem.groups]
     # only what is free: the rest may be worth so much that differences drown in it
     free = [problem.groups[g] for g in formulation.free]
-    scale = _scale(free)
+    scale = scale_of(free)
     tolerance, best, program = 1e-7 * scale, -np.inf, formulation.program
     for _ in range(_ROUNDS):
-        slopes = _write_segments(problem, formulation, focus, scale)
+        slopes = write_segments(problem, formulation, focus, scale)
         program.set_bound(formulation.worth_row, np.inf)
         x = program.minimise(-slopes)
-        answer = Answer(*_read(formulation, x))
-        best = max(best, _worth(free, answer.kept[formulation.free]))
+        answer = Answer(*read(formulation, x))
+        best = max(best, worth(free, answer.kept[formulation.free]))
         if float(slopes @ x) * scale <= best + tolerance:
             program.set_bound(formulation.worth_row, -(best - tolerance) / scale)
             answer = _least_change(formulation, x)
-            if _worth(free, answer.kept[formulation.free]) >= best - 2 * tolerance:
+            if worth(free, answer.kept[formulation.free]) >= best - 2 * tolerance:
                 return answer
         focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
     return None
-
-
-def _scale(groups: list[Group]) -> float:
-    """The largest utility of a class."""
-    return max((float(np.abs(group.utility).max(initial=0.0)) for group in groups), default=0.0) or 1.0
-
-
-def _worth(groups: list[Group], kept: np.ndarray) -> float:
-    return float(sum(group.worth[k] for group, k in zip(groups, kept, strict=True)))
 
 
 def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
@@ -178,30 +170,7 @@ def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
     program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
     x = program.minimise(formulation.order, x)
     program.set_bound(formulation.change_row, np.inf)
-    return Answer(*_read(formulation, x))
-
-
-def _write_segments(
-    problem: Problem, formulation: Formulation, focus: list[tuple[int, ...]], scale: float
-) -> np.ndarray:
-    """Put segments of the worth into the program; returns their slopes as a cost vector."""
-    slopes = np.zeros(formulation.program.size)
-    for group, columns in formulation.segment_columns.items():
-        lengths, values = segments(problem.groups[group], focus[group], len(columns))
-        slopes[columns] = values / scale
-        formulation.program.set_upper(columns, lengths)
-    columns = formulation.all_segments
-    if columns.size:
-        formulation.program.set_row(formulation.worth_row, columns, -slopes[columns])
-    return slopes
-
-
-def _read(formulation: Formulation, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers of a solution, for all groups."""
-    kept, new = formulation.fixed_kept.copy(), np.zeros_like(formulation.fixed_kept)
-    kept[formulation.free] = x[formulation.kept_columns].round().astype(int)
-    new[formulation.free] = x[formulation.new_columns].round().astype(int)
-    return kept, new
+    return Answer(*read(formulation, x))
 
 
 def _wishes_met(problem: Problem, answer: Answer) -> bool:
@@ -209,47 +178,10 @@ def _wishes_met(problem: Problem, answer: Answer) -> bool:
     return all(sizes[row] == target.wish for row, target in problem.targets)
 
 
-def violations(problem: Problem, answer: Answer) -> list[str]:
-    """Every constraint that an answer breaks, in integers and words. Empty: it may be used."""
-    sizes = problem.sizes(answer.kept, answer.new)
-    inserted = problem.rows @ answer.new
-    found = []
-    for i, (group, kept, new) in enumerate(zip(problem.groups, answer.kept, answer.new, strict=True)):
-        if not 0 <= kept <= group.size or new < 0:
-            found.append(f"group {i} of {group.size} keeps {kept} and inserts {new}")
-        if group.fixed and (kept != group.size or new):
-            found.append(f"group {i} may not change: {group.fixed}")
-    touched = np.flatnonzero((sizes < problem.least) | (inserted > problem.insertable))
-    found += [f"{problem.names[row][0]!r} has size {sizes[row]:g}, {inserted[row]:g} inserted" for row in touched]
-    for row, target in problem.targets:
-        if target.exact and sizes[row] != target.wish:
-            found.append(f"{target.axis!r} has size {sizes[row]:g} and not {target.wish}")
-        if not target.exact and target.wish != target.present and sizes[row] == target.present:
-            found.append(f"{target.axis!r} was to change and keeps its size {target.present}")
-    found += [
-        f"{problem.names[a][0]!r} and {problem.names[b][0]!r} must be equal and are {sizes[a]:g} and {sizes[b]:g}"
-        for a, b in problem.equal
-        if sizes[a] != sizes[b]
-    ]
-    named = problem.named(sizes)
-    found += [f"{row} does not hold for {named}" for row in problem.required if not row.holds(named)]
-    return found
-
-
-def rank(problem: Problem, answer: Answer) -> tuple[float, ...]:
-    """How good an answer is; smaller is better: nearer to the requests, smaller objectives, losing less utility."""
-    sizes = problem.sizes(answer.kept, answer.new)
-    distance = sum(abs(sizes[row] - target.wish) for row, target in problem.targets)
-    named = problem.named(sizes)
-    goals = [float(objective.at(named)) for objective in problem.objectives]
-    lost = sum(group.worth[-1] - group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
-    return float(distance), *goals, float(lost)
-
-
 def _unproven(problem: Problem, formulation: Formulation, step: str, bound: float) -> UnprovenError:
     """The best point found before the time limit struck, checked like any other."""
     unchanged = Answer(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
-    found = [Answer(*_read(formulation, x)) for x in reversed(formulation.program.found)]
+    found = [Answer(*read(formulation, x)) for x in reversed(formulation.program.found)]
     sound = [answer for answer in (*found, _apart(problem), unchanged) if not violations(problem, answer)]
     if not sound:
         return UnprovenError(None, "")
@@ -262,6 +194,6 @@ def _unproven(problem: Problem, formulation: Formulation, step: str, bound: floa
         return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
     free = [problem.groups[g] for g in formulation.free]
     most = sum(float(group.worth[own_best(group)]) for group in free)
-    most = min(most, -bound * _scale(free)) if np.isfinite(bound) else most
-    kept = _worth(free, best.kept[formulation.free])
+    most = min(most, -bound * scale_of(free)) if np.isfinite(bound) else most
+    kept = worth(free, best.kept[formulation.free])
     return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")
