@@ -103,6 +103,16 @@ from naivenas_jax.trace.back.rebuild import rebuild as rebuild
 from naivenas_jax.trace.importing import from_function as from_function
 from naivenas_jax.trace.importing import from_linen as from_linen
 from naivenas_jax.trace.importing import from_nnx as from_nnx
-from naivenas_jax.transfer.fill import NewEntries as NewEntries
 from naivenas_jax.transfer.masks import freeze_mask as freeze_mask
+from naivenas_jax.transfer.fill import NewEntries as NewEntries
+from naivenas_jax.transfer.gradmax import gradmax as gradmax
+from naivenas_jax.utility.activity import activity as activity
+from naivenas_jax.utility.chance import random_utility as random_utility
+from naivenas_jax.utility.combine import combine as combine
+from naivenas_jax.utility.combine import normalise as normalise
+from naivenas_jax.utility.combine import replace_nonfinite as replace_nonfinite
 from naivenas_jax.utility.magnitude import magnitude as magnitude
+from naivenas_jax.utility.normalisation import batchnorm_scale as batchnorm_scale
+from naivenas_jax.utility.taylor import TaylorAverage as TaylorAverage
+from naivenas_jax.utility.taylor import taylor as taylor
+from naivenas_jax.utility.tied import total_utility as total_utility

@@ -11,7 +11,8 @@ import numpy as np
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.oracle import Check, check
-from naivenas_jax.transfer.carry import carry
+from naivenas_jax.transfer.carry import CarryReport, carry
+from naivenas_jax.transfer.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
 
 
@@ -70,7 +71,8 @@ class Mutation:
 
         Args:
           tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
-            their key path, and shape.
+            their key path, and shape. A state that follows by itself (`TaylorAverage`) may be passed alone, or as a
+            value of a dict.
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
@@ -81,7 +83,13 @@ class Mutation:
           CarryError: names a leaf that belongs to no variable.
         """
         before, after = self._variables_before, self.variables
-        carried, found = carry(self.plan, tree, before, after, fresh=fresh, new=new, under=under)
+        if isinstance(tree, Follows):
+            moved = tree.follow(self)
+            return (moved, CarryReport(())) if report else moved
+        own, rest = apart(tree)
+        carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+        if own:
+            carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
         return (carried, found) if report else carried
 
     def check(self, *inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Check:

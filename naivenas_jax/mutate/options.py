@@ -11,7 +11,7 @@ import numpy as np
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.graph import unknown_name
 from naivenas_jax.mutate.conditions import Constraints, Minimise
-from naivenas_jax.transfer.fill import Fill
+from naivenas_jax.transfer.fill import New
 from naivenas_jax.utility.scores import Utility
 
 MaxNew = int | Mapping[str, int] | Callable[[str], int | None] | None
@@ -31,7 +31,7 @@ class Options:
 
     align: str | tuple[str, ...] = "auto"
     utility: Utility | None = None
-    new: str | Fill | None = None
+    new: New = None
     rng: Any = None
     time_limit: float | None = None
     max_new: MaxNew = None

@@ -8,10 +8,13 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.utility.tied import by_handle, count, numbers
 
 
 def magnitude(
@@ -19,24 +22,34 @@ def magnitude(
     variables: Mapping[str, Any],
     *,
     norm: Literal["l1", "l2"] = "l1",
+    group: bool = False,
     axes: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """How large the incoming weights of each neuron are.
+    """How large the weights of each neuron are.
 
     For the neuron j that a weight ``W`` of shape (..., in, out) makes, the mean of ``|W[..., j]|`` (l1) or the root of
-    the mean of its square (l2). An axis made by several weights gets the sum. Neurons that are tied add up in the
-    alignment.
+    the mean of its square (l2). Every weight counts once: at the axis that it makes. An axis made by several weights
+    gets the sum, and so do neurons that are tied, in the alignment: the score of a sum of two layers is that of the one
+    plus that of the other.
+
+    With ``group=True`` all weights of everything tied are one group: those that make one of the tied neurons, and those
+    that read one. The score of a class c is ``sum |w|`` (l1) or ``sqrt(sum w ** 2)`` (l2) over the entries of all these
+    weights that belong to c, each entry once, wherever and however often the neuron occurs. It is given at the first
+    handle that holds the class, and at no other. Biases, scales and statistics are no weights between neurons, and do
+    not count.
 
     Args:
       graph: the network.
       variables: its variables.
       norm: "l1" or "l2".
+      group: whether weights that read a neuron count as well, and the norm is taken over everything tied.
       axes: those whose scores are wanted; all where not given.
 
     Returns:
       Scores by axis, each of shape (size,); only axes that a weight makes.
 
-    Source: magnitude pruning of filters, Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
+    Source: magnitude pruning of filters, Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017; groups, Fang et
+    al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -48,19 +61,41 @@ def magnitude(
     if norm not in ("l1", "l2"):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
     check_variables(graph.ties.leaves, {axis: graph.ties.size(axis) for axis in graph.ties.axes}, variables)
-    arrays, scores = flat(variables), dict[str, np.ndarray]()
-    for path, leaf in graph.ties.leaves.items():
+    # in a dry run on shapes all neurons are alike
+    arrays = {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
+    if group:
+        found = by_handle(graph, _of_groups(graph.ties, arrays, norm)) if arrays else {}
+        return {axis: values for axis, values in found.items() if axes is None or axis in axes}
+    scores = dict[str, np.ndarray]()
+    for path, array in arrays.items():
+        leaf = graph.ties.leaves[path]
         if "in" not in leaf.roles or "out" not in leaf.roles:
             continue
-        made = leaf.roles.index("out")
-        axis = leaf.axes[made]
-        if axis is None or (axes is not None and axis not in axes):
-            continue
-        if isinstance(arrays[path], jax.ShapeDtypeStruct):
-            continue  # a dry run on shapes: all neurons are alike
-        values = np.abs(to_host(arrays[path]).astype(np.float64))
-        others = tuple(d for d in range(values.ndim) if d != made)
-        scores[axis] = scores.get(axis, 0.0) + (
-            values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
-        )
+        wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
+        wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
+        values = np.abs(to_host(array).astype(np.float64)) if wanted else np.zeros(())
+        for made, axis in wanted.items():
+            others = tuple(d for d in range(values.ndim) if d != made)
+            scores[axis] = scores.get(axis, 0.0) + (
+                values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
+            )
     return scores
+
+
+def _of_groups(ties: Ties, arrays: Mapping[Path, Any], norm: str) -> np.ndarray:
+    """Shape (classes,): the norm of all entries of weights that belong to a class."""
+    totals = np.zeros(count(ties))
+    for path, array in arrays.items():
+        leaf = ties.leaves[path]
+        if leaf.new is not None:
+            continue
+        values = np.abs(to_host(array).astype(np.float64)) ** (1 if norm == "l1" else 2)
+        classes = {d: numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
+        for d, own in classes.items():
+            counted = values
+            for earlier in (e for e in classes if e < d):  # an entry that has the class on two dimensions counts once
+                shape = [-1 if k == earlier else 1 for k in range(values.ndim)]
+                mine = own.reshape([-1 if k == d else 1 for k in range(values.ndim)])
+                counted = np.where(classes[earlier].reshape(shape) == mine, 0.0, counted)
+            np.add.at(totals, own, counted.sum(tuple(k for k in range(values.ndim) if k != d)))
+    return totals if norm == "l1" else np.sqrt(totals)

@@ -55,7 +55,7 @@ def _read(axis: str, value: Any, size: int) -> np.ndarray:
     if not np.isfinite(array).all():
         where = int(np.flatnonzero(~np.isfinite(np.atleast_1d(array)))[0])
         raise UtilityError(
-            f"The utility of {axis!r} is not finite: {np.atleast_1d(array)[where]} at neuron {where}. Replace it, for "
-            "example with numpy.nan_to_num."
+            f"The utility of {axis!r} is not finite: {np.atleast_1d(array)[where]} at neuron {where}. What it is to "
+            "count instead, nas.replace_nonfinite(utility, value) says."
         )
     return np.broadcast_to(array, (size,))

@@ -1,0 +1,158 @@
+"""Utilities made of others: normalised, combined, repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.utility.scores import Utility
+from naivenas_jax.utility.tied import by_handle, class_totals, homes
+
+Norm = Literal["mean", "l2", "max", "rank"]
+
+
+def normalise(graph: Graph, utility: Utility, by: Norm = "mean") -> dict[str, np.ndarray]:
+    """The same utility, with the scores of each handle brought to the same scale.
+
+    First the scores of everything tied are added up; then those that are given at one handle are divided by a number
+    common to them, so that the order among them stays and layers can be compared with each other.
+
+    Args:
+      graph: the network.
+      utility: a mapping from handle to scores, or a function of the handle.
+      by: "mean", "l2" or "max": divide by the mean absolute score, the root of the sum of squares, the largest absolute
+        score (unless that is 0). "rank": the rank among the handle's neurons, from 1/size to 1; equal scores share
+        their mean rank.
+
+    Returns:
+      Scores by handle, each class at one handle.
+
+    Source: layer-wise l2 normalisation, Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient
+    Inference, ICLR 2017.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(3), x))
+    >>> nas.normalise(graph, {"dense": [1.0, 2.0, 6.0]}, "max")["dense"].round(2).tolist()
+    [0.17, 0.33, 1.0]
+    """
+    return by_handle(graph, _normalised(graph, utility, by))
+
+
+def combine(
+    graph: Graph,
+    parts: Iterable[tuple[Utility, float]],
+    *,
+    how: Literal["sum", "product"] = "sum",
+    normalise: Norm | None = "mean",
+) -> dict[str, np.ndarray]:
+    """Several utilities as one: ``sum_i weight_i * u_i``, or ``product_i u_i ** weight_i``.
+
+    With u_i the total of everything tied by utility i, normalised per handle.
+
+    Args:
+      graph: the network.
+      parts: pairs of a utility and its weight.
+      how: "sum" or "product".
+      normalise: how each is normalised before, as for `normalise`; None: not at all.
+
+    Raises:
+      UtilityError: no parts, a weight that is no number, or a product of negative scores.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(2), x))
+    >>> nas.combine(graph, [({"dense": [1, 3]}, 0.5), ({"dense": [4, 0]}, 0.5)])["dense"].tolist()
+    [1.25, 0.75]
+    """
+    if how not in ("sum", "product"):
+        raise UtilityError(f"how must be 'sum' or 'product', found {how!r}.")
+    pairs = [_pair(number, part) for number, part in enumerate(parts)]
+    if not pairs:
+        raise UtilityError("combine needs at least one pair of a utility and its weight.")
+    totals = [
+        class_totals(graph, utility) if normalise is None else _normalised(graph, utility, normalise)
+        for utility, _ in pairs
+    ]
+    weights = [weight for _, weight in pairs]
+    if how == "sum":
+        return by_handle(graph, sum(w * t for w, t in zip(weights, totals, strict=True)))  # type: ignore[arg-type]
+    for number, (one, weight) in enumerate(zip(totals, weights, strict=True)):
+        if (one < 0).any() or (weight < 0 and (one == 0).any()):
+            raise UtilityError(
+                f"Utility {number} has scores below zero (or zero with the weight {weight}), which a product cannot "
+                "take. Use how='sum', or normalise='rank'."
+            )
+    return by_handle(graph, np.prod([t**w for w, t in zip(weights, totals, strict=True)], axis=0))
+
+
+def _pair(number: int, part: Any) -> tuple[Utility, float]:
+    try:
+        utility, weight = part
+        return utility, float(weight)
+    except (TypeError, ValueError) as error:
+        raise UtilityError(
+            f"combine takes pairs of a utility and its weight, [(utility, 0.5), ...]; found {part!r:.80} at "
+            f"position {number}."
+        ) from error
+
+
+def _normalised(graph: Graph, utility: Utility, by: Norm) -> np.ndarray:
+    """Shape (classes,)."""
+    if by not in _SCALES and by != "rank":
+        raise UtilityError(f"by must be one of {(*_SCALES, 'rank')}, found {by!r}.")
+    totals = class_totals(graph, utility)
+    result = np.zeros_like(totals)
+    for own in homes(graph).values():
+        places = own[own >= 0]
+        values = totals[places]
+        if by == "rank":
+            result[places] = _ranks(values)
+        else:
+            scale = _SCALES[by](values)
+            result[places] = values / scale if scale > 0 else values
+    return result
+
+
+_SCALES: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": lambda values: float(np.abs(values).mean()),
+    "l2": lambda values: float(np.sqrt((values**2).sum())),
+    "max": lambda values: float(np.abs(values).max()),
+}
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From 1/n to 1; of equal values the mean rank."""
+    ordered = np.sort(values)
+    below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    return (below + upto + 1) / (2 * len(values))
+
+
+def replace_nonfinite(utility: Utility, value: float) -> Utility:
+    """The same utility, with ``value`` in the place of scores that are not finite.
+
+    The verbs refuse NaN and infinite scores, and name the handle: they say that something went wrong, such as a
+    division by zero. This says what to do instead.
+
+    >>> import naivenas_jax as nas
+    >>> nas.replace_nonfinite({"a": [1.0, float("nan"), float("inf")]}, -1.0)["a"].tolist()
+    [1.0, -1.0, -1.0]
+    """
+    if not np.isfinite(value):
+        raise UtilityError(f"replace_nonfinite needs a finite value, found {value!r}.")
+    if callable(utility):
+        return lambda handle: _repaired(utility(handle), value)
+    return {handle: _repaired(given, value) for handle, given in utility.items()}
+
+
+def _repaired(given: Any, value: float) -> Any:
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if array.dtype.kind not in "biuf":  # no numbers: the verbs refuse it, and name the handle
+        return given
+    return np.where(np.isfinite(array), array, value)

@@ -1,0 +1,117 @@
+"""How a loss would change if neurons were switched off: derivatives by gates, from weights and their gradients.
+
+Put a gate m_c, of value 1, on every neuron c where weights read it. What is gated is linear in the weights that read
+it, so that gating the neuron is the same as gating those weights, and
+
+    d loss / d m_c  =  sum over positions and examples of  activation * d loss / d activation
+                    =  sum over the entries w of all weights that read c of  w * d loss / d w .
+
+The right side needs nothing but gradients by parameters, which training computes anyway. Neurons that no weight reads
+are gated where they are made: there the sum goes over the entries of the weight and bias that make them, and the
+activation is that before any activation function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from naivenas_jax.align.plan import Path
+from naivenas_jax.errors import VariablesError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.transfer.variables import flat
+from naivenas_jax.utility.tied import count, numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A dimension of a variable whose entries a gate switches off.
+
+    Attributes:
+      path: of the variable.
+      dim: the dimension.
+      classes: shape (size of the dimension,): the number of the class of each neuron; -1 where it has no gate here.
+    """
+
+    path: Path
+    dim: int
+    classes: np.ndarray
+
+
+@lru_cache(maxsize=256)
+def gates(graph: Graph) -> tuple[Gate, ...]:
+    """Where neurons are switched off: where weights read them, else where they are made."""
+    ties = graph.ties
+    readers = [Gate(path, d, numbers(ties, axis)) for path, d, axis in _dims(ties, "in") if _is_weight(ties, path)]
+    read = np.zeros(count(ties), bool)
+    for gate in readers:
+        read[gate.classes] = True
+    makers = []
+    modules: dict[Path, np.ndarray] = {}  # the neurons that the weights of a module make
+    for path, _, axis in _dims(ties, "out"):
+        if _is_weight(ties, path):
+            made = modules.setdefault(path[1:-1], np.zeros(count(ties), bool))
+            made[numbers(ties, axis)] = True
+    for path, d, axis in _dims(ties, "out"):
+        own = numbers(ties, axis)
+        gated = ~read[own] & (modules[path[1:-1]][own] if path[1:-1] in modules else False)
+        if gated.any():
+            makers.append(Gate(path, d, np.where(gated, own, -1)))
+    return (*readers, *makers)
+
+
+def _dims(ties: Ties, role: str) -> list[tuple[Path, int, str]]:
+    return [
+        (path, d, axis)
+        for path, leaf in ties.leaves.items()
+        for d, (axis, own) in enumerate(zip(leaf.axes, leaf.roles, strict=True))
+        if axis is not None and own == role
+    ]
+
+
+def _is_weight(ties: Ties, path: Path) -> bool:
+    leaf: Leaf = ties.leaves[path]
+    return leaf.new is None
+
+
+def gate_derivatives(graph: Graph, params: Mapping[str, Any], grads: Mapping[str, Any]) -> Any:
+    """Shape (classes,): the derivative of the loss by the gate of each class. Works under ``jax.jit``.
+
+    Args:
+      graph: the network.
+      params: its variables, or one collection of them (``variables["params"]``).
+      grads: the gradients of the loss by them, of the same structure.
+
+    Raises:
+      VariablesError: if a weight or its gradient is not there.
+    """
+    weights, slopes = flat(params), flat(grads)
+    totals = jnp.zeros(count(graph.ties))
+    for gate in gates(graph):
+        weight, slope = _find(weights, gate.path, "params"), _find(slopes, gate.path, "grads")
+        if jnp.shape(weight) != jnp.shape(slope) or jnp.shape(weight)[gate.dim] != len(gate.classes):
+            raise VariablesError(
+                f"{'/'.join(gate.path)} has shape {jnp.shape(weight)}, its gradient {jnp.shape(slope)}, and dimension "
+                f"{gate.dim} has {len(gate.classes)} neurons in the graph. All have to agree: after a mutation take "
+                "the new graph, variables and gradients."
+            )
+        products = jnp.asarray(weight, totals.dtype) * jnp.asarray(slope, totals.dtype)
+        sums = products.sum([d for d in range(products.ndim) if d != gate.dim])
+        totals = totals.at[np.maximum(gate.classes, 0)].add(jnp.where(gate.classes >= 0, sums, 0.0))
+    return totals
+
+
+def _find(arrays: Mapping[Path, Any], path: Path, what: str) -> Any:
+    for spelled in (path, path[1:]):
+        if spelled in arrays:
+            return arrays[spelled]
+    raise VariablesError(
+        f"{what} has no {'/'.join(path)}, which reads neurons of the graph. Pass variables or variables['params'], and "
+        "gradients of the same structure."
+    )

@@ -1,0 +1,62 @@
+"""Utility of neurons by the scale of their batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.transfer.take import to_host
+from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.utility.tied import by_handle, count, numbers, require
+
+
+def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """``|scale|`` of the batch normalisation that each neuron goes through.
+
+    A scale is that of a batch normalisation if it has running statistics beside it: for a parameter
+    ``params/.../scale`` there is ``batch_stats/.../var`` on the same axis. Each scale counts once. Where tied neurons
+    are normalised at several places, their score is the sum; it is given at the first handle that holds them.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+
+    Returns:
+      Scores by handle, each of shape (size,). Handles without batch normalisation are not named, so that their neurons
+      count 0; combine with another utility if they may shrink too.
+
+    Raises:
+      UtilityError: there is no batch normalisation with a scale.
+
+    Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017. Their scales are
+    trained with an l1 penalty, so that some become small.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> y = nas.layer("norm", nn.BatchNorm(), nas.layer("dense", nn.Dense(2), x))
+    >>> graph = nas.Graph(x, y)
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> {handle: scores.tolist() for handle, scores in nas.batchnorm_scale(graph, variables).items()}
+    {'dense': [1.0, 1.0]}
+    """
+    ties = require(graph).ties
+    check_variables(ties.leaves, {axis: ties.size(axis) for axis in ties.axes}, variables)
+    totals, found = np.zeros(count(ties)), False
+    for path, array in flat(variables).items():
+        statistic = ("batch_stats", *path[1:-1], "var")
+        if path[-1] != "scale" or statistic not in ties.leaves or ties.leaves[statistic].axes != ties.leaves[path].axes:
+            continue
+        (axis,) = ties.leaves[path].axes
+        if axis is not None:
+            np.add.at(totals, numbers(ties, axis), np.abs(to_host(array).astype(np.float64)))
+            found = True
+    if not found:
+        raise UtilityError(
+            "batchnorm_scale found no batch normalisation: a parameter 'scale' with batch_stats 'var' beside it. "
+            f"Parameters: {', '.join(sorted({path[-1] for path in ties.leaves}))}. Use nas.magnitude or nas.taylor."
+        )
+    return {axis: scores for axis, scores in by_handle(graph, totals).items() if scores.any()}
