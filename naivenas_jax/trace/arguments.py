@@ -55,7 +55,16 @@ class Arguments:
 
 
 def shape_of(array: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype as JAX sees them."""
+    """Shape and dtype as JAX sees them.
+
+    Raises:
+      GraphError: if it is an array of text or objects.
+    """
+    if not any(jax.dtypes.issubdtype(array.dtype, kind) for kind in (np.number, np.bool_, jax.dtypes.extended)):
+        raise GraphError(
+            f"An array of dtype {array.dtype} and shape {np.shape(array)} cannot be traced: arrays hold numbers. Give "
+            "numbers (tokens) in its place, or, if it decides how the model computes, a str, which is a constant."
+        )
     return jax.ShapeDtypeStruct(np.shape(array), jax.dtypes.canonicalize_dtype(array.dtype))
 
 

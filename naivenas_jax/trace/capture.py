@@ -10,6 +10,7 @@ import jax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+from naivenas_jax.trace.refusal import tracing
 from naivenas_jax.transfer.variables import flat, nested
 
 Path = tuple[str, ...]
@@ -80,7 +81,8 @@ def capture(
         return outputs, list(flat(updates).values())
 
     arguments = [list(variables.values()), list(inputs), [rngs[name] for name in names], list(keywords)]
-    closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
+    with tracing():
+        closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
     out_leaves, out_tree = jax.tree.flatten(outputs)
     trees: dict[Path, Any] = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     every = [True] * len(closed.jaxpr.outvars)

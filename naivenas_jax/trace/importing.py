@@ -126,7 +126,11 @@ def _imported(
 ) -> Imports:
     arguments, leaves = Arguments.split(inputs)
     if not leaves:
-        raise GraphError("Give example inputs (arrays or their shapes): they tell what shapes to trace the model at.")
+        found = ", ".join(f"{value!r:.40}" for value in inputs) or "none"
+        raise GraphError(
+            "Give example inputs (arrays or their shapes): they tell what shapes to trace the model at. Found: "
+            f"{found}. Numbers, text and other values of Python are constants of the model."
+        )
     shapes = [shape_of(leaf) for leaf in leaves]
     model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs)
     sources = [

@@ -85,7 +85,7 @@ class Imported(Op):
                 "For other ones initialise the model itself, and import it with them."
             )
         rngs = {name: rng.as_jax_rng() for name, rng in scope.rngs.items()}
-        variables = {path: _read(scope, path) for path, _ in self.model.variables}
+        variables = {path: _read(scope, path, shape) for path, shape in self._shapes.items()}
         outputs, updates = self.computed(variables, inputs, rngs, scope.mutable, kwargs)
         for path, value in updates.items():
             _write(scope, path, value)
@@ -118,6 +118,18 @@ class Imported(Op):
         arguments = [given[role.kind][role.which] for role in program.arguments]
         closed = program.closed
         return program.outputs(evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments))
+
+    @cached_property
+    def _shapes(self) -> dict[Path, tuple[int, ...]]:
+        """The shape of every variable now."""
+        base, sizes = self.model.base.ties, Sizes({}, self.runs, self.model.base.ties.products)
+        return {
+            path: tuple(
+                n if axis is None else sizes.row(base.axes[axis])
+                for n, axis in zip(was.shape, base.leaves[path].axes, strict=True)
+            )
+            for path, was in self.model.variables
+        }
 
     def _original(self, number: int, now: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         """The shape of an input as the model that was imported takes it."""
@@ -205,7 +217,7 @@ def _fixed(tying: Tying, size: int, what: str) -> Vector:
     return vector
 
 
-def _read(scope: Scope, path: Path) -> Any:
+def _read(scope: Scope, path: Path, shape: tuple[int, ...]) -> Any:
     node: Any = scope.root._variables
     for key in path:
         if not isinstance(node, Mapping) or key not in node:
@@ -213,6 +225,11 @@ def _read(scope: Scope, path: Path) -> Any:
                 f"The variables have no variables{''.join(f'[{k!r}]' for k in path)}, which the imported model needs."
             )
         node = node[key]
+    if (found := jax.numpy.shape(node)) != shape:
+        raise VariablesError(
+            f"variables{''.join(f'[{k!r}]' for k in path)} has shape {found}, but in this graph it must have {shape}."
+            " The variables belong to another graph, or to this one before or after a mutation."
+        )
     return node
 
 
