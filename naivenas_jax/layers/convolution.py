@@ -25,7 +25,7 @@ def conv(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     groups, features = layer.feature_group_count, _features(layer)
     window = "_ " * len(as_tuple(layer.kernel_size))
     reads, composed, inner = "in", {}, {}
-    if groups == nin[0]:
+    if groups == nin[0] > 1:
         reads, composed = "_", {} if groups == features else {"out": "in*multiplier"}
         inner = {"multiplier": features // groups} if composed else {}
     elif groups > 1:
