@@ -76,6 +76,7 @@ from naivenas_jax.layers.registry import register_layer as register_layer
 from naivenas_jax.layers.rule import LayerRule as LayerRule
 from naivenas_jax.mutate import fallback as fallback
 from naivenas_jax.mutate import watch as watch
+from naivenas_jax.mutate.kernel import change_kernel as change_kernel
 from naivenas_jax.mutate.mutation import Mutation as Mutation
 from naivenas_jax.mutate.rename import rename as rename
 from naivenas_jax.mutate.replace import map_vertices as map_vertices
@@ -103,14 +104,15 @@ from naivenas_jax.trace.back.rebuild import rebuild as rebuild
 from naivenas_jax.trace.importing import from_function as from_function
 from naivenas_jax.trace.importing import from_linen as from_linen
 from naivenas_jax.trace.importing import from_nnx as from_nnx
-from naivenas_jax.transfer.masks import freeze_mask as freeze_mask
 from naivenas_jax.transfer.fill import NewEntries as NewEntries
 from naivenas_jax.transfer.gradmax import gradmax as gradmax
+from naivenas_jax.transfer.masks import freeze_mask as freeze_mask
 from naivenas_jax.utility.activity import activity as activity
 from naivenas_jax.utility.chance import random_utility as random_utility
 from naivenas_jax.utility.combine import combine as combine
 from naivenas_jax.utility.combine import normalise as normalise
 from naivenas_jax.utility.combine import replace_nonfinite as replace_nonfinite
+from naivenas_jax.utility.comparable import comparable as comparable
 from naivenas_jax.utility.magnitude import magnitude as magnitude
 from naivenas_jax.utility.normalisation import batchnorm_scale as batchnorm_scale
 from naivenas_jax.utility.taylor import TaylorAverage as TaylorAverage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from naivenas_jax.align.explain import explain
 from naivenas_jax.align.layout import layout
@@ -16,6 +16,13 @@ from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
 
+class Alignment(NamedTuple):
+    """The plan of every axis; and, within budgets, how much more utility an optimum could keep, as a share."""
+
+    axes: dict[str, AxisPlan]
+    gap: float
+
+
 def align(
     ties: Ties,
     targets: Collection[Target],
@@ -23,7 +30,7 @@ def align(
     *,
     time_limit: float | None = None,
     **bounds: Any,
-) -> dict[str, AxisPlan]:
+) -> Alignment:
     """Choose which neurons stay and where new ones go.
 
     Args:
@@ -31,8 +38,8 @@ def align(
       targets: the requests.
       utility: scores by axis.
       time_limit: for the solver, in seconds.
-      **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives`` of
-        `naivenas_jax.align.problem.reduce`.
+      **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives``, ``budgets``
+        of `naivenas_jax.align.problem.reduce`.
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.
@@ -58,7 +65,7 @@ def align(
         raise _out_of_time(ties, chosen, "; ".join(gaps))
     if chosen is None:
         raise explain(problems[0], time_limit)
-    return layout(ties, *chosen)
+    return Alignment(layout(ties, *chosen), chosen[1].gap)
 
 
 def _out_of_time(ties: Ties, chosen: tuple[Problem, Answer] | None, gap: str) -> TimeLimitError:

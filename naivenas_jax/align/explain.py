@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
@@ -18,14 +20,16 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
     """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not."""
     conflict, rows = _conflict(problem, time_limit)
     feasible, proven = {}, True
-    try:
-        feasible = nearest(problem, time_limit=time_limit)
+    try:  # what is near within a budget takes a search of its own
+        feasible = {} if problem.budgets else nearest(problem, time_limit=time_limit)
     except NoSolutionError:
         pass
     except StoppedError:
         proven = False
     involved = [*map(str, conflict), *map(str, rows)]
+    involved += [str(budget) for budget in problem.budgets]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
+    lines += [f"Budget: {text}." for text in _tight(problem)]
     reasons = _reasons(problem, conflict, rows)
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
@@ -35,10 +39,20 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
         lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
-    elif problem.targets or rows:
+    elif (problem.targets or rows) and not problem.budgets:
         lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
     axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
     return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
+
+
+def _tight(problem: Problem) -> list[str]:
+    """For each budget what is left of the count when every size is as small as it may be."""
+    smallest = problem.named(np.minimum(problem.present, np.maximum(problem.least, 1)))
+    return [
+        f"{budget}; now it is {budget.count.at(problem.named(problem.present))}, and with every size at its smallest, "
+        f"without regard to ties and requests, {budget.count.at(smallest)}"
+        for budget in problem.budgets
+    ]
 
 
 def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Row]]:

@@ -28,6 +28,8 @@ class Mutation:
       aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if
         nothing disagreed.
       notes: what else is worth knowing, in words.
+      gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
+        where these are proven to be the best.
     """
 
     graph: Graph
@@ -36,6 +38,7 @@ class Mutation:
     before: Graph
     aligned: str = "none"
     notes: tuple[str, ...] = ()
+    gap: float = 0.0
     _variables_before: Any = field(default=None, repr=False)
     _records: tuple[UndoRecord, ...] = field(default=(), repr=False)
     _comparable: str | None = field(default=None, repr=False)

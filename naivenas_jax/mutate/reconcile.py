@@ -61,7 +61,7 @@ def reconcile(
         if wanted is None:
             continue
         try:
-            return align(staged.ties, wanted, utility, **common), mode if disagree else "none"
+            return align(staged.ties, wanted, utility, **common).axes, mode if disagree else "none"
         except TimeLimitError as error:
             raise error.then(partial(_with_way, mode if disagree else "none")) from error
         except InfeasibleError as error:

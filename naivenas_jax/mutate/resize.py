@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.arguments import require_graph
-from naivenas_jax.mutate.conditions import Constraints, Minimise
+from naivenas_jax.mutate.budget import Limit, Limits, multiples
+from naivenas_jax.mutate.conditions import Constraints, Minimise, conditions
 from naivenas_jax.mutate.fallback import Fallback
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import MaxNew, Options
 from naivenas_jax.mutate.settle import settle
 from naivenas_jax.mutate.watch import OnChange
 from naivenas_jax.mutate.widths import change_widths, sizes_of
-from naivenas_jax.transfer.fill import Fill
+from naivenas_jax.transfer.fill import New
 from naivenas_jax.utility.scores import Utility
 
 
@@ -26,7 +27,7 @@ def delta_nout(
     request: Mapping[str, Any],
     *,
     utility: Utility | None = None,
-    new: str | Fill | None = None,
+    new: New = None,
     rng: Any = None,
     time_limit: float | None = None,
     max_new: MaxNew = None,
@@ -51,7 +52,7 @@ def delta_nout(
         Negative: rather drop. Default: `magnitude`.
       new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
         function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's
-        own initialiser; or a function of `NewEntries`.
+        own initialiser; `gradmax`; a function of `NewEntries`; or a mapping from names of parameters to these.
       rng: a key for new parameters; default ``jax.random.key(0)``.
       time_limit: of the solver, in seconds.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
@@ -136,8 +137,14 @@ def resize(
     variables: Mapping[str, Any],
     *,
     request: Mapping[str, Any] | None = None,
+    max_params: Limit = None,
+    max_macs: Limit = None,
+    max_bytes: Limit = None,
+    max_activation_bytes: Limit = None,
+    multiple_of: int | Mapping[str, int] | None = None,
+    inputs: Sequence[Any] | None = None,
     utility: Utility | None = None,
-    new: str | Fill | None = None,
+    new: New = None,
     rng: Any = None,
     time_limit: float | None = None,
     max_new: MaxNew = None,
@@ -147,7 +154,11 @@ def resize(
     fallback: Fallback = (),
     on_change: OnChange = None,
 ) -> Mutation:
-    """Let utility decide: every neuron in reach whose (total, tied) utility is negative is dropped.
+    """Let utility decide: drop every neuron in reach whose (total, tied) utility is negative, and keep to the budgets.
+
+    Within budgets the total utility kept is the largest that is found by branch and bound, ``mutation.gap`` says how
+    far it may be from the best, and nothing that was dropped would still fit. Counts are exact: they are sums of
+    products of sizes, ``sum(c * size(a) * size(b) * ...)``, and counted again on the result.
 
     With magnitudes as utility nothing is negative, so subtract a threshold. At least one neuron of every axis stays.
 
@@ -156,8 +167,21 @@ def resize(
       variables: its variables.
       request: sizes that are asked for besides, as for `delta_nout`. All of the graph may change, not only what the
         request reaches.
-      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise, fallback, on_change: as for
-        `delta_nout`.
+      max_params: the most parameters; a whole number, or a float as a fraction of the present (0.5: half of them); or a
+        mapping from parts (vertices, paths of modules) to these.
+      max_macs: the most multiply-accumulates, for the given ``inputs``.
+      max_bytes: the most bytes of all variables; or by part.
+      max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``.
+      multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
+      inputs: arrays or shapes, one per input of the graph, for which operations are counted. Not needed where the graph
+        knows the shapes of its inputs; then for a batch of one.
+      utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
+        different layers say little about each other.
+      new, rng, time_limit, max_new, free_outputs, constraints, minimise, fallback, on_change: as for `delta_nout`.
+
+    Raises:
+      BudgetError: a budget is no number that it can be, or cannot be counted.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -167,13 +191,20 @@ def resize(
     >>> mutation = nas.resize(graph, variables, utility={"hidden": [1.0, -1.0, 2.0, -0.5]})
     >>> mutation.indices("hidden").tolist()
     [0, 2]
+    >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
+    1
     """
     if not request and constraints is None and minimise is None and max_new is None:
         max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise)
+    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
+    rows = (*multiples(require_graph(graph), multiple_of), *conditions(constraints, sizes_of(graph.ties)))
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise)
 
     def attempt(request: Mapping[str, Any]) -> Mutation:
-        return change_widths(graph, variables, _targets(graph, request), options, None)
+        wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)
+        mutation = change_widths(graph, variables, wanted, options, None, budgets)
+        limits.check(budgets, *mutation)
+        return mutation
 
     return settle(graph, variables, request or {}, attempt, fallback, on_change)
 

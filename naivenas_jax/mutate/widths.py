@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.align.align import align
+from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.plan import AxisPlan, Path, Plan
 from naivenas_jax.align.request import Target
 from naivenas_jax.errors import TimeLimitError
@@ -19,6 +20,7 @@ from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, transfer
+from naivenas_jax.utility.comparable import comparable
 from naivenas_jax.utility.magnitude import magnitude
 from naivenas_jax.utility.scores import scores
 
@@ -29,6 +31,7 @@ def change_widths(
     wanted: tuple[Target, ...],
     options: Options,
     reached: frozenset[str] | None,
+    budgets: Sequence[Budget] = (),
 ) -> Mutation:
     """Meet the requests ``wanted``; only axes in ``reached``, and what conditions name, may change (None: all)."""
     ties = graph.ties
@@ -37,9 +40,12 @@ def change_widths(
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
     if reached is not None:
         reached |= ties.reach(axes_of(required, sums))
-    utility = magnitude(graph, variables, axes=reached) if options.utility is None else options.utility
+    utility = options.utility
+    if utility is None:
+        utility = magnitude(graph, variables, axes=reached)
+        utility = comparable(graph, utility) if budgets else utility
     try:
-        axes = align(
+        axes, gap = align(
             ties,
             wanted,
             scores(utility, sizes),
@@ -49,10 +55,11 @@ def change_widths(
             insertable=options.insertable(sizes),
             required=required,
             objectives=sums,
+            budgets=budgets,
         )
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
-    return with_axes(graph, variables, axes, options)
+    return replace(with_axes(graph, variables, axes, options), gap=gap)
 
 
 def unproven(mutation: Mutation, gap: str) -> Mutation:

@@ -1,0 +1,150 @@
+"""Budgets of `resize`, read and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.budget import Budget
+from naivenas_jax.cost.counts import now
+from naivenas_jax.cost.operations import operations
+from naivenas_jax.cost.parameters import parameters, variable_bytes
+from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
+from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.row import Row, multiple_of
+from naivenas_jax.transfer.variables import flat, nested
+
+#: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
+Limit = int | float | Mapping[str, int | float] | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may cost, as `resize` was asked. ``inputs`` are needed for operations."""
+
+    max_params: Limit = None
+    max_bytes: Limit = None
+    max_macs: Limit = None
+    max_activation_bytes: Limit = None
+    inputs: Sequence[Any] | None = None
+
+    def __bool__(self) -> bool:
+        limits = (self.max_params, self.max_bytes, self.max_macs, self.max_activation_bytes)
+        return any(limit is not None for limit in limits)
+
+    def budgets(self, graph: Graph, variables: Mapping[str, Any]) -> tuple[Budget, ...]:
+        """The budgets, with what they count.
+
+        Raises:
+          BudgetError: if a limit is no number that it can be.
+          UnknownNameError: if there is no such part.
+        """
+        found = []
+        for name, limit, count in (
+            ("max_params", self.max_params, parameters),
+            ("max_bytes", self.max_bytes, variable_bytes),
+        ):
+            for part, bound in _parts(name, limit).items():
+                counted = count(graph.ties, _of_part(name, part, variables))
+                found.append(_budget(f"{name} of {part!r}" if part else name, counted, bound, graph))
+        if self.max_macs is None and self.max_activation_bytes is None:
+            return tuple(found)
+        counts = operations(graph, variables, _shapes(graph, self.inputs))
+        for name, limit, counted in (
+            ("max_macs", self.max_macs, counts.macs),
+            ("max_activation_bytes", self.max_activation_bytes, counts.activation_bytes),
+        ):
+            if isinstance(limit, Mapping):
+                raise BudgetError(f"{name} is for the whole model; only max_params and max_bytes can be for parts.")
+            if limit is not None:
+                found.append(_budget(name, counted, limit, graph))
+        return tuple(found)
+
+    def check(self, budgets: Sequence[Budget], graph: Graph, variables: Mapping[str, Any]) -> None:
+        """Count again, on what came out.
+
+        Raises:
+          SolverError: if a budget does not hold there.
+        """
+        for budget, recounted in zip(budgets, self.budgets(graph, variables), strict=True):
+            if (found := recounted.count.at(now(graph.ties))) > budget.bound:
+                raise SolverError(f"{budget} does not hold for the network that was found: {found}.")
+
+
+def _parts(name: str, limit: Limit) -> dict[str, Any]:
+    if limit is None:
+        return {}
+    if not isinstance(limit, Mapping):
+        return {"": limit}
+    return dict(limit)
+
+
+def _of_part(name: str, part: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables under a vertex or module."""
+    if not part:
+        return dict(variables)
+    under = tuple(part.split("/"))
+    arrays = flat(variables)
+    found = {path: array for path, array in arrays.items() if path[1 : 1 + len(under)] == under}
+    if not found:
+        known = dict.fromkeys("/".join(path[1:end]) for path in arrays for end in range(2, len(path)))
+        raise UnknownNameError(f"{name}: {unknown_name(part, known)}")
+    return nested(found)
+
+
+def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
+    number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
+    if not number or not limit > 0:  # not NaN either
+        raise BudgetError(
+            f"{name} must be a whole number, or a float as a fraction of the present (0.5: half of it); found "
+            f"{limit!r:.80}."
+        )
+    bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(now(graph.ties)))
+    return Budget(name, count, bound)
+
+
+def _shapes(graph: Graph, inputs: Sequence[Any] | None) -> Sequence[Any]:
+    """Shapes to count operations at: those that were given, or a batch of one where the graph knows them."""
+    if inputs is not None:
+        return inputs if isinstance(inputs, tuple | list) else (inputs,)
+    from_sources = [getattr(vertex.op, "shape", None) for vertex in graph.inputs]
+    if any(shape is None for shape in from_sources):
+        unknown = [v.name for v, shape in zip(graph.inputs, from_sources, strict=True) if shape is None]
+        raise BudgetError(
+            f"To count operations the shape of input {unknown[0]!r} must be known: pass inputs=(...), arrays or "
+            "shapes, or give nas.input_vertex(name, size, shape=...)."
+        )
+    return [
+        jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)  # type: ignore[attr-defined]
+        for vertex, shape in zip(graph.inputs, from_sources, strict=True)
+        if shape is not None
+    ]
+
+
+def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row, ...]:
+    """Sizes in multiples: of the handles that are named, or of every whole axis that can be one.
+
+    Raises:
+      UnknownNameError: if there is no such handle.
+    """
+    if asked is None:
+        return ()
+    handles = graph.handles()
+    if isinstance(asked, Mapping):
+        for name in asked:
+            if name not in handles:
+                raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
+        return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
+    ends = {v.name for v in (*graph.inputs, *graph.outputs)}
+    return tuple(
+        multiple_of(name, asked).because("multiple_of=")
+        for name, handle in handles.items()
+        if ":" not in name and handle.size >= asked and not ends.intersection({name, *handle.tied_to})
+    )
+
+
