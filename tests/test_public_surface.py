@@ -37,6 +37,7 @@ NAMES = [
     "activity",
     "apply",
     "batchnorm_scale",
+    "change_kernel",
     "combine",
     "concat",
     "create_edge",

@@ -173,9 +173,11 @@ class Plan:
             before = dims if path in self.created else earlier.leaves.get(path, dims)
             leaves[path] = tuple(_joint(late, early) for late, early in zip(dims, before, strict=True))
             for joint, late, early in zip(leaves[path], dims, before, strict=True):
-                if (
-                    joint is not None and late is not None and early is not None and joint not in axes
-                ):  # an edit has put the leaf on another axis in between
+                if joint is None or joint in axes:
+                    continue
+                if late is None:  # a window that only the earlier plan changes
+                    axes[joint] = earlier.axes[joint]
+                else:  # an edit has put the leaf on another axis in between
                     axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
         return Plan(
             axes=axes,
@@ -238,6 +240,8 @@ def _fields(plan: Plan) -> tuple:
 
 
 def _joint(late: str | None, early: str | None) -> str | None:
+    if late is None or early is None:
+        return late or early
     return late if late == early else f"{early} => {late}"
 
 

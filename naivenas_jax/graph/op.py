@@ -32,6 +32,8 @@ class Op(ABC):
     nested = False
     #: Whether its output has as many neurons on the last axis as it says; checked when it is computed.
     declares_width = True
+    #: Whether shapes of its variables depend on how many positions it reads, and not on neurons alone.
+    positional = False
     #: Whether its variables lie beside those of the other vertices, and not under the name of its own.
     at_root = False
     #: Whether its output is several arrays side by side, for others to pick from, so that no request means all of it.

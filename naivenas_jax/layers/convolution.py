@@ -116,4 +116,5 @@ def conv_local(layer: nn.ConvLocal, nin: tuple[int, ...]) -> LayerRule:
         initialisers=initialisers(layer, "kernel", "bias"),
         fixed={"window": "it is the window of a convolution"},
         example=example(layer),
+        positional=True,
     )

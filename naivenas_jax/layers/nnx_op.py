@@ -144,6 +144,13 @@ class NnxOp(LayerOp):
         follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}
         return replace(op, layer=op.with_attributes(follow), brought=self.brought.fitted(shapes))
 
+    def reshaped(self, attributes: Mapping[str, Any], dims: Mapping[Path, tuple[int, ...]]) -> Self:
+        found = self.brought.shapes
+        shapes = {path: (*dims.get(path, ()), *shape[len(dims.get(path, ())) :]) for path, shape in found.items()}
+        follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}
+        layer = self.with_attributes({**attributes, **follow})
+        return replace(self, layer=layer, brought=self.brought.fitted(shapes))
+
     # -- computing ---------------------------------------------------------------------------------------------
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from naivenas_jax.graph.op import Op, keywords_of, select
 from naivenas_jax.graph.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of, hashable, with_attribute
 from naivenas_jax.layers.axes import axes_of
-from naivenas_jax.layers.rule import LayerRule, by_path, port_name, reasons
+from naivenas_jax.layers.rule import LayerRule, Path, by_path, port_name, reasons
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -99,6 +99,11 @@ class LayerOp(Op):
     def with_attributes(self, sizes: Mapping[str, int], then: Callable[[Any], Any] | None = None) -> Any:
         """The layer value with other values of its size attributes, then changed further by a function."""
 
+    def reshaped(self, attributes: Mapping[str, Any], dims: Mapping[Path, tuple[int, ...]]) -> Self:
+        """The same layer with other attributes, which change the first dimensions of some variables."""
+        del dims
+        return replace(self, layer=self.with_attributes(attributes))
+
     def call_keywords(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments that the layer is called with."""
         given = select({key: value for key, value in kwargs.items() if key != "train"}, self.keywords)
@@ -111,6 +116,10 @@ class LayerOp(Op):
 
     def example_shapes(self, nin: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         return tuple((*self.rule.example, size) for size in nin)
+
+    @property
+    def positional(self) -> bool:  # type: ignore[override]
+        return self.rule.positional
 
     def identity(self, passes: Any) -> Mapping[tuple[str, ...], Any]:
         values = by_path(self.rule.identity or {})

@@ -54,6 +54,7 @@ class LayerRule:
       constraints: what the sizes must satisfy besides: a function of a mapping from the names of axes to sizes, that
         returns conditions, ``lambda size: nas.multiple_of(size["in"], 8)``.
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
+      positional: whether variables depend on how many positions the layer reads, so that an example will not do.
     """
 
     leaves: Mapping[Any, str]
@@ -72,6 +73,7 @@ class LayerRule:
     fixed: str | Mapping[str, str] | None = None
     constraints: Conditions = None
     example: tuple[int, ...] = (1,)
+    positional: bool = False
 
     @property
     def absorbs(self) -> bool:

@@ -41,6 +41,8 @@ def sequential(layer: Any, nin: tuple[int, ...]) -> LayerRule:
         *_compatible(found),
         keywords=keywords_of(parts[0]) if first is None else understood(parts[0], first),
         train=None if first is None else translated(parts[0], first),
+        example=max((part.example for part in found), key=len),
+        positional=any(part.positional for part in found),
     )
 
 

@@ -77,6 +77,11 @@ def _as(value: Any, like: Any) -> jax.Array:
 def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
     """The vertex's own initial variables, tried on its true input shapes or on such as it may expect."""
     true = [shape_of(source) for source in vertex.inputs]
+    if None in true and vertex.op.positional:
+        raise StructureError(
+            f"The variables of {vertex.name!r} ({vertex.op.describe()}) depend on the number of positions that it reads. "
+            "Give every graph input its whole shape: nas.input_vertex(name, size, shape=...)."
+        )
     shapes = vertex.op.example_shapes(vertex.nin) if None in true else true
     inputs = [jnp.zeros(shape) for shape in shapes if shape is not None]
     key = key_for(rng, (vertex.name,))

@@ -103,6 +103,9 @@ def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]
         for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
             if axis is not None and role == "in" and (axis in lossy or _reads_itself(path, axis, plan)):
                 found.setdefault(path, []).append((axis, dim))
+        for dim, name in enumerate(plan.leaves.get(path, ())):
+            if name is not None and leaf.axes[dim] is None and name in lossy:  # taps of a window
+                found.setdefault(path, []).append((name, dim))
     return found
 
 
@@ -130,7 +133,7 @@ def _unread(graph: Graph, plan: Plan) -> str | None:
     """An axis that lost neurons which no parameter reads, nor any product of them, and no vertex puts out."""
     ties = graph.ties
     places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
-    read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes[axis])}
+    read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes.get(axis, ()))}
     lost = next((axis for run, axis in _touched(graph, plan, _inner_losses(graph, plan)) if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
 
