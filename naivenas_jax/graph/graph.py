@@ -19,6 +19,7 @@ from naivenas_jax.graph.evaluate import DOES_NOT_FIT, Intercept, check_inputs, r
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.module import GraphModule
 from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.summary import Summary, summarise
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties, Tying
 
@@ -235,6 +236,31 @@ class Graph:
     def handles(self) -> dict[str, Handle]:
         """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
         return handles(self.ties, {vertex.name for vertex in self._order if vertex.op.bundles})
+
+    def summary(self, variables: Mapping[str, Any] | None = None) -> Summary:
+        """Every handle with what is tied to it, how much of the network is resizable, and what froze the rest.
+
+        Args:
+          variables: of this graph (or their shapes); with them, parameters are counted.
+
+        Returns:
+          A `Summary`: ``print`` it.
+
+        >>> import jax, flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+        >>> print(graph.summary(graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))))
+        handle  size  tied to  parameters  remark
+        x       3              24          an input, which changes when a request names it
+        hidden  8              48
+        out     2              18          an output, which changes when a request names it
+        resizable: 48 of 50 parameters, 3 of 6 dimensions of parameters
+        frozen: 2 dimensions: an output, which changes when a request names it
+        frozen: 1 dimensions: an input, which changes when a request names it
+        """
+        ends = {v.name: "an output, which changes when a request names it" for v in self.outputs}
+        ends |= {v.name: "an input, which changes when a request names it" for v in self.inputs}
+        return summarise(self.ties, self.handles(), ends, variables)
 
     def fixed(self) -> dict[str, str]:
         """Why axes may not change, or some of their neurons: the reasons by axis, as a handle would be named."""
