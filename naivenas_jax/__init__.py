@@ -50,6 +50,9 @@ from naivenas_jax.errors import (
     TimeLimitError as TimeLimitError,
 )
 from naivenas_jax.errors import (
+    TooSmallError as TooSmallError,
+)
+from naivenas_jax.errors import (
     UnknownNameError as UnknownNameError,
 )
 from naivenas_jax.errors import (

@@ -136,3 +136,7 @@ class InfeasibleError(NaiveNASError, ValueError):
         self.conflicts = conflicts
         self.nearest = dict(nearest or {})
         self.reasons = reasons
+
+
+class TooSmallError(InfeasibleError, RequestError):
+    """An exact request that leaves less than one neuron: infeasible, whatever the graph."""

@@ -206,10 +206,10 @@ NAMES = {
 }
 
 SIZES = {
-    "to zero": Bad(nout({"a": nas.to(0)}), nas.RequestError, "'a' has 4 neurons.*left with 0.*smallest size is 1"),
-    "to a negative size": Bad(nout({"a": nas.to(-2)}), nas.RequestError, "'a'.*left with -2"),
-    "drop all": Bad(nout({"a": -4}), nas.RequestError, "'a'.*left with 0.*at most -3.*remove_vertex"),
-    "drop more than all": Bad(nout({"a": -9}), nas.RequestError, "'a'.*left with -5"),
+    "to zero": Bad(nout({"a": nas.to(0)}), nas.TooSmallError, "'a' has 4 neurons.*left with 0.*smallest size is 1"),
+    "to a negative size": Bad(nout({"a": nas.to(-2)}), nas.TooSmallError, "'a'.*left with -2"),
+    "drop all": Bad(nout({"a": -4}), nas.TooSmallError, "'a'.*left with 0.*at most -3.*remove_vertex"),
+    "drop more than all": Bad(nout({"a": -9}), nas.TooSmallError, "'a'.*left with -5"),
     "a float": Bad(nout({"a": -1.5}), nas.RequestError, "'a'.*whole number.*-1.5"),
     "a whole float": Bad(nout({"a": 2.0}), nas.RequestError, "'a'.*whole number.*2.0"),
     "a bool": Bad(nout({"a": True}), nas.RequestError, "'a'.*whole number.*True"),

@@ -28,6 +28,7 @@ NAMES = [
     "StructureError",
     "TaylorAverage",
     "TimeLimitError",
+    "TooSmallError",
     "UnknownNameError",
     "UnregisteredLayerError",
     "UtilityError",

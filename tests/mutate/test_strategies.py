@@ -122,6 +122,10 @@ class TestFallback:
         with pytest.raises(nas.RequestError, match=r"<lambda>.*Mutation or None"):
             nas.create_edge(*crossed, "a", "sum", fallback=wide)
 
+    def test_less_than_nothing(self, twice):
+        mutation = nas.delta_nout(*twice, {"a": -20}, fallback=nas.fallback.relax)
+        assert mutation.graph.nout("a") == 1
+
     def test_bad_arguments_are_not_caught(self, twice):
         with pytest.raises(nas.UnknownNameError):
             nas.delta_nout(*twice, {"nowhere": 1}, fallback=nas.fallback.keep)
