@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ class Case(NamedTuple):
     targets: jax.Array
 
 
+@cache
 def residual(library: str = "linen") -> Case:
     """Convolutions with batch normalisation, a residual sum, a concatenation and a flatten."""
 
@@ -75,6 +77,7 @@ class Model(nn.Module):
         return nn.Dense(3, name="out")(both.reshape(both.shape[0], -1))
 
 
+@cache
 def imported() -> Case:
     case = residual()
     graph, variables = nas.from_linen(Model(), case.variables, case.inputs)
@@ -92,9 +95,3 @@ def loss(apply: Any, variables: Any, batch: Any) -> Any:
     inputs, targets = batch
     return jnp.mean((apply(variables, inputs) - targets) ** 2)
 
-
-def dropped(case: Case, classes: dict[str, int]) -> nas.Mutation:
-    """One neuron of a handle dropped, and everything tied to it."""
-    (handle, position), = classes.items()
-    scores = {handle: np.where(np.arange(case.graph.ties.size(handle)) == position, -1.0, 0.0)}
-    return nas.delta_nout(case.graph, case.variables, {handle: -1}, utility=scores)
