@@ -5,6 +5,7 @@ from flax import nnx
 from naivenas_jax.layers import (
     attention,
     convolution,
+    general,
     linear,
     lora,
     normalisation,
@@ -17,6 +18,6 @@ from naivenas_jax.layers.nnx_op import NnxOp
 from naivenas_jax.layers.registry import register_kind
 
 #: The modules whose functions are the rules.
-MODULES = (attention, convolution, linear, lora, normalisation, pointwise, recurrent, sequence, wrapper)
+MODULES = (attention, convolution, general, linear, lora, normalisation, pointwise, recurrent, sequence, wrapper)
 
 register_kind(nnx.Module, NnxOp.of)
