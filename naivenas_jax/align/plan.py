@@ -177,7 +177,7 @@ class Plan:
                     continue
                 if late is None:  # a window that only the earlier plan changes
                     axes[joint] = earlier.axes[joint]
-                else:  # an edit has put the leaf on another axis in between
+                elif early is not None:  # an edit has put the leaf on another axis in between
                     axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
         return Plan(
             axes=axes,

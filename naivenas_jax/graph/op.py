@@ -60,6 +60,8 @@ class Op(ABC):
           ports: the new number of neurons of each input.
           sizes: the new size of each axis of the vertex: the output under ``"out"``, inner axes under their factor,
             axes of vertices inside this one under ``"/vertex"``.
+
+        An implementation may take further keyword arguments: those of ``layer_keywords=`` of the verbs.
         """
         del ports, sizes
         return self

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.errors import RequestError, UnknownNameError
+from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.graph.vertex import Vertex
 
 
-def with_sizes(graph: Graph, sizes: Mapping[str, int]) -> Graph:
-    """The same graph with the given size of every axis, inner axes included."""
+def with_sizes(
+    graph: Graph, sizes: Mapping[str, int], keywords: Mapping[str, Mapping[str, Any]] | None = None
+) -> Graph:
+    """The same graph with the given size of every axis, inner axes included.
+
+    Args:
+      graph: the graph.
+      sizes: of every axis.
+      keywords: by vertex, further keyword arguments for ``Op.resized``.
+
+    Raises:
+      UnknownNameError, RequestError: if there is no such vertex, or it does not take such keywords.
+    """
+    given = keywords or {}
+    for name in given:
+        _check_keywords(graph, name, given[name])
     made: dict[Vertex, Vertex] = {}
     for vertex in graph.vertices:
         inputs = tuple(made[source] for source in vertex.inputs)
         own = AxesOf(vertex.name, sizes)
-        op = vertex.op.resized(tuple(source.nout for source in inputs), own)
+        op = vertex.op.resized(tuple(source.nout for source in inputs), own, **given.get(vertex.name, {}))
         made[vertex] = Vertex(vertex.name, op, inputs)
     return substitute_ends(graph, made)
+
+
+def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, Any]) -> None:
+    if name not in graph:
+        raise UnknownNameError(f"layer_keywords: {unknown_name(name, [v.name for v in graph.vertices])}")
+    op = graph.vertex(name).op
+    try:
+        inspect.signature(op.resized).bind((), {}, **keywords)
+    except TypeError as error:
+        raise RequestError(
+            f"layer_keywords: the resize rule of {name!r} ({op.describe()}) does not take them ({error}). They are for "
+            "vertices whose Op.resized, or layers whose rule's resize=, has such arguments."
+        ) from error
 
 
 def substitute_ends(graph: Graph, made: Mapping[Vertex, Vertex]) -> Graph:

@@ -137,8 +137,8 @@ class NnxOp(LayerOp):
             sizes[port_name(axis)] = size_of(text, sizes)
         return {path: rule.patterns[path].shape(sizes, shape) for path, shape in self.brought.shapes.items()}
 
-    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
-        shapes, op = self._shapes(ports, sizes), super().resized(ports, sizes)
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int], **keywords: Any) -> Self:
+        shapes, op = self._shapes(ports, sizes), super().resized(ports, sizes, **keywords)
         if op is self and shapes == self.brought.shapes:
             return self
         follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}

@@ -12,7 +12,7 @@ from typing import Any, Self
 import flax.linen as nn
 from flax.core import Scope
 
-from naivenas_jax.errors import GraphError
+from naivenas_jax.errors import GraphError, RequestError
 from naivenas_jax.graph.expression import size_of
 from naivenas_jax.graph.op import Op, keywords_of, select
 from naivenas_jax.graph.pattern import port_axes
@@ -83,16 +83,22 @@ class LayerOp(Op):
                 f"numbers among its attributes: {', '.join(known) or 'none'}."
             ) from error
 
-    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Self:
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int], **keywords: Any) -> Self:
         rule, read = self.rule, {f"in{i}": size for i, size in enumerate(ports)}
         known = ChainMap(read, sizes)  # type: ignore[arg-type]
         attributes = {attribute: size_of(axis, known) for attribute, axis in rule.sizes.items()}
         changed = {key: size for key, size in attributes.items() if size != self.size_of(key)}
         inner = any(known[port_name(axis)] != size for axis, size in rule.inner.items())
-        if not changed and not inner and ports == self.nin:
+        if not changed and not inner and ports == self.nin and not keywords:
             return self
         resize = rule.resize
-        layer = self.with_attributes(changed, None if resize is None else lambda module: resize(module, known))
+        if keywords and (resize is None or set(keywords) - set(select(keywords, keywords_of(resize)))):
+            raise RequestError(
+                f"layer_keywords: the rule for {type(self.module).__name__} has no resize= function that could take "
+                f"{', '.join(keywords)}. Register the layer with one: resize=lambda layer, sizes, **keywords: ..."
+            )
+        then = None if resize is None else lambda module: resize(module, known, **keywords)
+        layer = self.with_attributes(changed, then)
         return replace(self, layer=layer, nin=ports)
 
     @abstractmethod

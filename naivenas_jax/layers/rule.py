@@ -38,7 +38,7 @@ class LayerRule:
       shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
       resize: where setting attributes does not make the layer of other sizes: ``(layer, sizes) -> layer``, given the
         size of every axis that ``sizes`` and ``inner`` name, and of inputs. An nnx layer is a copy without arrays, and
-        may be changed in place.
+        may be changed in place. It gets what ``layer_keywords=`` of the verbs has for the vertex as keyword arguments.
       rescaled: for each variable that is multiplied by the root of ``after / before`` when the size of an axis changes
         (since the layer divides by the root of that size), that axis, one of its own.
       new: what a per-neuron variable starts at for a new neuron; 0 where not given.

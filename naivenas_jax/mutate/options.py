@@ -26,7 +26,8 @@ class Options:
       align: how sizes that disagree after an edit are brought in line. "auto": the first of "grow" (the smaller becomes
         as large as the larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that
         works. A tuple of these: the first of them that works.
-      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise: as for `delta_nout`.
+      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords: as for
+        `delta_nout`.
     """
 
     align: str | tuple[str, ...] = "auto"
@@ -38,6 +39,7 @@ class Options:
     free_outputs: bool = False
     constraints: Constraints = None
     minimise: Minimise = None
+    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not self.ways or any(way not in ALIGN for way in self.ways):

@@ -138,7 +138,7 @@ def _edited(
 ) -> Mutation:
     """The mutation that an edit comes down to, once the sizes are known."""
     fill, leaves, stands = strategy(options.new), staged.ties.leaves, draft.stand_ins(draft.final_order())
-    resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()})
+    resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
     final = draft.final(resized)
     inserted = [v.name for v in final.vertices if v.name not in graph]
     plan = _plan(graph, variables, staged, axes, inserted)

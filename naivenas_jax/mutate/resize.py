@@ -34,6 +34,7 @@ def delta_nout(
     free_outputs: bool = False,
     constraints: Constraints = None,
     minimise: Minimise = None,
+    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
     fallback: Fallback = (),
     on_change: OnChange = None,
 ) -> Mutation:
@@ -63,6 +64,7 @@ def delta_nout(
         them. The axes that they name may change as if the request named them, except inputs and outputs.
       minimise: sums of sizes, one or several, to be made as small as can be after the relaxed requests are met and
         before the utility decides.
+      layer_keywords: ``{vertex: {keyword: value}}``, passed on to the resize rule of a layer of one's own.
       fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
         order. Default: the error is raised.
       on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
@@ -84,7 +86,8 @@ def delta_nout(
     >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
     (5, (5, 2))
     """
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise)
+    besides = constraints, minimise, layer_keywords
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, *besides)
 
     def attempt(request: Mapping[str, Any]) -> Mutation:
         wanted = _targets(graph, request)
@@ -151,6 +154,7 @@ def resize(
     free_outputs: bool = False,
     constraints: Constraints = None,
     minimise: Minimise = None,
+    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
     fallback: Fallback = (),
     on_change: OnChange = None,
 ) -> Mutation:
@@ -177,7 +181,8 @@ def resize(
         knows the shapes of its inputs; then for a batch of one.
       utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
         different layers say little about each other.
-      new, rng, time_limit, max_new, free_outputs, constraints, minimise, fallback, on_change: as for `delta_nout`.
+      new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords, fallback, on_change: as for
+        `delta_nout`.
 
     Raises:
       BudgetError: a budget is no number that it can be, or cannot be counted.
@@ -198,7 +203,7 @@ def resize(
         max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
     limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
     rows = (*multiples(require_graph(graph), multiple_of), *conditions(constraints, sizes_of(graph.ties)))
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise)
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise, layer_keywords)
 
     def attempt(request: Mapping[str, Any]) -> Mutation:
         wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)

@@ -73,7 +73,7 @@ def with_axes(
     """What an alignment has decided, carried out: the graph with these axes, and its variables."""
     fill, ties = strategy(options.new), graph.ties
     plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=rescaled(ties.leaves))
-    after = with_sizes(graph, {name: axis.after for name, axis in axes.items()})
+    after = with_sizes(graph, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
     return Mutation(
         graph=after,
         variables=finished(fill, after, plan, transfer(plan, ties.leaves, variables, fill, options.rng)),

@@ -293,6 +293,58 @@ class TestTimeLimit:
         assert caught.value.best is None
 
 
+class Scaled(nn.Module):
+    """Divides by a number that is set when it is resized."""
+
+    features: int
+    divisor: float = 1.0
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.features)(x) / self.divisor
+
+
+def rescale(layer, sizes, divisor=None):
+    return layer if divisor is None else layer.clone(divisor=divisor)
+
+
+class TestLayerKeywords:
+    @pytest.fixture(autouse=True)
+    def _registered(self):
+        nas.register_layer(
+            Scaled,
+            leaves={"params/Dense_0/kernel": "in out", "params/Dense_0/bias": "out"},
+            sizes={"features": "out"},
+            resize=rescale,
+        )
+
+    def net(self):
+        x = nas.input_vertex("x", 3)
+        return with_variables(nas.Graph(x, dense("out", 2, nas.layer("scaled", Scaled(5), x))))
+
+    def test_reach_the_rule_of_the_layer(self):
+        keywords = {"scaled": {"divisor": 2.0}}
+        plain = nas.delta_nout(*self.net(), {"scaled": -1})
+        asked = nas.delta_nout(*self.net(), {"scaled": -1}, layer_keywords=keywords)
+        assert (plain.graph["scaled"].op.module.divisor, asked.graph["scaled"].op.module.divisor) == (1.0, 2.0)
+        assert asked.graph["scaled"].op.module.features == 4
+        edited = nas.insert_vertex(*self.net(), "scaled", lambda v: dense("n", 5, v), layer_keywords=keywords)
+        assert edited.graph["scaled"].op.module.divisor == 2.0
+
+    @pytest.mark.parametrize(
+        ("keywords", "error", "message"),
+        [
+            ({"nowhere": {"divisor": 2.0}}, nas.UnknownNameError, r"layer_keywords.*nowhere"),
+            ({"out": {"divisor": 2.0}}, nas.RequestError, r"rule for Dense has no resize="),
+            ({"scaled": {"factor": 2.0}}, nas.RequestError, r"rule for Scaled has no resize=.*factor"),
+            ({"x": {"divisor": 2.0}}, nas.RequestError, r"'x'.*divisor"),
+        ],
+    )
+    def test_refused(self, keywords, error, message):
+        with pytest.raises(error, match=message):
+            nas.delta_nout(*self.net(), {"scaled": -1}, layer_keywords=keywords)
+
+
 class TestOnChange:
     def test_of_the_network(self, twice):
         seen = []
