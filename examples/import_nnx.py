@@ -1,5 +1,7 @@
 """Import a transformer written in nnx, remove heads and mlp neurons by what they do on real data, and train on.
 
+It ends with the transformer's own class: `nas.rebuild` gives it back with the new sizes.
+
     python examples/import_nnx.py
 
 Needs the extras `.[examples]`: scikit-learn ships the digits, and a row of 8 pixels is a token. About half a minute.
@@ -63,6 +65,27 @@ def train(graph: nas.Graph, variables: Any, state: Any, tx: Any, x: jax.Array, y
     return variables, state
 
 
+def use(model: Transformer, mutation: nas.Mutation, x: jax.Array, y: jax.Array) -> None:
+    """The class that we wrote, with the new sizes: equal to the graph, and trained without it."""
+    print(f"{type(model).__name__}, heads {[b.attention.num_heads for b in model.blocks]}, ", end="")
+    print(f"mlp {[b.up.out_features for b in model.blocks]}")
+    np.testing.assert_allclose(model(x), mutation.graph.apply(mutation.variables, x), rtol=1e-4, atol=1e-4)
+    optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model: Transformer, optimizer: nnx.Optimizer) -> jax.Array:
+        def loss_of(model: Transformer) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+        loss, gradient = nnx.value_and_grad(loss_of)(model)
+        optimizer.update(model, gradient)
+        return loss
+
+    before, after = step(model, optimizer), step(model, optimizer)
+    print(f"a step of training takes its loss from {before:.4f} to {after:.4f}")
+    assert after < before
+
+
 def main() -> None:
     digits = load_digits()
     x, y = jnp.asarray(digits.images / 16, jnp.float32), jnp.asarray(digits.target)
@@ -72,7 +95,8 @@ def main() -> None:
         accuracy = (jax.jit(graph.apply)(variables, test_x).argmax(-1) == test_y).mean()
         print(f"{what:32} {sum(v.size for v in jax.tree.leaves(variables)):7} parameters, accuracy {accuracy:.3f}")
 
-    graph, variables = nas.from_nnx(Transformer(nnx.Rngs(0)), train_x[:1])
+    model = Transformer(nnx.Rngs(0))
+    graph, variables = nas.from_nnx(model, train_x[:1])
     tx = optax.adam(2e-3)
     variables, state = train(graph, variables, tx.init(variables), tx, train_x, train_y, 20)
     report("trained", graph, variables)
@@ -92,8 +116,10 @@ def main() -> None:
     state = mutation.carry(state)
     graph, variables = mutation
     report("a third of heads and mlp removed", graph, variables)
+    smaller = nas.rebuild(model, mutation)
     variables, _ = train(graph, variables, state, tx, train_x, train_y, 5)
     report("trained on", graph, variables)
+    use(smaller, mutation, test_x[:128], test_y[:128])
 
 
 if __name__ == "__main__":

@@ -133,6 +133,11 @@ def _imported(graph: Graph) -> Imported:
             f"The graph has vertices that the model has not: {', '.join(others[:6])}. Its own class cannot compute "
             "them. Keep using mutation.graph, or mutation.graph.as_module()."
         )
+    if found[0].model.edits:
+        raise RebuildError(
+            "The structure of the model has been changed since its import (a layer was inserted or removed, or an edge "
+            "created), which its own class does not know. Keep using mutation.graph, or mutation.graph.as_module()."
+        )
     return found[0]
 
 
