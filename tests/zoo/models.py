@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,14 +13,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 import naivenas_jax as nas
+from naivenas_jax.transfer.variables import flat
 
 
 class Loaded(NamedTuple):
-    """A model that is ready: imported, and as a function of (variables, inputs) by itself."""
+    """A model that is ready.
+
+    Attributes:
+      bring: imports it.
+      function: the model by itself, of (variables, inputs).
+      inputs: to call it with.
+      kind: how it is imported.
+      context: what it has to be run in.
+    """
 
     bring: Callable[[], Any]
     function: Callable[..., Any]
     inputs: tuple[Any, ...]
+    kind: str
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def image(size: int) -> jax.Array:
@@ -37,28 +49,23 @@ def linen(module: Any, *inputs: Any, static: tuple[Any, ...] = (), **kwargs: Any
         lambda: nas.from_linen(module, variables, *inputs, *static, **kwargs),
         lambda v, *xs: module.apply(v, *xs, *static, **kwargs),
         inputs,
+        "linen",
     )
 
 
-def nnx_model(model: nnx.Module, *inputs: Any) -> Loaded:
+def nnx_model(model: nnx.Module, *inputs: Any, context: Callable[[], Any] = nullcontext) -> Loaded:
     """An nnx model, called through what nnx itself offers."""
     model.eval()
     nnx.update(model, noisy(nnx.state(model, nnx.Param)))
+    graphdef, state = nnx.split(model)
+    leaves = dict(nnx.to_flat_state(state))
 
     def function(variables: Any, *xs: Any) -> Any:
-        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-        flat = {path: _at(variables["params"], path) for path, _ in nnx.to_flat_state(params)}
-        for path, leaf in nnx.to_flat_state(params):
-            leaf.set_raw_value(flat[path])
-        return nnx.merge(graphdef, params, rest)(*xs)
+        given = {path[1:]: array for path, array in flat(variables).items()}
+        changed = {path: leaf.replace(given.get(tuple(map(str, path)), leaf[...])) for path, leaf in leaves.items()}
+        return nnx.merge(graphdef, nnx.from_flat_state(changed))(*xs)
 
-    return Loaded(lambda: nas.from_nnx(model, *inputs), function, inputs)
-
-
-def _at(tree: Any, path: Any) -> Any:
-    for key in path:
-        tree = tree[str(key)]
-    return tree
+    return Loaded(lambda: nas.from_nnx(model, *inputs), function, inputs, "nnx", context)
 
 
 def hugging_face(module: str, prefix: str, task: str, *inputs: Any, output: str = "logits", **config: Any) -> Loaded:
@@ -72,7 +79,7 @@ def hugging_face(module: str, prefix: str, task: str, *inputs: Any, output: str 
     def function(values: Any, *xs: Any) -> Any:
         return getattr(model(*xs, params=values["params"] if flat else values, train=False), output)
 
-    return Loaded(lambda: nas.from_function(function, variables, *inputs), function, inputs)
+    return Loaded(lambda: nas.from_function(function, variables, *inputs), function, inputs, "function")
 
 
 def noisy(tree: Any) -> Any:
@@ -103,11 +110,32 @@ def flaim(name: str, size: int, **changed: Any) -> Loaded:
     return linen(cls(**{**config, **changed}, n_classes=5), image(size), training=False)
 
 
-def jimm(classes: bool) -> Loaded:
-    with nnx.use_eager_sharding(False):  # one device, no mesh
-        create = importlib.import_module("jimm.models").VisionTransformer
-        model = create(5, 3, 32, 8, 2, 4, 48, 32, do_classification=classes, rngs=nnx.Rngs(0))
-        return nnx_model(model, image(32))
+def one_device() -> Any:
+    """The mesh that the package jimm must have, of the one device that there is."""
+    return jax.set_mesh(_MESH)
+
+
+_EXPLICIT = jax.sharding.AxisType.Explicit
+_MESH = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(_EXPLICIT, _EXPLICIT))
+
+
+def jimm(name: str, *inputs: jax.Array, **config: Any) -> Loaded:
+    """A model of the package jax-image-models."""
+    whole = jax.sharding.NamedSharding(_MESH, jax.sharding.PartitionSpec())
+    with one_device():
+        config["sharding"] = importlib.import_module("jimm.common.sharding").NoSharding()
+        model = of("jimm.models", name, **config, rngs=nnx.Rngs(0))
+        return nnx_model(model, *(jax.device_put(x, whole) for x in inputs), context=one_device)
+
+
+def tunix(module: str, name: str, **config: Any) -> Loaded:
+    """A language model of the package google-tunix."""
+    package = importlib.import_module(f"tunix.models.{module}.model")
+    sizes = {"num_layers": 2, "embed_dim": 32, "hidden_dim": 48, "num_heads": 4, "head_dim": 8, "num_kv_heads": 2}
+    model = getattr(package, name)(package.ModelConfig(**sizes, **config), rngs=nnx.Rngs(0))
+    steps = TOKENS.shape[1]
+    positions = jnp.broadcast_to(jnp.arange(steps), TOKENS.shape)
+    return nnx_model(model, TOKENS, positions, None, jnp.tril(jnp.ones((len(TOKENS), steps, steps), bool)))
 
 
 _BERT = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -115,35 +143,18 @@ _GPT = {"vocab_size": 60, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head
 _VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "image_size": 32,
         "patch_size": 8}  # fmt: skip
 _LLAMA = {**_BERT, "num_key_value_heads": 2, "max_position_embeddings": 32}
+_JIMM = {"img_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "mlp_dim": 48, "hidden_size": 32}
+_TWO_TOWERS = {"image_resolution": 32, "vision_layers": 1, "vision_hidden_size": 128, "vision_patch_size": 8,
+               "context_length": 12, "vocab_size": 60, "text_hidden_size": 128, "num_text_heads": 4,
+               "num_text_layers": 1}  # fmt: skip
+_ROPE = {"rope_theta": 10_000, "norm_eps": 1e-6}
 hf = hugging_face
 
 ZOO: dict[str, Callable[[], Loaded]] = {
     "transformers/BERT": partial(hf, "bert", "Bert", "ForSequenceClassification", TOKENS, **_BERT),
-    "transformers/RoBERTa": partial(hf, "roberta", "Roberta", "ForSequenceClassification", TOKENS, **_BERT),
-    "transformers/DistilBERT": partial(
-        hf,
-        "distilbert",
-        "DistilBert",
-        "ForSequenceClassification",
-        TOKENS,
-        vocab_size=60,
-        dim=32,
-        n_layers=2,
-        n_heads=4,
-        hidden_dim=48,
-    ),
-    "transformers/ALBERT": partial(
-        hf, "albert", "Albert", "ForSequenceClassification", TOKENS, embedding_size=16, **_BERT
-    ),
-    "transformers/ELECTRA": partial(
-        hf, "electra", "Electra", "ForSequenceClassification", TOKENS, embedding_size=16, **_BERT
-    ),
     "transformers/GPT2": partial(hf, "gpt2", "GPT2", "LMHeadModel", TOKENS, **_GPT),
-    "transformers/GPT-J": partial(hf, "gptj", "GPTJ", "ForCausalLM", TOKENS, rotary_dim=4, **_GPT),
     "transformers/Llama": partial(hf, "llama", "Llama", "ForCausalLM", TOKENS, **_LLAMA),
-    "transformers/Mistral": partial(hf, "mistral", "Mistral", "ForCausalLM", TOKENS, **_LLAMA),
     "transformers/ViT": partial(hf, "vit", "ViT", "ForImageClassification", image(32).transpose(0, 3, 1, 2), **_VIT),
-    "transformers/BEiT": partial(hf, "beit", "Beit", "ForImageClassification", image(32).transpose(0, 3, 1, 2), **_VIT),
     "transformers/ResNet": partial(
         hf,
         "resnet",
@@ -156,12 +167,6 @@ ZOO: dict[str, Callable[[], Loaded]] = {
     ),
     "jax-resnet/ResNet18": lambda: linen(
         of("jax_resnet", "ResNet18", n_classes=5, hidden_sizes=(8, 16, 24, 32)), image(32)
-    ),
-    "jax-resnet/ResNetD50": lambda: linen(
-        of("jax_resnet", "ResNetD50", n_classes=5, hidden_sizes=(8, 16, 24, 32)), image(32)
-    ),
-    "jax-resnet/ResNeXt50": lambda: linen(
-        of("jax_resnet", "ResNeXt50", n_classes=5, stage_sizes=[1, 1, 1, 1]), image(32)
     ),
     "jax-models/ConvMixer": lambda: linen(
         of("jax_models.models.conv_mixer", "ConvMixer", features=16, num_mixer_layers=2, num_classes=5),
@@ -176,12 +181,20 @@ ZOO: dict[str, Callable[[], Loaded]] = {
     ),
     "flaim/VAN": lambda: flaim("van_b0", 64, depths=(1, 1, 1, 1)),
     "flaim/RegNetX": lambda: flaim("regnetx_200mf", 32, depths=(1, 1, 2, 2)),
-    "flaim/EfficientNetV2": lambda: flaim("efficientnetv2_small", 32, depths=(1, 1, 1, 1, 2, 2)),
     "flaim/PVTv2": lambda: flaim("pvtv2_b0", 64, depths=(1, 1, 1, 1)),
-    "flaim/HorNet": lambda: flaim("hornet_tiny", 64, depths=(1, 1, 1, 1), out_dim_first_stage=32),
-    "flaim/ResNet18": lambda: flaim("resnet18", 32),
-    "jax-image-models/ViT": lambda: jimm(True),
-    "jax-image-models/ViT without classes": lambda: jimm(False),
+    "jax-image-models/ViT": lambda: jimm("VisionTransformer", image(32), num_classes=5, **_JIMM),
+    "jax-image-models/DINOv2": lambda: jimm("DINOv2Model", image(32), **_JIMM),
+    "jax-image-models/DINOv3": lambda: jimm("DINOv3Model", image(32), **_JIMM, use_gated_mlp=True),
+    "jax-image-models/SigLIP": lambda: jimm("SigLIP", image(32), TOKENS, **_TWO_TOWERS),
+    "google-tunix/Llama 3": partial(tunix, "llama3", "Llama3", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 2": partial(tunix, "qwen2", "Qwen2", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 3": partial(tunix, "qwen3", "Qwen3", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 3 with experts": partial(
+        tunix, "qwen3", "Qwen3", vocab_size=60, num_experts=4, num_experts_per_tok=2, **_ROPE
+    ),
+    "google-tunix/Gemma 3": partial(
+        tunix, "gemma3", "Gemma3", num_embed=60, sliding_window_size=4, param_dtype=jnp.float32
+    ),
     "brax/MLP": lambda: linen(of("brax.training.networks", "MLP", [32, 24, 4]), jnp.ones((2, 9))),
     "brax/MLP normalised": lambda: linen(
         of("brax.training.networks", "MLP", [32, 24, 4], layer_norm=True), jnp.ones((2, 9))
