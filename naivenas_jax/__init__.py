@@ -74,6 +74,7 @@ from naivenas_jax.graph.stack import concat as concat
 from naivenas_jax.graph.stack import flatten as flatten
 from naivenas_jax.graph.vertex import Vertex as Vertex
 from naivenas_jax.layers import known as _known  # noqa: F401  registers the layers of linen and nnx
+from naivenas_jax.layers.attend import attend as attend
 from naivenas_jax.layers.registry import layer as layer
 from naivenas_jax.layers.registry import register_layer as register_layer
 from naivenas_jax.layers.rule import LayerRule as LayerRule

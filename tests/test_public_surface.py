@@ -37,6 +37,7 @@ NAMES = [
     "absorb_vertex",
     "activity",
     "apply",
+    "attend",
     "batchnorm_scale",
     "change_kernel",
     "combine",

@@ -153,6 +153,9 @@ class NnxOp(LayerOp):
 
     # -- computing ---------------------------------------------------------------------------------------------
 
+    def bound(self, scope: Scope) -> nnx.Module:
+        return self.layer.merge({variable: self._read(scope, variable) for variable in self.brought.values})
+
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         values = {variable: self._read(scope, variable) for variable in self.brought.values}
         module = self.layer.merge(values)

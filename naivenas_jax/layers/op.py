@@ -110,6 +110,10 @@ class LayerOp(Op):
         del dims
         return replace(self, layer=self.with_attributes(attributes))
 
+    @abstractmethod
+    def bound(self, scope: Scope) -> Any:
+        """The layer with the variables that live in ``scope``."""
+
     def call_keywords(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments that the layer is called with."""
         given = select({key: value for key, value in kwargs.items() if key != "train"}, self.keywords)
@@ -173,5 +177,8 @@ class LinenOp(LayerOp):
             layer = with_attribute(layer, attribute.split("."), size)
         return layer if then is None else then(layer)
 
+    def bound(self, scope: Scope) -> nn.Module:
+        return self.layer.clone(parent=scope)
+
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return self.layer.clone(parent=scope)(*inputs, **self.call_keywords(kwargs))
+        return self.bound(scope)(*inputs, **self.call_keywords(kwargs))
