@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 from flax import nnx
@@ -12,7 +12,6 @@ from flax import nnx
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
-from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.trace.back import linen as linen_back
 from naivenas_jax.trace.back import nnx as nnx_back
 from naivenas_jax.trace.back.attempt import Attempt, attempts
@@ -24,7 +23,17 @@ from naivenas_jax.trace.back.same import new_in, traced
 from naivenas_jax.trace.op import Imported, Pick
 
 
-def rebuild(model: Any, mutation: Mutation) -> Any:
+class Mutated(Protocol):
+    """What is needed of a `Mutation`, which import does not know."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def variables(self) -> dict[str, Any]: ...
+
+
+def rebuild(model: Any, mutation: Mutated) -> Any:
     """The model that was imported, with the sizes of the mutation: an object of the user's own class.
 
     It is handed out only if it computes what the graph does in evaluation, at the imported shapes and at another batch
