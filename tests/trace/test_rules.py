@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,24 @@ import naivenas_jax as nas
 from naivenas_jax.trace.table import FROZEN, TIES
 
 
-def _network(case: Case) -> tuple[Any, Any, Any]:
-    keys = iter(jax.random.split(jax.random.key(1), len(case.shapes) + 1))
-    params = {k: {"kernel": jax.random.normal(next(keys), shape) / 2} for k, shape in case.shapes.items()}
-    x = jax.random.normal(next(keys), case.x) if isinstance(case.x, tuple) else case.x
+class Network(NamedTuple):
+    """A case, imported."""
+
+    case: Case
+    graph: Any
+    variables: Any
+    x: Any
+
+
+@cache
+def _network(name: str) -> Network:
+    case, rng = CASES[name], np.random.default_rng(1)
+    params = {k: {"kernel": jnp.asarray(rng.normal(size=s) / 2, jnp.float32)} for k, s in case.shapes.items()}
+    x = jnp.asarray(rng.normal(size=case.x), jnp.float32) if isinstance(case.x, tuple) else case.x
     variables = {"params": params}
     graph, imported = nas.from_function(case.fn, variables, x)
-    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, imported))
-    return graph, imported, x
+    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, variables, imported))
+    return Network(case, graph, imported, x)
 
 
 def _masked(graph: Any, variables: Any, plan: Any) -> Any:
@@ -40,18 +51,49 @@ def _masked(graph: Any, variables: Any, plan: Any) -> Any:
 def _kept(plan: Any, tree: Any) -> Any:
     """What the plan keeps of a tree shaped like the old variables; zero where it has something new."""
 
-    def take(keys: Any, array: Any) -> Any:
+    def take(keys: Any, given: Any) -> Any:
+        array = np.asarray(given)
         for d, axis in enumerate(plan.leaves[tuple(key.key for key in keys)]):
             if axis is not None:
                 source = np.expand_dims(plan.axes[axis].source, [o for o in range(array.ndim) if o != d])
-                array = jnp.where(source < 0, 0, jnp.take(array, plan.axes[axis].source, axis=d, mode="clip"))
+                array = np.where(source < 0, 0, np.take(array, plan.axes[axis].source, axis=d, mode="clip"))
         return array
 
     return jax.tree_util.tree_map_with_path(take, tree)
 
 
-def _loss(case: Case, v: Any, x: Any) -> Any:
-    return jnp.sum(jnp.sin(case.fn(v, x)))
+def _given(plan: Any, x: Any) -> Any:
+    """The input of the new network: without what it lost, and with zeros where it gained something."""
+    source = plan.axes["x"].source if "x" in plan.axes else np.arange(0)
+    return np.where(source < 0, 0, np.take(x, source, axis=-1, mode="clip")) if "x" in plan.changed else x
+
+
+def _common(plan: Any, new: Any, old: Any) -> tuple[Any, Any]:
+    """Those neurons of the output that both networks have."""
+    return (new[..., plan.axes["output"].source >= 0], _left(plan, old)) if "output" in plan.changed else (new, old)
+
+
+def _left(plan: Any, old: Any) -> Any:
+    source = plan.axes["output"].source
+    return old[..., source[source >= 0]] if "output" in plan.changed else old
+
+
+# Operation by operation most is compiled already, by other cases; only once for each case the whole is compiled.
+def _grad(fn: Any, variables: Any, x: Any) -> Any:
+    return jax.grad(lambda v: jnp.sum(jnp.sin(fn(v, x))))(variables)
+
+
+def _asked(graph: Any) -> list[str]:
+    """One handle of those that are one axis; of an input or output its own name."""
+    rows: dict[Any, str] = {}
+    for name in ("x", "output", *graph.handles()):
+        if name in graph.handles():
+            rows.setdefault(graph.ties.axes[name], name)
+    return list(rows.values())
+
+
+def _coupled(graph: Any, plan: Any) -> bool:
+    return any(graph.ties.coupled.get(axis) for axis in plan.changed)
 
 
 def _close(a: Any, b: Any) -> None:
@@ -61,8 +103,7 @@ def _close(a: Any, b: Any) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_ties(name: str) -> None:
     """The handles that there should be, tied as they should be, and for the others the reason."""
-    case = CASES[name]
-    graph, variables, x = _network(case)
+    case, graph, variables, x = _network(name)
     handles = graph.handles()
     assert {k: handles[k].size for k in case.sizes if k in handles} == case.sizes
     for a, b in case.tied:
@@ -79,43 +120,68 @@ def test_ties(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.sizes or case.step > 1])
 def test_every_single_drop(name: str) -> None:
     """Whichever neuron goes: the outputs of the original with it zeroed, under jit; and the gradient."""
-    case = CASES[name]
-    graph, variables, x = _network(case)
-    for handle, size in ((h, graph.handles()[h].size) for h in graph.handles()):
-        for neuron in range(size):
+    case, graph, variables, _ = _network(name)
+    dropped = 0
+    for handle in _asked(graph):
+        size, ends = graph.ties.size(handle), handle in ("x", "output")
+        for neuron in range(1 if ends else size):
             scores = np.where(np.arange(size) == neuron, -100.0, 1.0)
             try:
-                mutation = nas.delta_nout(graph, variables, {handle: -case.step}, utility={handle: scores})
-            except nas.InfeasibleError:
+                change = {handle: -1 if ends else -case.step}
+                mutation = nas.delta_nout(graph, variables, change, utility={handle: scores})
+            except (nas.InfeasibleError, nas.RequestError) as error:
+                _explained(graph, handle, case.step, str(error))
                 continue
-            got = jax.jit(nas.apply)(mutation.graph, mutation.variables, x)
-            mutation.check(x)
-            if any(h.coupled for h in (graph.handles()[k] for k in graph.handles() if k in mutation.plan.changed)):
-                assert np.isfinite(got).all()
-                continue
-            masked = _masked(graph, variables, mutation.plan)
-            _close(got, case.fn(masked, x))
-            if neuron == 0:
-                grads = jax.grad(lambda v, m=mutation: jnp.sum(jnp.sin(m.graph.apply(v, x))))(mutation.variables)
-                wanted = _kept(mutation.plan, jax.grad(lambda v: _loss(case, v, x))(masked))
-                jax.tree.map(lambda g, w: _close(jnp.where(w == 0, w, g), w), grads, wanted)
+            _compare_dropped(name, mutation, whole=not dropped, gradient=neuron == 0)
+            dropped += 1
+    assert dropped
+
+
+def _explained(graph: Any, handle: str, step: int, message: str) -> None:
+    """A drop is refused only for a reason: too few neurons, some that are fixed, or factors and copies."""
+    size, row, ties = graph.ties.size(handle), graph.ties.axes[handle], graph.ties
+    assert repr(handle) in message
+    fixed = sum(ties.run_sizes[run] for run in row if run in ties.fixed)
+    multiple = max(row.count(run) for run in row) > 1 or any(run in ties.products for run in row)
+    kept_whole = size - fixed <= step or any(0 < ties.run_sizes[run] <= step for run in row if run not in ties.fixed)
+    assert size <= step or kept_whole or multiple, message
+
+
+def _compare_dropped(name: str, mutation: Any, whole: bool, gradient: bool) -> None:
+    case, graph, variables, x = _network(name)
+    given, plan = _given(mutation.plan, x), mutation.plan
+    got = mutation.graph.apply(mutation.variables, given)
+    if whole:
+        mutation.check(x)
+        _close(jax.jit(nas.apply)(mutation.graph, mutation.variables, given), got)
+    if _coupled(graph, plan):
+        assert np.isfinite(got).all()
+        return
+    masked = _masked(graph, variables, plan)
+    _close(*_common(plan, got, case.fn(masked, x)))
+    if gradient:
+        wanted = _kept(plan, _grad(lambda v, x: _left(plan, case.fn(v, x)), masked, x))
+        grads = _grad(mutation.graph.apply, mutation.variables, given)
+        jax.tree.map(lambda g, w: _close(np.where(w == 0, w, g), w), grads, wanted)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.sizes])
 def test_growth(name: str) -> None:
     """New neurons change nothing at first, where the axis is not coupled."""
-    case = CASES[name]
-    graph, variables, x = _network(case)
-    for handle in graph.handles():
+    case, graph, variables, x = _network(name)
+    for handle in _asked(graph):
+        change = {handle: 1 if handle in ("x", "output") else case.step}
         try:
-            mutation = nas.delta_nout(graph, variables, {handle: case.step})
-        except nas.InfeasibleError:
+            mutation = nas.delta_nout(graph, variables, change)
+        except nas.InfeasibleError as error:
+            _explained(graph, handle, case.step, str(error))
             continue
-        got = mutation.graph.apply(mutation.variables, x)
-        grads = jax.grad(lambda v, m=mutation: jnp.sum(jnp.sin(m.graph.apply(v, x))))(mutation.variables)
+        given = _given(mutation.plan, x)
+        got = mutation.graph.apply(mutation.variables, given)
+        grads = _grad(mutation.graph.apply, mutation.variables, given)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-        if not any(graph.handles()[k].coupled for k in graph.handles() if k in mutation.plan.changed):
-            _close(got, case.fn(variables, x))
+        if not _coupled(graph, mutation.plan):
+            _close(*_common(mutation.plan, got, case.fn(variables, x)))
 
 
 def _primitives(jaxpr: Any) -> set[str]:

@@ -2,8 +2,8 @@
 
 A traced function has ``6.0`` where the model said ``x.shape[-1]``, and nothing tells it from a six that was meant as
 one. It is taken for the number of neurons where a sum over exactly so many terms is divided by it, before or after
-summing, or where the root of such a sum is divided by its root (also times the inverse). Other numbers stay as they are;
-the axis is coupled by the sum in any case.
+summing, or where the root of such a sum is divided by its root (also times the inverse). Other numbers stay as they
+are; the axis is coupled by the sum in any case.
 """
 
 from __future__ import annotations
