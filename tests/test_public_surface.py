@@ -8,7 +8,9 @@ import naivenas_jax as nas
 
 NAMES = [
     "AxisPlan",
+    "BudgetError",
     "CarryError",
+    "Costs",
     "DuplicateNameError",
     "Graph",
     "GraphError",
@@ -41,7 +43,9 @@ NAMES = [
     "batchnorm_scale",
     "change_kernel",
     "combine",
+    "comparable",
     "concat",
+    "costs",
     "create_edge",
     "delta_nin",
     "delta_nout",
