@@ -32,6 +32,12 @@ def _network(rule: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda v, x: rule(x @ v["params"]["a"]["kernel"]) @ v["params"]["b"]["kernel"]
 
 
+def _zeros_rule() -> Callable[[Any], Any]:
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda h: (jnp.sin(h.value), h.value), lambda r, g: (g * jnp.cos(r),), symbolic_zeros=True)
+    return rule
+
+
 FROZEN = {
     "unknown primitive": (mystery.bind, "it is read by mystery, which is not understood"),
     "callback": (
@@ -52,6 +58,10 @@ FROZEN = {
     "loop condition": (
         lambda h: lax.while_loop(lambda c: c[0, 0] > c[0, 1], lambda c: jnp.sort(c, 1), h),
         "sort permutes it",
+    ),
+    "derivative rule with symbolic zeros": (
+        _zeros_rule(),
+        "it is read by custom_vjp_call, whose rule for derivatives sees symbolic zeros",
     ),
     "convolution with the batch in groups": (
         lambda h: h + lax.conv_general_dilated(h.T[:, None], h.T[:, None], (1,), "SAME", batch_group_count=6)[0].T,

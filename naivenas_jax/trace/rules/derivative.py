@@ -137,7 +137,9 @@ class _Rule:
 @ties("custom_vjp_call")
 def custom_vjp(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """What the function ties, and what its rule for derivatives ties."""
-    if eqn.params["symbolic_zeros"] or not all(_differentiable(var.aval) for var in eqn.outvars):
+    if eqn.params["symbolic_zeros"]:
+        return unknown(analysis, frame, eqn, values, "whose rule for derivatives sees symbolic zeros")
+    if not all(_differentiable(var.aval) for var in eqn.outvars):
         return unknown(analysis, frame, eqn, values)
     try:
         rule = _Rule.of(eqn)
