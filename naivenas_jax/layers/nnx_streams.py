@@ -10,6 +10,11 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
 
+#: Where recurrent layers draw their initial state from. Without a key it is key 0, as in nnx.RNN unless told otherwise.
+_CARRY = "carry"
+#: Layers that fork a stream for one purpose; its tag is "default" if it was forked from one of that name.
+_PURPOSE = (nnx.MultiHeadAttention, nnx.RNN, nnx.Bidirectional, nnx.RNNCellBase)
+
 
 class Absent(nnx.RngStream):
     """Stands where a layer has a stream of random numbers, while there is none."""
@@ -38,7 +43,7 @@ def connect(module: nnx.Module, scope: Scope) -> None:
     for owner, name, collection in list(_places(module)):
         if scope.has_rng(collection) or scope.has_rng("params"):  # Flax falls back on "params" while initialising
             setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
-        elif collection == "carry":  # as nnx.RNN itself by default: the initial state is drawn from key 0
+        elif collection == _CARRY:
             setattr(owner, name, nnx.RngStream(0, tag=collection))
 
 
@@ -48,6 +53,8 @@ def reconnect(module: nnx.Module, rngs: Mapping[str, Any]) -> None:
     for _, node in list(nnx.iter_graph(module)):
         if isinstance(node, Absent) and (node.tag in rngs or "default" in rngs):
             fresh[id(node)] = nnx.RngStream(source[node.tag](), tag=node.tag)
+        elif isinstance(node, Absent) and node.tag == _CARRY:
+            fresh[id(node)] = nnx.RngStream(0, tag=_CARRY)
     for owner, name, _ in list(_places(module)):
         stream = fresh.get(id(getattr(owner, name)))
         if stream is not None:
@@ -65,9 +72,9 @@ def _places(module: nnx.Module) -> Iterator[tuple[Any, str, str]]:
     for _, owner in nnx.iter_graph(module):
         if isinstance(owner, nnx.Dropout):  # whether it was given a stream of its own makes no difference here
             yield owner, "rngs", owner.rng_collection
-        elif isinstance(owner, nnx.RNN | nnx.Bidirectional | nnx.RNNCellBase):
+        elif isinstance(owner, _PURPOSE):
             if getattr(owner, "rngs", None) is not None:
-                yield owner, "rngs", "carry"
+                yield owner, "rngs", "dropout" if isinstance(owner, nnx.MultiHeadAttention) else _CARRY
         elif isinstance(owner, nnx.Pytree):
             for name, value in vars(owner).items():
                 if isinstance(value, nnx.RngStream):

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn import initializers
+from flax.nnx.nn.recurrent import modified_orthogonal  # orthogonal, for every dtype
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import describes, sizes
@@ -123,7 +124,7 @@ def _kernel_init(layer: Any, source: str) -> Any:
     if isinstance(layer, nn.ConvLSTMCell):
         return initializers.lecun_normal()
     name = "kernel_init" if source == "in" else "recurrent_kernel_init"
-    default = initializers.lecun_normal() if source == "in" else initializers.orthogonal()
+    default = initializers.lecun_normal() if source == "in" else modified_orthogonal
     return getattr(layer, name, default)
 
 

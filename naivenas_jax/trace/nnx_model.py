@@ -73,10 +73,9 @@ class NnxModel:
         if self.signature.keywords is None or "train" not in self.signature.keywords:
             given.pop("train", None)  # it has no such argument, only a mode
         _switch(module, bool(train))
-        if rngs:
-            reconnect(module, rngs)
-            if "rngs" in (self.signature.keywords or ()):
-                given.setdefault("rngs", nnx.Rngs(**rngs))
+        reconnect(module, rngs)
+        if rngs and "rngs" in (self.signature.keywords or ()):
+            given.setdefault("rngs", nnx.Rngs(**rngs))
         args, keywords = self.signature.call(inputs, given)
         mark_nnx(module)
         outputs = module(*args, **keywords)
