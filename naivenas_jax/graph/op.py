@@ -66,6 +66,11 @@ class Op(ABC):
         del ports, sizes
         return self
 
+    def renamed(self, names: Mapping[str, str]) -> Op:
+        """The same in a graph whose vertices have other names, for what refers to another vertex by name."""
+        del names
+        return self
+
     def example_shapes(self, nin: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """Input shapes, with a batch of one, that the computation can be tried on when the true ones are not known."""
         return tuple((1, size) for size in nin)

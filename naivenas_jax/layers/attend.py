@@ -54,6 +54,9 @@ class Attend(Op):
         del sizes
         return replace(self, embed=self.embed.resized(ports[2:], {"out": ports[1]}))
 
+    def renamed(self, names: Mapping[str, str]) -> Attend:
+        return replace(self, table=names.get(self.table, self.table))
+
     def describe(self) -> str:
         return f"attend({self.table})"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.expression import renamed
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.layers.rule import LayerRule, Path, by_path, reasons
@@ -20,11 +21,19 @@ def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> Laye
       attribute: the attribute that the submodule is, where it has another name than its variables.
       **axes: what its axes are in the layer, where they have another name there; ``in_`` stands for ``in``.
 
+    Raises:
+      GraphError: if the rule has a function of sizes, which knows no other names.
+
     >>> dense = LayerRule(leaves={"params/kernel": "in out"}, sizes={"features": "out"})
     >>> part = within("up", dense, in_="hidden")
     >>> part.leaves, part.sizes
     ({('params', 'up', 'kernel'): 'hidden out'}, {'up.features': 'out'})
     """
+    if rule.resize is not None or rule.constraints is not None:
+        raise GraphError(
+            f"The layer under {name!r} has a resize rule or conditions of its own, which cannot be seen from outside. "
+            "Make it a vertex of its own."
+        )
     names = {"in" if axis == "in_" else axis: new for axis, new in axes.items()}
     names |= {"in0": names["in"]} if "in" in names else {}
 

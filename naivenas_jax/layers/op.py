@@ -57,7 +57,11 @@ class LayerOp(Op):
         return keywords_of(type(self.module).__call__) if self.rule.keywords is None else self.rule.keywords
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        rule, where = self.rule, "/".join(tying.scope)
+        where = "/".join(tying.scope)
+        try:
+            rule = self.rule
+        except GraphError as error:  # a rule does not know whose it is
+            raise type(error)(f"Vertex {where!r}: {error}") from error
         vectors = axes_of(self, ports, tying)
         initialisers, rescaled = by_path(rule.initialisers), by_path(rule.rescaled)
         for path, pattern in rule.patterns.items():

@@ -75,5 +75,5 @@ def _named(graph: Graph, names: Mapping[str, str]) -> Graph:
     made: dict[Vertex, Vertex] = {}
     for vertex in graph.vertices:
         inputs = tuple(made[source] for source in vertex.inputs)
-        made[vertex] = Vertex(names.get(vertex.name, vertex.name), vertex.op, inputs)
+        made[vertex] = Vertex(names.get(vertex.name, vertex.name), vertex.op.renamed(names), inputs)
     return substitute_ends(graph, made)

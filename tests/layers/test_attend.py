@@ -62,6 +62,13 @@ def test_vocabulary_is_that_of_the_logits(library: str):
     np.testing.assert_allclose(found, by_hand(mutation.variables, TOKENS), rtol=1e-5, atol=1e-5)
 
 
+def test_follows_the_name_of_the_table():
+    graph = language_model("linen")
+    variables = graph.init(jax.random.key(0), TOKENS)
+    renamed, moved = nas.rename(graph, variables, {"embed": "table"})
+    np.testing.assert_array_equal(renamed.apply(moved, TOKENS), graph.apply(variables, TOKENS))
+
+
 def test_refusals():
     tokens = nas.input_vertex("tokens", 7, dtype="int32")
     embedded = nas.layer("embed", nn.Embed(7, 6), tokens)
