@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
-from naivenas_jax.errors import DuplicateNameError, StructureError, UnknownNameError
+from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
 from naivenas_jax.graph.edit import Edit, Place
 from naivenas_jax.graph.function import immutable_vertex
 from naivenas_jax.graph.graph import Graph, unknown_name
@@ -143,7 +143,10 @@ def _aligned(
     staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
     first, second = map(str, places)
     stand = StandIn(first, where.shape(places[0]).shape[-1], None)
-    axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
+    try:
+        axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
+    except TimeLimitError as error:  # what was found is of the staged graph, and the edit is still to come
+        raise TimeLimitError(str(error), gap=error.gap) from error
     kept = {axis: plan for axis, plan in axes.items() if axis in graph.ties.axes}
     return replace(with_axes(graph, variables, kept, options), aligned=aligned)
 

@@ -327,3 +327,17 @@ def test_optimum(rng):
     kept = {axis: change.kept for axis, change in plan.axes.items()}
     assert worth_of(kept, utility) == pytest.approx(wanted.utility, rel=1e-6, abs=1e-6)
     assert disagreements(graph, plan) == []
+
+
+def test_of_an_imported_model():
+    """Conditions name handles as the user's own model spells them."""
+    model = nn.Sequential([nn.Dense(9), nn.relu, nn.Dense(7), nn.relu, nn.Dense(2)])
+    x = jnp.ones((1, 3))
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    rows = [nas.multiple_of("layers_0", 4), nas.size("layers_0") + nas.size("layers_2") <= 12]
+    mutation = nas.delta_nout(graph, variables, {"layers_0": nas.relaxed(-1)}, constraints=rows)
+    kernels = [mutation.variables["params"][f"layers_{i}"]["kernel"].shape for i in (0, 2, 4)]
+    assert kernels == [(3, 8), (8, 4), (4, 2)]
+    assert mutation.check(x).compared
+    kept = nas.delta_nout(graph, variables, {"layers_0": 3}, constraints=rows, fallback=nas.fallback.keep)
+    assert not kept.plan.changed
