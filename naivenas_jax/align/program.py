@@ -14,6 +14,10 @@ import scipy.sparse as sp
 from naivenas_jax.errors import SolverError
 
 
+#: The relative gap at which `Program.bounded` ends a search in whole numbers.
+_NEARLY = 1e-4
+
+
 class NoSolutionError(Exception):
     """The constraints cannot all hold. Internal: callers turn it into an explained `InfeasibleError`."""
 
@@ -84,6 +88,7 @@ class Program:
         self.size = len(columns.lower)
         self.found: list[np.ndarray] = []
         self._integer = np.array(columns.integer, dtype=int)
+        self._dual = -np.inf
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
         self._data, self._chain, self._problem = self._canonical(columns, equal, below)
         self._equalities = len(equal.bounds)
@@ -124,9 +129,17 @@ class Program:
         """Set both bounds of a variable."""
         self._data["lower_bounds"][column], self._data["upper_bounds"][column] = lower, upper
 
-    def relaxed(self, cost: np.ndarray) -> np.ndarray:
-        """Minimise ``cost @ x`` without integrality; raises as `minimise` does."""
-        return self._run(cost, [])
+    def bounded(self, cost: np.ndarray, whole: bool) -> tuple[np.ndarray, float]:
+        """A point of nearly the least ``cost @ x``, and what no point can be below; raises as `minimise` does.
+
+        Args:
+          cost: shape (size,).
+          whole: whether integers have to be integers.
+        """
+        x = self._run(cost, [])
+        if not whole or self._integral(x):
+            return x, float(cost @ x)
+        return self._run(cost, self._integer.tolist(), _NEARLY), self._dual
 
     def minimise(self, cost: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """Minimise ``cost @ x``: first without integrality, which is often enough.
@@ -156,11 +169,11 @@ class Program:
     def _integral(self, x: np.ndarray) -> bool:
         return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))
 
-    def _run(self, cost: np.ndarray, integer: list[int]) -> np.ndarray:
+    def _run(self, cost: np.ndarray, integer: list[int], gap: float = 0.0) -> np.ndarray:
         data = {**self._data, "c": cost, "int_vars_idx": integer, "bool_vars_idx": []}
         options = {
             "presolve": "on" if self.size > 3000 else "off",
-            "mip_rel_gap": 0.0,
+            "mip_rel_gap": gap,
             "mip_abs_gap": 1e-9,
             # finer than the slack that a step leaves to the next one, else a tight row is taken for a contradiction
             "mip_feasibility_tolerance": 1e-9,
@@ -176,6 +189,7 @@ class Program:
             raise NoSolutionError
         if status != "kOptimal":
             raise SolverError(f"HiGHS ended with status {status}; nothing was changed.")
+        self._dual = float(result["info"].mip_dual_bound)
         return np.array(result["solution"].col_value)
 
     def _remaining(self) -> float:

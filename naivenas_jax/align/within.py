@@ -31,6 +31,8 @@ _SEGMENTS = 32
 _BOXES = 120
 _GAP = 1e-3
 _ROUNDS = 12
+#: With no more groups than this, points of the program are taken in whole numbers, and pairs of groups are tried.
+_SMALL = 12
 #: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
 _INSERTED = 1e-4
 
@@ -56,6 +58,8 @@ class _Search:
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
         self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense == "multiple of" for row in problem.required)
+        #: whether a point must be in whole numbers; else what is not whole can be rounded down
+        self.whole = len(free) <= _SMALL or bool(problem.targets or problem.required or problem.equal)
         self.best: Answer | None = None
         self.value = -math.inf
 
@@ -66,11 +70,13 @@ class _Search:
         self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
         self.cost[self.form.new_columns] = _INSERTED
 
-    def bound(self, box: Box) -> np.ndarray:
-        """The optimum of the relaxation in a box. Where sizes are multiples, or no box is left, in whole numbers."""
+    def bound(self, box: Box) -> tuple[np.ndarray, float]:
+        """A point of the relaxation in a box, and what no answer there can cost less than.
+
+        In whole numbers where sizes are multiples, or no box is left.
+        """
         self.envelope.within(self.program, box)
-        whole = self.multiples or not any(high - low >= 1 for low, high in box.values())
-        return self.program.minimise(self.cost) if whole else self.program.relaxed(self.cost)
+        return self.program.bounded(self.cost, self.multiples or not any(high - low >= 1 for low, high in box.values()))
 
     def worth(self, answer: Answer) -> float:
         """Of an answer, in utilities of the most useful class."""
@@ -92,7 +98,7 @@ class _Search:
         for _ in range(_ROUNDS):
             self.envelope.linearise(self.program, sizes, room)
             try:
-                answer = Answer(*read(self.form, self.program.minimise(self.cost)))
+                answer = self._answer(self.program.bounded(self.cost, self.whole)[0])
             except NoSolutionError:
                 break
             found = self.problem.sizes(answer.kept, answer.new).astype(float)
@@ -103,6 +109,14 @@ class _Search:
             room = [max(0.0, r + e) if e > 0 else 0.0 for r, e in zip(room, excess, strict=True)]
             sizes = found
         self.envelope.linearise(self.program, None)
+
+    def _answer(self, x: np.ndarray) -> Answer:
+        """Read a point; where it need not be whole, what is not whole is dropped."""
+        if not self.whole:
+            x = x.copy()
+            columns = self.form.kept_columns
+            x[columns] = np.floor(x[columns] + 1e-6)
+        return Answer(*read(self.form, x))
 
     def _filled(self, answer: Answer) -> Answer:
         """What was dropped and still fits is taken back, the best for its cost first."""
@@ -127,7 +141,7 @@ class _Search:
         free = [int(g) for g in self.form.free]
         up = [(g, n) for g in free for n in self._steps(g) if answer.kept[g] + n <= own_best(self.problem.groups[g])]
         down = [(g, n) for g in free for n in self._steps(g) if answer.kept[g] - n >= 0]
-        pairs = ((None, None), *down) if len(free) <= 40 else ((None, None),)
+        pairs = ((None, None), *down) if len(free) <= _SMALL else ((None, None),)
         for g, n in up:
             gain = self._gain(answer, g, n)
             for h, m in pairs:
@@ -148,7 +162,7 @@ class _Search:
         """A single class, and as many as multiples ask for."""
         asked = {row.bound for row in self.problem.required if row.sense == "multiple of"}
         column = self.problem.rows[:, [group]].tocoo().data.astype(int)
-        return tuple({1, *(bound // math.gcd(bound, int(count)) for bound in asked for count in set(column.tolist()))})
+        return tuple({1, 8, 64, *(bound // math.gcd(bound, int(count)) for bound in asked for count in set(column.tolist()))})
 
 
 def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:
@@ -178,20 +192,20 @@ def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer
 def _branch(search: _Search) -> float:
     """Look for answers; returns what none can be worth more than."""
     root = search.form.box
-    x = search.bound(root)
+    x, least = search.bound(root)
     rows = len(search.problem.present)
     for start in (search.envelope.sizes(x, rows), *_scaled(search)):
         search.descend(start)
     if search.best is not None:
         search.refine(search.best)
-        x = search.bound(root)
-    heap, number, points = [_Box(float(search.cost @ x), 0, root)], 0, search.value
+        x, least = search.bound(root)
+    heap, number, points = [_Box(least, 0, root)], 0, search.value
     while heap and number < 2 * _BOXES:
         node = heapq.heappop(heap)
         if -node.bound <= search.value + _GAP * abs(search.value):
             return max(-node.bound, search.value, points)
         try:
-            x = search.bound(node.sizes)
+            x, _ = search.bound(node.sizes)
         except NoSolutionError:
             continue
         if number < 8 or number % 10 == 0:
@@ -203,7 +217,7 @@ def _branch(search: _Search) -> float:
         for sizes in parts:
             number += 1
             try:
-                bound = max(node.bound, float(search.cost @ search.bound(sizes)))
+                bound = max(node.bound, search.bound(sizes)[1])
             except NoSolutionError:
                 continue
             if -bound > search.value:
