@@ -44,7 +44,7 @@ class Gate:
     classes: np.ndarray
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def gates(graph: Graph) -> tuple[Gate, ...]:
     """Where neurons are switched off: where weights read them, else where they are made."""
     ties = graph.ties

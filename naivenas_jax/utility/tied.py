@@ -44,7 +44,7 @@ def count(ties: Ties) -> int:
     return int(sum(ties.run_sizes))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def homes(graph: Graph) -> dict[str, np.ndarray]:
     """For each handle the numbers of the classes whose score it bears, -1 where another handle does.
 

@@ -90,7 +90,7 @@ def test_no_random_weights_of_the_same_length_are_better(activation):
     assert np.linalg.norm(slopes(mutation)[1]) >= np.linalg.norm(slopes(default)[1])
 
 
-@pytest.mark.parametrize("kind", ["linen", "imported"])
+@pytest.mark.parametrize("kind", ["linen", pytest.param("imported", marks=pytest.mark.slow)])
 def test_through_everything_that_is_tied(kind):
     case = case_of(kind)
     batch = (case.inputs, case.targets)

@@ -35,7 +35,7 @@ def read_classes(graph):
     return np.unique(np.concatenate([numbers(graph.ties, name) for name in ports]))
 
 
-@pytest.mark.parametrize("library", ["linen", "nnx"])
+@pytest.mark.parametrize("library", ["linen", pytest.param("nnx", marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_gates_on_activations(library):
     case = residual(library)
     ones = jnp.ones(count(case.graph.ties))
