@@ -53,6 +53,7 @@ SIZES = {
     **{"suppress_tokens": None, "begin_suppress_tokens": None, "forced_eos_token_id": None, "scale_embedding": False},
     **{"attention_types": [[["global", "local"], 1]], "window_size": 4, "attention_type": "original_full"},
     **{"relative_attention_num_buckets": 8, "local_radius": 3, "global_block_size": 2, "apply_spec_augment": False},
+    **{"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
 }
 
 
@@ -97,7 +98,12 @@ def made(cls: type) -> tuple[Any, Any, Any]:
     model = cls(tiny(cls.config_class), _do_init=False)
     shapes = jax.eval_shape(lambda key: model.init_weights(key, model.input_shape), jax.random.key(0))
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: jnp.asarray(0.2 * rng.standard_normal(s.shape), s.dtype), dict(shapes))
+
+    def random(path: Any, leaf: Any) -> jax.Array:
+        x = 0.2 * rng.standard_normal(leaf.shape)
+        return jnp.asarray(np.abs(x) + 0.1 if "var" in jax.tree_util.keystr(path[-1:]) else x, leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(random, dict(shapes))
     variables = params if "params" in params else {"params": params}
     return model, variables, _inputs(model, cls.__name__)
 
@@ -126,12 +132,13 @@ def measure(cls: type) -> Result:
     result = Result(cls.__name__)
     try:
         model, variables, inputs = made(cls)
+        modes = inspect.signature(type(model).__call__).parameters
+        evaluation = {"train": False} if "train" in modes else {"deterministic": True}
         flat = "params" not in jax.eval_shape(lambda k: model.init_weights(k, model.input_shape), jax.random.key(0))
 
         def function(values: Any, *xs: Any) -> Any:
-            outputs = model(
-                **dict(zip(inputs, xs, strict=True)), params=values["params"] if flat else values, train=False
-            )
+            given = {**dict(zip(inputs, xs, strict=True)), **evaluation}
+            outputs = model(**given, params=values["params"] if flat else values)
             return [x for x in jax.tree.leaves(outputs.to_tuple()) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
         used = set(primitives(jax.make_jaxpr(function)(variables, *inputs.values()).jaxpr))
