@@ -13,7 +13,7 @@ import flax.linen as nn
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, RequestError
-from naivenas_jax.graph.expression import size_of
+from naivenas_jax.graph.expression import is_name, size_of
 from naivenas_jax.graph.op import Op, keywords_of, select
 from naivenas_jax.graph.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of, hashable, with_attribute
@@ -144,8 +144,17 @@ class LayerOp(Op):
 
     def describe(self) -> str:
         nin = self.nin[0] if len(self.nin) == 1 else list(self.nin)
-        nout = next((self.size_of(key) for key, axis in self.rule.sizes.items() if axis == "out"), nin)
-        return f"{type(self.module).__name__}({nin} -> {nout})"
+        return f"{type(self.module).__name__}({nin} -> {self._nout})"
+
+    @property
+    def _nout(self) -> int:
+        """The number of output neurons."""
+        rule = self.rule
+        sizes = {f"in{i}": size for i, size in enumerate(self.nin)} | dict(rule.inner)
+        sizes |= {axis: self.size_of(attribute) for attribute, axis in rule.sizes.items() if is_name(axis)}
+        for axis, text in rule.composed.items():
+            sizes[port_name(axis)] = size_of(text, sizes)
+        return sizes.get("out", self.nin[0])
 
 
 def bool_of(train: Any) -> bool:

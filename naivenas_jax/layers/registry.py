@@ -147,20 +147,41 @@ def registered_layers() -> Mapping[type, Registration]:
     return dict(_registry)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A linen layer for pickle. Fields at their default are left out: Flax's own functions cannot all be pickled."""
+
+    kind: type
+    attributes: Mapping[str, Any]
+
+
 def _reduced(op: LinenOp) -> tuple[Any, ...]:
-    """For pickle. Fields that are at their default are left out: Flax's own initialisers cannot be pickled."""
-    kind, found = type(op.layer), {}
-    for each in dataclasses.fields(kind):
-        value = getattr(op.layer, each.name)
-        if each.init and each.name not in ("parent", "name") and value is not each.default:
-            found[each.name] = value
-    return _restored, (kind, found, op.nin)
+    return _restored, (_apart(op.layer), op.nin)
 
 
-def _restored(kind: type, attributes: Mapping[str, Any], nin: tuple[int, ...]) -> LinenOp:
-    if kind not in _registry:
-        raise UnregisteredLayerError(_how_to_register("read from a file", kind))
-    return LinenOp(kind(**attributes, parent=None), nin, _registry[kind].rule)
+def _apart(value: Any) -> Any:
+    """Layers, and layers inside them, as parts."""
+    if type(value) is tuple:
+        return tuple(map(_apart, value))
+    if not isinstance(value, nn.Module):
+        return value
+    fields = [each for each in dataclasses.fields(value) if each.init and each.name not in ("parent", "name")]
+    own = {each.name: getattr(value, each.name) for each in fields if getattr(value, each.name) is not each.default}
+    return _Parts(type(value), {name: _apart(item) for name, item in own.items()})
+
+
+def _whole(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple(map(_whole, value))
+    if not isinstance(value, _Parts):
+        return value
+    return value.kind(**{name: _whole(item) for name, item in value.attributes.items()}, parent=None)
+
+
+def _restored(parts: _Parts, nin: tuple[int, ...]) -> LinenOp:
+    if parts.kind not in _registry:
+        raise UnregisteredLayerError(_how_to_register("read from a file", parts.kind))
+    return LinenOp(_whole(parts), nin, _registry[parts.kind].rule)
 
 
 copyreg.pickle(LinenOp, _reduced)

@@ -7,6 +7,7 @@ about each cell a second time: whether a variable reads inputs or hidden neurons
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -257,6 +258,11 @@ def test_a_registered_cell_of_ones_own_runs_along_a_sequence():
     mutation = nas.delta_nout(graph, variables, {"rnn": -1, "pre": 1})
     assert mutation.check(x).compared
     assert mutation.graph["rnn"].op.module.cell.size == HIDDEN - 1
+
+
+def test_survives_pickle():
+    graph = network(two_ways("linen"))  # layers in a layer
+    assert pickle.loads(pickle.dumps(graph)) == graph
 
 
 def test_an_initial_state_that_depends_on_the_size_is_coupled():
