@@ -13,7 +13,6 @@ import scipy.sparse as sp
 
 from naivenas_jax.errors import SolverError
 
-
 #: The relative gap at which `Program.bounded` ends a search in whole numbers.
 _NEARLY = 1e-4
 

@@ -159,10 +159,10 @@ class _Search:
         return float(worths[kept + change] - worths[kept])
 
     def _steps(self, group: int) -> tuple[int, ...]:
-        """A single class, and as many as multiples ask for."""
+        """A single class, a few at once, and as many as multiples ask for."""
         asked = {row.bound for row in self.problem.required if row.sense == "multiple of"}
-        column = self.problem.rows[:, [group]].tocoo().data.astype(int)
-        return tuple({1, 8, 64, *(bound // math.gcd(bound, int(count)) for bound in asked for count in set(column.tolist()))})
+        counts = set(self.problem.rows[:, [group]].tocoo().data.astype(int).tolist())
+        return tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)})
 
 
 def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:

@@ -58,6 +58,8 @@ def analyse(program: Program) -> Analysed:
     made = _declare(analysis, variables)
     for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
         _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
+    for number, part in enumerate(analysis.parts):
+        analysis.tying.called(part, f"~part{number}")
     vectors = list(vectors_of(frame))
     ties, rows = analysis.tying.freeze_with(vectors)
     return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
@@ -105,8 +107,16 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         if read:
             # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
             made = made or [d for d in sorted(read) if (path, d) not in analysis.indexed]
-            found.append(Made(path, tuple(_axes(analysis, value.dims[d], f"~{'/'.join(path)}[{d}]") for d in made)))
+            found.append(Made(path, tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)))
+        for d, dim in enumerate(value.dims):
+            if dim is not None and not (read and d in made):
+                analysis.tying.called(dim, _own_axis(path, d))
     return found
+
+
+def _own_axis(path: Path, dim: int) -> str:
+    """The axis of a dimension of a variable, which is the same whatever else the model is found to do."""
+    return f"~{'/'.join(path)}[{dim}]"
 
 
 def _declare_ends(analysis: Analysis, values: Sequence[Value], kind: str) -> None:

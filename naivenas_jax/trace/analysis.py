@@ -67,7 +67,7 @@ class Analysis:
     products: dict[Product, bool] = field(default_factory=dict)
     neutral: set[Path] = field(default_factory=set)
     quiet: bool = False
-    parts: set[Vector] = field(default_factory=set)
+    parts: dict[Vector, None] = field(default_factory=dict)
     places: dict[Place, list[Named]] = field(default_factory=dict)
 
     def walk(self, jaxpr: Any, frame: Frame, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
@@ -126,9 +126,8 @@ class Analysis:
 
     def keep_some(self, dim: Dim) -> None:
         """The neurons of this dimension may not all go: what is computed over them is not defined without any."""
-        if dim is not None and dim not in self.parts:
-            self.parts.add(dim)
-            self.tying.called(dim, f"~part{len(self.parts)}")
+        if dim is not None:
+            self.parts.setdefault(dim)
 
     def fix_single(self, dim: Dim, name: str) -> None:
         """A single neuron that is used as if it were none of several (broadcast, squeezed) has to stay, alone."""
