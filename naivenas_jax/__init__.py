@@ -101,6 +101,8 @@ from naivenas_jax.mutate.structure import (
     remove_vertex as remove_vertex,
 )
 from naivenas_jax.show.diagram import diagram as diagram
+from naivenas_jax.show.report import Report as Report
+from naivenas_jax.show.report import report as report
 from naivenas_jax.show.summary import summary as summary
 from naivenas_jax.sizes.row import multiple_of as multiple_of
 from naivenas_jax.sizes.row import size as size

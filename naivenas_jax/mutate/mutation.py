@@ -10,6 +10,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.asked import Asked
 from naivenas_jax.mutate.oracle import Check, check
 from naivenas_jax.transfer.carry import CarryReport, carry
 from naivenas_jax.transfer.follow import Follows, apart
@@ -42,6 +43,7 @@ class Mutation:
     _variables_before: Any = field(default=None, repr=False)
     _records: tuple[UndoRecord, ...] = field(default=(), repr=False)
     _comparable: str | None = field(default=None, repr=False)
+    _asked: Asked = field(default=Asked(), repr=False)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.graph

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -179,7 +180,7 @@ def _swapped(
     fits = {path for path, array in start.items() if keep and _fits(graph, final, path, array, old)}
     fresh = {path: array for path, array in start.items() if path not in fits}
     stays = {path: array for path, array in old.items() if _stays(graph, path, ops, fits)}
-    kept = {path: jnp.asarray(a, start[path].dtype) if path in fits else a for path, a in stays.items()}
+    kept = {path: _cast(a, start[path].dtype) if path in fits else a for path, a in stays.items()}
     plan = _plan(graph, final, kept, fresh, old)
     gone = {path: array for path, array in old.items() if path not in kept}
     # where a flatten now stacks other positions its readers follow, and not what was put in on purpose
@@ -207,6 +208,13 @@ def _with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:
         inputs = tuple(made[source] for source in vertex.inputs)
         made[vertex] = Vertex(vertex.name, ops.get(vertex.name, vertex.op), inputs)
     return substitute_ends(graph, made)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    """An array of a variable that stays; in a dry run its shape."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(array.shape, dtype)
+    return jnp.asarray(array, dtype)
 
 
 def _fits(graph: Graph, final: Graph, path: Path, array: Any, old: Mapping[Path, Any]) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from naivenas_jax.align.align import align
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.plan import AxisPlan, Path, Plan
@@ -13,6 +15,7 @@ from naivenas_jax.align.request import Target
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.rebuild import with_sizes
+from naivenas_jax.mutate.asked import Asked
 from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
@@ -43,12 +46,15 @@ def change_widths(
     utility = options.utility
     if utility is None:
         utility = magnitude(graph, variables, axes=reached)
-        utility = comparable(graph, utility) if budgets else utility
+        # in a dry run on shapes all neurons are alike
+        alike = {axis: np.ones(size) for axis, size in sizes.items()}
+        utility = comparable(graph, utility or alike) if budgets else utility
+    asked = Asked(wanted, required, tuple(budgets), scores(utility, sizes))
     try:
         axes, gap = align(
             ties,
             wanted,
-            scores(utility, sizes),
+            asked.utility,
             time_limit=options.time_limit,
             frozen=ends(graph, {target.axis for target in wanted}, options.free_outputs),
             reached=reached,
@@ -59,7 +65,7 @@ def change_widths(
         )
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
-    return replace(with_axes(graph, variables, axes, options), gap=gap)
+    return replace(with_axes(graph, variables, axes, options), gap=gap, _asked=asked)
 
 
 def unproven(mutation: Mutation, gap: str) -> Mutation:

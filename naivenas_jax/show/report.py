@@ -1,0 +1,136 @@
+"""A mutation as a table, a picture and a dict, to look at before it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from naivenas_jax.cost.counts import Costs
+from naivenas_jax.mutate.figures import HandleReport, figures
+from naivenas_jax.mutate.mutation import Mutation
+
+_COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a mutation does. Prints as a table; notebooks draw it as well.
+
+    Attributes:
+      handles: one entry for each handle before, then for those that are new.
+      before, after: what the networks cost.
+      gap: within budgets, how much more utility the best sizes could keep at the most, as a share.
+      notes: of the mutation.
+    """
+
+    handles: tuple[HandleReport, ...]
+    before: Costs
+    after: Costs
+    gap: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Dicts, lists, numbers and text only, as JSON has them."""
+        found = dataclasses.asdict(self)
+        found["handles"] = {entry.pop("handle"): _plain(entry) for entry in found["handles"]}
+        return {**found, "notes": list(self.notes)}
+
+    def __rich__(self) -> Table:
+        table = Table(*_COLUMNS, caption="\n".join(self._totals()), caption_justify="left")
+        for one in self.handles:
+            table.add_row(*_cells(one))
+        return table
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Console(file=text, width=140).print(self.__rich__())
+        return text.getvalue().rstrip()
+
+    def svg(self) -> str:
+        """A picture in SVG: for each handle its size before (light) and after (dark), new neurons in another colour."""
+        largest = max([1, *(max(one.before, one.after) for one in self.handles)])
+        bars = "".join(_bar(i, one, 300 / largest) for i, one in enumerate(self.handles))
+        size = f'width="640" height="{20 * len(self.handles) + 10}"'
+        return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{bars}</svg>'
+
+    _repr_svg_ = svg
+
+    def _totals(self) -> list[str]:
+        found = []
+        for field in dataclasses.fields(Costs):
+            before, after = getattr(self.before, field.name), getattr(self.after, field.name)
+            if before is not None:
+                found.append(f"{field.name}: {before:,} -> {after:,}{_share(before, after)}")
+        return [*found, *([f"gap: at most {self.gap:.2%}"] if self.gap else []), *self.notes]
+
+
+def report(mutation: Mutation, *inputs: Any) -> Report:
+    """What a mutation does to each handle, and to the whole: sizes, parameters, operations, utility kept, what bound.
+
+    Nothing is evaluated, and the variables may be shapes: with ``jax.eval_shape`` in place of ``graph.init`` every verb
+    is a dry run. Neurons are then all worth the same.
+
+    Args:
+      mutation: what a verb returned.
+      *inputs: arrays or shapes for the graph before the change; without them operations are not counted.
+
+    Returns:
+      A `Report`: ``print`` it, ``.to_dict()`` it, or ``.svg()`` it.
+
+    Raises:
+      BudgetError: if operations cannot be counted.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    >>> shapes = jax.eval_shape(graph.init, jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> found = nas.report(nas.resize(graph, shapes, max_params=0.5), jax.numpy.ones((1, 3)))
+    >>> hidden = found.to_dict()["handles"]["hidden"]
+    >>> hidden["before"], hidden["after"], hidden["params"], hidden["macs"], hidden["bound_by"]
+    (8, 3, [48, 18], [40, 15], ['max_params'])
+    """
+    found = figures(mutation, inputs)
+    return Report(found.handles, found.before, found.after, mutation.gap, mutation.notes)
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
+
+
+def _cells(one: HandleReport) -> tuple[str, ...]:
+    size = str(one.before) if one.before == one.after else f"{one.before} -> {one.after}"
+    if one.new:
+        size += f" ({one.new} new)"
+    kept = "" if one.utility_kept is None else f"{one.utility_kept:.1%}"
+    macs = "" if one.macs is None else _change(*one.macs)
+    return one.handle, size, _change(*one.params), macs, kept, "; ".join(one.bound_by)
+
+
+def _change(before: int, after: int) -> str:
+    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+
+
+def _share(before: int, after: int) -> str:
+    return f" ({after / before:.1%})" if before else ""
+
+
+def _bar(i: int, one: HandleReport, scale: float) -> str:
+    """One handle: its name, a bar for each of before, kept and new, and the sizes."""
+    y = 20 * i + 5
+    rects = (
+        (0, one.before, "#cfd8dc"),
+        (0, one.kept, "#37617d"),
+        (one.kept, one.new, "#c9822b"),
+    )
+    drawn = "".join(
+        f'<rect x="{190 + start * scale:.1f}" y="{y}" width="{width * scale:.1f}" height="14" fill="{colour}"/>'
+        for start, width, colour in rects
+    )
+    name = f'<text x="184" y="{y + 11}" text-anchor="end">{escape(one.handle[-28:])}</text>'
+    return f'{name}{drawn}<text x="500" y="{y + 11}">{one.before} → {one.after}</text>'
