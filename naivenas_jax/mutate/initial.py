@@ -79,8 +79,8 @@ def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
     true = [shape_of(source) for source in vertex.inputs]
     if None in true and vertex.op.positional:
         raise StructureError(
-            f"The variables of {vertex.name!r} ({vertex.op.describe()}) depend on the number of positions that it reads. "
-            "Give every graph input its whole shape: nas.input_vertex(name, size, shape=...)."
+            f"The variables of {vertex.name!r} ({vertex.op.describe()}) depend on the number of positions that it "
+            "reads. Give every graph input its whole shape: nas.input_vertex(name, size, shape=...)."
         )
     shapes = vertex.op.example_shapes(vertex.nin) if None in true else true
     inputs = [jnp.zeros(shape) for shape in shapes if shape is not None]

@@ -17,12 +17,13 @@ from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.graph.source import input_vertex
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.mutate.draft import Draft, StandIn
+from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
 from naivenas_jax.mutate.widths import sizes_of, with_axes
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.transfer.variables import check_variables, flat, nested
 
 _CHANGED = "the edit need not keep the function"
 
@@ -94,6 +95,29 @@ def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, nam
         return _edited(graph, variables, where, Edit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
 
     return _equal_first(graph, variables, where, (taken, returned), edit, options)
+
+
+def replace_inside(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    name: str,
+    make: Callable[[Vertex], Vertex],
+    new: Any,
+    options: Options,
+) -> Mutation:
+    """What read a module reads what ``make`` computes of what the module took in."""
+    taken, returned = Place(name, "in"), Place(name, "out")
+    source, width = where.source(taken, "taken"), where.shape(returned).shape[-1]
+    made = make(source)
+    if made.nout != width:
+        raise StructureError(
+            f"{returned} has {width} neurons, what takes its place {made.nout}. Inside a model it must be as wide: "
+            "change the width with nas.delta_nout, before or after."
+        )
+    piece = Graph(source, made)
+    added, _ = initial_variables(piece, [made.name], {"taken": np.arange(source.nout)}, {}, new, options.rng)
+    return _edited(graph, variables, where, Edit(returned, (taken,), piece), nested(added), _CHANGED)
 
 
 def connect_inside(

@@ -24,6 +24,7 @@ from naivenas_jax.layers.registry import layer
 from naivenas_jax.mutate.arguments import require_graph, vertex_of
 from naivenas_jax.mutate.conditions import conditions
 from naivenas_jax.mutate.initial import initial_variables
+from naivenas_jax.mutate.inside import inside, replace_inside
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.realign import complete
@@ -56,7 +57,9 @@ def replace_layer(
     Args:
       graph: the network.
       variables: its variables.
-      name: of the vertex.
+      name: of the vertex; inside an imported model the path of a module. What takes its place there must be as wide,
+        and has its variables beside those of the model, under the path with "_" for "/" and "_new", or the name that
+        ``make`` gives it; nothing is kept of the module's.
       make: a linen or nnx layer, or a `Graph`; or a function that gets the inputs of the vertex and returns a new one
         that reads them, ``lambda x: nas.invariant_vertex("act", nn.gelu, x)``. Its name does not matter.
       keep: whether variables that old and new have in common (the same path, shape and axes) keep their values. A
@@ -79,9 +82,12 @@ def replace_layer(
     >>> mutation.graph.nout("digits"), mutation.variables["params"]["digits"]["kernel"].shape
     (10, (4, 10))
     """
-    vertex = vertex_of(graph, name)
     options = Options.read({**keywords, "new": None})
-    made = _made(vertex, make)
+    if where := inside(require_graph(graph), name):
+        own = f"{name.replace('/', '_')}_new"
+        return replace_inside(graph, variables, where, name, lambda v: _made(own, (v,), make), new, options)
+    vertex = vertex_of(graph, name)
+    made = _replacement(vertex, make)
     if made.nout == vertex.nout:
         return _swapped(graph, variables, {name: made.op}, keep, new, options)
     if not (made.op.absorbs and vertex.op.absorbs):
@@ -92,7 +98,7 @@ def replace_layer(
         )
     widths = {key: value for key, value in keywords.items() if key != "align"}
     wider = delta_nout(graph, variables, {name: to(made.nout)}, new="zeros", **widths)
-    again = _made(wider.graph[name], make)
+    again = _replacement(wider.graph[name], make)
     swapped = _swapped(wider.graph, wider.variables, {name: again.op}, keep, new, options)
     return then(wider, swapped, _REPLACED)
 
@@ -135,7 +141,7 @@ def map_vertices(
         made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)
         if made is None or made is vertex:
             continue
-        ops[vertex.name] = _checked(vertex, made).op
+        ops[vertex.name] = _checked(vertex.name, vertex.inputs, made).op
         if made.nout != vertex.nout:
             raise StructureError(
                 f"map_vertices would make {vertex.name!r} {made.nout} wide in place of {vertex.nout}. Change widths "
@@ -144,8 +150,8 @@ def map_vertices(
     return _swapped(graph, variables, ops, keep, new, Options.read({**keywords, "new": None}))
 
 
-def _made(vertex: Vertex, make: Any) -> Vertex:
-    """What ``make`` stands for, on the inputs of a vertex."""
+def _replacement(vertex: Vertex, make: Any) -> Vertex:
+    """What ``make`` stands for, in the place of a vertex."""
     if isinstance(vertex.op, Source):
         raise StructureError(
             f"{vertex.name!r} is an input of the graph. Change its width with nas.delta_nout(graph, variables, "
@@ -153,17 +159,22 @@ def _made(vertex: Vertex, make: Any) -> Vertex:
         )
     if vertex.op.at_root:
         raise StructureError(f"{vertex.name!r} holds a whole model; what it computes cannot be replaced.")
+    return _made(vertex.name, vertex.inputs, make)
+
+
+def _made(name: str, inputs: tuple[Vertex, ...], make: Any) -> Vertex:
+    """What ``make`` stands for, on these inputs."""
     if isinstance(make, nn.Module | nnx.Module | Graph) or not callable(make):
-        return layer(vertex.name, make, *vertex.inputs)
-    return _checked(vertex, make(*vertex.inputs))
+        return layer(name, make, *inputs)
+    return _checked(name, inputs, make(*inputs))
 
 
-def _checked(vertex: Vertex, made: Any) -> Vertex:
-    if not isinstance(made, Vertex) or made.inputs != vertex.inputs:
+def _checked(name: str, inputs: tuple[Vertex, ...], made: Any) -> Vertex:
+    if not isinstance(made, Vertex) or made.inputs != inputs:
         reads = f"one that reads {[v.name for v in made.inputs]}" if isinstance(made, Vertex) else repr(made)[:80]
         raise StructureError(
-            f"In the place of {vertex.name!r} goes a vertex that reads the same vertices, in the same order: "
-            f"{[v.name for v in vertex.inputs]}; found {reads}. Further vertices are inserted with nas.insert_vertex."
+            f"In the place of {name!r} goes a vertex that reads the same vertices, in the same order: "
+            f"{[v.name for v in inputs]}; found {reads}. Further vertices are inserted with nas.insert_vertex."
         )
     return made
 

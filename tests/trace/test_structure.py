@@ -201,6 +201,23 @@ def test_what_was_inserted_can_be_removed(network):
     close(removed.graph.apply(removed.variables, X), graph.apply(variables, X))
 
 
+def test_a_module_is_replaced_by_another_computation_of_what_it_took_in(network):
+    graph, variables = network
+    after, own = nas.replace_layer(graph, variables, "block", nn.Dense(8))
+    assert set(own["params"]) == {"stem", "block_new", "middle", "head"}
+    x = nn.Dense(8).apply({"params": own["params"]["stem"]}, X)
+    x = nn.Dense(8).apply({"params": own["params"]["block_new"]}, x)
+    x = nn.relu(nn.Dense(8).apply({"params": own["params"]["middle"]}, x))
+    close(after.apply(own, X), nn.Dense(3).apply({"params": own["params"]["head"]}, x))
+    named, its = nas.replace_layer(
+        graph, variables, "middle", lambda v: nas.layer("other", nn.Dense(8), v), new="identity"
+    )
+    np.testing.assert_array_equal(its["params"]["other"]["kernel"], np.eye(8))
+    assert nas.delta_nout(named, its, {"other": -2}).check(X).compared
+    with pytest.raises(nas.StructureError, match="has 8 neurons, what takes its place 5"):
+        nas.replace_layer(graph, variables, "block", nn.Dense(5))
+
+
 # -- edges -------------------------------------------------------------------------------------------------------------
 
 
