@@ -59,7 +59,8 @@ def linen_marks() -> Iterator[None]:
     """Within, the calls of linen modules are marked."""
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if context.method_name != "__call__" or not context.module.path:
+        unbound = context.module.scope is None  # a module without variables may be called like a function
+        if context.method_name != "__call__" or unbound or not context.module.path:
             return call(*args, **kwargs)
         path = "/".join(context.module.path)
         args, kwargs = _marked((args, kwargs), "in", path)

@@ -335,6 +335,21 @@ def test_a_shared_module_is_edited_at_each_of_its_calls():
     close(after.apply(own, X), nn.Dense(2).apply({"params": own["params"]["head"]}, once(once(X))))
 
 
+def test_modules_that_are_called_like_functions_have_no_places():
+    class Twice(nn.Module):
+        def __call__(self, x):
+            return 2 * x
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="head")(Twice(parent=None)(nn.Dense(4, name="stem")(x)))
+
+    model = Model()
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), X), X)
+    close(graph.apply(variables, X), model.apply(variables, X))
+
+
 def test_half_precision_stays_half_precision():
     model = nn.Sequential([nn.Dense(8, dtype=jnp.bfloat16), nn.relu, nn.Dense(3, dtype=jnp.bfloat16)])
     graph, variables = nas.from_linen(model, model.init(jax.random.key(0), X), X)
