@@ -15,6 +15,7 @@ from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.mutate.bounds import inside
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row, multiple_of
 from naivenas_jax.transfer.variables import flat, nested
@@ -140,11 +141,10 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row,
             if name not in handles:
                 raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
         return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
-    ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     return tuple(
         multiple_of(name, asked).because("multiple_of=")
-        for name, handle in handles.items()
-        if ":" not in name and handle.size >= asked and not ends.intersection({name, *handle.tied_to})
+        for name, handle in inside(graph).items()
+        if handle.size >= asked
     )
 
 

@@ -9,6 +9,7 @@ from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.arguments import require_graph
+from naivenas_jax.mutate.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.budget import Limit, Limits, multiples
 from naivenas_jax.mutate.conditions import Constraints, Minimise, conditions
 from naivenas_jax.mutate.fallback import Fallback
@@ -145,6 +146,8 @@ def resize(
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
     multiple_of: int | Mapping[str, int] | None = None,
+    least: Bound = None,
+    most: Bound = None,
     inputs: Sequence[Any] | None = None,
     utility: Utility | None = None,
     new: New = None,
@@ -177,6 +180,9 @@ def resize(
       max_bytes: the most bytes of all variables; or by part.
       max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``.
       multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
+      least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
+        whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
+      most: the largest size, in the same way; a fraction is rounded down.
       inputs: arrays or shapes, one per input of the graph, for which operations are counted. Not needed where the graph
         knows the shapes of its inputs; then for a batch of one.
       utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
@@ -199,10 +205,13 @@ def resize(
     >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
     1
     """
-    if not request and constraints is None and minimise is None and max_new is None:
+    sizes = sizes_of(require_graph(graph).ties)
+    between = bounds(graph, least, most)
+    asked_to_grow = request or asks_growth(between, sizes)
+    if not asked_to_grow and constraints is None and minimise is None and max_new is None:
         max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
     limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
-    rows = (*multiples(require_graph(graph), multiple_of), *conditions(constraints, sizes_of(graph.ties)))
+    rows = (*multiples(graph, multiple_of), *between, *conditions(constraints, sizes))
     options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise, layer_keywords)
 
     def attempt(request: Mapping[str, Any]) -> Mutation:
