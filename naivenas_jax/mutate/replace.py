@@ -66,7 +66,7 @@ def replace_layer(
         kernel of another window, say, starts anew.
       new: what the other variables start at: "init", their own initialisers, or else as for `insert_vertex`.
       **keywords: ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``, ``minimise``: as
-        for `delta_nout`, where the width changes; ``fallback``, ``on_change``.
+        for `delta_nout`, where the width changes; ``inputs``, ``fallback``, ``on_change``.
 
     Raises:
       UnknownNameError: if there is no such vertex.

@@ -36,6 +36,7 @@ def delta_nout(
     constraints: Constraints = None,
     minimise: Minimise = None,
     layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
+    inputs: Sequence[Any] | None = None,
     fallback: Fallback = (),
     on_change: OnChange = None,
 ) -> Mutation:
@@ -66,6 +67,7 @@ def delta_nout(
       minimise: sums of sizes, one or several, to be made as small as can be after the relaxed requests are met and
         before the utility decides.
       layer_keywords: ``{vertex: {keyword: value}}``, passed on to the resize rule of a layer of one's own.
+      inputs: arrays or shapes, one per input of the graph; if given, the changed graph is tried on their shapes.
       fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
         order. Default: the error is raised.
       on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
@@ -94,7 +96,7 @@ def delta_nout(
         wanted = _targets(graph, request)
         return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
 
-    return settle(graph, variables, request, attempt, fallback, on_change)
+    return settle(graph, variables, request, attempt, fallback, on_change, inputs)
 
 
 def delta_nin(
@@ -183,8 +185,8 @@ def resize(
       least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
         whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
       most: the largest size, in the same way; a fraction is rounded down.
-      inputs: arrays or shapes, one per input of the graph, for which operations are counted. Not needed where the graph
-        knows the shapes of its inputs; then for a batch of one.
+      inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
+        graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
       utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
         different layers say little about each other.
       new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords, fallback, on_change: as for
@@ -220,7 +222,7 @@ def resize(
         limits.check(budgets, *mutation)
         return mutation
 
-    return settle(graph, variables, request or {}, attempt, fallback, on_change)
+    return settle(graph, variables, request or {}, attempt, fallback, on_change, inputs)
 
 
 def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:

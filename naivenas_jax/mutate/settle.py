@@ -10,6 +10,7 @@ from typing import Any
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.fallback import Fallback, Request, first_that_works
 from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.trial import tried
 from naivenas_jax.mutate.watch import OnChange, notify
 
 
@@ -20,15 +21,20 @@ def settle(
     attempt: Callable[[Any], Mutation],
     fallback: Fallback = (),
     on_change: OnChange = None,
+    inputs: Any = None,
 ) -> Mutation:
-    """``attempt(request)``, or what ``fallback`` makes of its failure; then ``on_change`` is told."""
-    mutation = first_that_works(graph, variables, request, attempt, fallback)
+    """``attempt(request)``, tried on ``inputs``, or what ``fallback`` makes of its failure; ``on_change`` is told."""
+
+    def attempt_and_try(request: Any) -> Mutation:
+        return tried(attempt(request), inputs)
+
+    mutation = first_that_works(graph, variables, request, attempt_and_try, fallback)
     notify(mutation, on_change)
     return mutation
 
 
 def settled(verb: Callable[..., Mutation]) -> Callable[..., Mutation]:
-    """A verb without request, ``verb(graph, variables, ...)``, that takes ``fallback=`` and ``on_change=`` as well."""
+    """A verb without request, which takes ``fallback=``, ``on_change=`` and ``inputs=`` as well."""
 
     @functools.wraps(verb)
     def with_settling(
@@ -37,13 +43,14 @@ def settled(verb: Callable[..., Mutation]) -> Callable[..., Mutation]:
         *args: Any,
         fallback: Fallback = (),
         on_change: OnChange = None,
+        inputs: Any = None,
         **keywords: Any,
     ) -> Mutation:
         def attempt(request: None) -> Mutation:
             del request
             return verb(graph, variables, *args, **keywords)
 
-        return settle(graph, variables, None, attempt, fallback, on_change)
+        return settle(graph, variables, None, attempt, fallback, on_change, inputs)
 
     with_settling.__signature__ = inspect.signature(verb)  # type: ignore[attr-defined]
     return with_settling

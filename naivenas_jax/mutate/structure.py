@@ -47,7 +47,7 @@ def insert_vertex(
         the function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init":
         their own initialisers; else as for `delta_nout`.
       **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``,
-        ``minimise``; see `Options`. ``fallback``, ``on_change``: as for `delta_nout`.
+        ``minimise``; see `Options`. ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
 
     Raises:
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
@@ -114,7 +114,7 @@ def remove_vertex(
       reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which
         takes readers that can do with one input less; or the names of the inputs that it shall read.
       **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``,
-        ``constraints``, ``minimise``; see `Options`. ``fallback``, ``on_change``: as for `delta_nout`.
+        ``constraints``, ``minimise``; see `Options`. ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
 
     Raises:
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
