@@ -36,10 +36,11 @@ def tried(mutation: Mutation, inputs: Any) -> Mutation:
     except NaiveNASError:
         raise
     except Exception as error:  # whatever a layer or function says to shapes that do not fit
+        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("while computing")]
         raise StructureError(
             f"The changed graph cannot be computed on inputs of shapes {[s.shape for s in shapes]}: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} "
-            f"({'; '.join(getattr(error, '__notes__', ()))}). Nothing was changed."
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {', '.join(where)}. "
+            "Nothing was changed."
         ) from error
     return mutation
 

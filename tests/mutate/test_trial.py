@@ -32,7 +32,7 @@ def test_every_verb_takes_inputs():
 def test_what_cannot_be_computed_is_refused():
     graph, variables = network()
 
-    with pytest.raises(nas.StructureError, match=r"cannot be computed on inputs of shapes \[\(2, 3\)\].*'mean'"):
+    with pytest.raises(nas.StructureError, match=r"cannot be computed on inputs of shapes \[\(2, 3\)\].*'stem'"):
         nas.delta_nout(graph, variables, {"stem": -2}, inputs=jnp.ones((2, 3)))
     with pytest.raises(nas.GraphError, match=r"one array or shape per input of the graph \(x\), found 2"):
         nas.delta_nout(graph, variables, {"stem": -2}, inputs=(IMAGE, IMAGE))
