@@ -100,6 +100,13 @@ from naivenas_jax.mutate.structure import (
 from naivenas_jax.mutate.structure import (
     remove_vertex as remove_vertex,
 )
+from naivenas_jax.schedule.gradual import Gradual as Gradual
+from naivenas_jax.schedule.gradual import gradual as gradual
+from naivenas_jax.schedule.soft import Soft as Soft
+from naivenas_jax.schedule.soft import masked as masked
+from naivenas_jax.schedule.soft import soft_masks as soft_masks
+from naivenas_jax.schedule.sparsity import group_lasso as group_lasso
+from naivenas_jax.schedule.sparsity import group_shrink as group_shrink
 from naivenas_jax.show.diagram import diagram as diagram
 from naivenas_jax.show.report import Report as Report
 from naivenas_jax.show.report import report as report

@@ -1,0 +1,1 @@
+"""Changes that are spread over a training."""

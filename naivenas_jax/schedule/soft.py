@@ -1,0 +1,157 @@
+"""Soft mode: neurons that are to go are zero where they are read, and all shapes stay.
+
+A shrink drops neurons; the same function is had by setting to zero every weight that reads one of them. Masks that do
+so have the same shapes whatever is dropped, so that a training step is compiled once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.options import Options
+from naivenas_jax.mutate.widths import sizes_of, with_axes
+from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.transfer.variables import check_variables, flat, nested
+
+
+def soft_masks(mutation: Mutation) -> dict[str, Any]:
+    """Masks for the variables *before* a shrink, with which they compute what the variables after it do.
+
+    For a weight ``W`` of shape (..., in, out) whose input neurons are kept where ``m`` is 1, the mask is ``m`` along
+    ``in`` and 1 along all others, so that ``masked(variables, masks)`` has ``W * m[:, None]``. What reads no neurons of
+    the graph has a mask of one 1. Shapes of masks depend on the graph only, never on what is dropped.
+
+    Outputs of the graph keep their shape: of an output that was to lose neurons, those that stay are compared.
+
+    Args:
+      mutation: a change of width that only drops neurons.
+
+    Returns:
+      A tree like ``mutation``'s variables before; leaves broadcast against them.
+
+    Raises:
+      StructureError: if neurons are new, if the structure changed, if an input of the graph shrinks, or if a dropped
+        neuron is coupled (normalised over, for example): it would not be the same to be zero and not to be there.
+
+    Source: masks during training, Zhu & Gupta, To Prune, or Not to Prune, 2017; here of neurons.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(3), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.delta_nout(graph, variables, {"hidden": -1}, utility={"hidden": [2.0, 1.0, 3.0]})
+    >>> nas.soft_masks(mutation)["params"]["out"]["kernel"].ravel().tolist()
+    [1.0, 0.0, 1.0]
+    """
+    _require_shrink(mutation)
+    return masks_of(mutation.before, mutation.plan, mutation._variables_before)
+
+
+def masked(variables: Any, masks: Any) -> Any:
+    """``variables * masks``, leaf by leaf; differentiable, and traced once for all masks of a graph.
+
+    >>> import jax.numpy as jnp, naivenas_jax as nas
+    >>> nas.masked({"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[0.0, 1.0]])})["w"].tolist()
+    [[0.0, 2.0]]
+    """
+    return jax.tree.map(_times, variables, masks)
+
+
+def masks_of(graph: Graph, plan: Plan | None, variables: Any) -> dict[str, Any]:
+    """The masks of a plan that only drops neurons; None: that drops none."""
+    arrays, leaves = flat(variables), graph.ties.leaves
+    return nested({path: _mask(leaves[path], plan, np.shape(array)) for path, array in arrays.items()})
+
+
+def _times(array: Any, mask: Any) -> Any:
+    if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):
+        return array  # counters and keys; no weight reads neurons with them
+    return array * jnp.asarray(mask, jnp.result_type(array))
+
+
+def _mask(leaf: Leaf, plan: Plan | None, shape: tuple[int, ...]) -> jax.Array:
+    mask = np.ones([n if _reads(leaf, d) else 1 for d, n in enumerate(shape)], np.float32)
+    for dim in range(len(shape)):
+        axis = leaf.axes[dim]
+        if plan is not None and axis is not None and _reads(leaf, dim):
+            mask[(slice(None),) * dim + (plan.axes[axis].dropped,)] = 0
+    return jnp.asarray(mask)
+
+
+def _reads(leaf: Leaf, dim: int) -> bool:
+    return leaf.roles[dim] == "in" and leaf.axes[dim] is not None
+
+
+def _require_shrink(mutation: Mutation) -> None:
+    plan, before = mutation.plan, mutation.before
+    grown = next((name for name, axis in plan.changed.items() if axis.new.size), None)
+    if grown is not None or plan.created or plan.removed or plan.moved or plan.renamed or _windows(before, plan):
+        what = f"{grown!r} has new neurons" if grown else "the structure changed"
+        raise StructureError(f"Soft masks are for changes that only drop neurons, but {what}. Use the new variables.")
+    inputs = next((v.name for v in before.inputs if v.name in plan.changed), None)
+    if inputs is not None:
+        raise StructureError(f"Soft masks keep the inputs of the graph, but {inputs!r} shrinks. Leave it as it is.")
+    why = before.ties.coupled_runs
+    kept = {run for axis, row in before.ties.axes.items() if axis not in plan.changed for run in before.ties.plain(row)}
+    for name in sorted(plan.changed, key=lambda name: name.startswith("~")):
+        for run in sorted(before.ties.plain(before.ties.axes.get(name, ())) - kept):
+            if run in why:
+                raise StructureError(
+                    f"{name!r} loses neurons and is coupled: {why[run]}. A neuron of it that is zero is not the same "
+                    "as one that is not there. Drop them for good, or leave that axis as it is: request={name: 0}."
+                )
+
+
+def _windows(before: Graph, plan: Plan) -> bool:
+    return any(plan.leaves.get(path) != leaf.axes for path, leaf in before.ties.leaves.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Soft:
+    """A network some of whose neurons are masked; its graph and the shapes of its variables never change.
+
+    Attributes:
+      graph: the whole network.
+      masks: for `masked`; of the same shapes whatever is dropped.
+      plan: what is dropped so far; None: nothing.
+    """
+
+    graph: Graph
+    masks: dict[str, Any]
+    plan: Plan | None = None
+
+    @classmethod
+    def whole(cls, graph: Graph, variables: Any) -> Soft:
+        """Nothing is masked."""
+        return cls(graph, masks_of(graph, None, variables))
+
+    def harden(self, variables: Any) -> Mutation:
+        """What is masked is dropped: the small network, which computes the same.
+
+        Args:
+          variables: of the whole network, as trained; the mutation carries optimizer state along.
+        """
+        ties = self.graph.ties
+        sizes = sizes_of(ties)
+        check_variables(ties.leaves, sizes, variables)
+        plan = self.plan.axes if self.plan else {axis: AxisPlan.identity(n) for axis, n in sizes.items()}
+        return with_axes(self.graph, variables, plan, Options())
+
+    def after(self, mutation: Mutation, variables: Any) -> Soft:
+        """A further shrink of the hardened network, as masks.
+
+        Raises:
+          StructureError: as `soft_masks`.
+        """
+        plan = mutation.plan @ self.plan if self.plan else mutation.plan
+        whole = with_axes(self.graph, variables, {axis: plan.axes[axis] for axis in self.graph.ties.axes}, Options())
+        return Soft(self.graph, soft_masks(whole), whole.plan)
