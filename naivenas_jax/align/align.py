@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from naivenas_jax.align.explain import explain
+from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.layout import layout
 from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.align.problem import Problem, reduce
@@ -29,6 +30,7 @@ def align(
     utility: Mapping[str, Any],
     *,
     time_limit: float | None = None,
+    grow: bool = False,
     **bounds: Any,
 ) -> Alignment:
     """Choose which neurons stay and where new ones go.
@@ -38,6 +40,7 @@ def align(
       targets: the requests.
       utility: scores by axis.
       time_limit: for the solver, in seconds.
+      grow: whether what is left of the budgets is spent on new neurons, and nothing is dropped.
       **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives``, ``budgets``
         of `naivenas_jax.align.problem.reduce`.
 
@@ -51,7 +54,7 @@ def align(
     stopped = False
     for problem in problems:
         try:
-            answers.append((problem, solve(problem, time_limit=time_limit)))
+            answers.append((problem, (solve_growth if grow else solve)(problem, time_limit=time_limit)))
         except NoSolutionError:
             continue
         except UnprovenError as error:

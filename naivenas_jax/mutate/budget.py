@@ -127,6 +127,22 @@ def _shapes(graph: Graph, inputs: Sequence[Any] | None) -> Sequence[Any]:
     ]
 
 
+def require_room(budgets: Sequence[Budget], graph: Graph) -> None:
+    """Growth needs a budget, and one that the network does not exceed already.
+
+    Raises:
+      BudgetError: if there is none, or one is exceeded.
+    """
+    if not budgets:
+        raise BudgetError("grow=True spends what is left of a budget: give one, such as max_params=2.0.")
+    for budget in budgets:
+        if (present := budget.count.at(now(graph.ties))) > budget.bound:
+            raise BudgetError(
+                f"grow=True drops nothing, but {budget} is exceeded now: {present}. Leave grow out to shrink, or allow "
+                "more."
+            )
+
+
 def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row, ...]:
     """Sizes in multiples: of the handles that are named, or of every whole axis that can be one.
 

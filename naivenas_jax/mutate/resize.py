@@ -10,7 +10,7 @@ from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.arguments import require_graph
 from naivenas_jax.mutate.bounds import Bound, asks_growth, bounds
-from naivenas_jax.mutate.budget import Limit, Limits, multiples
+from naivenas_jax.mutate.budget import Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.conditions import Constraints, Minimise, conditions
 from naivenas_jax.mutate.fallback import Fallback
 from naivenas_jax.mutate.mutation import Mutation
@@ -150,6 +150,7 @@ def resize(
     multiple_of: int | Mapping[str, int] | None = None,
     least: Bound = None,
     most: Bound = None,
+    grow: bool = False,
     inputs: Sequence[Any] | None = None,
     utility: Utility | None = None,
     new: New = None,
@@ -185,6 +186,9 @@ def resize(
       least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
         whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
       most: the largest size, in the same way; a fraction is rounded down.
+      grow: drop nothing, and spend what is left of the budgets on new neurons. The j-th new neuron of a group of tied
+        ones is worth the mean utility of the group, divided by 1 + j, and the total is the largest that is found.
+        ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
       inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
         graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
       utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
@@ -210,7 +214,7 @@ def resize(
     sizes = sizes_of(require_graph(graph).ties)
     between = bounds(graph, least, most)
     asked_to_grow = request or asks_growth(between, sizes)
-    if not asked_to_grow and constraints is None and minimise is None and max_new is None:
+    if not (asked_to_grow or grow) and constraints is None and minimise is None and max_new is None:
         max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
     limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
     rows = (*multiples(graph, multiple_of), *between, *conditions(constraints, sizes))
@@ -218,7 +222,9 @@ def resize(
 
     def attempt(request: Mapping[str, Any]) -> Mutation:
         wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)
-        mutation = change_widths(graph, variables, wanted, options, None, budgets)
+        if grow:
+            require_room(budgets, graph)
+        mutation = change_widths(graph, variables, wanted, options, None, budgets, grow)
         limits.check(budgets, *mutation)
         return mutation
 

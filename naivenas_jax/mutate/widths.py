@@ -35,8 +35,12 @@ def change_widths(
     options: Options,
     reached: frozenset[str] | None,
     budgets: Sequence[Budget] = (),
+    grow: bool = False,
 ) -> Mutation:
-    """Meet the requests ``wanted``; only axes in ``reached``, and what conditions name, may change (None: all)."""
+    """Meet the requests ``wanted``; only axes in ``reached``, and what conditions name, may change (None: all).
+
+    ``grow``: nothing is dropped, and what is left of the budgets is spent on new neurons.
+    """
     ties = graph.ties
     sizes = sizes_of(ties)
     check_variables(ties.leaves, sizes, variables)
@@ -56,6 +60,7 @@ def change_widths(
             wanted,
             asked.utility,
             time_limit=options.time_limit,
+            grow=grow,
             frozen=ends(graph, {target.axis for target in wanted}, options.free_outputs),
             reached=reached,
             insertable=options.insertable(sizes),
