@@ -16,6 +16,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -47,11 +48,12 @@ All times are CPU seconds of the process, since other work ran on the machine.
 RUN = """
 ## Evaluation
 
-One input, compiled by XLA. The programs of a model take turns; CPU time of all threads, the least of {runs} runs. The
-user's own model comes from `nas.rebuild`.
+One input, compiled by XLA. The user's own model comes from `nas.rebuild`. *Program*: the same letter stands for the
+same instructions, one by one, but for names; times of these differ by chance alone. The programs of a model take turns;
+*run* is the CPU time of all threads, the least of {runs} runs.
 
-| model | what | GFLOPs | operations | compile, s | run, ms | to the model |
-|---|---|---:|---:|---:|---:|---:|
+| model | what | GFLOPs | instructions | program | compile, s | run, ms |
+|---|---|---:|---:|---|---:|---:|
 """
 REPEATS, RUNS = 3, 30
 
@@ -107,12 +109,27 @@ def cpu(fn: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def compiled(fn: Callable[..., Any], *args: Any) -> tuple[list[str], Callable[[], float]]:
-    """GFLOPs, operations and CPU seconds to compile; and what runs it once, in CPU seconds."""
+@dataclass(frozen=True)
+class Program:
+    """What XLA made of a function."""
+
+    instructions: tuple[str, ...]
+    flops: float
+    compiling: float
+    run: Callable[[], Any]
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> Program:
     seconds, program = cpu(lambda: jax.jit(fn).lower(*args).compile())
-    operations = len(re.findall(r"^\s+(?:ROOT )?%\S+ = ", program.as_text(), re.MULTILINE))
-    row = [f"{program.cost_analysis()['flops'] / 1e9:.4f}", str(operations), f"{seconds:.1f}"]
-    return row, lambda: cpu(lambda: jax.block_until_ready(program(*args)))[0]
+    flops = program.cost_analysis()["flops"]
+    return Program(instructions(program.as_text()), flops, seconds, lambda: jax.block_until_ready(program(*args)))
+
+
+def instructions(text: str) -> tuple[str, ...]:
+    """Those of a compiled program, with numbers for names and without the places in the source."""
+    lines = re.findall(r"^\s+(?:ROOT )?%\S+ = .*", re.sub(r", metadata=\{[^}]*\}", "", text), re.MULTILINE)
+    numbers: dict[str, str] = {}
+    return tuple(re.sub(r"%[\w.-]+", lambda m: numbers.setdefault(m[0], f"%{len(numbers)}"), line) for line in lines)
 
 
 def measure(name: str, model: nn.Module, x: jax.Array, handle: str) -> tuple[str, list[str]]:
@@ -126,11 +143,12 @@ def measure(name: str, model: nn.Module, x: jax.Array, handle: str) -> tuple[str
         f"the graph, a third of {handle} removed": compiled(mutation.graph.apply, mutation.variables, x),
         "the user's own model, likewise": compiled(own.apply, mutation.variables, x),
     }
-    turns = [[run() for _, run in programs.values()] for _ in range(RUNS)]
-    least = [min(times) for times in zip(*turns, strict=True)]
+    turns = [[cpu(program.run)[0] for program in programs.values()] for _ in range(RUNS)]
+    letters = dict(zip(dict.fromkeys(program.instructions for program in programs.values()), "ABCD", strict=False))
     return head, [
-        f"| {name} | {what} | {' | '.join(row)} | {1e3 * seconds:.1f} | {seconds / least[0]:.2f} |"
-        for (what, (row, _)), seconds in zip(programs.items(), least, strict=True)
+        f"| {name} | {what} | {program.flops / 1e9:.4f} | {len(program.instructions)} | "
+        f"{letters[program.instructions]} | {program.compiling:.1f} | {1e3 * min(times):.1f} |"
+        for (what, program), times in zip(programs.items(), zip(*turns, strict=True), strict=True)
     ]
 
 
