@@ -189,6 +189,7 @@ def maxvit() -> list[str]:
 
 
 def main() -> None:
+    found = revision()
     results = [
         measure("ResNet-50, 64 x 64", ResNet50(), jnp.ones((1, 64, 64, 3)), "Bottleneck_4/Conv_1"),
         measure("Transformer, 40 layers", Transformer(), jnp.ones((1, 16, 64)), "Dense_1"),
@@ -198,7 +199,7 @@ def main() -> None:
         date=time.strftime("%Y-%m-%d"),
         machine=f"{os.cpu_count()} cores ({platform.machine()}, {jax.default_backend()})",
         python=platform.python_version(),
-        revision=revision(),
+        revision=found,
         versions=", ".join(f"{package} {metadata.version(package)}" for package in ("jax", "jaxlib", "flax")),
         repeats=REPEATS,
     )

@@ -150,11 +150,43 @@ _TWO_TOWERS = {"image_resolution": 32, "vision_layers": 1, "vision_hidden_size":
 _ROPE = {"rope_theta": 10_000, "norm_eps": 1e-6}
 hf = hugging_face
 
+#: Cheap packages first.
 ZOO: dict[str, Callable[[], Loaded]] = {
+    "brax/MLP": lambda: linen(of("brax.training.networks", "MLP", [32, 24, 4]), jnp.ones((2, 9))),
+    "brax/MLP normalised": lambda: linen(
+        of("brax.training.networks", "MLP", [32, 24, 4], layer_norm=True), jnp.ones((2, 9))
+    ),
+    "brax/CNN": lambda: linen(
+        of("brax.training.networks", "CNN", [8, 12], [(3, 3), (3, 3)], [(1, 1), (2, 2)]), image(16)
+    ),
     "transformers/BERT": partial(hf, "bert", "Bert", "ForSequenceClassification", TOKENS, **_BERT),
     "transformers/GPT2": partial(hf, "gpt2", "GPT2", "LMHeadModel", TOKENS, **_GPT),
     "transformers/Llama": partial(hf, "llama", "Llama", "ForCausalLM", TOKENS, **_LLAMA),
     "transformers/ViT": partial(hf, "vit", "ViT", "ForImageClassification", image(32).transpose(0, 3, 1, 2), **_VIT),
+    "google-tunix/Llama 3": partial(tunix, "llama3", "Llama3", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 2": partial(tunix, "qwen2", "Qwen2", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 3": partial(tunix, "qwen3", "Qwen3", vocab_size=60, **_ROPE),
+    "google-tunix/Qwen 3 with experts": partial(
+        tunix, "qwen3", "Qwen3", vocab_size=60, num_experts=4, num_experts_per_tok=2, **_ROPE
+    ),
+    "google-tunix/Gemma 3": partial(
+        tunix, "gemma3", "Gemma3", num_embed=60, sliding_window_size=4, param_dtype=jnp.float32
+    ),
+    "jax-models/ConvMixer": lambda: linen(
+        of("jax_models.models.conv_mixer", "ConvMixer", features=16, num_mixer_layers=2, num_classes=5),
+        image(28),
+        static=(True,),
+    ),
+    "jax-models/MLPMixer": lambda: linen(
+        of("jax_models.models.mlp_mixer", "MLPMixer", 8, 2, 32, 24, 20, 0.0, True, 5), image(32), static=(True,)
+    ),
+    "jax-image-models/ViT": lambda: jimm("VisionTransformer", image(32), num_classes=5, **_JIMM),
+    "jax-image-models/DINOv2": lambda: jimm("DINOv2Model", image(32), **_JIMM),
+    "jax-image-models/DINOv3": lambda: jimm("DINOv3Model", image(32), **_JIMM, use_gated_mlp=True),
+    "jax-image-models/SigLIP": lambda: jimm("SigLIP", image(32), TOKENS, **_TWO_TOWERS),
+    "flaim/VAN": lambda: flaim("van_b0", 64, depths=(1, 1, 1, 1)),
+    "flaim/RegNetX": lambda: flaim("regnetx_200mf", 32, depths=(1, 1, 2, 2)),
+    "flaim/PVTv2": lambda: flaim("pvtv2_b0", 64, depths=(1, 1, 1, 1)),
     "transformers/ResNet": partial(
         hf,
         "resnet",
@@ -168,38 +200,7 @@ ZOO: dict[str, Callable[[], Loaded]] = {
     "jax-resnet/ResNet18": lambda: linen(
         of("jax_resnet", "ResNet18", n_classes=5, hidden_sizes=(8, 16, 24, 32)), image(32)
     ),
-    "jax-models/ConvMixer": lambda: linen(
-        of("jax_models.models.conv_mixer", "ConvMixer", features=16, num_mixer_layers=2, num_classes=5),
-        image(28),
-        static=(True,),
-    ),
-    "jax-models/MLPMixer": lambda: linen(
-        of("jax_models.models.mlp_mixer", "MLPMixer", 8, 2, 32, 24, 20, 0.0, True, 5), image(32), static=(True,)
-    ),
     "flaxmodels/ResNet18": lambda: linen(
         of("flaxmodels", "ResNet18", output="logits", pretrained=None, num_classes=5), image(32), train=False
-    ),
-    "flaim/VAN": lambda: flaim("van_b0", 64, depths=(1, 1, 1, 1)),
-    "flaim/RegNetX": lambda: flaim("regnetx_200mf", 32, depths=(1, 1, 2, 2)),
-    "flaim/PVTv2": lambda: flaim("pvtv2_b0", 64, depths=(1, 1, 1, 1)),
-    "jax-image-models/ViT": lambda: jimm("VisionTransformer", image(32), num_classes=5, **_JIMM),
-    "jax-image-models/DINOv2": lambda: jimm("DINOv2Model", image(32), **_JIMM),
-    "jax-image-models/DINOv3": lambda: jimm("DINOv3Model", image(32), **_JIMM, use_gated_mlp=True),
-    "jax-image-models/SigLIP": lambda: jimm("SigLIP", image(32), TOKENS, **_TWO_TOWERS),
-    "google-tunix/Llama 3": partial(tunix, "llama3", "Llama3", vocab_size=60, **_ROPE),
-    "google-tunix/Qwen 2": partial(tunix, "qwen2", "Qwen2", vocab_size=60, **_ROPE),
-    "google-tunix/Qwen 3": partial(tunix, "qwen3", "Qwen3", vocab_size=60, **_ROPE),
-    "google-tunix/Qwen 3 with experts": partial(
-        tunix, "qwen3", "Qwen3", vocab_size=60, num_experts=4, num_experts_per_tok=2, **_ROPE
-    ),
-    "google-tunix/Gemma 3": partial(
-        tunix, "gemma3", "Gemma3", num_embed=60, sliding_window_size=4, param_dtype=jnp.float32
-    ),
-    "brax/MLP": lambda: linen(of("brax.training.networks", "MLP", [32, 24, 4]), jnp.ones((2, 9))),
-    "brax/MLP normalised": lambda: linen(
-        of("brax.training.networks", "MLP", [32, 24, 4], layer_norm=True), jnp.ones((2, 9))
-    ),
-    "brax/CNN": lambda: linen(
-        of("brax.training.networks", "CNN", [8, 12], [(3, 3), (3, 3)], [(1, 1), (2, 2)]), image(16)
     ),
 }

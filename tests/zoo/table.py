@@ -1,4 +1,8 @@
-"""Run the zoo and write docs/benchmarks/zoo.md: ``python tests/zoo/table.py [part of a name]``."""
+"""Run the zoo and write docs/benchmarks/zoo.md: ``python tests/zoo/table.py [--minutes 20]``.
+
+Models are run one after the other, cheap ones first. None is begun after so many minutes; the page names the rest.
+``python tests/zoo/table.py --only flaim/`` prints the rows of a part and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,20 @@ import os
 # Compiling is most of the work here, and what it compiles runs once.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+import argparse
 import platform
-import sys
+import subprocess
+import time
+import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from exercise import GROWTHS, SHRINKS, Row, exercise
 from models import ZOO
 
+ROOT = Path(__file__).parents[2]
 HEAD = """# Models that other people wrote
 
 Each model is imported with random weights in a small size, shrunk {shrinks} times and grown {growths} times, at handles
@@ -35,12 +42,27 @@ each more often.
 
     {command}
 
-{machine}; {versions}.
+{date}, on {machine}; naivenas_jax at {revision}; {versions}.
 
-{count} models from {packages} packages: {kinds}.
+{count} models of {wanted}, from {packages} packages: {kinds}. {changes} changes were made, of which {compared} were
+compared. It took {seconds:.0f} CPU seconds, compiling included; other work ran on the machine.
 
 {columns}
 {rule}
+"""
+LEFT_OUT = """
+## Not run
+
+{not_run}
+
+Not in the zoo at all:
+
+- jax-image-models CLIP asks the type of its input for a mesh, and imports trace at shape and dtype alone.
+- jax-models ConvNeXt calls `.item()` on an array, so JAX cannot trace it.
+- jaxgarden and hyperbolix need Python 3.12, gensbi a JAX below 0.10, nnx-lm Flax 0.10.4; the package of jax-bonsai on
+  the registry is empty.
+
+Every Flax class of the package transformers is in [transformers.md](transformers.md).
 """
 COLUMNS = ("package", "model", "as", "handles", "tried", "resizable", "froze the rest", "shrinks", "growths")
 COLUMNS += ("compared", "own model", "felt", "import, CPU s")
@@ -54,23 +76,29 @@ def line(row: Row) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def text(rows: list[Row]) -> str:
+def text(rows: list[Row], **about: Any) -> str:
     packages = list(dict.fromkeys(row.name.split("/")[0] for row in rows))
     kinds = Counter(row.kind for row in rows)
     head = HEAD.format(
         shrinks=SHRINKS,
         growths=GROWTHS,
-        command="python tests/zoo/table.py",
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        date=time.strftime("%Y-%m-%d"),
+        machine=f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}",
         versions=", ".join(f"{package} {metadata.version(package)}" for package in ("jax", "flax", *packages)),
         columns="| " + " | ".join(COLUMNS) + " |",
         rule="|---" * len(COLUMNS) + "|",
         count=len(rows),
+        wanted=len(ZOO),
+        changes=sum(row.shrinks + row.growths for row in rows),
+        compared=sum(row.compared for row in rows),
+        **about,
         packages=len(packages),
         kinds=", ".join(f"{count} as {kind}" for kind, count in kinds.most_common()),
     )
     why = sum((row.why for row in rows), Counter[str]())
     problems = [f"- {row.name}: {problem}" for row in rows for problem in row.problems]
+    missing = [name for name in ZOO if name not in {row.name for row in rows}]
+    not_run = f"For want of time: {', '.join(missing)}." if missing else "All models were run."
     return "\n".join(
         [
             head + "\n".join(map(line, rows)),
@@ -78,22 +106,37 @@ def text(rows: list[Row]) -> str:
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\n## What fails\n",
             *(problems or ["Nothing."]),
+            LEFT_OUT.format(not_run=not_run).rstrip("\n"),
             "",
         ]
     )
 
 
-def main(wanted: str = "") -> None:
-    rows = []
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as workers:
-        for row in workers.map(exercise, [name for name in ZOO if wanted in name]):
-            rows.append(row)
-            print(line(row), *row.problems, sep="\n    ", flush=True)
-    if not wanted:
-        path = Path(__file__).parents[2] / "docs" / "benchmarks" / "zoo.md"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text(rows))
+def revision() -> str:
+    """Of the library; `-dirty` where uncommitted changes lie on top."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run the zoo and write docs/benchmarks/zoo.md.")
+    parser.add_argument("--minutes", type=float, help="begin no model after this time; all are run without it")
+    parser.add_argument("--only", default="", help="a part of the names; print their rows and write nothing")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # these packages were written for older versions of JAX and Flax
+    rows: list[Row] = []
+    found = revision()
+    start, minutes = time.monotonic(), float("inf") if options.minutes is None else options.minutes
+    command = "python tests/zoo/table.py" + (f" --minutes {options.minutes:g}" if options.minutes else "")
+    page = ROOT / "docs" / "benchmarks" / "zoo.md"
+    for name in (name for name in ZOO if options.only in name):
+        if time.monotonic() - start > 60 * minutes:
+            break
+        rows.append(exercise(name))
+        print(line(rows[-1]), *rows[-1].problems, sep="\n    ", flush=True)
+        if not options.only:
+            page.write_text(text(rows, command=command, revision=found, seconds=time.process_time()))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
