@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from naivenas_jax.align.explain import explain
+from naivenas_jax.align.factors import choices
 from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.layout import layout
 from naivenas_jax.align.plan import AxisPlan
-from naivenas_jax.align.problem import Problem, reduce
+from naivenas_jax.align.problem import Problem, closed, reduce
 from naivenas_jax.align.program import NoSolutionError
 from naivenas_jax.align.request import Target
 from naivenas_jax.align.solve import Answer, UnprovenError, rank, solve
-from naivenas_jax.errors import TimeLimitError
+from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
 
@@ -48,7 +49,8 @@ def align(
       InfeasibleError: if no sizes satisfy the request; says why and what would.
       TimeLimitError: if the time limit strikes; its ``best`` makes the plan of the best sizes found by then.
     """
-    problems = [reduce(ties, targets, utility, varying=v, **bounds) for v in _choices(ties, bounds.get("reached"))]
+    fixed = closed(ties, bounds.get("frozen"), bounds.get("reached"))
+    problems = [reduce(ties, targets, utility, choice=choice, **bounds) for choice in choices(ties, fixed, targets)]
     answers: list[tuple[Problem, Answer]] = []
     gaps: list[str] = []
     stopped = False
@@ -68,7 +70,21 @@ def align(
         raise _out_of_time(ties, chosen, "; ".join(gaps))
     if chosen is None:
         raise explain(problems[0], time_limit)
-    return Alignment(layout(ties, *chosen), chosen[1].gap)
+    plans = layout(ties, *chosen)
+    if chosen[0].pinned:
+        _few_new(plans, bounds.get("insertable") or {})
+    return Alignment(plans, chosen[1].gap)
+
+
+def _few_new(plans: Mapping[str, AxisPlan], insertable: Mapping[str, int]) -> None:
+    """Where two factors of a product change, how many combinations are new is no sum of sizes, and is counted after."""
+    for axis, most in insertable.items():
+        if len(plans[axis].new) > most:
+            raise InfeasibleError(
+                f"{axis!r} would get {len(plans[axis].new)} new neurons, combinations of those of factors that change "
+                f"together; at most {most} may be inserted (max_new=).",
+                (axis,),
+            )
 
 
 def _out_of_time(ties: Ties, chosen: tuple[Problem, Answer] | None, gap: str) -> TimeLimitError:
@@ -77,13 +93,3 @@ def _out_of_time(ties: Ties, chosen: tuple[Problem, Answer] | None, gap: str) ->
         return TimeLimitError(f"{message} No feasible sizes had been found.")
     what = f"Of the best found by then: {gap}."
     return TimeLimitError(f"{message} {what}", lambda: layout(ties, *chosen), gap)
-
-
-def _choices(ties: Ties, reached: Collection[str] | None) -> range:
-    """Which factors of products to try as the one that changes."""
-    if not ties.products:
-        return range(1)
-    runs = ties.plain(run for axis in ties.axes if reached is None or axis in reached for run in ties.axes[axis])
-    open_runs = runs - ties.fixed.keys()
-    free = [sum(not open_runs.isdisjoint(ties.plain(row)) for row in factors) for factors in ties.products.values()]
-    return range(max([1, *free]))

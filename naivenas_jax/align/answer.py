@@ -78,6 +78,7 @@ def violations(problem: Problem, answer: Answer) -> list[str]:
         for a, b in problem.equal
         if sizes[a] != sizes[b]
     ]
+    found += [f"{problem.names[row][0]!r} must be {size}" for row, size in problem.pinned if sizes[row] != size]
     named = problem.named(sizes)
     found += [f"{row} does not hold for {named}" for row in problem.required if not row.holds(named)]
     found += [f"{budget} is exceeded" for budget in problem.budgets if not budget.holds(named)]

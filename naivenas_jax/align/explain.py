@@ -39,7 +39,7 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
         lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
-    elif (problem.targets or rows) and not problem.budgets:
+    elif (problem.targets or rows) and not (problem.budgets or problem.pinned):
         lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
     axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
     return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
@@ -60,7 +60,8 @@ def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target],
     if len(problem.targets) + len(problem.required) > _MOST_REQUESTS:
         return [target for _, target in problem.targets], list(problem.required)
     for entry in problem.targets:
-        problem = _without(problem, "targets", entry, time_limit)
+        if (entry[0], entry[1].wish) not in problem.pinned:  # the sizes of products stand and fall with it
+            problem = _without(problem, "targets", entry, time_limit)
     for row in problem.required:
         problem = _without(problem, "required", row, time_limit)
     return [target for _, target in problem.targets], list(problem.required)
@@ -91,7 +92,9 @@ def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[
     groups = {int(g) for row in asked for g in problem.rows[[row]].indices}
     touching = {int(row) for g in groups for row in problem.rows[:, [g]].tocoo().coords[0]}
     nearby = groups | {int(g) for row in touching for g in problem.rows[[row]].indices}
-    found = [problem.groups[g].fixed for g in sorted(groups)] + [problem.groups[g].fixed for g in sorted(nearby)]
+    named = [*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)]
+    found = [problem.resting.get(axis) for axis in named]
+    found += [problem.groups[g].fixed for g in sorted(groups)] + [problem.groups[g].fixed for g in sorted(nearby)]
     limits = [
         f"at most {problem.insertable[row]} neurons may be inserted into {problem.names[row][0]!r} (max_new=)"
         for row, target in problem.targets

@@ -186,6 +186,8 @@ def formulate(
     builder = _Builder(problem, segment_count)
     builder.bounds()
     builder.agree()
+    for number, size in problem.pinned:
+        builder.exactly(number, size)
     for row in problem.required:
         builder.require(row)
     envelope, box = builder.limit()

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from naivenas_jax.align.budget import Budget
+from naivenas_jax.align.factors import Choice, Runs, choices
 from naivenas_jax.align.request import Target
 from naivenas_jax.sizes.row import Row, Size, Terms
 from naivenas_jax.sizes.ties import Ties
@@ -29,7 +30,6 @@ from naivenas_jax.sizes.ties import Ties
 UNLIMITED = 10**6
 _UNREACHED = "no request reaches it"
 _PRODUCT = "it follows its factors"
-_RESTING = "it is one factor of an axis whose other factor changes; of a product, one factor changes at a time"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,8 @@ class Problem:
       objectives: sums of sizes to be minimised one after the other, before utility decides.
       budgets: counts that may not exceed a bound.
       row_of: the row of each axis that conditions, objectives and budgets name.
+      pinned: rows whose sizes stand in ``rows`` as numbers, and these sizes: factors that change besides others.
+      resting: axes with products, and why a factor of these does not change.
     """
 
     groups: tuple[Group, ...]
@@ -91,6 +93,8 @@ class Problem:
     objectives: tuple[Size, ...] = ()
     budgets: tuple[Budget, ...] = ()
     row_of: Mapping[str, int] = field(default_factory=dict)
+    pinned: tuple[tuple[int, int], ...] = ()
+    resting: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, sizes: np.ndarray) -> dict[str, int]:
         """The sizes of the axes that conditions, objectives and budgets name."""
@@ -125,7 +129,7 @@ def reduce(
     *,
     frozen: Mapping[str, str] | None = None,
     reached: Collection[str] | None = None,
-    varying: int = 0,
+    choice: Choice | None = None,
     equal: Collection[tuple[str, str]] = (),
     least: Mapping[str, int] | None = None,
     insertable: Mapping[str, int] | None = None,
@@ -141,8 +145,7 @@ def reduce(
       utility: scores by axis, each of shape (size of the axis,).
       frozen: axes none of whose neurons may be dropped or inserted, with the reason.
       reached: the axes that may change at all; all where not given.
-      varying: which factor of a product may change (its number); sizes are then linear in it. A factor that a request
-        names by itself goes before.
+      choice: which factors of products may change, so that sizes are linear; the first of `choices` where not given.
       equal: pairs of axes whose sizes must agree.
       least: the smallest size of an axis, 1 where not given; a single run of an imported model may be empty.
       insertable: how many neurons an axis may gain at most; no limit where not given.
@@ -150,14 +153,10 @@ def reduce(
       objectives: sums of sizes to be minimised.
       budgets: counts that may not exceed a bound.
     """
-    fixed = dict(ties.fixed)
-    for axis, reason in (frozen or {}).items():
-        fixed.update({run: reason for run in ties.plain(ties.axes[axis]) if run not in fixed})
-    if reached is not None:
-        free = {run for axis in reached for run in ties.plain(ties.axes[axis])}
-        fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free and run not in fixed}
-    fixed |= _resting_factors(ties, fixed, targets, varying) | dict.fromkeys(ties.products, _PRODUCT)
-    rows, row_of = _distinct_rows(ties, fixed)
+    fixed = closed(ties, frozen, reached)
+    choice = choices(ties, fixed, targets)[0] if choice is None else choice
+    fixed |= {**choice.resting, **dict.fromkeys(ties.products, _PRODUCT)}
+    rows, row_of = _distinct_rows(ties, fixed, choice)
     columns = _columns(ties, rows)
     runs_of, group_of_run = _groups(ties, columns, fixed)
     worth = _class_utility(ties, utility)
@@ -171,7 +170,7 @@ def reduce(
     open_rows = set(matrix[:, [i for i, group in enumerate(groups) if not group.fixed]].tocoo().coords[0].tolist())
     layers = [row for row in ties.rows if not open_rows.isdisjoint(row_of[axis] for axis in row.axes)]
     conditions = tuple(dict.fromkeys([*layers, *required]))
-    present = np.array([sum(ties.run_sizes[run] * n for run, n in row) for row in rows], dtype=np.int64)
+    present = np.array([ties.size(axes[0]) for axes in names], dtype=np.int64)
     return Problem(
         groups=groups,
         rows=matrix,
@@ -189,52 +188,58 @@ def reduce(
             **{axis: row_of[axis] for terms in _all_terms(conditions, objectives) for axis, _ in terms},
             **{axis: row_of[axis] for budget in budgets for axis in sorted(budget.count.axes)},
         },
+        pinned=tuple((row_of[t.axis], t.wish) for t in targets if tuple(sorted(ties.axes[t.axis])) in choice.pinned),
+        resting={
+            axis: choice.resting[run]
+            for axis, runs in (ties.axes.items() if choice.resting else ())
+            for run in sorted(ties.plain(runs) & choice.resting.keys())
+        },
     )
+
+
+def closed(ties: Ties, frozen: Mapping[str, str] | None, reached: Collection[str] | None) -> dict[int, str]:
+    """The runs that may not change, whatever changes of products; with the reason."""
+    fixed = dict(ties.fixed)
+    for axis, reason in (frozen or {}).items():
+        fixed.update({run: reason for run in ties.plain(ties.axes[axis]) if run not in fixed})
+    if reached is not None:
+        free = {run for axis in reached for run in ties.plain(ties.axes[axis])}
+        fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free and run not in fixed}
+    return fixed
 
 
 def _all_terms(conditions: Collection[Row], objectives: Collection[Size]) -> list[Terms]:
     return [*(row.terms for row in conditions), *(objective.terms for objective in objectives)]
 
 
-def _resting_factors(ties: Ties, fixed: Mapping[int, str], targets: Collection[Target], varying: int) -> dict[int, str]:
-    """A size is a product of the sizes of its factors; for it to be linear, all but one of them rest."""
-    moving = [target for target in targets if target.wish != target.present]
-    named = {run for target in moving for run in ties.axes[target.axis] if run not in ties.products}
-    resting: dict[int, str] = {}
-    for factors in ties.products.values():
-        free = [i for i, row in enumerate(factors) if any(run not in fixed for run in ties.plain(row))]
-        chosen = next((i for i in free if named.intersection(ties.plain(factors[i]))), None)
-        if chosen is None:
-            chosen = free[min(varying, len(free) - 1)] if free else -1
-        for i in free:
-            if i != chosen:
-                resting |= {run: _RESTING for run in ties.plain(factors[i]) if run not in fixed}
-    return resting
-
-
-def _distinct_rows(ties: Ties, fixed: Mapping[int, str]) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
+def _distinct_rows(
+    ties: Ties, fixed: Mapping[int, str], choice: Choice
+) -> tuple[list[tuple[tuple[int, int], ...]], dict[str, int]]:
     """Axes as multisets of runs with classes; those that hold the same are one row."""
-    number: dict[tuple[tuple[int, int], ...], int] = {}
+    number: dict[tuple[tuple[tuple[int, int], ...], int], int] = {}
     row_of = {}
     for axis, runs in ties.axes.items():
-        content = tuple(sorted(_content(ties, runs, fixed).items()))
-        row_of[axis] = number.setdefault(content, len(number))
-    return list(number), row_of
+        content = tuple(sorted(_content(ties, runs, fixed, choice).items()))
+        row_of[axis] = number.setdefault((content, ties.size(axis)), len(number))
+    return [content for content, _ in number], row_of
 
 
-def _content(ties: Ties, runs: tuple[int, ...], fixed: Mapping[int, str]) -> Counter[int]:
-    """How often each run counts: in a product, as often as the other factors have combinations now."""
+def _content(ties: Ties, runs: Runs, fixed: Mapping[int, str], choice: Choice) -> Counter[int]:
+    """How often each run counts: in a product, as often as the other factors have combinations after the change."""
     found: Counter[int] = Counter()
     for run in runs:
         if run not in ties.products:
             found[run] += 1
             continue
         factors = ties.products[run]
-        sizes = [sum(ties.run_sizes[part] for part in row) for row in factors]
-        moving = [i for i, row in enumerate(factors) if any(part not in fixed for part in ties.plain(row))]
-        counted = moving[0] if moving else 0
+        free = [any(part not in fixed for part in ties.plain(row)) for row in factors]
+        counted = max((i for i, moves in enumerate(free) if moves), default=0)
+        sizes = [
+            choice.size(ties, row) if moves else sum(ties.run_sizes[part] for part in row)
+            for row, moves in zip(factors, free, strict=True)
+        ]
         others = math.prod(sizes[:counted] + sizes[counted + 1 :])
-        for part, count in _content(ties, factors[counted], fixed).items():
+        for part, count in _content(ties, factors[counted], fixed, choice).items():
             found[part] += count * others
     return found
 
