@@ -29,6 +29,7 @@ def imported():
 def test_heads_and_value_features_are_not_coupled(imported):
     handles = imported[0].handles()
     assert {name: bool(handle.coupled) for name, handle in handles.items()} == {
+        **{"x": False, "output": False, "out": False},
         **{"query": True, "query:heads": False, "query:features": True},
         **{"key": True, "key:heads": False, "key:features": True},
         **{"value": False, "value:heads": False, "value:features": False},
