@@ -19,7 +19,7 @@ import time
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from exercise import inner, primitives, short
+from revision import revision
 
 import naivenas_jax as nas
 from naivenas_jax.trace.table import FROZEN, TIES
@@ -184,43 +185,60 @@ others together (`FlaxEncoderDecoderModel` and the like).
 
     python tests/zoo/hugging_face.py
 
-{machine}; {versions}. {seconds:.0f} CPU seconds for everything.
+{date}, on {machine}; naivenas_jax at {revision}; {versions}. {seconds:.0f} CPU seconds for everything; other work ran
+on the machine.
 
 **{good} of {count} classes ({share:.0%}) were imported, shrunk and evaluated**; {compared} of these were compared.
+{made} classes run at all: this version of transformers was written for an older JAX. Arrays have no method `split` any
+more, which some need. `jnp.clip` has other names for its arguments, which T5 and its kin need; there the old names are
+put back while the models run.
 
 | class | result | handles | import, CPU s | note |
 |---|---|---|---|---|
 """
 
 
-def text(results: list[Result], seconds: float) -> str:
+def text(results: list[Result], seconds: float, found: str) -> str:
     stages = Counter(result.stage for result in results)
     good = stages["compared"] + stages["shrunk"]
     head = HEAD.format(
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        date=time.strftime("%Y-%m-%d"),
+        machine=f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}",
+        revision=found,
         versions=", ".join(f"{package} {metadata.version(package)}" for package in ("jax", "flax", "transformers")),
         seconds=seconds,
         good=good,
         count=len(results),
         share=good / max(len(results), 1),
         compared=stages["compared"],
+        made=len(results) - stages["not made"],
     )
     return head + "".join(
         f"| {r.name} | {r.stage} | {r.handles} | {r.seconds:.2f} | {r.note.replace('|', '/')} |\n" for r in results
     )
 
 
+def old_clip(clip: Callable[..., Any]) -> Callable[..., Any]:
+    """`jnp.clip` as it was when the package was written."""
+
+    def renamed(x: Any, a_min: Any = None, a_max: Any = None, **kwargs: Any) -> Any:
+        return clip(x, **{"min": a_min, "max": a_max, **kwargs})
+
+    return renamed
+
+
 def main(wanted: str = "") -> None:
     warnings.simplefilter("ignore")  # the package was written for older versions of JAX and Flax
     jax.config.update("jax_default_matmul_precision", "highest")
-    results, start = [], time.process_time()
+    jnp.clip = old_clip(jnp.clip)
+    results, start, found = [], time.process_time(), revision()
     for cls in classes():
         if wanted in cls.__name__:
             results.append(measure(cls))
             print(results[-1], flush=True)
     if not wanted:
         path = Path(__file__).parents[2] / "docs" / "benchmarks" / "transformers.md"
-        path.write_text(text(results, time.process_time() - start))
+        path.write_text(text(results, time.process_time() - start, found))
 
 
 if __name__ == "__main__":

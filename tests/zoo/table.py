@@ -13,7 +13,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import argparse
 import platform
-import subprocess
 import time
 import warnings
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import Any
 
 from exercise import GROWTHS, SHRINKS, Row, exercise
 from models import ZOO
+from revision import revision
 
 ROOT = Path(__file__).parents[2]
 HEAD = """# Models that other people wrote
@@ -110,12 +110,6 @@ def text(rows: list[Row], **about: Any) -> str:
             "",
         ]
     )
-
-
-def revision() -> str:
-    """Of the library; `-dirty` where uncommitted changes lie on top."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> None:
