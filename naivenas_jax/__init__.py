@@ -6,6 +6,8 @@ from naivenas_jax.align.request import relaxed as relaxed
 from naivenas_jax.align.request import to as to
 from naivenas_jax.cost.counts import Costs as Costs
 from naivenas_jax.cost.counts import costs as costs
+from naivenas_jax.cost.latency import LatencyTable as LatencyTable
+from naivenas_jax.cost.latency import measure_latency as measure_latency
 from naivenas_jax.errors import BudgetError as BudgetError
 from naivenas_jax.errors import (
     CarryError as CarryError,

@@ -27,7 +27,7 @@ from naivenas_jax.trace.capture import capture
 from naivenas_jax.trace.value import Value
 from naivenas_jax.transfer.variables import flat
 
-_CONTRACTIONS = ("dot_general", "conv_general_dilated")
+CONTRACTIONS = ("dot_general", "conv_general_dilated")
 
 
 class Operations(NamedTuple):
@@ -53,6 +53,13 @@ def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]
     Raises:
       BudgetError: if the sizes of a contraction cannot be told from those of the variables.
     """
+    analysed, sizes = traced(graph, variables, inputs, **kwargs)
+    found = list(_contractions(analysed.program.closed.jaxpr, analysed.frame, 1, sizes))
+    return Operations(Count.total(macs for macs, _ in found), Count.total(returned for _, returned in found))
+
+
+def traced(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> tuple[Analysed, Sizes]:
+    """One evaluation, analysed, and what the sizes in it are in terms of the axes of the graph."""
     shapes = {path: shape_of(array) for path, array in flat(variables).items()}
 
     def function(values: Any, data: Any, keys: Any, named: Any) -> tuple[Any, dict[str, Any]]:
@@ -60,13 +67,11 @@ def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]
         return core.apply(graph.run, mutable=False)(values, *data, **kwargs), {}
 
     analysed = analyse(capture(function, shapes, [shape_of(x) for x in inputs], {}, []))
-    sizes = _Sizes(graph.ties, analysed)
-    found = list(_contractions(analysed.program.closed.jaxpr, analysed.frame, 1, sizes))
-    return Operations(Count.total(macs for macs, _ in found), Count.total(returned for _, returned in found))
+    return analysed, Sizes(graph.ties, analysed)
 
 
 @dataclass(frozen=True, eq=False)
-class _Sizes:
+class Sizes:
     """The size of any vector of an analysis, in terms of the axes of the graph."""
 
     ties: Ties
@@ -118,10 +123,10 @@ class _Sizes:
         return math.prod((self.row(factor) for factor in self.analysed.ties.products[run]), start=Count.constant(1))
 
 
-def _contractions(jaxpr: Any, frame: Frame, times: int, sizes: _Sizes) -> Iterator[tuple[Count, Count]]:
+def _contractions(jaxpr: Any, frame: Frame, times: int, sizes: Sizes) -> Iterator[tuple[Count, Count]]:
     """The operations of each contraction, and the bytes that it returns."""
     for position, eqn in enumerate(jaxpr.eqns):
-        if eqn.primitive.name in _CONTRACTIONS:
+        if eqn.primitive.name in CONTRACTIONS:
             yield _contraction(eqn, frame, times, sizes)
         inner = [
             list(_contractions(child.jaxpr, child, times * eqn.params.get("length", 1), sizes))
@@ -138,7 +143,7 @@ def _present(ties: Ties) -> Any:
     return lambda found: Count.total(macs for macs, _ in found).at(now)
 
 
-def _contraction(eqn: Any, frame: Frame, times: int, sizes: _Sizes) -> tuple[Count, Count]:
+def _contraction(eqn: Any, frame: Frame, times: int, sizes: Sizes) -> tuple[Count, Count]:
     made, (left, right) = eqn.outvars[0], eqn.invars
 
     def over(atom: Any, dims: Sequence[int]) -> Count:

@@ -66,6 +66,12 @@ class Limits:
                 found.append(_budget(name, counted, limit, graph))
         return tuple(found)
 
+    def effort(self, graph: Graph, variables: Mapping[str, Any]) -> Count:
+        """Operations, where the shapes of the inputs are known; else parameters."""
+        if self.inputs is None and any(getattr(vertex.op, "shape", None) is None for vertex in graph.inputs):
+            return parameters(graph.ties, variables)
+        return operations(graph, variables, _shapes(graph, self.inputs)).macs
+
     def check(self, budgets: Sequence[Budget], graph: Graph, variables: Mapping[str, Any]) -> None:
         """Count again, on what came out.
 

@@ -30,7 +30,7 @@ class Mutation:
         nothing disagreed.
       notes: what else is worth knowing, in words.
       gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
-        where these are proven to be the best.
+        where these are proven to be the best, infinite where a limit on latency was met and nothing is proven.
     """
 
     graph: Graph

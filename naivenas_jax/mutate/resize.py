@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import Relaxed, Target, targets
-from naivenas_jax.errors import RequestError, UnknownNameError
+from naivenas_jax.errors import BudgetError, RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.arguments import require_graph
 from naivenas_jax.mutate.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.budget import Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.conditions import Constraints, Minimise, conditions
 from naivenas_jax.mutate.fallback import Fallback
+from naivenas_jax.mutate.latency_budget import Latency, LatencyLimit
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import MaxNew, Options
 from naivenas_jax.mutate.settle import settle
 from naivenas_jax.mutate.watch import OnChange
-from naivenas_jax.mutate.widths import change_widths, sizes_of
+from naivenas_jax.mutate.widths import between_layers, change_widths, sizes_of
 from naivenas_jax.transfer.fill import New
 from naivenas_jax.utility.scores import Utility
 
@@ -147,6 +150,8 @@ def resize(
     max_macs: Limit = None,
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
+    max_latency: float | None = None,
+    latency: Latency | None = None,
     multiple_of: int | Mapping[str, int] | None = None,
     least: Bound = None,
     most: Bound = None,
@@ -182,6 +187,9 @@ def resize(
       max_macs: the most multiply-accumulates, for the given ``inputs``.
       max_bytes: the most bytes of all variables; or by part.
       max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``.
+      max_latency: the longest that an evaluation may take by the model ``latency``: a float as a fraction of the
+        present, a whole number in microseconds. It is kept by a search that proves nothing: ``mutation.gap`` is inf.
+      latency: `measure_latency`, or a function that takes a graph and returns seconds.
       multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
       least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
         whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
@@ -220,13 +228,26 @@ def resize(
     rows = (*multiples(graph, multiple_of), *between, *conditions(constraints, sizes))
     options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise, layer_keywords)
 
-    def attempt(request: Mapping[str, Any]) -> Mutation:
+    limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency)
+    if limit and grow:
+        raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
+    if limit and utility is None:
+        options = replace(options, utility=between_layers(graph, variables))  # once, for all attempts
+
+    def once(request: Mapping[str, Any], further: Sequence[Budget] = ()) -> Mutation:
         wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)
         if grow:
             require_room(budgets, graph)
-        mutation = change_widths(graph, variables, wanted, options, None, budgets, grow)
+        mutation = change_widths(graph, variables, wanted, options, None, (*budgets, *further), grow)
         limits.check(budgets, *mutation)
         return mutation
+
+    def attempt(request: Mapping[str, Any]) -> Mutation:
+        if limit is None:
+            return once(request)
+        return limit.search(
+            graph, limits.effort(graph, variables), lambda sizes, further: once({**request, **sizes}, further)
+        )
 
     return settle(graph, variables, request or {}, attempt, fallback, on_change, inputs)
 

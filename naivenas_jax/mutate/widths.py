@@ -49,10 +49,7 @@ def change_widths(
         reached |= ties.reach(axes_of(required, sums))
     utility = options.utility
     if utility is None:
-        utility = magnitude(graph, variables, axes=reached)
-        # in a dry run on shapes all neurons are alike
-        alike = {axis: np.ones(size) for axis, size in sizes.items()}
-        utility = comparable(graph, utility or alike) if budgets else utility
+        utility = between_layers(graph, variables) if budgets else magnitude(graph, variables, axes=reached)
     asked = Asked(wanted, required, tuple(budgets), scores(utility, sizes))
     try:
         axes, gap = align(
@@ -71,6 +68,12 @@ def change_widths(
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
     return replace(with_axes(graph, variables, axes, options), gap=gap, _asked=asked)
+
+
+def between_layers(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The utility that budgets choose by: comparable magnitudes. In a dry run on shapes all neurons are alike."""
+    alike = {axis: np.ones(size) for axis, size in sizes_of(graph.ties).items()}
+    return comparable(graph, magnitude(graph, variables) or alike)
 
 
 def unproven(mutation: Mutation, gap: str) -> Mutation:

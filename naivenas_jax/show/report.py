@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -67,7 +68,7 @@ class Report:
             before, after = getattr(self.before, field.name), getattr(self.after, field.name)
             if before is not None:
                 found.append(f"{field.name}: {before:,} -> {after:,}{_share(before, after)}")
-        return [*found, *([f"gap: at most {self.gap:.2%}"] if self.gap else []), *self.notes]
+        return [*found, *([f"gap: at most {self.gap:.2%}"] if 0 < self.gap < math.inf else []), *self.notes]
 
 
 def report(mutation: Mutation, *inputs: Any) -> Report:

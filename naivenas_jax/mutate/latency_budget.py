@@ -1,0 +1,137 @@
+"""A limit on latency, which a table or a user's function gives: met by search, as nothing is known of its shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.budget import Budget
+from naivenas_jax.align.request import to
+from naivenas_jax.cost.counts import now
+from naivenas_jax.errors import BudgetError, InfeasibleError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.sizes.count import Count
+
+#: Seconds that a network takes.
+Latency = Callable[[Graph], float]
+#: ``(further sizes asked, further budgets) -> mutation``
+Attempt = Callable[[Mapping[str, Any], Sequence[Budget]], Mutation]
+_HALVINGS = 12
+_FILLS = 48
+
+
+@dataclass(frozen=True)
+class LatencyLimit:
+    """At most so many seconds.
+
+    Attributes:
+      latency: the model.
+      bound: seconds.
+    """
+
+    latency: Latency
+    bound: float
+
+    @classmethod
+    def of(cls, graph: Graph, asked: Any, latency: Latency | None) -> LatencyLimit:
+        """Read what was asked: a float is a fraction of the present, a whole number is in microseconds."""
+        if not callable(latency):
+            raise BudgetError(
+                "max_latency needs latency=: a table, nas.measure_latency(graph, variables, *inputs), or a function "
+                f"that takes a graph and returns seconds; found {type(latency).__name__}."
+            )
+        number = isinstance(asked, int | float | np.integer | np.floating) and not isinstance(asked, bool)
+        if not number or not asked > 0:
+            raise BudgetError(
+                "max_latency must be a float as a fraction of the present (0.5: half of it), or a whole number of "
+                f"microseconds; found {asked!r:.80}."
+            )
+        if isinstance(asked, int | np.integer):
+            return cls(latency, int(asked) * 1e-6)
+        return cls(latency, float(asked) * float(latency(graph)))
+
+    def holds(self, graph: Graph) -> bool:
+        return float(self.latency(graph)) <= self.bound
+
+    def search(self, graph: Graph, count: Count, attempt: Attempt) -> Mutation:
+        """The best that is found within the limit.
+
+        A budget on ``count`` (operations, or parameters) is halved until the latency holds, and brought as near to
+        where it does not as 12 halvings go; each time the alignment chooses the sizes. Then single handles are made
+        larger while the latency still holds. Nothing is known of the function, so nothing is proven: the gap is inf.
+
+        Raises:
+          BudgetError: if the latency held for nothing that was tried.
+        """
+        best, tried = attempt({}, ()), math.inf
+        if not self.holds(best.graph):
+            found, tried = self._bisect(graph, count, attempt)
+            if found is None:
+                raise BudgetError(
+                    f"No sizes were found with a latency of at most {self.bound:.3g} s; the smallest that was tried "
+                    f"takes {tried:.3g} s. Allow more, or let more axes change."
+                )
+            best = self._fill(graph, found, attempt)
+        takes = float(self.latency(best.graph))
+        note = f"max_latency: {takes:.3g} s of {self.bound:.3g} s by the model; found by search, nothing is proven"
+        return replace(best, gap=math.inf, notes=(*best.notes, note))
+
+    def _bisect(self, graph: Graph, count: Count, attempt: Attempt) -> tuple[Mutation | None, float]:
+        low, high, best, smallest = 0.0, 1.0, None, math.inf
+        present = count.at(now(graph.ties))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            try:
+                found = attempt({}, (Budget("max_latency", count, int(middle * present)),))
+            except InfeasibleError:
+                low = middle  # smaller still is no more feasible
+                continue
+            smallest = min(smallest, float(self.latency(found.graph)))
+            if self.holds(found.graph):
+                low, best = middle, found
+            else:
+                high = middle
+        return best, smallest
+
+    def _fill(self, graph: Graph, found: Mutation, attempt: Attempt) -> Mutation:
+        """Single handles larger, those that lost the largest share first, by as much as goes."""
+        handles = [name for name in _representatives(graph) if found.plan.axes[name].after < graph.ties.size(name)]
+        handles.sort(key=lambda name: found.plan.axes[name].after / graph.ties.size(name))
+        left = _FILLS
+        for name in handles:
+            step = graph.ties.size(name) - found.plan.axes[name].after
+            while step >= 1 and left:
+                left -= 1
+                larger = self._larger(graph, found, name, step, attempt)
+                found, step = (larger, step) if larger is not None else (found, step // 2)
+                step = min(step, graph.ties.size(name) - found.plan.axes[name].after)
+        return found
+
+    def _larger(self, graph: Graph, found: Mutation, name: str, step: int, attempt: Attempt) -> Mutation | None:
+        sizes = {each: to(found.plan.axes[each].after) for each in _representatives(graph)}
+        try:
+            mutation = attempt({**sizes, name: to(found.plan.axes[name].after + step)}, ())
+        except InfeasibleError:
+            return None
+        return mutation if self.holds(mutation.graph) else None
+
+
+def _representatives(graph: Graph) -> list[str]:
+    """One handle for each set of neurons that weights make, but those of inputs and outputs."""
+    ties = graph.ties
+    seen = {run for v in (*graph.inputs, *graph.outputs) for run in ties.plain(ties.axes[v.name])}
+    found, known = list[str](), graph.handles()
+    for leaf in ties.leaves.values():
+        for axis, role in zip(leaf.axes, leaf.roles, strict=True):
+            if axis is None or role != "out" or axis not in known or ties.products.keys() & set(ties.axes[axis]):
+                continue
+            runs = ties.plain(ties.axes[axis])
+            if not runs & seen:
+                seen |= runs
+                found.append(axis)
+    return found
