@@ -139,6 +139,10 @@ def frozen_stack() -> nas.Graph:
     return end(nas.immutable_vertex("frozen", nn.softmax, nas.concat("join", dense("a", 8))), dense("b", 5))
 
 
+def frozen_pair() -> nas.Graph:
+    return end(nas.immutable_vertex("frozen", nn.softmax, nas.concat("join", dense("a", 8), dense("b", 5))))
+
+
 def frozen_sum() -> nas.Graph:
     return end(nas.immutable_vertex("frozen", nn.softmax, total(dense("a", 8), dense("c", 8))))
 
@@ -160,6 +164,7 @@ IMPOSSIBLE = {
     "an input to a sum whose steps miss it": (sum_of_odd_steps, join("x")),
     "from a stack, what is left has the wrong parity": (stack_of_even_steps, cut("b")),
     "to a stack that a fixed vertex reads": (frozen_stack, join("b")),
+    "from a stack that a fixed vertex reads": (frozen_pair, cut("b")),
     "an input to a sum that a fixed vertex reads": (frozen_sum, join("x")),
     "to a sum that holds all of it and more": (loop, join("half")),
     "a layer whose input would be part of itself": (loop, remove("half")),
