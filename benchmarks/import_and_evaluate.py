@@ -49,8 +49,8 @@ RUN = """
 ## Evaluation
 
 One input, compiled by XLA. The user's own model comes from `nas.rebuild`. *Program*: the same letter stands for the
-same instructions, one by one, but for names; times of these differ by chance alone. The programs of a model take turns;
-*run* is the CPU time of all threads, the least of {runs} runs.
+same instructions with the same operands, one by one, but for names and order; times of these differ by chance alone.
+The programs of a model take turns; *run* is the CPU time of all threads, the least of {runs} runs.
 
 | model | what | GFLOPs | instructions | program | compile, s | run, ms |
 |---|---|---:|---:|---|---:|---:|
@@ -113,7 +113,7 @@ def cpu(fn: Callable[[], Any]) -> tuple[float, Any]:
 class Program:
     """What XLA made of a function."""
 
-    instructions: tuple[str, ...]
+    instructions: tuple[int, ...]
     flops: float
     compiling: float
     run: Callable[[], Any]
@@ -125,11 +125,21 @@ def compiled(fn: Callable[..., Any], *args: Any) -> Program:
     return Program(instructions(program.as_text()), flops, seconds, lambda: jax.block_until_ready(program(*args)))
 
 
-def instructions(text: str) -> tuple[str, ...]:
-    """Those of a compiled program, with numbers for names and without the places in the source."""
-    lines = re.findall(r"^\s+(?:ROOT )?%\S+ = .*", re.sub(r", metadata=\{[^}]*\}", "", text), re.MULTILINE)
-    numbers: dict[str, str] = {}
-    return tuple(re.sub(r"%[\w.-]+", lambda m: numbers.setdefault(m[0], f"%{len(numbers)}"), line) for line in lines)
+def instructions(text: str) -> tuple[int, ...]:
+    """Those of a compiled program, in any order: each as what it computes from the arguments, whatever it is called."""
+    named: dict[str, int] = {}
+    found, computation = [], ""
+    for line in re.sub(r", metadata=\{[^}]*\}", "", text).splitlines():
+        if header := re.match(r"(?:ENTRY )?(%\S+) \(.*\{$", line):
+            computation = header[1]
+        elif instruction := re.match(r"\s+(ROOT )?(%\S+) = (.*)", line):
+            root, name, definition = instruction.groups()
+            meaning = hash(re.sub(r"%[\w.-]+", lambda m: str(named[m[0]]), definition))
+            named[name] = meaning
+            found.append(meaning)
+            if root:  # a call of the computation is one of its result
+                named[computation] = meaning
+    return tuple(sorted(found))
 
 
 def measure(name: str, model: nn.Module, x: jax.Array, handle: str) -> tuple[str, list[str]]:
