@@ -66,6 +66,9 @@ from naivenas_jax.errors import (
 from naivenas_jax.errors import (
     VariablesError as VariablesError,
 )
+from naivenas_jax.fit.compensate import compensate as compensate
+from naivenas_jax.fit.compress import compress as compress
+from naivenas_jax.fit.statistics import recalibrate as recalibrate
 from naivenas_jax.graph.custom import absorb_vertex as absorb_vertex
 from naivenas_jax.graph.function import immutable_vertex as immutable_vertex
 from naivenas_jax.graph.function import invariant_vertex as invariant_vertex
@@ -128,6 +131,7 @@ from naivenas_jax.utility.combine import combine as combine
 from naivenas_jax.utility.combine import normalise as normalise
 from naivenas_jax.utility.combine import replace_nonfinite as replace_nonfinite
 from naivenas_jax.utility.comparable import comparable as comparable
+from naivenas_jax.utility.fisher import fisher as fisher
 from naivenas_jax.utility.magnitude import magnitude as magnitude
 from naivenas_jax.utility.normalisation import batchnorm_scale as batchnorm_scale
 from naivenas_jax.utility.taylor import TaylorAverage as TaylorAverage

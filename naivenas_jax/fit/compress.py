@@ -1,0 +1,123 @@
+"""A network within a budget, that computes what it did as nearly as it can: `compress`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.cost.counts import now
+from naivenas_jax.errors import BudgetError
+from naivenas_jax.fit.compensate import compensate
+from naivenas_jax.fit.importance import importance
+from naivenas_jax.fit.network import Data, Network, check
+from naivenas_jax.fit.progress import tracked
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.budget import Limit, Limits
+from naivenas_jax.mutate.mutation import Mutation, then
+from naivenas_jax.mutate.resize import resize
+
+_NAMES = ("max_params", "max_macs", "max_bytes", "max_activation_bytes")
+
+
+def compress(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    batches: Iterable[Any],
+    *,
+    max_params: Limit = None,
+    max_macs: Limit = None,
+    max_bytes: Limit = None,
+    max_activation_bytes: Limit = None,
+    steps: int = 3,
+    ridge: float | None = None,
+    progress: bool = False,
+    keywords: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Mutation:
+    """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
+
+    Each step takes the network nearer to the budget, by the same factor:
+
+    1. the cost of every neuron: what the outputs change by, to second order, if it is dropped and what reads it is
+       re-fitted (see `naivenas_jax.fit.importance`);
+    2. the widths that keep the most of it within the step's budget (see `resize`);
+    3. what is left re-fitted to what the *original* network makes (see `compensate`).
+
+    No labels are needed, and nothing is trained: inputs only.
+
+    Args:
+      graph: the network.
+      variables: its variables; untouched.
+      batches: inputs, as for `compensate`.
+      max_params, max_macs, max_bytes, max_activation_bytes: as for `resize`; at least one.
+      steps: more of them measure costs nearer to where they matter, and take longer.
+      ridge: as for `compensate`.
+      progress: show a bar.
+      keywords: of ``graph.apply``, for networks that need some.
+      **options: passed to `resize`: ``inputs=``, ``multiple_of=``, ``constraints=``, ``time_limit=``, ...
+
+    Returns:
+      A `Mutation` from the network given to the one found. Its ``gap`` is that of the last step's choice of widths.
+
+    Raises:
+      BudgetError: no budget, or one that cannot be counted.
+      Others: as `resize` and `compensate`.
+
+    Source: dropping with what is left re-fitted, Hassibi and Stork, Optimal Brain Surgeon, 1993; curvature as a product
+    of input and gradient covariances, Martens and Grosse, K-FAC, 2015; of structures, Wang et al., EigenDamage, 2019.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 4)
+    >>> hidden = nas.invariant_vertex("relu", nn.relu, nas.layer("hidden", nn.Dense(16), x))
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
+    >>> data = jax.random.normal(jax.random.key(1), (64, 4))
+    >>> variables = graph.init(jax.random.key(0), data)
+    >>> nas.compress(graph, variables, [data], max_params=0.5, steps=2).graph.nout("hidden")
+    7
+    """
+    check(graph, variables)
+    given = dict(zip(_NAMES, (max_params, max_macs, max_bytes, max_activation_bytes), strict=True))
+    limits = {name: limit for name, limit in given.items() if limit is not None}
+    if not limits:
+        raise BudgetError(f"compress needs a budget: one of {', '.join(_NAMES)}.")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
+    data, kwargs = Data.of(batches), dict(keywords or {})
+    found: Mutation | None = None
+    for bounds in tracked(_bounds(graph, variables, limits, options.get("inputs"), steps), "compress", progress):
+        graph, variables = found or (graph, variables)
+        utility = scaled(importance(Network(graph, kwargs), variables, data))
+        step = resize(graph, variables, utility=utility, **bounds, **options)
+        found = step if found is None else then(found, step, "compressed in steps")
+        found = compensate(found, data.batches, ridge=ridge, **kwargs)
+    assert found is not None
+    return replace(found, notes=tuple(dict.fromkeys(found.notes)))
+
+
+def scaled(costs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """In a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
+    every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
+    unit = float(np.median(every)) if every.size else 1.0
+    return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
+
+
+def _bounds(
+    graph: Graph, variables: Mapping[str, Any], limits: Mapping[str, Any], inputs: Any, steps: int
+) -> Sequence[dict[str, Any]]:
+    """The budgets of every step, as whole numbers, from the present to the last by the same factor."""
+    found: list[dict[str, Any]] = [{} for _ in range(steps)]
+    for name, limit in limits.items():
+        budgets = Limits(inputs=inputs, **{name: limit}).budgets(graph, variables)
+        for number, step in enumerate(found, 1):
+            whole = [_between(b.count.at(now(graph.ties)), b.bound, number / steps) for b in budgets]
+            step[name] = dict(zip(limit, whole, strict=True)) if isinstance(limit, Mapping) else whole[0]
+    return found
+
+
+def _between(present: float, bound: float, share: float) -> int:
+    if share == 1 or bound >= present:
+        return int(bound)
+    return int(present ** (1 - share) * bound**share)

@@ -1,0 +1,95 @@
+"""Batch statistics estimated again, one normalisation after the other, in the order of evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.errors import VariablesError
+from naivenas_jax.fit.network import Data, Network, check, means, on_device
+from naivenas_jax.fit.normal import added
+from naivenas_jax.fit.walk import Standardisation
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.sizes.ties import Path
+from naivenas_jax.transfer.take import placed_like
+from naivenas_jax.transfer.variables import flat, nested
+
+
+def recalibrate(graph: Graph, variables: Mapping[str, Any], batches: Iterable[Any], **kwargs: Any) -> dict[str, Any]:
+    """The same variables, with the running statistics of every batch normalisation estimated again.
+
+    Afterwards, in inference mode, each running mean and variance is that of what the layer normalises, over all
+    examples and positions of all batches:
+
+        mean = sum(x) / N,      var = sum((x - mean)^2) / N.
+
+    These are exact pooled statistics and no moving averages: neither the size nor the order of the batches matters.
+    The layers come in the order of evaluation, each on what the layers before it make with their new statistics, which
+    takes a pass over the batches per layer. Only sums are kept between batches.
+
+    A normalisation is recognised by what it computes, not by its class: a variable ``mean`` of a collection other than
+    ``params``, with a ``var`` beside it, is subtracted from an activation. It works for linen and nnx, hand-written and
+    imported networks.
+
+    Args:
+      graph: the network.
+      variables: its variables; untouched.
+      batches: inputs: arrays, or tuples of arrays where the graph has several inputs. Anything that can be iterated
+        over again; an iterator is made into a list.
+      **kwargs: passed to ``graph.apply``.
+
+    Returns:
+      New variables. Without batch statistics, the same ones.
+
+    Raises:
+      VariablesError: the variables are not those of the graph, there are no batches, or statistics that no
+        normalisation reads in sight.
+
+    >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("norm", nn.BatchNorm(), x))
+    >>> batches = [jnp.full((4, 3), 2.0), jnp.full((12, 3), 6.0)]
+    >>> variables = graph.init(jax.random.key(0), batches[0])
+    >>> statistics = nas.recalibrate(graph, variables, batches)["batch_stats"]["norm"]
+    >>> statistics["mean"].tolist(), statistics["var"].tolist()
+    ([5.0, 5.0, 5.0], [3.0, 3.0, 3.0])
+    """
+    check(graph, variables)
+    network, data = Network(graph, kwargs), Data.of(batches)
+    for path, uses in standardised(network, variables, data).items():
+        variables = restandardised(network, variables, path, uses, data)
+    return dict(variables)
+
+
+def standardised(network: Network, variables: Mapping[str, Any], data: Data) -> dict[Path, int]:
+    """The running means, in the order of evaluation, and how often each is used."""
+    found = Counter(e.path for e in network.events(variables, data.first) if isinstance(e, Standardisation))
+    if lost := [path for path in means(variables) if path not in found]:
+        raise VariablesError(
+            f"{'/'.join(lost[0])} is a running mean, but no activation is seen from which it is subtracted: the layer "
+            "runs inside a loop, does not run at all for these inputs, or is told to use the statistics of the batch. "
+            "Pass the keyword arguments of inference, such as train=False."
+        )
+    return found
+
+
+def restandardised(
+    network: Network, variables: Mapping[str, Any], path: Path, uses: int, data: Data
+) -> dict[str, Any]:
+    """The variables, with one mean and variance of what they normalise now."""
+    present, total = on_device(variables), None
+    for inputs in data:
+        for event in network.standardisations(present, inputs, path, uses):
+            number, mean, spread = added(None, event.moments)
+            total = added(total, (number, number * mean, number * (spread + mean**2)))
+    assert total is not None
+    number, first, second = total
+    mean = first / number
+    arrays, beside = flat(variables), (*path[:-1], "var")
+    for one, value in ((path, mean), (beside, np.maximum(second / number - mean**2, 0.0))):
+        if one in arrays:
+            arrays[one] = placed_like(value, arrays[one])
+    return nested(arrays)

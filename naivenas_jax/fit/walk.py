@@ -1,0 +1,232 @@
+"""A function of (variables, inputs) evaluated equation by equation, with an eye on where its variables are used.
+
+Three uses are recognised, whatever layer they are from, hand-written or imported:
+
+* a *contraction*: a variable, cast or rearranged, meets an activation in a matrix product or convolution;
+* what is *added* to the result of a contraction or *subtracted* from it: a bias, or the mean of a normalisation;
+* a *standardisation*: the running mean of a collection of statistics is subtracted from an activation.
+
+Loops (``scan``, ``while``, ``cond``) are evaluated as they are; what happens inside them is out of sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from naivenas_jax.fit.matrix import Contraction, contraction_of
+from naivenas_jax.sizes.ties import Path
+from naivenas_jax.transfer.variables import flat, nested
+
+_CALLS = frozenset(
+    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
+)
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """A variable, reshaped, transposed, cast or broadcast.
+
+    Attributes:
+      path: the variable.
+      steps: what was done, as functions of an array of the variable's shape; None once it has been broadcast.
+      dims: for each dimension of the variable the one that it lies on now; None where that cannot be told.
+    """
+
+    path: Path
+    steps: tuple[Callable[[Any], Any], ...] | None
+    dims: tuple[int, ...] | None
+
+    def forward(self, array: Any) -> Any:
+        """The same rearrangement of another array of the variable's shape."""
+        for step in self.steps or ():
+            array = step(array)
+        return array
+
+
+class Additive(NamedTuple):
+    """A variable that is added to the result of a contraction (``sign`` 1) or subtracted from it (-1)."""
+
+    contraction: Contraction
+    path: Path
+    sign: int
+
+
+class Standardisation(NamedTuple):
+    """A running mean is subtracted from an activation; ``dims``: where the dimensions of the mean lie on it."""
+
+    path: Path
+    activation: Any
+    dims: tuple[int, ...]
+
+    @property
+    def moments(self) -> tuple[float, Any, Any]:
+        """The number of values of the activation along all other dimensions, their mean and variance."""
+        others = tuple(d for d in range(self.activation.ndim) if d not in self.dims)
+        values = jax.numpy.asarray(self.activation, jax.numpy.float32)
+        mean = values.mean(others)
+        kept = tuple(np.argsort(np.argsort(self.dims)))
+        spread = ((values - jax.numpy.expand_dims(mean, others)) ** 2).mean(others)
+        number = float(np.prod([values.shape[d] for d in others]))
+        return number, mean.transpose(kept), spread.transpose(kept)
+
+
+Event = Contraction | Additive | Standardisation
+#: Sees each use of a variable; may return what the result of a contraction shall be instead.
+Hook = Callable[[Event], Any]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    array: Any
+    weight: bool = False
+    variable: Rearranged | None = None
+    made: Contraction | None = None
+
+
+class StopError(Exception):
+    """Raised by a hook that has seen enough."""
+
+
+class Traced(NamedTuple):
+    """A function of (variables, inputs) as equations, and the structure of its result."""
+
+    closed: Any
+    tree: Any
+
+
+def trace(fn: Callable[..., Any], variables: Mapping[str, Any], inputs: Sequence[Any]) -> Traced:
+    """``fn(variables, *inputs)`` at these shapes."""
+    arrays = flat(variables)
+    closed, shape = jax.make_jaxpr(
+        lambda values, given: fn(nested(dict(zip(arrays, values, strict=True))), *given), return_shape=True
+    )(list(arrays.values()), list(inputs))
+    return Traced(closed, jax.tree.structure(shape))
+
+
+def walk(traced: Traced, variables: Mapping[str, Any], inputs: Sequence[Any], hook: Hook) -> Any:
+    """The result, with every use of a variable shown to the hook, in order. Works under transformations of jax."""
+    leaves = [_Seen(a, True, Rearranged(path, (), tuple(range(np.ndim(a))))) for path, a in flat(variables).items()]
+    arguments = [*leaves, *(_Seen(array) for array in jax.tree.leaves(list(inputs)))]
+    results = _Walk(hook).run(traced.closed.jaxpr, [_Seen(c, True) for c in traced.closed.consts], arguments)
+    return jax.tree.unflatten(traced.tree, [seen.array for seen in results])
+
+
+class _Walk:
+    def __init__(self, hook: Hook):
+        self.hook = hook
+        self.counts: dict[Path, int] = {}
+
+    def run(self, jaxpr: Any, consts: Sequence[_Seen], arguments: Sequence[_Seen]) -> list[_Seen]:
+        known: dict[Any, _Seen] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
+
+        def value(atom: Any) -> _Seen:
+            return _Seen(atom.val, True) if isinstance(atom, jex.Literal) else known[atom]
+
+        for eqn in jaxpr.eqns:
+            known.update(zip(eqn.outvars, self.equation(eqn, [value(atom) for atom in eqn.invars]), strict=True))
+        return [value(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn: Any, operands: Sequence[_Seen]) -> list[_Seen]:
+        if eqn.primitive.name in _CALLS:
+            closed = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
+            inner, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
+            return self.run(inner, [_Seen(c, True) for c in consts], operands)
+        bound = eqn.primitive.bind(*(o.array for o in operands), **eqn.primitive.get_bind_params(eqn.params))
+        arrays = list(bound) if eqn.primitive.multiple_results else [bound]
+        if all(o.weight for o in operands):
+            moved = _rearranged(eqn, operands[0].variable) if operands else None
+            return [_Seen(array, True, moved) for array in arrays]
+        if (made := self._contraction(eqn, operands, arrays[0])) is not None:
+            return [_Seen(made.result, made=made)]
+        self._additive(eqn, operands)
+        passes = eqn.primitive.name in ("convert_element_type", "reshape") and len(arrays) == 1
+        return [_Seen(array, made=operands[0].made if passes else None) for array in arrays]
+
+    def _contraction(self, eqn: Any, operands: Sequence[_Seen], result: Any) -> Contraction | None:
+        if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
+            return None
+        sides = [i for i, o in enumerate(operands) if o.variable is not None and o.variable.steps is not None]
+        if len(sides) != 1:
+            return None
+        own = operands[sides[0]].variable
+        assert own is not None
+        found = contraction_of(eqn, sides[0], own.path, own.forward, operands[1 - sides[0]].array, result)
+        if found is None:
+            return None
+        number = self.counts[own.path] = self.counts.get(own.path, -1) + 1
+        found = replace(found, number=number)
+        changed = self.hook(found)
+        return found if changed is None else replace(found, result=changed)
+
+    def _additive(self, eqn: Any, operands: Sequence[_Seen]) -> None:
+        if eqn.primitive.name not in ("add", "sub", "add_any"):
+            return
+        left, right = operands
+        if eqn.primitive.name != "sub" and left.variable is not None:
+            left, right = right, left
+        if right.variable is None:
+            return
+        sign = -1 if eqn.primitive.name == "sub" else 1
+        path = right.variable.path
+        if left.made is not None:
+            self.hook(Additive(left.made, path, sign))
+        if sign == -1 and path[0] != "params" and path[-1] == "mean" and right.variable.dims is not None:
+            self.hook(Standardisation(path, left.array, right.variable.dims))
+
+
+def _rearranged(eqn: Any, was: Rearranged | None) -> Rearranged | None:
+    """The variable, after an equation that only moves its entries."""
+    if was is None or (rule := _MOVES.get(eqn.primitive.name)) is None:
+        return None
+    return rule(eqn, was)
+
+
+def _cast(eqn: Any, was: Rearranged) -> Rearranged:
+    del eqn
+    return was
+
+
+def _transposed(eqn: Any, was: Rearranged) -> Rearranged:
+    order = tuple(eqn.params["permutation"])
+    dims = None if was.dims is None else tuple(order.index(d) for d in was.dims)
+    steps = None if was.steps is None else (*was.steps, lambda array: array.transpose(order))
+    return Rearranged(was.path, steps, dims)
+
+
+def _reshaped(eqn: Any, was: Rearranged) -> Rearranged:
+    before, after = eqn.invars[0].aval.shape, tuple(eqn.outvars[0].aval.shape)
+    steps = None if was.steps is None else (*was.steps, lambda array: array.reshape(after))
+    places = [d for d, n in enumerate(after) if n != 1]
+    dims = None
+    if was.dims is not None and [before[d] for d in was.dims] == [after[d] for d in places]:
+        dims = tuple(places)
+    elif was.dims is not None and len(was.dims) == 1 and before[was.dims[0]] == 1 == after[-1]:
+        dims = (len(after) - 1,)  # a single neuron; the last dimension is the one that a statistic lies on
+    return Rearranged(was.path, steps, dims)
+
+
+def _broadcast(eqn: Any, was: Rearranged) -> Rearranged:
+    to = eqn.params["broadcast_dimensions"]
+    dims = None if was.dims is None else tuple(to[d] for d in was.dims)
+    same = eqn.invars[0].aval.size == eqn.outvars[0].aval.size
+    after = tuple(eqn.outvars[0].aval.shape)
+    steps = (*was.steps, lambda array: array.reshape(after)) if same and was.steps is not None else None
+    return Rearranged(was.path, steps, dims)
+
+
+_MOVES: dict[str, Callable[[Any, Rearranged], Rearranged]] = {
+    "convert_element_type": _cast,
+    "copy": _cast,
+    "copy_p": _cast,
+    "transpose": _transposed,
+    "reshape": _reshaped,
+    "squeeze": _reshaped,
+    "expand_dims": _reshaped,
+    "broadcast_in_dim": _broadcast,
+}

@@ -1,0 +1,86 @@
+"""Costs of dropping neurons, against re-fitting without them; budgets."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import naivenas_jax as nas
+from naivenas_jax.fit.importance import Reader, dropped, importance
+from naivenas_jax.fit.network import Data, Network
+
+RNG = np.random.default_rng(0)
+
+
+def error_without(x, y, gone):
+    """Half the squared error of the best re-fit without some columns."""
+    left = np.delete(x, gone, 1)
+    return 0.5 * ((y - left @ np.linalg.lstsq(left, y, rcond=None)[0]) ** 2).sum()
+
+
+def test_costs_are_those_of_the_best_refit():
+    x = RNG.normal(size=(60, 8)) @ RNG.normal(size=(8, 8))
+    b = RNG.normal(size=(8, 3))
+    rows = {0: [0, 4], 1: [1, 5], 2: [2, 6], 3: [3, 7]}
+    reader = Reader(np.linalg.inv(x.T @ x), b, {one: np.array(own) for one, own in rows.items()})
+    y = x @ b
+    np.testing.assert_allclose(reader.cost([0, 1, 2, 3]), [error_without(x, y, rows[c]) for c in range(4)])
+    total, gone = 0.0, []
+    for one, cost in dropped([reader], [0, 1, 2, 3])[:3]:
+        gone += rows[one]
+        total += cost
+        np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)
+
+
+def net():
+    x = nas.input_vertex("x", 5)
+    hidden = nas.invariant_vertex("tanh", jnp.tanh, nas.layer("hidden", nn.Dense(12), x))
+    more = nas.invariant_vertex("relu", nn.relu, nas.layer("more", nn.Dense(10), hidden))
+    return nas.Graph(x, nas.layer("out", nn.Dense(3), more))
+
+
+DATA = jax.random.normal(jax.random.key(0), (200, 5))
+
+
+def test_what_the_rest_reconstructs_costs_nothing():
+    graph = net()
+    variables = graph.init(jax.random.key(1), DATA)
+    kernel = np.array(variables["params"]["hidden"]["kernel"])
+    kernel[:, 7] = kernel[:, 2]  # a twin, with large weights that read it
+    variables["params"]["hidden"]["kernel"] = kernel
+    costs = importance(Network(graph, {}), variables, Data.of([DATA]), ridge=1e-8)["hidden"]
+    assert min(costs[2], costs[7]) < 1e-3 * np.median(costs) < np.median(costs) < max(costs[2], costs[7]) * 10
+
+
+class Imported(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = jnp.tanh(nn.Dense(12, name="hidden")(x))
+        return nn.Dense(3, name="out")(nn.relu(nn.Dense(10, name="more")(x)))
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_within_budgets_and_nearer_than_weights_alone(imported):
+    variables = net().init(jax.random.key(1), DATA)
+    graph, variables = nas.from_linen(Imported(), variables, DATA) if imported else (net(), variables)
+    limits = {"max_params": 0.4, "max_macs": 0.5, "inputs": (DATA[:1],)}
+    found = nas.compress(graph, variables, [DATA[:100], DATA[100:]], steps=2, **limits)
+    now, then = nas.costs(*found, DATA[:1]), nas.costs(graph, variables, DATA[:1])
+    assert now.params <= 0.4 * then.params
+    assert now.macs <= 0.5 * then.macs
+    simple = nas.resize(graph, variables, **limits)
+    wanted = graph.apply(variables, DATA)
+    errors = [float(((m.graph.apply(m.variables, DATA) - wanted) ** 2).mean()) for m in (found, simple)]
+    assert errors[0] < 0.2 * errors[1]
+    assert found.plan.axis("hidden").before == 12
+    assert found.before == graph
+
+
+def test_budgets_that_are_none():
+    graph = net()
+    variables = graph.init(jax.random.key(1), DATA)
+    with pytest.raises(nas.BudgetError, match="needs a budget"):
+        nas.compress(graph, variables, [DATA])
+    with pytest.raises(nas.BudgetError, match="steps must be a whole number"):
+        nas.compress(graph, variables, [DATA], max_params=0.5, steps=0)
