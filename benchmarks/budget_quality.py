@@ -120,14 +120,15 @@ def report(rows: list[dict[str, Any]], command: str) -> str:
     return f"""# Accuracy at a budget
 
 The digits network of `examples/digits.py`, {original[0]["params"]:,} parameters, {EPOCHS} epochs of training,
-{len(original)} seeds. Accuracy on 540 held-out images: mean, and smallest to largest. Of the original:
+seeds: {len(original)}. Accuracy on 540 held-out images: mean, and smallest to largest. Of the original:
 {np.mean([r["accuracy"] for r in original]):.4f}. Nothing is trained after the cut. `nas.recalibrate`, `nas.compensate`
 and `nas.compress` get the 1,257 training images without labels.{incomplete}
 
 {table(rows)}
 
-`nas.compress` took {np.mean(spent):.0f} seconds of CPU time on average, most of it for compiling operations of new
-shapes. The rows of Torch-Pruning are figures that were measured once, in another run; its best criterion reached 0.22 at 31 % of the parameters, and two epochs of training 0.978 at 25 %.
+`nas.compress` took {np.mean(spent):.0f} seconds of CPU time on average. The rows of Torch-Pruning are figures
+that were measured once, in another run; its best criterion reached 0.22 at 31 % of the parameters, and
+two epochs of training 0.978 at 25 %.
 
 Command: `{command}`, at {commit.strip()}, on {platform.machine()}, jax {jax.__version__} on
 {jax.devices()[0].device_kind}.
