@@ -25,6 +25,7 @@ from naivenas_jax.align.formulate import Formulation, formulate
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.worth import own_best
+from naivenas_jax.sizes.row import Row
 
 _SEGMENTS = 32
 #: So many boxes are looked at; a number and not a time, so that the answer is the same on every machine.
@@ -59,7 +60,7 @@ class _Search:
         self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense == "multiple of" for row in problem.required)
         #: whether a point must be in whole numbers; else what is not whole can be rounded down
-        self.whole = len(free) <= _SMALL or bool(problem.targets or problem.required or problem.equal)
+        self.whole = len(free) <= _SMALL or bool(problem.targets or problem.equal) or any(map(_rigid, problem.required))
         self.best: Answer | None = None
         self.value = -math.inf
 
@@ -165,6 +166,11 @@ class _Search:
         return tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)})
 
 
+def _rigid(row: Row) -> bool:
+    """Whether rounding down may break a condition: all but bounds of a single size."""
+    return row.sense in ("multiple of", "==") or len(row.terms) > 1
+
+
 def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:
     """The best answer within the budgets that is found, with the gap that is proven.
 
@@ -196,6 +202,9 @@ def _branch(search: _Search) -> float:
     rows = len(search.problem.present)
     for start in (search.envelope.sizes(x, rows), *_scaled(search)):
         search.descend(start)
+    if search.best is None and not search.whole:  # rounded down, something fell below its bound
+        search.whole = True
+        search.descend(search.envelope.sizes(x, rows))
     if search.best is not None:
         search.refine(search.best)
         x, least = search.bound(root)

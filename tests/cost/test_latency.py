@@ -72,7 +72,7 @@ def test_what_is_equal_is_timed_once_and_loops_count():
 def test_a_real_clock():
     graph, variables = network()
     table = nas.measure_latency(graph, variables, IMAGE, fractions=(1.0,))
-    assert 0 < table(graph) < 1.0
+    assert table(graph) > 0
     smaller = nas.resize(graph, variables, max_latency=0.9, latency=table, inputs=IMAGE)
     assert table(smaller.graph) <= 0.9 * table(graph)
 
