@@ -13,7 +13,7 @@ of a position and a channel). A pair lives while both of its members live.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -149,11 +149,11 @@ class Blocks:
         """Make every empty place of one vector a place of the other too; before merging, which blurs whose it is."""
         for own, other in ((a, b), (b, a)):
             for place in self._places(own):
-                if place in self._places(other):
-                    continue
-                self._graft(place[1], other, place[0])
-                if self._places(own).count(place) != self._places(other).count(place):
-                    self.stuck.append(Vector(((place[1], 0, 0),)))  # one side would have to be longer than itself
+                if place not in self._places(other):
+                    self._graft(place[1], other, place[0])
+        left, right = Counter(self._places(a)), Counter(self._places(b))
+        for _, node in (left - right) + (right - left):  # a graft may also have put it where it was already
+            self.stuck.append(Vector(((node, 0, 0),)))  # one side would have to be longer than itself
 
     def _places(self, vector: Vector) -> list[tuple[int, int]]:
         """The empty places of a vector: offset and node of each."""

@@ -160,6 +160,12 @@ def stack_beside_itself() -> nas.Graph:
     return end(nas.concat("join", dense("a", 4)) + b)
 
 
+def doubled_on_both_sides() -> nas.Graph:
+    """What is added at the end of one stack has to be in the middle of both, and so twice at its own end."""
+    a, b = dense("a", 5), dense("b", 5)
+    return end(nas.concat("join", a, a) + nas.concat("other", b, b))
+
+
 IMPOSSIBLE = {
     "an input to a sum whose steps miss it": (sum_of_odd_steps, join("x")),
     "from a stack, what is left has the wrong parity": (stack_of_even_steps, cut("b")),
@@ -170,6 +176,7 @@ IMPOSSIBLE = {
     "a layer whose input would be part of itself": (loop, remove("half")),
     "a layer between two in steps, growing only": (between_steps, remove("b", align="grow")),
     "a layer between two in steps, shrinking only": (between_steps, remove("b", align="shrink")),
+    "to a stack of twice the same, beside another": (doubled_on_both_sides, join("x")),
     "to a stack that is added to the same": (stack_beside_itself, join("b")),
 }
 
