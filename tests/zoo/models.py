@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -107,7 +108,8 @@ def flaim(name: str, size: int, **changed: Any) -> Loaded:
         del jax.random.KeyArray
     cls = config.pop("model_cls")
     config.pop("norm_stats", None)
-    return linen(cls(**{**config, **changed}, n_classes=5), image(size), training=False)
+    mode = {"training": False} if "training" in inspect.signature(cls.__call__).parameters else {}
+    return linen(cls(**{**config, **changed}, n_classes=5), image(size), **mode)
 
 
 def one_device() -> Any:
