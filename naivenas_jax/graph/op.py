@@ -88,6 +88,10 @@ class Op(ABC):
         """Whether output neurons have the values of the inputs they pass on, given whether `identity` was applied."""
         return as_identity
 
+    def returns(self) -> tuple[jax.ShapeDtypeStruct, ...] | None:
+        """The arrays that the computation returns, at the shapes that it was made with; None: it has to be tried."""
+        return None
+
     def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:
         """Values inside that an edit may replace, at the present sizes; a vertex that holds a whole model has some."""
         return {}

@@ -12,7 +12,7 @@ from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
-_known: WeakKeyDictionary[Vertex, jax.ShapeDtypeStruct | None] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Vertex, Any] = WeakKeyDictionary()
 
 
 def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
@@ -25,13 +25,15 @@ def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
             if each not in _known:
                 _known[each] = _one(each)
     found = _known[vertex]
-    return None if found is None else tuple(found.shape)
+    return tuple(found.shape) if hasattr(found, "shape") else None  # several arrays have no shape
 
 
-def _one(vertex: Vertex) -> jax.ShapeDtypeStruct | None:
+def _one(vertex: Vertex) -> Any:
     if isinstance(vertex.op, Source):
         shape = vertex.op.shape
         return None if shape is None else jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)
+    if (returned := vertex.op.returns()) is not None:
+        return returned
     inputs = [_known[source] for source in vertex.inputs]
     if any(known is None for known in inputs):
         return None

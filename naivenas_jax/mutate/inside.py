@@ -57,9 +57,19 @@ class Inside(NamedTuple):
 
 
 def inside(graph: Graph, *names: str) -> Inside | None:
-    """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model."""
+    """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model.
+
+    Raises:
+      StructureError: if some are names of vertices and some are not.
+    """
     if all(name in graph for name in names):
         return None
+    if some := [name for name in names if name in graph]:
+        other = next(name for name in names if name not in graph)
+        raise StructureError(
+            f"{some[0]!r} is a vertex, and {other!r} is none: an edge joins two vertices, or two modules inside the same "
+            "imported model."
+        )
     owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())]
     return owners[0] if owners else None
 

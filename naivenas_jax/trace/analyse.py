@@ -66,12 +66,12 @@ def analyse(program: Program) -> Analysed:
 
 
 #: How the axes of inputs and outputs begin.
-ENDS = ("~input", "~output")
+ENDS = ("~input:", "~output:")
 
 
 def end_axis(kind: str, number: int) -> str:
     """The axis of the neurons of an input or output of the model, if they can change."""
-    return f"~{kind}{number}"
+    return f"~{kind}:{number}"
 
 
 def _argument(analysis: Analysis, role: Role, aval: Any) -> Value:

@@ -101,7 +101,9 @@ def edited_function(op: Imported, edit: Edit, before: Mapping[Path, jax.ShapeDty
         own = {path: known[path] if path in known else jnp.zeros(s.shape, s.dtype) for path, s in before.items()}
         added = nested({path: array for path, array in known.items() if path not in before})
         watch = Watch(edit, added, rngs, mutable, kwargs)
-        outputs, updates = op.computed(own, Arguments.split(inputs)[1], rngs, mutable, kwargs, watch)
+        # a model that knows no training may have got layers that do
+        given = {key: value for key, value in kwargs.items() if key != "train" or key in op.model.named}
+        outputs, updates = op.computed(own, Arguments.split(inputs)[1], rngs, mutable, given, watch)
         kept = {path: value for path, value in updates.items() if path in known or path not in before}
         return outputs, nested({**kept, **watch.updates})
 

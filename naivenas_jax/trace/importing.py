@@ -113,7 +113,7 @@ def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
     (5, 2)
     """
     own = NnxModel.of(model)
-    return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature)
+    return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature, ("train",))
 
 
 def _imported(
@@ -123,6 +123,7 @@ def _imported(
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     signature: Signature,
+    modes: tuple[str, ...] = (),
 ) -> Imports:
     arguments, leaves = Arguments.split(inputs)
     if not leaves:
@@ -132,18 +133,34 @@ def _imported(
             f"{found}. Numbers, text and other values of Python are constants of the model."
         )
     shapes = [shape_of(leaf) for leaf in leaves]
-    model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs)
+    keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
+    model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, named=keywords)
+    taken = _of_the_model(model)
     sources = [
-        Vertex(name, Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
+        Vertex(_free(name, taken), Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
         for name, leaf in zip(_names(inputs, signature), shapes, strict=True)
     ]
-    whole = Vertex("model", Imported(model, model.base.ties.run_sizes), tuple(sources))
+    whole = Vertex(_free("model", taken), Imported(model, model.base.ties.run_sizes), tuple(sources))
     sizes = tuple(neurons_of(model.base.program))
     outputs = [
-        Vertex("output" if len(sizes) == 1 else f"output{i}", Pick(i, sizes), (whole,))
+        Vertex(_free("output" if len(sizes) == 1 else f"output{i}", taken), Pick(i, sizes), (whole,))
         for i in range(len(sizes))
     ]
     return Graph(sources, outputs), variables
+
+
+def _of_the_model(model: Model) -> frozenset[str]:
+    """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
+    paths = [path[:end] for path, _ in model.variables for end in range(2, len(path) + 1)]
+    modules = [place.name for place in model.base.places]
+    return frozenset([*model.base.ties.axes, *("/".join(path[1:]) for path in paths), *modules])
+
+
+def _free(name: str, taken: frozenset[str]) -> str:
+    """A name for an input, an output or the whole, which must not be one that the model uses itself."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _names(inputs: tuple[Any, ...], signature: Signature) -> list[str]:

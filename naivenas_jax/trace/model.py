@@ -34,6 +34,7 @@ class Model:
       base: the program at the inputs that it was imported with.
       defaults: the arrays in ``kwargs``.
       edits: how often it has been edited since the import.
+      named: the keyword arguments that the function names.
     """
 
     identity: Hashable
@@ -45,6 +46,7 @@ class Model:
     base: Analysed = field(compare=False)
     defaults: Mapping[str, Any] = field(compare=False)
     edits: int = 0
+    named: frozenset[str] = frozenset()
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -57,6 +59,7 @@ class Model:
         inputs: Sequence[jax.ShapeDtypeStruct],
         kwargs: Mapping[str, Any],
         edits: int = 0,
+        named: frozenset[str] = frozenset(),
     ) -> Model:
         """Trace a model in evaluation, and find its ties."""
         shapes = {path: shape_of(array) for path, array in flat(variables).items()}
@@ -68,7 +71,8 @@ class Model:
 
         base = analyse(capture(call, shapes, inputs, {}, []))
         key = object() if arrays else identity  # arrays among the keyword arguments are constants of the program
-        return cls(key, tuple(shapes.items()), arguments, tuple(inputs), static, function, base, dict(kwargs), edits)
+        structs, given = tuple(shapes.items()), dict(kwargs)
+        return cls(key, structs, arguments, tuple(inputs), static, function, base, given, edits, named)
 
     def program(self, inputs: Sequence[Any], rngs: Mapping[str, Any], mutable: Any, given: Mapping[str, Any]) -> tuple:
         """The program for this call, traced at the original sizes when it is first asked for, and its keyword arrays.

@@ -163,6 +163,15 @@ class Imported(Op):
     def _of_leaves(self) -> frozenset[str]:
         return frozenset(axis for leaf in self.model.base.ties.leaves.values() for axis in leaf.axes if axis)
 
+    def returns(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        analysed, program = self.model.base, self.model.base.program
+        sizes = self._sizes(analysed)
+        return tuple(
+            jax.ShapeDtypeStruct(sizes.shape(analysed.frame.read(atom), atom.aval.shape), atom.aval.dtype)
+            for role, atom in zip(program.results, program.closed.jaxpr.outvars, strict=True)
+            if role.kind == "output"
+        )
+
     def places(self) -> dict[Place, jax.ShapeDtypeStruct]:
         sizes = self._sizes(self.model.base)
         return {
@@ -191,7 +200,7 @@ class Imported(Op):
         def trace(values: Mapping[str, Any]) -> Model:
             model = self.model
             return Model.trace(
-                function, (self, edit), values, model.arguments, inputs, model.defaults, edits=model.edits + 1
+                function, (self, edit), values, model.arguments, inputs, model.defaults, model.edits + 1, model.named
             )
 
         every = {**flat(variables), **flat(added)}

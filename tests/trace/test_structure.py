@@ -130,6 +130,38 @@ def test_inserted_layers_are_trained_with_the_model():
     close(graph.apply(variables, X), Trained(norm=True).apply(variables, X))
 
 
+def test_inserted_layers_are_trained_where_the_model_knows_no_training():
+    model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(3)])
+    network = nas.from_linen(model, model.init(jax.random.key(0), X), X)
+    graph, variables = nas.insert_vertex(*network, "layers_0", lambda v: nas.layer("norm", nn.BatchNorm(), v))
+    outputs, updates = graph.apply(variables, X, train=True, mutable=["batch_stats"])
+    hidden = nn.Dense(8).apply({"params": variables["params"]["layers_0"]}, X)
+    own = {name: variables[name]["norm"] for name in ("params", "batch_stats")}
+    hidden, wanted = nn.BatchNorm(use_running_average=False).apply(own, hidden, mutable=["batch_stats"])
+    close(outputs, nn.Dense(3).apply({"params": variables["params"]["layers_2"]}, nn.relu(hidden)))
+    jax.tree.map(close, updates["batch_stats"]["norm"], wanted["batch_stats"])
+
+
+def test_layers_go_before_and_after_the_model_as_well(network):
+    graph, variables = network
+    for at, width in (("x", 6), ("output", 3)):
+        mutation = nas.insert_vertex(graph, variables, at, lambda v, n=width: nas.layer("new", nn.Dense(n), v))
+        assert mutation.check(X).compared
+        assert nas.delta_nout(*mutation, {"stem": -2}).check(X).compared
+
+
+def test_modules_may_have_the_names_of_arguments():
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, query):
+            return nn.Dense(2, name="output")(nn.Dense(4, name="model")(nn.Dense(8, name="query")(query)))
+
+    model = Model()
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), X), X)
+    assert [vertex.name for vertex in graph.vertices] == ["query_", "model_", "output_"]
+    assert nas.delta_nout(graph, variables, {"query": -3, "model": -1}).check(X).compared
+
+
 def test_optimizer_state_and_undo(network):
     graph, variables = network
     mutation = nas.insert_vertex(graph, variables, "stem", lambda v: nas.layer("adapter", nn.Dense(8), v))
@@ -380,6 +412,8 @@ def test_refusals(network):
         nas.create_edge(graph, variables, "stem", "head", position=0)
     with pytest.raises(nas.StructureError, match="not removed edge by edge"):
         nas.remove_edge(graph, variables, "stem", "block")
+    with pytest.raises(nas.StructureError, match="'x' is a vertex, and 'head' is none"):
+        nas.create_edge(graph, variables, "x", "head")
     with pytest.raises(nas.StructureError, match="make must"):
         nas.insert_vertex(graph, variables, "stem", nn.Dense(8))
     with pytest.raises(nas.VariablesError, match="has no variable"):
