@@ -69,7 +69,7 @@ def activity(
     found: tuple[Sums, Sums] | None = None
     for batch in batches:
         inputs = batch if isinstance(batch, tuple) else (batch,)
-        new = jax.tree.map(lambda array: np.asarray(array, np.float64), step(variables, inputs))
+        new = jax.tree.map(lambda array: np.asarray(array).astype(_wide(array.dtype)), step(variables, inputs))
         found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
@@ -86,7 +86,7 @@ class Sums(NamedTuple):
     Attributes:
       number: of values.
       absolute: of ``|value|``.
-      plain: of the values.
+      plain: of the values; complex, as they may be.
       active: of those that are not zero.
       within: of squared distances from the mean of the place that a value is from.
       squares: of the squared means of these places, once per value.
@@ -103,7 +103,7 @@ class Sums(NamedTuple):
 _STATISTICS = {
     "mean": lambda sums: sums.absolute / sums.number,
     "variance": lambda sums: np.maximum(
-        (sums.within + sums.squares) / sums.number - (sums.plain / sums.number) ** 2, 0.0
+        (sums.within + sums.squares) / sums.number - np.abs(sums.plain / sums.number) ** 2, 0.0
     ),
     "active": lambda sums: sums.active / sums.number,
 }
@@ -134,23 +134,28 @@ def _observe(
 
 
 def _nothing(ties: Ties) -> Sums:
-    return Sums(*(jnp.zeros(count(ties)) for _ in Sums._fields))
+    return Sums(*(jnp.zeros(count(ties)) for _ in Sums._fields))._replace(plain=jnp.zeros(count(ties), jnp.complex64))
 
 
 def _add(sums: Sums, ties: Ties, axis: str, array: Any) -> Sums:
     """With the values of an array whose last dimension is the axis."""
-    values = jnp.asarray(array, jnp.float32).reshape(-1, array.shape[-1])
+    values = jnp.asarray(array, jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
+    values = values.reshape(-1, array.shape[-1])
     rows, mean = float(len(values)), values.mean(0)
     new = Sums(
         jnp.full(values.shape[-1], rows),
         jnp.abs(values).sum(0),
         values.sum(0),
         (values != 0).sum(0).astype(jnp.float32),
-        ((values - mean) ** 2).sum(0),
-        rows * mean**2,
+        (jnp.abs(values - mean) ** 2).sum(0),
+        rows * jnp.abs(mean) ** 2,
     )
     classes = numbers(ties, axis)
     return Sums(*(total.at[classes].add(own) for total, own in zip(sums, new, strict=True)))
+
+
+def _wide(dtype: Any) -> Any:
+    return np.complex128 if np.issubdtype(dtype, np.complexfloating) else np.float64
 
 
 def _check_seen(graph: Graph, sums: Sums, missing: float | None) -> None:

@@ -6,9 +6,9 @@ it, so that gating the neuron is the same as gating those weights, and
     d loss / d m_c  =  sum over positions and examples of  activation * d loss / d activation
                     =  sum over the entries w of all weights that read c of  w * d loss / d w .
 
-The right side needs nothing but gradients by parameters, which training computes anyway. Neurons that no weight reads
-are gated where they are made: there the sum goes over the entries of the weight and bias that make them, and the
-activation is that before any activation function.
+The right side (of complex weights its real part) needs nothing but gradients by parameters, which training computes
+anyway. Neurons that no weight reads are gated where they are made: there the sum goes over the entries of the weight
+and bias that make them, and the activation is that before any activation function.
 """
 
 from __future__ import annotations
@@ -101,10 +101,17 @@ def gate_derivatives(graph: Graph, params: Mapping[str, Any], grads: Mapping[str
                 f"{gate.dim} has {len(gate.classes)} neurons in the graph. All have to agree: after a mutation take "
                 "the new graph, variables and gradients."
             )
-        products = jnp.asarray(weight, totals.dtype) * jnp.asarray(slope, totals.dtype)
+        products = _product(weight, slope, totals.dtype)
         sums = products.sum([d for d in range(products.ndim) if d != gate.dim])
         totals = totals.at[np.maximum(gate.classes, 0)].add(jnp.where(gate.classes >= 0, sums, 0.0))
     return totals
+
+
+def _product(weight: Any, slope: Any, dtype: Any) -> Any:
+    """What each entry contributes; with slopes as jax.grad gives them, ``d loss = Re(slope * d weight)``."""
+    wide = jnp.result_type(dtype, weight, slope)
+    product = jnp.asarray(weight, wide) * jnp.asarray(slope, wide)
+    return product.real.astype(dtype)
 
 
 def _find(arrays: Mapping[Path, Any], path: Path, what: str) -> Any:

@@ -12,8 +12,8 @@ from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.utility.absolute import absolute
 from naivenas_jax.utility.tied import by_handle, count, numbers
 
 
@@ -73,7 +73,7 @@ def magnitude(
             continue
         wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
-        values = np.abs(to_host(array).astype(np.float64)) if wanted else np.zeros(())
+        values = absolute(array) if wanted else np.zeros(())
         for made, axis in wanted.items():
             others = tuple(d for d in range(values.ndim) if d != made)
             scores[axis] = scores.get(axis, 0.0) + (
@@ -89,7 +89,7 @@ def _of_groups(ties: Ties, arrays: Mapping[Path, Any], norm: str) -> np.ndarray:
         leaf = ties.leaves[path]
         if leaf.new is not None:
             continue
-        values = np.abs(to_host(array).astype(np.float64)) ** (1 if norm == "l1" else 2)
+        values = absolute(array) ** (1 if norm == "l1" else 2)
         classes = {d: numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
         for d, own in classes.items():
             counted = values

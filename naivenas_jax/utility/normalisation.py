@@ -9,8 +9,8 @@ import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.utility.absolute import absolute
 from naivenas_jax.utility.tied import by_handle, count, numbers, require
 
 
@@ -52,7 +52,7 @@ def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.
             continue
         (axis,) = ties.leaves[path].axes
         if axis is not None:
-            np.add.at(totals, numbers(ties, axis), np.abs(to_host(array).astype(np.float64)))
+            np.add.at(totals, numbers(ties, axis), absolute(array))
             found = True
     if not found:
         raise UtilityError(
