@@ -185,10 +185,11 @@ others together (`FlaxEncoderDecoderModel` and the like).
 
     python tests/zoo/hugging_face.py
 
-{date}, on {machine}; naivenas_jax at {revision}; {versions}. {seconds:.0f} CPU seconds for everything; other work ran
-on the machine.
+{date}, on {machine}; naivenas_jax at {revision}; {versions}.
+{seconds:.0f} CPU seconds for everything; other work ran on the machine.
 
 **{good} of {count} classes ({share:.0%}) were imported, shrunk and evaluated**; {compared} of these were compared.
+
 {made} classes run at all: this version of transformers was written for an older JAX. Arrays have no method `split` any
 more, which some need. `jnp.clip` has other names for its arguments, which T5 and its kin need; there the old names are
 put back while the models run.
