@@ -53,7 +53,8 @@ def check(
     """Compare two networks; raises `OracleError` where they should agree and do not."""
     with jax.default_matmul_precision("highest"):
         outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
-        reason = incomparable or _renumbered(before, plan, inputs) or _coupled(before, plan) or _unread(before, plan)
+        reason = _nothing(inputs) or incomparable or _renumbered(before, plan, inputs)
+        reason = reason or _coupled(before, plan) or _unread(before, plan)
         if reason:
             return Check(False, reason)
         expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
@@ -61,6 +62,11 @@ def check(
     for vertex, got, wanted in zip(after.outputs, outputs, expected, strict=True):
         difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
     return Check(True, None, difference)
+
+
+def _nothing(inputs: tuple[Any, ...]) -> str | None:
+    """Outputs for no examples agree whatever the networks compute."""
+    return "the inputs are empty" if any(np.size(array) == 0 for array in inputs) else None
 
 
 def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwargs: Any) -> Any:
@@ -177,9 +183,9 @@ def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None
 
 
 def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float | None) -> float:
-    source = plan.axes[name].source if name in plan.axes else np.arange(got.shape[-1])
-    got64 = np.asarray(got, np.float64)[..., source != NEW]
-    wanted64 = np.asarray(wanted, np.float64)[..., source[source != NEW]]
+    all_got, all_wanted = _numbers(got), _numbers(wanted)
+    source = plan.axes[name].source if name in plan.axes else np.arange(all_got.shape[-1])
+    got64, wanted64 = all_got[..., source != NEW], all_wanted[..., source[source != NEW]]
     difference = float(np.max(np.abs(got64 - wanted64), initial=0.0))
     allowed = _tolerance(got.dtype, tolerance) * max(1.0, float(np.max(np.abs(wanted64), initial=0.0)))
     if not difference <= allowed:  # also catches NaN
@@ -196,8 +202,15 @@ def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float |
     return difference
 
 
+def _numbers(array: Any) -> np.ndarray:
+    """In double precision, with a dimension of neurons: a scalar has one of them."""
+    return np.atleast_1d(np.asarray(array).astype(np.complex128 if np.iscomplexobj(array) else np.float64))
+
+
 def _tolerance(dtype: Any, tolerance: float | None) -> float:
-    return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if tolerance is None else tolerance
+    if tolerance is not None:
+        return tolerance
+    return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
 def _tuple(outputs: Any) -> tuple[Any, ...]:
