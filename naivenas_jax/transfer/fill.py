@@ -92,7 +92,7 @@ def split(entries: NewEntries) -> Any:
     """New neurons copy surviving ones, and readers divide by the number of copies: the function is kept.
 
     Net2WiderNet (Chen, Goodfellow and Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016). See
-    `copied`.
+    `copied`. Readers of whole numbers cannot be divided, and are refused.
     """
     return keep_function(entries)  # for groups without a survivor; the others are overwritten by `copied`
 
@@ -112,8 +112,20 @@ def copied(entries: NewEntries, values: np.ndarray) -> np.ndarray:
         shape = [-1 if d == dim else 1 for d in range(len(models))]
         known &= (model != NEW).reshape(shape)
         if entries.leaf.roles[dim] == "in":
-            copies = copies / multiplicity(model).reshape(shape)
+            copies = copies / _shares(entries, model).reshape(shape)
     return np.where(known, copies, values).astype(entries.old.dtype)
+
+
+def _shares(entries: NewEntries, model: np.ndarray) -> np.ndarray:
+    """Among how many copies each entry that reads is divided."""
+    counts = multiplicity(model)
+    if jnp.issubdtype(entries.old.dtype, jnp.integer) and (counts > 1).any():
+        raise PlanError(
+            f"new='split' divides what reads a neuron among its copies, and variables"
+            f"{''.join(f'[{key!r}]' for key in entries.path)} holds whole numbers ({entries.old.dtype}), which cannot "
+            "be divided. Use new='default' or new='zeros', which keep the function too."
+        )
+    return counts
 
 
 def multiplicity(model: np.ndarray) -> np.ndarray:

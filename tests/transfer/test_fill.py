@@ -219,3 +219,25 @@ def test_heads_of_an_attention():
     assert np.abs(grads["out"]["kernel"])[new].min() > 0
     halved = nas.delta_nout(graph, variables, {"query:heads": 2}, new="split")
     np.testing.assert_allclose(halved.graph.apply(halved.variables, x), model.apply(variables, x), atol=1e-5)
+
+
+class TestWholeNumbers:
+    @staticmethod
+    def network(a, b):
+        def function(variables, x):
+            a, b = (variables["params"][name].astype(jnp.float32) for name in "ab")
+            return jnp.tanh(x @ a) @ b
+
+        return nas.from_function(function, {"params": {"a": a, "b": b}}, jnp.ones((1, 3)))
+
+    def test_readers_cannot_be_split(self):
+        network = self.network(jnp.ones((3, 2)), jnp.array([[1], [3]], jnp.int32))
+        with pytest.raises(nas.PlanError, match=r"variables\['params'\]\['b'\] holds whole numbers \(int32\)"):
+            nas.delta_nout(*network, {"a": 2}, new="split")
+
+    def test_makers_can(self):
+        graph, variables = self.network(jnp.array([[1, -2]] * 3, jnp.int8), jnp.array([[1.0], [3.0]]))
+        mutation = nas.delta_nout(graph, variables, {"a": 2}, new="split")
+        assert mutation.variables["params"]["a"].dtype == jnp.int8
+        x = jnp.ones((1, 3))
+        np.testing.assert_allclose(mutation.graph.apply(mutation.variables, x), graph.apply(variables, x), rtol=1e-6)
