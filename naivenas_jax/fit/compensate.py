@@ -17,7 +17,7 @@ from naivenas_jax.fit.network import Data, Network, check, on_device
 from naivenas_jax.fit.normal import Sums, added, ridge_fit
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.statistics import restandardised
-from naivenas_jax.fit.walk import Additive, Event, Standardisation
+from naivenas_jax.fit.walk import Additive, Event, Other, Standardisation
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like, to_host
@@ -146,14 +146,16 @@ class Fitting:
         """What is to be re-fitted, in the order of evaluation."""
         before, after = self._uses
         then, now, means = _counts(before, Contraction), _counts(after, Contraction), _counts(after, Standardisation)
-        shapes = flat(self.mutation.variables)
+        shapes, elsewhere = flat(self.mutation.variables), {e.path for e in after if isinstance(e, Other)}
         found: dict[Path, Weight | Statistic] = {}
         started = False
         for event in after:
             started = started or (isinstance(event, Contraction) and self._loses(event.path))
             if isinstance(event, Standardisation) and started:
                 found.setdefault(event.path, Statistic(event.path, means[event.path]))
-            elif isinstance(event, Contraction) and started and then.get(self._old(event.path)) == now[event.path]:
+            elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
+                continue  # what is also looked up by index, or scaled, means something else there
+            elif then.get(self._old(event.path)) == now[event.path]:
                 weight = Weight(event.path, now[event.path], _shift(event, after, shapes))
                 found.setdefault(event.path, weight)
         return list(found.values())
@@ -248,9 +250,11 @@ def _counts(found: Sequence[Event], kind: type) -> Counter[Path]:
 
 
 def _shift(event: Contraction, found: Sequence[Event], shapes: Mapping[Path, Any]) -> Additive | None:
-    """The first variable of one number per column that is added to what a weight makes."""
+    """The first variable of one number per column that is added to what a weight makes, and used for nothing else."""
+    elsewhere = {other.path for other in found if isinstance(other, Other)}
+    elsewhere |= {e.path for e in found if isinstance(e, Additive) and e.contraction.path != event.path}
     made = event.columns(np.zeros(event.result.shape)).shape[-1]
     for other in found:
         if isinstance(other, Additive) and other.contraction.path == event.path:
-            return other if np.size(shapes[other.path]) == made else None
+            return other if np.size(shapes[other.path]) == made and other.path not in elsewhere else None
     return None

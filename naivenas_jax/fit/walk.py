@@ -1,6 +1,6 @@
 """A function of (variables, inputs) evaluated equation by equation, with an eye on where its variables are used.
 
-Three uses are recognised, whatever layer they are from, hand-written or imported:
+Three kinds of use are recognised, whatever layer they are from, hand-written or imported:
 
 * a *contraction*: a variable, cast or rearranged, meets an activation in a matrix product or convolution;
 * what is *added* to the result of a contraction or *subtracted* from it: a bias, or the mean of a normalisation;
@@ -76,7 +76,13 @@ class Standardisation(NamedTuple):
         return number, mean.transpose(kept), spread.transpose(kept)
 
 
-Event = Contraction | Additive | Standardisation
+class Other(NamedTuple):
+    """Any other use of a variable: looked up by index, scaled, inside a loop."""
+
+    path: Path
+
+
+Event = Contraction | Additive | Standardisation | Other
 #: Sees each use of a variable; may return what the result of a contraction shall be instead.
 Hook = Callable[[Event], Any]
 
@@ -141,10 +147,12 @@ class _Walk:
         arrays = list(bound) if eqn.primitive.multiple_results else [bound]
         if all(o.weight for o in operands):
             moved = _rearranged(eqn, operands[0].variable) if operands else None
+            self._others([] if moved else operands)
             return [_Seen(array, True, moved) for array in arrays]
         if (made := self._contraction(eqn, operands, arrays[0])) is not None:
             return [_Seen(made.result, made=made)]
-        self._additive(eqn, operands)
+        added = self._additive(eqn, operands)
+        self._others([o for o in operands if o is not added])
         passes = eqn.primitive.name in ("convert_element_type", "reshape") and len(arrays) == 1
         return [_Seen(array, made=operands[0].made if passes else None) for array in arrays]
 
@@ -164,20 +172,27 @@ class _Walk:
         changed = self.hook(found)
         return found if changed is None else replace(found, result=changed)
 
-    def _additive(self, eqn: Any, operands: Sequence[_Seen]) -> None:
+    def _others(self, operands: Sequence[_Seen]) -> None:
+        for operand in operands:
+            if operand.variable is not None:
+                self.hook(Other(operand.variable.path))
+
+    def _additive(self, eqn: Any, operands: Sequence[_Seen]) -> _Seen | None:
+        """The operand that is a variable added to or subtracted from something, if there is one."""
         if eqn.primitive.name not in ("add", "sub", "add_any"):
-            return
+            return None
         left, right = operands
         if eqn.primitive.name != "sub" and left.variable is not None:
             left, right = right, left
         if right.variable is None:
-            return
+            return None
         sign = -1 if eqn.primitive.name == "sub" else 1
         path = right.variable.path
         if left.made is not None:
             self.hook(Additive(left.made, path, sign))
         if sign == -1 and path[0] != "params" and path[-1] == "mean" and right.variable.dims is not None:
             self.hook(Standardisation(path, left.array, right.variable.dims))
+        return right
 
 
 def _rearranged(eqn: Any, was: Rearranged | None) -> Rearranged | None:

@@ -135,3 +135,21 @@ def test_what_cannot_be_done_is_refused():
         nas.compensate(pruned, [])
     with pytest.raises(nas.PlanError, match="changes the input 'x'"):
         nas.compensate(nas.delta_nout(graph, variables, {"x": -1}), BATCHES)
+
+
+def test_a_table_that_is_looked_up_as_well_is_left_alone():
+    class Tied(nn.Module):
+        @nn.compact
+        def __call__(self, tokens):
+            embed = nn.Embed(11, 8, name="embed")
+            x = embed(tokens)
+            x = x + nn.Dense(8, name="down")(nn.relu(nn.Dense(24, name="up")(x)))
+            return embed.attend(x)
+
+    tokens = jax.random.randint(jax.random.key(3), (64, 5), 0, 11)
+    model = Tied()
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(4), tokens), tokens)
+    fitted = nas.compensate(nas.delta_nout(graph, variables, {"up": -8}), [tokens])
+    before, after = (v["params"]["embed"]["embedding"] for v in (variables, fitted.variables))
+    np.testing.assert_array_equal(before, after)
+    assert not np.array_equal(variables["params"]["down"]["bias"], fitted.variables["params"]["down"]["bias"])
