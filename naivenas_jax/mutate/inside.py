@@ -67,8 +67,8 @@ def inside(graph: Graph, *names: str) -> Inside | None:
     if some := [name for name in names if name in graph]:
         other = next(name for name in names if name not in graph)
         raise StructureError(
-            f"{some[0]!r} is a vertex, and {other!r} is none: an edge joins two vertices, or two modules inside the same "
-            "imported model."
+            f"{some[0]!r} is a vertex, and {other!r} is none: an edge joins two vertices, or two modules inside the "
+            "same imported model."
         )
     owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())]
     return owners[0] if owners else None
