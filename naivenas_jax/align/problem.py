@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.factors import Choice, Runs, choices
 from naivenas_jax.align.request import Target
+from naivenas_jax.errors import UtilityError
 from naivenas_jax.sizes.row import Row, Size, Terms
 from naivenas_jax.sizes.ties import Ties
 
@@ -273,8 +274,17 @@ def _class_utility(ties: Ties, utility: Mapping[str, np.ndarray]) -> np.ndarray:
     """The worth of each class: the sum over all neurons that it ties."""
     start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
     worth = np.zeros(start[-1])
-    for axis, scores in utility.items():
-        _add_worth(ties, start, worth, ties.axes[axis], np.asarray(scores))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis, scores in utility.items():
+            _add_worth(ties, start, worth, ties.axes[axis], np.asarray(scores))
+        total = np.abs(worth).sum()
+    if not np.isfinite(total):
+        largest = max(utility, key=lambda axis: float(np.max(np.abs(utility[axis]), initial=0.0)))
+        raise UtilityError(
+            f"The utility of all neurons together is more than a float can hold; the largest scores are those of "
+            f"{largest!r}, up to {np.abs(utility[largest]).max():.3g}. Only their proportions matter: divide all by "
+            "one number."
+        )
     return worth
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.errors import GraphError
+from naivenas_jax.errors import GraphError, UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.utility.scores import Utility, scores
@@ -81,7 +81,13 @@ def class_totals(graph: Graph, utility: Utility) -> np.ndarray:
     sizes = {axis: ties.size(axis) for axis in ties.axes}
     totals = np.zeros(count(ties))
     for axis, given in scores(utility, sizes).items():
-        np.add.at(totals, numbers(ties, axis), given)
+        with np.errstate(over="ignore"):
+            np.add.at(totals, numbers(ties, axis), given)
+        if not np.isfinite(totals).all():
+            raise UtilityError(
+                f"With the scores of {axis!r}, up to {np.abs(given).max():.3g}, the sum over everything tied is more "
+                "than a float can hold. Only the proportions of scores matter: divide all by one number."
+            )
     return totals
 
 

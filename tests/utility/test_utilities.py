@@ -321,3 +321,25 @@ def test_every_utility_goes_with_every_verb(kind):
         threshold = {handle: scores - 1e9 for handle, scores in nas.normalise(case.graph, utility).items()}
         resized = nas.resize(case.graph, case.variables, utility=threshold)  # all is worth less than nothing
         assert resized.graph.ties.size("c") == 1
+
+
+class TestScoresTooLargeToAdd:
+    @staticmethod
+    def graph():
+        x = nas.input_vertex("x", 3)
+        a, b = nas.layer("a", nn.Dense(8), x), nas.layer("b", nn.Dense(8), x)
+        return nas.Graph(x, nas.layer("out", nn.Dense(2), (a + b).named("sum")))
+
+    @pytest.mark.parametrize(
+        "utility", [{"a": [1e308] * 8, "b": [1e308] * 8}, {"a": [1e308] * 8}], ids=["tied", "one layer"]
+    )
+    def test_verbs_refuse_them(self, utility):
+        graph = self.graph()
+        variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+        with pytest.raises(nas.UtilityError, match=r"'a', up to 1e\+308"):
+            nas.delta_nout(graph, variables, {"a": -2}, utility=utility)
+
+    @pytest.mark.parametrize("use", [nas.total_utility, nas.comparable, nas.normalise])
+    def test_utilities_refuse_them(self, use):
+        with pytest.raises(nas.UtilityError, match="'b', up to 1e"):
+            use(self.graph(), {"a": [1e308] * 8, "b": [1e308] * 8})
