@@ -24,7 +24,12 @@ def with_sizes(
     Raises:
       UnknownNameError, RequestError: if there is no such vertex, or it does not take such keywords.
     """
-    given = keywords or {}
+    given = {} if keywords is None else keywords
+    if not isinstance(given, Mapping):
+        raise RequestError(
+            f"layer_keywords= takes a mapping {{vertex: {{keyword: value}}}}; found {type(given).__name__}: "
+            f"{given!r:.80}."
+        )
     for name in given:
         _check_keywords(graph, name, given[name])
     made: dict[Vertex, Vertex] = {}
@@ -40,6 +45,8 @@ def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, Any]) -> Non
     if name not in graph:
         raise UnknownNameError(f"layer_keywords: {unknown_name(name, [v.name for v in graph.vertices])}")
     op = graph.vertex(name).op
+    if not isinstance(keywords, Mapping):
+        raise RequestError(f"layer_keywords: {name!r} takes a mapping {{keyword: value}}; found {keywords!r:.80}.")
     try:
         inspect.signature(op.resized).bind((), {}, **keywords)
     except TypeError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.handles import Handle
 from naivenas_jax.sizes.ties import Leaf, Path, Ties
 
@@ -122,5 +123,10 @@ def _runs(ties: Ties, leaf: Leaf) -> Iterator[frozenset[int]]:
 def _size(variables: Any, path: Path) -> int:
     node = variables
     for key in path:
+        if not isinstance(node, Mapping) or key not in node:
+            raise VariablesError(
+                f"The variables have no variables{''.join(f'[{part!r}]' for part in path)}, which the graph has. Are "
+                "they those of another graph?"
+            )
         node = node[key]
     return math.prod(np.shape(node))

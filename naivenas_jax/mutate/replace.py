@@ -136,6 +136,8 @@ def map_vertices(
     >>> nas.map_vertices(graph, variables, smooth).graph["act"]
     Vertex('act', gelu, inputs=[hidden], nout=4)
     """
+    if not callable(fn):
+        raise StructureError(f"map_vertices takes a function of a vertex; found {type(fn).__name__}: {fn!r:.80}.")
     ops = {}
     for vertex in require_graph(graph).vertices:
         made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)

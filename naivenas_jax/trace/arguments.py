@@ -65,7 +65,7 @@ def shape_of(array: Any) -> jax.ShapeDtypeStruct:
             f"An array of dtype {array.dtype} and shape {np.shape(array)} cannot be traced: arrays hold numbers. Give "
             "numbers (tokens) in its place, or, if it decides how the model computes, a str, which is a constant."
         )
-    return jax.ShapeDtypeStruct(np.shape(array), jax.dtypes.canonicalize_dtype(array.dtype))
+    return jax.ShapeDtypeStruct(np.shape(array), jax.dtypes.canonicalize_dtype(array.dtype, allow_extended_dtype=True))
 
 
 @dataclass(frozen=True)

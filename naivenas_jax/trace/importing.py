@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from flax import core, nnx
 
 from naivenas_jax.errors import GraphError
@@ -44,6 +46,8 @@ def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs:
     >>> smaller.apply(its_variables, jnp.ones((4, 3))).tolist()[0]
     [15.0, 15.0]
     """
+    if not callable(fn):
+        raise GraphError(f"from_function takes a function (variables, *inputs) first; found {_said(fn)}.")
     signature = Signature.of(fn)
 
     def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
@@ -76,6 +80,11 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
     >>> mutation.variables["params"]["layers_2"]["kernel"].shape
     (5, 2)
     """
+    if not isinstance(module, nn.Module):
+        raise GraphError(
+            f"from_linen takes a linen module, then its variables and inputs; found {_said(module)}. For nnx models "
+            "there is nas.from_nnx, for functions nas.from_function."
+        )
     method = kwargs.get("method") or type(module).__call__
     signature = Signature.of(getattr(type(module), method) if isinstance(method, str) else method)
 
@@ -112,8 +121,20 @@ def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
     >>> nas.delta_nout(graph, variables, {"layers/0": -3}).variables["params"]["layers"]["2"]["kernel"].shape
     (5, 2)
     """
+    if not isinstance(model, nnx.Module):
+        raise GraphError(
+            f"from_nnx takes an nnx model, then its inputs; found {_said(model)}. For linen modules there is "
+            "nas.from_linen, for functions nas.from_function."
+        )
     own = NnxModel.of(model)
     return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature, ("train",))
+
+
+def _said(found: Any) -> str:
+    """What was given in the place of a model."""
+    if isinstance(found, type):
+        return f"the class {found.__name__}: make one, {found.__name__}(...)"
+    return f"{type(found).__name__}: {found!r:.80}"
 
 
 def _imported(
@@ -191,6 +212,11 @@ def _plain(variables: Mapping[str, Any]) -> dict[str, Any]:
             raise GraphError(
                 f"variables{''.join(f'[{key!r}]' for key in path)} is {type(array).__name__}, and must be an array: "
                 "put lists into dicts, {'0': ..., '1': ...}; unbox partitioned parameters with flax.core.meta.unbox."
+            )
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            raise GraphError(
+                f"variables{''.join(f'[{key!r}]' for key in path)} is a PRNG key, which has no neurons and cannot be a "
+                "variable. Give it as an argument of the function; linen modules take keys with rngs=."
             )
         if len(path) == 1:
             raise GraphError(f"variables[{path[0]!r}] must be in a collection, such as {{'params': variables}}.")

@@ -69,6 +69,11 @@ def rebuild(model: Any, mutation: Mutated) -> Any:
     >>> nas.rebuild(model, mutation).hidden
     5
     """
+    if not hasattr(mutation, "graph") or not hasattr(mutation, "variables"):
+        raise RebuildError(
+            "rebuild takes the model that was imported, then a mutation of its graph, as the verbs return it; found "
+            f"{type(mutation).__name__}: {mutation!r:.80}."
+        )
     op = _imported(mutation.graph)
     back = _back(model, op)
     changed = Changed.of(op, mutation.variables)
