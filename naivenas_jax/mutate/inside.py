@@ -62,16 +62,19 @@ def inside(graph: Graph, *names: str) -> Inside | None:
     Raises:
       StructureError: if some are names of vertices and some are not.
     """
-    if all(name in graph for name in names):
+    within = [name for name in names if name not in graph]
+    owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())] if within else []
+    if not owners:
         return None
-    if some := [name for name in names if name in graph]:
-        other = next(name for name in names if name not in graph)
-        raise StructureError(
-            f"{some[0]!r} is a vertex, and {other!r} is none: an edge joins two vertices, or two modules inside the "
-            "same imported model."
-        )
-    owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())]
-    return owners[0] if owners else None
+    outside, known = [name for name in names if name in graph], {place.name for place in owners[0].places}
+    if not outside:
+        return owners[0]
+    if within[0] not in known:
+        return None  # a name that there is not
+    raise StructureError(
+        f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "
+        "same imported model."
+    )
 
 
 def insert_inside(

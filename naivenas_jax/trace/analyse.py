@@ -105,8 +105,9 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         neutral = 1.0 if path in analysis.neutral else 0.0
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
         if read:
-            # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
-            made = made or [d for d in sorted(read) if (path, d) not in analysis.indexed and value.dims[d] is not None]
+            if len(read) == len(value.dims):
+                # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
+                made = [d for d in sorted(read) if (path, d) not in analysis.indexed and value.dims[d] is not None]
             found.append(Made(path, tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)))
         for d, dim in enumerate(value.dims):
             if dim is not None and not (read and d in made):
