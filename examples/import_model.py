@@ -49,11 +49,11 @@ def saliency(graph: nas.Graph, variables: Any, x: jax.Array, y: jax.Array) -> di
     gradient = jax.jit(jax.grad(lambda p: loss_of(graph, p, rest, x, y)[0]))(variables["params"])
     products = jax.tree.map(lambda g, w: np.abs(np.asarray(g * w)), gradient, variables["params"])
     scores = {}
-    for name in graph.handles():
-        node = products
-        for key in name.split("/"):
-            node = node[key]
-        if name.endswith("ConvBlock_0/Conv_0") and len(graph.handles()[name].tied_to) == 0:  # inside a residual block
+    for name, handle in graph.handles().items():
+        if name.endswith("ConvBlock_0/Conv_0") and not handle.tied_to:  # inside a residual block
+            node = products
+            for key in name.split("/"):
+                node = node[key]
             scores[name] = node["kernel"].sum((0, 1, 2))
     return scores
 
