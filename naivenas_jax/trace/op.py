@@ -204,10 +204,12 @@ class Imported(Op):
             )
 
         every = {**flat(variables), **flat(added)}
-        before, after = base.program.read, trace(nested(every)).base.program.read
-        kept = nested({path: array for path, array in every.items() if path in after or path not in before})
-        model = trace(kept)
-        return Imported(model, model.base.ties.run_sizes), kept
+        model = trace(nested(every))
+        before, after = base.program.read, model.base.program.read
+        kept = {path: array for path, array in every.items() if path in after or path not in before}
+        if len(kept) < len(every):
+            model = trace(nested(kept))
+        return Imported(model, model.base.ties.run_sizes), nested(kept)
 
     def describe(self) -> str:
         return "imported model"
