@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -118,11 +118,6 @@ def check(graph: Graph, variables: Mapping[str, Any]) -> None:
 def on_device(variables: Mapping[str, Any]) -> Any:
     """The variables as arrays of jax."""
     return jax.tree.map(jnp.asarray, variables)
-
-
-def collected(paths: Sequence[Path]) -> list[Path]:
-    """Each path once, in order."""
-    return list(dict.fromkeys(paths))
 
 
 def means(variables: Mapping[str, Any]) -> list[Path]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.transfer.loss import Loss, loss_of
-from naivenas_jax.transfer.variables import check_variables, flat, nested
-from naivenas_jax.utility.gates import gate_derivatives, gates
+from naivenas_jax.transfer.loss import Loss
+from naivenas_jax.transfer.variables import check_variables
+from naivenas_jax.utility.taylor import slopes
 from naivenas_jax.utility.tied import by_handle, count, require
 
 Scores = dict[str, np.ndarray]
@@ -90,16 +90,10 @@ def fisher(
 
 def _powers(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> tuple[Any, Any]:
     """Sums over the examples of half the squared derivatives, and of the squares of these."""
-    arrays = flat(variables)
-    weights = {gate.path: arrays[gate.path] for gate in gates(graph)}
-
-    def loss(weights: Mapping[Any, Any], example: Any) -> Any:
-        return loss_of(loss_fn, graph, nested({**arrays, **weights}), example, UtilityError)
 
     def one(example: Any) -> Any:
         single = jax.tree.map(lambda array: jnp.asarray(array)[None], example)
-        slopes = jax.grad(loss)(weights, single)
-        return 0.5 * gate_derivatives(graph, nested(weights), nested(slopes)) ** 2
+        return 0.5 * slopes(graph, loss_fn, variables, single) ** 2
 
     halves = jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
     return halves.sum(0), (halves**2).sum(0)

@@ -89,14 +89,19 @@ def taylor(
     return by_handle(graph, total / batches_seen)
 
 
-def _absolute(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+def slopes(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+    """The derivative of the loss by the gate of every class; shape (classes,)."""
     arrays = flat(variables)
     weights = {gate.path: arrays[gate.path] for gate in gates(graph)}
 
     def loss(weights: Mapping[Any, Any]) -> Any:
         return loss_of(loss_fn, graph, nested({**arrays, **weights}), batch, UtilityError)
 
-    return jnp.abs(gate_derivatives(graph, nested(weights), nested(jax.grad(loss)(weights))))
+    return gate_derivatives(graph, nested(weights), nested(jax.grad(loss)(weights)))
+
+
+def _absolute(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+    return jnp.abs(slopes(graph, loss_fn, variables, batch))
 
 
 def _per_example(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
