@@ -9,7 +9,6 @@ from typing import Any
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.sizes.ties import Ties
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,9 @@ def costs(graph: Graph, variables: Mapping[str, Any], *inputs: Any, **kwargs: An
     >>> nas.costs(graph, graph.init(jax.random.key(0), jax.numpy.ones((1, 3))), jax.numpy.ones((2, 3)))
     Costs(params=20, bytes=80, macs=30, activation_bytes=40)
     """
-    ties, sizes = graph.ties, now(graph.ties)
+    ties, sizes = graph.ties, graph.ties.sizes
     of_variables = parameters(ties, variables).at(sizes), variable_bytes(ties, variables).at(sizes)
     if not inputs:
         return Costs(*of_variables)
     found = operations(graph, variables, inputs, **kwargs)
     return Costs(*of_variables, found.macs.at(sizes), found.activation_bytes.at(sizes))
-
-
-def now(ties: Ties) -> dict[str, int]:
-    """The present size of every axis."""
-    return {axis: ties.size(axis) for axis in ties.axes}

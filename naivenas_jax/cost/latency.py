@@ -64,7 +64,7 @@ class LatencyTable:
         return sum(layer.at(sizes) for layer in self.layers)
 
     def __call__(self, graph: Graph) -> float:
-        return self.at({axis: graph.ties.size(axis) for axis in graph.ties.axes})
+        return self.at(graph.ties.sizes)
 
 
 def measure_latency(
@@ -105,7 +105,7 @@ def measure_latency(
     25.0
     """
     analysed, sizes = traced(graph, variables, inputs)
-    now = {axis: graph.ties.size(axis) for axis in graph.ties.axes}
+    now = graph.ties.sizes
     clock = _Clock(timer or fastest)
     walk = _contractions(analysed.program.closed.jaxpr, analysed.frame, 1)
     return LatencyTable(tuple(_measured(*one, sizes, now, fractions, clock) for one in walk))

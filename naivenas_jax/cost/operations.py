@@ -139,7 +139,7 @@ def _contractions(jaxpr: Any, frame: Frame, times: int, sizes: Sizes) -> Iterato
 
 
 def _present(ties: Ties) -> Any:
-    now = {axis: ties.size(axis) for axis in ties.axes}
+    now = ties.sizes
     return lambda found: Count.total(macs for macs, _ in found).at(now)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.cost.counts import now
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.fit.compensate import compensate
 from naivenas_jax.fit.importance import importance
@@ -112,7 +111,7 @@ def _bounds(
     for name, limit in limits.items():
         budgets = Limits(inputs=inputs, **{name: limit}).budgets(graph, variables)
         for number, step in enumerate(found, 1):
-            whole = [_between(b.count.at(now(graph.ties)), b.bound, number / steps) for b in budgets]
+            whole = [_between(b.count.at(graph.ties.sizes), b.bound, number / steps) for b in budgets]
             step[name] = dict(zip(limit, whole, strict=True)) if isinstance(limit, Mapping) else whole[0]
     return found
 

@@ -112,7 +112,7 @@ class Data:
 def check(graph: Graph, variables: Mapping[str, Any]) -> None:
     """Raise unless the variables are those of the graph."""
     ties = require(graph).ties
-    check_variables(ties.leaves, {axis: ties.size(axis) for axis in ties.axes}, variables)
+    check_variables(ties.leaves, ties.sizes, variables)
 
 
 def on_device(variables: Mapping[str, Any]) -> Any:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from naivenas_jax.align.budget import Budget
-from naivenas_jax.cost.counts import now
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
@@ -79,7 +78,7 @@ class Limits:
           SolverError: if a budget does not hold there.
         """
         for budget, recounted in zip(budgets, self.budgets(graph, variables), strict=True):
-            if (found := recounted.count.at(now(graph.ties))) > budget.bound:
+            if (found := recounted.count.at(graph.ties.sizes)) > budget.bound:
                 raise SolverError(f"{budget} does not hold for the network that was found: {found}.")
 
 
@@ -111,7 +110,7 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
             f"{name} must be a whole number, or a float as a fraction of the present (0.5: half of it); found "
             f"{limit!r:.80}."
         )
-    bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(now(graph.ties)))
+    bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(graph.ties.sizes))
     return Budget(name, count, bound)
 
 
@@ -142,7 +141,7 @@ def require_room(budgets: Sequence[Budget], graph: Graph) -> None:
     if not budgets:
         raise BudgetError("grow=True spends what is left of a budget: give one, such as max_params=2.0.")
     for budget in budgets:
-        if (present := budget.count.at(now(graph.ties))) > budget.bound:
+        if (present := budget.count.at(graph.ties.sizes)) > budget.bound:
             raise BudgetError(
                 f"grow=True drops nothing, but {budget} is exceeded now: {present}. Leave grow out to shrink, or allow "
                 "more."

@@ -11,7 +11,6 @@ import numpy as np
 
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import to
-from naivenas_jax.cost.counts import now
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation
@@ -83,7 +82,7 @@ class LatencyLimit:
 
     def _bisect(self, graph: Graph, count: Count, attempt: Attempt) -> tuple[Mutation | None, float]:
         low, high, best, smallest = 0.0, 1.0, None, math.inf
-        present = count.at(now(graph.ties))
+        present = count.at(graph.ties.sizes)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             try:

@@ -91,7 +91,7 @@ def check(*inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Callab
 
     def checked(mutation: Mutation) -> None:
         ties = mutation.graph.ties
-        check_variables(ties.leaves, {axis: ties.size(axis) for axis in ties.axes}, mutation.variables)
+        check_variables(ties.leaves, ties.sizes, mutation.variables)
         if inputs:
             mutation.check(*inputs, tolerance=tolerance, **kwargs)
 

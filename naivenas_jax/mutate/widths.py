@@ -106,7 +106,7 @@ def rescaled(leaves: Mapping[Path, Leaf]) -> dict[Path, int]:
 
 def sizes_of(ties: Ties) -> dict[str, int]:
     """The size of every axis."""
-    return {axis: ties.size(axis) for axis in ties.axes}
+    return ties.sizes
 
 
 def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:

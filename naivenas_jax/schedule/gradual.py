@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from naivenas_jax.cost.counts import now
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.arguments import require_graph
@@ -181,7 +180,7 @@ def _pair(graph: Graph, variables: Any, inputs: Any, name: str, limit: Any) -> A
 
 def _pair_of(graph: Graph, variables: Any, inputs: Any, limit: Mapping[str, Any]) -> tuple[int, int]:
     (budget,) = Limits(**limit, inputs=inputs).budgets(graph, variables)
-    return budget.count.at(now(graph.ties)), int(budget.bound)
+    return budget.count.at(graph.ties.sizes), int(budget.bound)
 
 
 def _between(pair: Any, left: float) -> Any:

@@ -72,6 +72,11 @@ class Ties:
                 found.add(run)
         return frozenset(found)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of neurons on every axis."""
+        return {axis: self.size(axis) for axis in self.axes}
+
     def size(self, axis: str) -> int:
         """The number of neurons on an axis."""
         return sum(self.run_sizes[run] for run in self.axes[axis])

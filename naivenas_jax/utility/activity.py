@@ -64,7 +64,7 @@ def activity(
     if statistic not in _STATISTICS:
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
     ties = require(graph).ties
-    check_variables(ties.leaves, {axis: ties.size(axis) for axis in ties.axes}, variables)
+    check_variables(ties.leaves, ties.sizes, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[Sums, Sums] | None = None
     for batch in batches:

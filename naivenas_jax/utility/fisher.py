@@ -69,7 +69,7 @@ def fisher(
     >>> scores["hidden"].shape, errors["hidden"].shape
     ((4,), (4,))
     """
-    check_variables(require(graph).ties.leaves, {a: graph.ties.size(a) for a in graph.ties.axes}, variables)
+    check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
     step = jax.jit(partial(_powers, graph, loss_fn))
     first, second, examples = np.zeros(count(graph.ties)), np.zeros(count(graph.ties)), 0
     for batch in batches:

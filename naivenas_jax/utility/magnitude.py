@@ -60,7 +60,7 @@ def magnitude(
     """
     if norm not in ("l1", "l2"):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
-    check_variables(graph.ties.leaves, {axis: graph.ties.size(axis) for axis in graph.ties.axes}, variables)
+    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
     # in a dry run on shapes all neurons are alike
     arrays = {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
     if group:

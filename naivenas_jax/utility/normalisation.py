@@ -44,7 +44,7 @@ def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.
     {'dense': [1.0, 1.0]}
     """
     ties = require(graph).ties
-    check_variables(ties.leaves, {axis: ties.size(axis) for axis in ties.axes}, variables)
+    check_variables(ties.leaves, ties.sizes, variables)
     totals, found = np.zeros(count(ties)), False
     for path, array in flat(variables).items():
         statistic = ("batch_stats", *path[1:-1], "var")

@@ -76,7 +76,7 @@ def taylor(
     >>> scores["hidden"].shape
     (4,)
     """
-    check_variables(require(graph).ties.leaves, {a: graph.ties.size(a) for a in graph.ties.axes}, variables)
+    check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_absolute, graph, loss_fn) if each == "batch" else partial(_per_example, graph, loss_fn))

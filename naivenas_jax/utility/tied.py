@@ -78,7 +78,7 @@ def by_handle(graph: Graph, totals: np.ndarray) -> dict[str, np.ndarray]:
 def class_totals(graph: Graph, utility: Utility) -> np.ndarray:
     """Shape (classes,): for each class the sum of the scores that a utility gives to its members."""
     ties = require(graph).ties
-    sizes = {axis: ties.size(axis) for axis in ties.axes}
+    sizes = ties.sizes
     totals = np.zeros(count(ties))
     for axis, given in scores(utility, sizes).items():
         with np.errstate(over="ignore"):
