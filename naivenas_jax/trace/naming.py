@@ -25,15 +25,17 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     """The same ties, with readable names for the axes on which modules make neurons.
 
     A module with one such variable gives the axis its own path (``Block_0/Conv_1``), else the variable does
-    (``Block_0/w1``). Where a variable makes neurons on several dimensions, or on one that is a product, each factor has
-    a suffix: ``:heads`` and ``:features`` for the projections of an attention, else numbers.
+    (``Block_0/w1``), and so it does where there is no module. Where a variable makes neurons on several dimensions, or
+    on one that is a product, each factor has a suffix: ``:heads`` and ``:features`` for the projections of an
+    attention, else numbers.
     """
     free = {axis for axis, row in ties.axes.items() if not all(run in ties.fixed for run in ties.plain(row))}
     kept = [Made(m.path, tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
     modules = Counter(_module(m.path) for m in kept if m.dims)
     names: dict[str, str] = {}
     for m in kept:
-        whole = modules[_module(m.path)] > 1 and m.path[-1] not in ("kernel", "embedding", "weight")
+        alone = modules[_module(m.path)] == 1 and len(_own(m.path)) > 1
+        whole = not alone and m.path[-1] not in ("kernel", "embedding", "weight")
         for axis, name in _names(m, "/".join(_own(m.path) if whole else _module(m.path))):
             names.setdefault(axis, _unused(name, names.values()))
     for m in made:  # what is fixed is named, too, so that the reason can be looked up
