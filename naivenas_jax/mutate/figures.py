@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.asked import Asked
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.row import Row
 from naivenas_jax.sizes.supposed import supposed
 from naivenas_jax.utility.tied import total_utility
 
@@ -40,6 +42,7 @@ class HandleReport:
         utility decided, or the total is not positive.
       bound_by: where it has fewer neurons than before, what one more would break: budgets, conditions, the request;
         "utility" if the dropped ones were worth less than nothing. "minimum" if it cannot have fewer.
+      same_as: the first handle with just the same neurons before and after, where that is another; None: itself.
     """
 
     handle: str
@@ -51,6 +54,7 @@ class HandleReport:
     macs: Pair | None
     utility_kept: float | None
     bound_by: tuple[str, ...]
+    same_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,19 @@ def figures(mutation: Mutation, inputs: Sequence[Any]) -> Figures:
     named = {after for _, after in pairs}
     pairs += [(name, name) for name in mutation.graph.handles() if name not in named]
     binding = _Binding(mutation, old, new)
-    rows = tuple(_row(mutation, binding, before, after) for before, after in pairs)
+    rows = _same([_row(mutation, binding, before, after) for before, after in pairs], pairs, old, new)
     return Figures(rows, old.costs, new.costs)
+
+
+def _same(rows: Sequence[HandleReport], pairs: Sequence[tuple[str, str]], old: _Side, new: _Side) -> tuple[Any, ...]:
+    """The rows, each with the first one that is about the same neurons."""
+    first: dict[Any, str] = {}
+    found = []
+    for row, (before, after) in zip(rows, pairs, strict=True):
+        key = old.graph.ties.axes.get(before), new.graph.ties.axes.get(after)
+        other = first.setdefault(key, row.handle) if key != (None, None) else row.handle
+        found.append(row if other == row.handle else replace(row, same_as=other))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +143,12 @@ class _Binding:
         if handle not in ties.axes or plan.after >= plan.before:
             return ()
         open_runs = [run for run in sorted(ties.plain(ties.axes[handle])) if run not in ties.fixed]
-        found = [reason for run in open_runs for reason in self._one_more(run)]
+        found = [reason for run in open_runs for reason in self._one_more(run, handle)]
         if self._worthless(handle, plan):
             found.append("utility")
         return tuple(dict.fromkeys([*found, *(["minimum"] if plan.after == 1 else [])]))
 
-    def _one_more(self, run: int) -> list[str]:
+    def _one_more(self, run: int, handle: str) -> list[str]:
         """What does not hold with one more class; where that is a multiple, also what does not hold at the next."""
         ties = self.new.graph.ties
         now = self.new.sizes
@@ -145,11 +160,31 @@ class _Binding:
             met = [target.axis for target in self.asked.targets if target.wish == now[target.axis]]
             found += [f"request for {axis!r}" for axis in met if axis in moved]
             found += [budget.name for budget in self.asked.budgets if not budget.holds(sizes)]
-            for row in (*self.asked.required, *ties.rows):
+            for row in self._conditions(handle):
                 if not row.holds(sizes):
                     found.append(str(row))
                     if row.sense == "multiple of" and row.bound not in steps:
                         steps.append(row.bound)
+        return found
+
+    def _conditions(self, handle: str) -> list[Row]:
+        """Those on sizes, each once: of equal ones the first that names this handle, or the first."""
+        distinct: dict[Any, Row] = {}
+        for key, row in self._keyed:
+            if key not in distinct or (handle in row.axes and handle not in distinct[key].axes):
+                distinct[key] = row
+        return list(distinct.values())
+
+    @cached_property
+    def _keyed(self) -> list[tuple[Any, Row]]:
+        """Conditions on sizes, each with what it says of the runs: equal where axes are tied."""
+        axes = self.new.graph.ties.axes
+        found: list[tuple[Any, Row]] = []
+        for row in (*self.asked.required, *self.new.graph.ties.rows):
+            counts = Counter[int]()
+            for axis, count in row.terms:
+                counts.update({run: count * times for run, times in Counter(axes[axis]).items()})
+            found.append(((frozenset(counts.items()), row.sense, row.bound, row.constant, row.reason), row))
         return found
 
     def _worthless(self, handle: str, plan: AxisPlan) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -21,7 +22,7 @@ _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
 
 @dataclass(frozen=True)
 class Report:
-    """What a mutation does. Prints as a table; notebooks draw it as well.
+    """What a mutation does. Prints as a table; notebooks draw it as well. These name handles of the same neurons once.
 
     Attributes:
       handles: one entry for each handle before, then for those that are new.
@@ -43,9 +44,11 @@ class Report:
         return {**found, "notes": list(self.notes)}
 
     def __rich__(self) -> Table:
-        table = Table(*_COLUMNS, caption="\n".join(self._totals()), caption_justify="left")
-        for one in self.handles:
-            table.add_row(*_cells(one))
+        table = Table(caption="\n".join(self._totals()), caption_justify="left")
+        for column in _COLUMNS:
+            table.add_column(column, overflow="fold")
+        for one, tied in self._distinct():
+            table.add_row(*_cells(one, tied))
         return table
 
     def __str__(self) -> str:
@@ -56,11 +59,17 @@ class Report:
     def svg(self) -> str:
         """A picture in SVG: for each handle its size before (light) and after (dark), new neurons in another colour."""
         largest = max([1, *(max(one.before, one.after) for one in self.handles)])
-        bars = "".join(_bar(i, one, 300 / largest) for i, one in enumerate(self.handles))
-        size = f'width="640" height="{20 * len(self.handles) + 10}"'
+        drawn = self._distinct()
+        bars = "".join(_bar(i, one, 300 / largest) for i, (one, _) in enumerate(drawn))
+        size = f'width="640" height="{20 * len(drawn) + 10}"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{bars}</svg>'
 
     _repr_svg_ = svg
+
+    def _distinct(self) -> list[tuple[HandleReport, int]]:
+        """Handles with neurons of their own, each with how many others have just the same."""
+        tied = Counter(one.same_as for one in self.handles)
+        return [(one, tied[one.handle]) for one in self.handles if one.same_as is None]
 
     def _totals(self) -> list[str]:
         found = []
@@ -104,13 +113,14 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
 
 
-def _cells(one: HandleReport) -> tuple[str, ...]:
+def _cells(one: HandleReport, tied: int) -> tuple[str, ...]:
+    name = f"{one.handle} (+ {tied} tied)" if tied else one.handle
     size = str(one.before) if one.before == one.after else f"{one.before} -> {one.after}"
     if one.new:
         size += f" ({one.new} new)"
     kept = "" if one.utility_kept is None else f"{one.utility_kept:.1%}"
     macs = "" if one.macs is None else _change(*one.macs)
-    return one.handle, size, _change(*one.params), macs, kept, "; ".join(one.bound_by)
+    return name, size, _change(*one.params), macs, kept, "; ".join(one.bound_by)
 
 
 def _change(before: int, after: int) -> str:

@@ -99,6 +99,29 @@ def test_requests_multiples_minimum_and_utility_bind(trained):
     assert of(single, "hidden").bound_by == ("request for 'hidden'", "minimum")
 
 
+def test_a_condition_on_tied_handles_is_told_once_and_in_terms_of_each(trained):
+    graph, variables = trained
+    found = nas.report(nas.resize(graph, variables, max_params=0.5, multiple_of=4))
+    assert of(found, "stem").after < 12
+    for name in ("stem", "outer", "sum", "mean"):
+        conditions = [why for why in of(found, name).bound_by if "multiple" in why]
+        assert conditions == [f"size({name!r}) is a multiple of 4 (multiple_of=)"]
+
+
+def test_handles_of_the_same_neurons_name_the_first(trained):
+    graph, variables = trained
+    found = nas.report(nas.resize(graph, variables, max_params=0.5))
+    same = {one.handle: one.same_as for one in found.handles}
+    assert same == {
+        **dict.fromkeys(("x", "stem", "inner", "hidden", "out")),
+        **dict.fromkeys(("outer", "sum", "mean"), "stem"),
+    }
+    inserted = nas.insert_vertex(
+        graph, variables, "stem", lambda v: nas.layer("more", nn.Conv(12, (3, 3)), v), outputs=["inner"]
+    )
+    assert of(nas.report(inserted), "more").same_as is None
+
+
 def test_utility_kept_is_the_share_of_the_sum(trained):
     graph, variables = trained
     scores = np.arange(1.0, 21.0)
@@ -114,7 +137,9 @@ def test_it_prints_draws_and_is_plain_data(trained):
     text = str(found)
     assert f"16 -> {of(found, 'inner').after}" in text
     assert f"params: {found.before.params:,} -> {found.after.params:,}" in text
-    assert found.svg().count("<rect") == 3 * len(found.handles)
+    assert found.svg().count("<rect") == 3 * 5  # x, stem, inner, hidden and out; the others have the same neurons
+    assert "stem (+ 3 tied)" in text
+    assert "outer" not in text
     assert "hidden" in found._repr_svg_()
 
 
