@@ -18,10 +18,12 @@ from naivenas_jax.cost.parameters import parameters
 from naivenas_jax.graph.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.asked import Asked
+from naivenas_jax.mutate.certainty import Certainty
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row
 from naivenas_jax.sizes.supposed import supposed
+from naivenas_jax.utility.scores import Utility
 from naivenas_jax.utility.tied import total_utility
 
 Pair = tuple[int, int]
@@ -42,6 +44,10 @@ class HandleReport:
         utility decided, or the total is not positive.
       bound_by: where it has fewer neurons than before, what one more would break: budgets, conditions, the request;
         "utility" if the dropped ones were worth less than nothing. "minimum" if it cannot have fewer.
+      score_kept: of measured scores, the share that is kept, and its standard error at the most; None where none were
+        given, or their total is not positive.
+      unsure: how many of the dropped neurons may be worth as much as the least of those kept: their measured score and
+        its standard error reach it. None where no scores were given.
       same_as: the first handle with just the same neurons before and after, where that is another; None: itself.
     """
 
@@ -54,6 +60,8 @@ class HandleReport:
     macs: Pair | None
     utility_kept: float | None
     bound_by: tuple[str, ...]
+    score_kept: tuple[float, float] | None = None
+    unsure: int | None = None
     same_as: str | None = None
 
 
@@ -71,8 +79,14 @@ class Figures:
     after: Costs
 
 
-def figures(mutation: Mutation, inputs: Sequence[Any]) -> Figures:
-    """The figures of a mutation. ``inputs``: arrays or shapes for the graph before; none: no operations."""
+def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, Utility] | None = None) -> Figures:
+    """The figures of a mutation.
+
+    Args:
+      mutation: what a verb returned.
+      inputs: arrays or shapes for the graph before; none: no operations.
+      measured: scores and their standard errors, by handle of the graph before.
+    """
     old = _Side.of(mutation.before, mutation._variables_before, inputs)
     new = _Side.of(mutation.graph, mutation.variables, _inputs_after(mutation, inputs))
     names = {before: after for after, before in mutation.plan.renamed.items()}
@@ -80,7 +94,8 @@ def figures(mutation: Mutation, inputs: Sequence[Any]) -> Figures:
     named = {after for _, after in pairs}
     pairs += [(name, name) for name in mutation.graph.handles() if name not in named]
     binding = _Binding(mutation, old, new)
-    rows = _same([_row(mutation, binding, before, after) for before, after in pairs], pairs, old, new)
+    sure = Certainty.of(mutation.before, measured) if measured is not None else None
+    rows = _same([_row(mutation, binding, before, after, sure) for before, after in pairs], pairs, old, new)
     return Figures(rows, old.costs, new.costs)
 
 
@@ -192,7 +207,7 @@ class _Binding:
         return worth is not None and plan.dropped.size > 0 and bool((worth[plan.dropped] < 0).all())
 
 
-def _row(mutation: Mutation, binding: _Binding, before: str, after: str) -> HandleReport:
+def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: Certainty | None) -> HandleReport:
     plan = mutation.plan.axes.get(after) or AxisPlan.identity(0)
     old, new = binding.old, binding.new
     there = before in mutation.before.ties.axes
@@ -208,6 +223,8 @@ def _row(mutation: Mutation, binding: _Binding, before: str, after: str) -> Hand
         macs=None if old.macs is None else (old.on(old.macs, before), new.on(new.macs, after)),
         utility_kept=float(worth[plan.kept].sum()) / total if worth is not None and total > 0 else None,
         bound_by=binding.of(after, plan) if there else (),
+        score_kept=sure.kept(before, plan) if sure and there else None,
+        unsure=sure.unsure(before, plan) if sure and there else None,
     )
 
 

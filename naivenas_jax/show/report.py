@@ -16,8 +16,10 @@ from rich.table import Table
 from naivenas_jax.cost.counts import Costs
 from naivenas_jax.mutate.figures import HandleReport, figures
 from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.utility.scores import Utility
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
+_MEASURED = ("score kept", "unsure")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Report:
 
     def __rich__(self) -> Table:
         table = Table(caption="\n".join(self._totals()), caption_justify="left")
-        for column in _COLUMNS:
+        measured = any(one.unsure is not None for one in self.handles)
+        for column in _COLUMNS + (_MEASURED if measured else ()):
             table.add_column(column, overflow="fold")
         for one, tied in self._distinct():
-            table.add_row(*_cells(one, tied))
+            table.add_row(*_cells(one, tied), *(_certainty(one) if measured else ()))
         return table
 
     def __str__(self) -> str:
@@ -80,7 +83,7 @@ class Report:
         return [*found, *([f"gap: at most {self.gap:.2%}"] if 0 < self.gap < math.inf else []), *self.notes]
 
 
-def report(mutation: Mutation, *inputs: Any) -> Report:
+def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] | None = None) -> Report:
     """What a mutation does to each handle, and to the whole: sizes, parameters, operations, utility kept, what bound.
 
     Nothing is evaluated, and the variables may be shapes: with ``jax.eval_shape`` in place of ``graph.init`` every verb
@@ -89,12 +92,17 @@ def report(mutation: Mutation, *inputs: Any) -> Report:
     Args:
       mutation: what a verb returned.
       *inputs: arrays or shapes for the graph before the change; without them operations are not counted.
+      measured: to see how sure the choice is, a pair of scores and standard errors, as ``nas.fisher(..., errors=True)``
+        and ``nas.taylor(..., errors=True)`` return, on the graph before. The report then has the share of these scores
+        that is kept with its standard error, and how many of the dropped neurons are unsure: within a standard error of
+        the least that is kept. They need not be the scores that decided.
 
     Returns:
       A `Report`: ``print`` it, ``.to_dict()`` it, or ``.svg()`` it.
 
     Raises:
       BudgetError: if operations cannot be counted.
+      UtilityError: if ``measured`` is no such pair.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -105,7 +113,7 @@ def report(mutation: Mutation, *inputs: Any) -> Report:
     >>> hidden["before"], hidden["after"], hidden["params"], hidden["macs"], hidden["bound_by"]
     (8, 3, [48, 18], [40, 15], ['max_params'])
     """
-    found = figures(mutation, inputs)
+    found = figures(mutation, inputs, measured)
     return Report(found.handles, found.before, found.after, mutation.gap, mutation.notes)
 
 
@@ -121,6 +129,11 @@ def _cells(one: HandleReport, tied: int) -> tuple[str, ...]:
     kept = "" if one.utility_kept is None else f"{one.utility_kept:.1%}"
     macs = "" if one.macs is None else _change(*one.macs)
     return name, size, _change(*one.params), macs, kept, "; ".join(one.bound_by)
+
+
+def _certainty(one: HandleReport) -> tuple[str, str]:
+    kept = "" if one.score_kept is None else "{:.1%} ± {:.1%}".format(*one.score_kept)
+    return kept, f"{one.unsure} of {one.before - one.kept}" if one.unsure is not None and one.kept < one.before else ""
 
 
 def _change(before: int, after: int) -> str:

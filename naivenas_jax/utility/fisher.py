@@ -8,16 +8,13 @@ from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.loss import Loss
 from naivenas_jax.transfer.variables import check_variables
+from naivenas_jax.utility.spread import Scores, averaged
 from naivenas_jax.utility.taylor import slopes
-from naivenas_jax.utility.tied import by_handle, count, require
-
-Scores = dict[str, np.ndarray]
+from naivenas_jax.utility.tied import require
 
 
 @overload
@@ -70,30 +67,15 @@ def fisher(
     ((4,), (4,))
     """
     check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
-    step = jax.jit(partial(_powers, graph, loss_fn))
-    first, second, examples = np.zeros(count(graph.ties)), np.zeros(count(graph.ties)), 0
-    for batch in batches:
-        squares, fourths = step(variables, batch)
-        first, second = first + np.asarray(squares, np.float64), second + np.asarray(fourths, np.float64)
-        examples += jnp.shape(jax.tree.leaves(batch)[0])[0]
-    if examples < (2 if errors else 1):
-        raise UtilityError(
-            f"fisher needs at least {'two examples to tell a standard error' if errors else 'one example'}; found "
-            f"{examples} (batches= may be an iterator that was used up)."
-        )
-    mean = first / examples
-    if not errors:
-        return by_handle(graph, mean)
-    spread = np.maximum(second / examples - mean**2, 0.0) / (examples - 1)
-    return by_handle(graph, mean), by_handle(graph, np.sqrt(spread))
+    step = jax.jit(partial(_halves, graph, loss_fn))
+    return averaged(graph, (step(variables, batch) for batch in batches), "example", errors, "fisher")
 
 
-def _powers(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> tuple[Any, Any]:
-    """Sums over the examples of half the squared derivatives, and of the squares of these."""
+def _halves(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+    """Half the squared derivatives, shape (examples, classes)."""
 
     def one(example: Any) -> Any:
         single = jax.tree.map(lambda array: jnp.asarray(array)[None], example)
         return 0.5 * slopes(graph, loss_fn, variables, single) ** 2
 
-    halves = jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
-    return halves.sum(0), (halves**2).sum(0)
+    return jax.lax.map(one, jax.tree.map(jnp.asarray, batch))

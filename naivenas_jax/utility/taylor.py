@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,41 @@ from naivenas_jax.transfer.follow import Followed
 from naivenas_jax.transfer.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 from naivenas_jax.utility.gates import gate_derivatives, gates
+from naivenas_jax.utility.spread import Scores, averaged
 from naivenas_jax.utility.tied import by_handle, count, numbers, require
 
+Each = Literal["batch", "example"]
 
+
+@overload
 def taylor(
     graph: Graph,
     variables: Mapping[str, Any],
     loss_fn: Loss,
     batches: Iterable[Any],
     *,
-    each: Literal["batch", "example"] = "batch",
-) -> dict[str, np.ndarray]:
+    each: Each = ...,
+    errors: Literal[False] = ...,
+) -> Scores: ...
+@overload
+def taylor(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    loss_fn: Loss,
+    batches: Iterable[Any],
+    *,
+    each: Each = ...,
+    errors: Literal[True],
+) -> tuple[Scores, Scores]: ...
+def taylor(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    loss_fn: Loss,
+    batches: Iterable[Any],
+    *,
+    each: Each = "batch",
+    errors: bool = False,
+) -> Scores | tuple[Scores, Scores]:
     """How much the loss would change without each neuron, to first order: mean of ``|activation * gradient|``.
 
     With a gate m_c on all neurons of a class c (the neurons that are tied together), where weights read them,
@@ -51,14 +75,16 @@ def taylor(
       batches: an iterable of whatever ``loss_fn`` takes: arrays, tuples, dicts.
       each: where absolute values are taken. "batch": of the derivative of the loss of a batch, at the cost of one
         backward pass. In a network trained to the end these derivatives nearly cancel within a batch; "example" takes
-        absolute values per example: every array of a batch is cut along its first axis, and ``loss_fn`` gets batches of
-        one.
+        absolute values per example, and the mean over all examples: every array of a batch is cut along its first
+        axis, and ``loss_fn`` gets batches of one.
+      errors: also return the standard error of each score, from the spread over batches, or over examples. Of a few
+        batches it is itself no more than a rough figure.
 
     Returns:
-      Scores by handle, each of shape (size,).
+      Scores by handle, each of shape (size,); with ``errors`` a pair of scores and standard errors.
 
     Raises:
-      UtilityError: no batches, or ``loss_fn`` does not return one number.
+      UtilityError: no batches, a single one with ``errors``, or ``loss_fn`` does not return one number.
       VariablesError: the variables are not those of the graph.
 
     Source: Molchanov, Tyree, Karras, Aila and Kautz, Pruning Convolutional Neural Networks for Resource Efficient
@@ -79,14 +105,8 @@ def taylor(
     check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
-    step = jax.jit(partial(_absolute, graph, loss_fn) if each == "batch" else partial(_per_example, graph, loss_fn))
-    total, batches_seen = np.zeros(count(graph.ties)), 0
-    for batch in batches:
-        total += np.asarray(step(variables, batch), np.float64)
-        batches_seen += 1
-    if not batches_seen:
-        raise UtilityError("taylor needs at least one batch; batches= was empty (an iterator that was used up?).")
-    return by_handle(graph, total / batches_seen)
+    step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
+    return averaged(graph, (step(variables, batch) for batch in batches), each, errors, "taylor")
 
 
 def slopes(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
@@ -100,15 +120,18 @@ def slopes(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any
     return gate_derivatives(graph, nested(weights), nested(jax.grad(loss)(weights)))
 
 
-def _absolute(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    return jnp.abs(slopes(graph, loss_fn, variables, batch))
+def _per_batch(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+    """Absolute derivatives, shape (1, classes)."""
+    return jnp.abs(slopes(graph, loss_fn, variables, batch))[None]
 
 
 def _per_example(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    def one(example: Any) -> Any:
-        return _absolute(graph, loss_fn, variables, jax.tree.map(lambda array: array[None], example))
+    """Absolute derivatives, shape (examples, classes)."""
 
-    return jax.lax.map(one, batch).mean(0)
+    def one(example: Any) -> Any:
+        return jnp.abs(slopes(graph, loss_fn, variables, jax.tree.map(lambda array: array[None], example)))
+
+    return jax.lax.map(one, batch)
 
 
 @partial(
