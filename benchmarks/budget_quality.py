@@ -35,8 +35,14 @@ BUDGETS = (0.25, 0.145, 0.066)
 GOALS = {0.25: 0.994, 0.145: 0.985, 0.066: 0.95}
 BATCH = 419  # 1,257 = 3 * 419
 WIDTHS = ("stem", "inner", "fine", "squeeze", "coarse", "hidden")
-#: Torch-Pruning, measured once in another run, mean of five seeds; not run here.
+#: Torch-Pruning, measured once in another run, mean of five seeds; shown where it is not installed.
 PEER = {"group L2": {0.25: 0.136}, "group L2, statistics re-estimated": {0.25: 0.46}}
+PEER_ONCE = """The rows of Torch-Pruning are figures
+that were measured once, in another run; its best criterion reached 0.22 at 31 % of the parameters, and
+two epochs of training 0.978 at 25 %."""
+PEER_HERE = """Torch-Pruning pruned the
+same trained networks, rebuilt in torch, in this run: the largest network within the budget that one of its ratios
+gives (`benchmarks/peers/peer_torch_pruning.py`). Its statistics were re-estimated on the same 1,257 images."""
 
 
 def trained(seed: int, data: digits.Data, folder: Path | None) -> Any:
@@ -92,7 +98,23 @@ def measure(seed: int, data: digits.Data, folder: Path | None) -> list[dict[str,
         row("the same, compensated", budget, *nas.compensate(cut, batches), started)
         started = time.process_time()
         row("nas.compress", budget, *nas.compress(graph, variables, batches, max_params=budget), started)
-    return rows
+    return rows + of_peer(seed, variables, data)
+
+
+def of_peer(seed: int, variables: Any, data: digits.Data) -> list[dict[str, Any]]:
+    """Torch-Pruning on the same network, where it and torch are installed; else nothing."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        return []
+    sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
+    import peer_torch_pruning  # nothing else here may need torch
+
+    found = peer_torch_pruning.rows(seed, variables, data, BUDGETS)
+    print(*map(json.dumps, found), sep="\n", flush=True)
+    return found
+
+
+def peer_measured(rows: list[dict[str, Any]]) -> bool:
+    return any(row["method"].startswith("Torch-Pruning") for row in rows)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -104,7 +126,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             own = [r["accuracy"] for r in rows if r["method"] == method and r["budget"] == budget]
             cells.append(f"{np.mean(own):.4f} ({min(own):.4f} to {max(own):.4f})" if own else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    for method, found in PEER.items():
+    for method, found in {} if peer_measured(rows) else PEER.items():
         cells = [f"{found[b]}" if b in found else "" for b in BUDGETS]
         lines.append(f"| Torch-Pruning, {method} (measured once, not in this run) | " + " | ".join(cells) + " |")
     lines.append("| to reach | " + " | ".join(str(GOALS[b]) for b in BUDGETS) + " |")
@@ -116,6 +138,7 @@ def report(rows: list[dict[str, Any]], command: str) -> str:
     original = [r for r in rows if r["method"] == "original"]
     spent = [r["cpu"] for r in rows if r["method"] == "nas.compress"]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
+    peer = PEER_HERE if peer_measured(rows) else PEER_ONCE
     incomplete = "" if len(spent) == len(original) * len(BUDGETS) else "\n\n**Incomplete**: some rows are missing."
     return f"""# Accuracy at a budget
 
@@ -126,9 +149,7 @@ and `nas.compress` get the 1,257 training images without labels.{incomplete}
 
 {table(rows)}
 
-`nas.compress` took {np.mean(spent):.0f} seconds of CPU time on average. The rows of Torch-Pruning are figures
-that were measured once, in another run; its best criterion reached 0.22 at 31 % of the parameters, and
-two epochs of training 0.978 at 25 %.
+`nas.compress` took {np.mean(spent):.0f} seconds of CPU time on average. {peer}
 
 Command: `{command}`, at {commit.strip()}, on {platform.machine()}, jax {jax.__version__} on
 {jax.devices()[0].device_kind}.
@@ -140,17 +161,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--only-peer", action="store_true", help="Torch-Pruning alone, where it is installed")
     parser.add_argument("--rows", type=Path, help="print what an earlier run has written, and measure nothing")
     args = parser.parse_args()
-    if importlib.util.find_spec("torch_pruning"):
-        print("torch_pruning is installed, but its column is not run here: the figures shown were measured once.")
     data = digits.Data.load()
     rows = []
     if args.rows:
         rows = [json.loads(line) for line in args.rows.read_text().splitlines() if line.startswith("{")]
         args.seeds = 0
     for seed in track(range(args.seeds), description="seeds", transient=True, disable=not sys.stdout.isatty()):
-        rows += measure(seed, data, args.networks)
+        if args.only_peer:
+            rows += of_peer(seed, trained(seed, data, args.networks), data)
+        else:
+            rows += measure(seed, data, args.networks)
     print(table(rows))
     if args.write:
         seeds = len({row["seed"] for row in rows})
