@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.bounds import inside
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row, multiple_of
-from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.transfer.variables import check_variables, flat, nested
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
 Limit = int | float | Mapping[str, int | float] | None
@@ -43,7 +44,9 @@ class Limits:
         Raises:
           BudgetError: if a limit is no number that it can be.
           UnknownNameError: if there is no such part.
+          VariablesError: if the variables are not those of the graph.
         """
+        check_variables(graph.ties.leaves, graph.ties.sizes, variables)
         found = []
         for name, limit, count in (
             ("max_params", self.max_params, parameters),
@@ -87,6 +90,9 @@ def _parts(name: str, limit: Limit) -> dict[str, Any]:
         return {}
     if not isinstance(limit, Mapping):
         return {"": limit}
+    for part in limit:
+        if not isinstance(part, str):
+            raise BudgetError(f"{name} of parts maps names to limits; found {part!r:.80} in place of a name.")
     return dict(limit)
 
 
@@ -105,7 +111,7 @@ def _of_part(name: str, part: str, variables: Mapping[str, Any]) -> dict[str, An
 
 def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
     number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
-    if not number or not limit > 0:  # not NaN either
+    if not number or not 0 < limit < math.inf:  # not NaN either
         raise BudgetError(
             f"{name} must be a whole number, or a float as a fraction of the present (0.5: half of it); found "
             f"{limit!r:.80}."
@@ -162,10 +168,7 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row,
             if name not in handles:
                 raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
         return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
-    return tuple(
-        multiple_of(name, asked).because("multiple_of=")
-        for name, handle in inside(graph).items()
-        if handle.size >= asked
-    )
+    rows = {name: multiple_of(name, asked).because("multiple_of=") for name in inside(graph)}
+    return tuple(row for name, row in rows.items() if handles[name].size >= asked)
 
 

@@ -52,10 +52,25 @@ class LatencyLimit:
             )
         if isinstance(asked, int | np.integer):
             return cls(latency, int(asked) * 1e-6)
-        return cls(latency, float(asked) * float(latency(graph)))
+        return cls(latency, float(asked) * cls(latency, math.inf).seconds(graph))
+
+    def seconds(self, graph: Graph) -> float:
+        """What a network takes by the model.
+
+        Raises:
+          BudgetError: if that is no number of seconds.
+        """
+        found: Any = self.latency(graph)
+        try:
+            seconds = float(found)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            raise BudgetError(f"latency= must return seconds, a number of at least 0; found {found!r:.80}.")
+        return seconds
 
     def holds(self, graph: Graph) -> bool:
-        return float(self.latency(graph)) <= self.bound
+        return self.seconds(graph) <= self.bound
 
     def search(self, graph: Graph, count: Count, attempt: Attempt) -> Mutation:
         """The best that is found within the limit.
@@ -76,7 +91,7 @@ class LatencyLimit:
                     f"takes {tried:.3g} s. Allow more, or let more axes change."
                 )
             best = self._fill(graph, found, attempt)
-        takes = float(self.latency(best.graph))
+        takes = self.seconds(best.graph)
         note = f"max_latency: {takes:.3g} s of {self.bound:.3g} s by the model; found by search, nothing is proven"
         return replace(best, gap=math.inf, notes=(*best.notes, note))
 
@@ -90,7 +105,7 @@ class LatencyLimit:
             except InfeasibleError:
                 low = middle  # smaller still is no more feasible
                 continue
-            smallest = min(smallest, float(self.latency(found.graph)))
+            smallest = min(smallest, self.seconds(found.graph))
             if self.holds(found.graph):
                 low, best = middle, found
             else:

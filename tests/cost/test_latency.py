@@ -131,6 +131,8 @@ def test_with_other_budgets_and_multiples():
         ({"max_latency": -1, "latency": steps}, "whole number of microseconds; found -1"),
         ({"max_latency": 1, "latency": steps}, "No sizes were found with a latency of at most 1e-06 s"),
         ({"max_latency": 2.0, "latency": steps, "grow": True}, "max_latency is for shrinking"),
+        ({"max_latency": 0.5, "latency": lambda graph: float("nan")}, "must return seconds.*found nan"),
+        ({"max_latency": 0.5, "latency": lambda graph: "soon"}, "must return seconds.*found 'soon'"),
     ],
 )
 def test_bad_limits(keywords, message):

@@ -99,15 +99,27 @@ def test_imported_models_too():
         ({"max_params": -0.5}, nas.BudgetError, "found -0.5"),
         ({"max_params": float("nan")}, nas.BudgetError, "found nan"),
         ({"max_params": "half"}, nas.BudgetError, "found 'half'"),
+        ({"max_params": float("inf")}, nas.BudgetError, "found inf"),
+        ({"max_params": {1: 0.5}}, nas.BudgetError, "found 1 in place of a name"),
+        ({"max_macs": 0.5, "inputs": ((1, 8, 8, 3),)}, nas.GraphError, r"graph \(x\) are arrays.*found tuple"),
+        ({"max_macs": 0.5, "inputs": ({"x": 1},)}, nas.GraphError, "found dict"),
         ({"max_macs": {"stem": 0.5}}, nas.BudgetError, "max_macs is for the whole model"),
         ({"max_params": {"steam": 0.5}}, nas.UnknownNameError, "'steam'.*'stem'"),
         ({"multiple_of": {"steam": 8}}, nas.UnknownNameError, "'steam'.*'stem'"),
         ({"multiple_of": 0}, nas.RequestError, "must be 1 or more"),
+        ({"multiple_of": "8"}, nas.RequestError, "must be a whole number, found '8'"),
     ],
 )
 def test_bad_budgets(network, keywords, error, message):
     with pytest.raises(error, match=message):
         nas.resize(*network, **keywords)
+
+
+def test_variables_of_another_network_are_refused_before_they_are_counted(network):
+    graph, variables = network
+    other = {"params": {"other": variables["params"]["stem"]}}
+    with pytest.raises(nas.VariablesError, match="Are they those of another graph"):
+        nas.resize(graph, other, max_params=0.5)
 
 
 def test_operations_need_shapes():
