@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,15 +62,31 @@ class Polynomial:
 
     def at(self, sizes: np.ndarray) -> float:
         """The count for the sizes of all rows."""
-        return self.constant + math.fsum(
-            value * math.prod(float(sizes[row]) for row in rows) for rows, value in self.terms.items()
-        )
+        return self.constant + float(self._values @ self._factors(sizes).prod(1))
 
     def gradient(self, sizes: np.ndarray) -> dict[int, float]:
         """The derivative by each row."""
-        found: dict[int, float] = {}
-        for rows, value in self.terms.items():
-            for i, row in enumerate(rows):
-                rest = math.prod(float(sizes[other]) for other in (*rows[:i], *rows[i + 1 :]))
-                found[row] = found.get(row, 0.0) + value * rest
-        return found
+        factors, found = self._factors(sizes), np.zeros(len(sizes) + 1)
+        for i in range(factors.shape[1]):
+            rest = np.delete(factors, i, 1).prod(1)
+            np.add.at(found, self._rows[:, i], self._values * rest)
+        return {row: float(found[row]) for row in self.rows}
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """The rows that it depends on."""
+        return tuple(dict.fromkeys(row for rows in self.terms for row in rows))
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """The rows of each product, shape (products, most factors); -1 where it has fewer."""
+        most = max(map(len, self.terms), default=1)
+        padded = [(*rows, *(-1,) * (most - len(rows))) for rows in self.terms]
+        return np.array(padded, dtype=int).reshape(len(padded), most)
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        return np.array(list(self.terms.values()), dtype=float)
+
+    def _factors(self, sizes: np.ndarray) -> np.ndarray:
+        return np.append(np.asarray(sizes, dtype=float), 1.0)[self._rows]

@@ -88,6 +88,7 @@ class Program:
         self.found: list[np.ndarray] = []
         self._integer = np.array(columns.integer, dtype=int)
         self._dual = -np.inf
+        self._prices = np.zeros(len(equal.bounds) + len(below.bounds))
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
         self._data, self._chain, self._problem = self._canonical(columns, equal, below)
         self._equalities = len(equal.bounds)
@@ -109,6 +110,30 @@ class Program:
             raise SolverError(f"cvxpy canonicalised to an unexpected shape {data['A'].shape}.")
         data["lower_bounds"], data["upper_bounds"] = lower, upper
         return data, chain, problem
+
+    @property
+    def prices(self) -> np.ndarray:
+        """How the least cost in real numbers, the latest, changes with the bound of each row, equalities first."""
+        return self._prices
+
+    def upper(self, columns: np.ndarray) -> np.ndarray:
+        """Upper bounds of variables."""
+        return self._data["upper_bounds"][columns]
+
+    def conditions(
+        self, kept: np.ndarray, new: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The rows that are about sums ``kept + new`` of at least two pairs of columns, and about nothing else.
+
+        Returns:
+          Their numbers; their coefficients, of shape (rows, pairs); their bounds; and which of them are equalities.
+        """
+        matrix = self._data["A"].tocsr()
+        first, second = matrix[:, kept].toarray(), matrix[:, new].toarray()
+        several = np.count_nonzero(first, axis=1) > 1
+        alone = np.count_nonzero(first, axis=1) + np.count_nonzero(second, axis=1) == np.diff(matrix.indptr)
+        rows = np.flatnonzero(several & alone & (first == second).all(axis=1) & np.isfinite(self._data["b"]))
+        return rows, first[rows], self._data["b"][rows], rows < self._equalities
 
     def set_bound(self, row: int, bound: float) -> None:
         """Set the right-hand side of an inequality."""
@@ -189,6 +214,8 @@ class Program:
         if status != "kOptimal":
             raise SolverError(f"HiGHS ended with status {status}; nothing was changed.")
         self._dual = float(result["info"].mip_dual_bound)
+        if not integer:
+            self._prices = np.array(result["solution"].row_dual)
         return np.array(result["solution"].col_value)
 
     def _remaining(self) -> float:

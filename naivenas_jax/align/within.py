@@ -1,10 +1,12 @@
 """The largest utility within budgets: branch and bound over the sizes, with answers by successive linearisation.
 
-A budget is a sum of products of sizes, so the problem is not convex. For sizes in a box the products are replaced by
-their McCormick envelope, which gives a linear program whose optimum no answer in the box can exceed. Where the
-envelope is loose the box is split. Answers come from the other side: the counts are linearised at some sizes, the
-mixed-integer program solved, and again at what was found, until nothing moves; then whatever still fits is taken back.
-The difference of the two is the certified gap.
+A budget is a sum of products of sizes, so the problem is not convex. What no answer is worth more than comes from two
+sides. In the logarithms of the sizes counts are convex, and prices for the budgets give a bound (`align.logarithms`)
+that is near wherever utility grows like the logarithm of sizes; it costs no solver. In the sizes themselves, for sizes
+in a box, products are replaced by their McCormick envelope, a linear program (`align.envelope`). Where neither is near
+enough the box is split. Answers come from the other side: the counts are linearised at some sizes, the mixed-integer
+program solved, and again at what was found, until nothing moves; then whatever still fits is taken back. The difference
+of the two is the certified gap.
 
 References:
   G. P. McCormick, Computability of global solutions to factorable nonconvex programs, Mathematical Programming, 1976.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,29 +24,45 @@ import numpy as np
 from naivenas_jax.align.answer import Answer, read, scale_of, violations, worth, write_segments
 from naivenas_jax.align.envelope import Box, Interval
 from naivenas_jax.align.formulate import Formulation, formulate
+from naivenas_jax.align.logarithms import Logarithms, between
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
-from naivenas_jax.align.worth import own_best
+from naivenas_jax.align.refill import Refill
 from naivenas_jax.sizes.row import Row
 
 _SEGMENTS = 32
-#: So many boxes are looked at; a number and not a time, so that the answer is the same on every machine.
-_BOXES = 120
-_GAP = 1e-3
 _ROUNDS = 12
 #: With no more groups than this, points of the program are taken in whole numbers, and pairs of groups are tried.
 _SMALL = 12
+#: The gap at which the search ends, in small problems and in others. The former are solved exactly.
+_SMALL_GAP, _GAP = 1e-9, 1e-3
+#: So many boxes are looked at; a number and not a time, so that the answer is the same on every machine. Of many groups
+#: a few splits tell little.
+_SMALL_BOXES, _BOXES = 2000, 60
 #: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
 _INSERTED = 1e-4
+#: So often the tangents of the logarithms are moved, in the whole space and in parts of it.
+_FIRST_MOVES, _MOVES = 16, 3
+_HALVINGS = 20
 
 
 @dataclass(order=True)
 class _Box:
-    """A part of the space of sizes. ``bound``: no answer in it is worth more (negated, for the heap)."""
+    """A part of the space of sizes.
+
+    Attributes:
+      bound: no answer in it is worth more (negated, for the heap).
+      number: of equal bounds the earlier box first.
+      sizes: of the rows.
+      at: totals of the groups where the bound is reached.
+      open: for each row how much is to be gained by splitting it there, and the size to split at.
+    """
 
     bound: float
     number: int
     sizes: Box = field(compare=False)
+    at: np.ndarray = field(compare=False)
+    open: Mapping[int, tuple[float, float]] = field(compare=False)
 
 
 class _Search:
@@ -59,10 +77,23 @@ class _Search:
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
         self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense == "multiple of" for row in problem.required)
+        self.small = len(free) <= _SMALL
         #: whether a point must be in whole numbers; else what is not whole can be rounded down
-        self.whole = len(free) <= _SMALL or bool(problem.targets or problem.equal) or any(map(_rigid, problem.required))
+        self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.required))
+        self.logarithms = Logarithms(problem, self.form, self.scale, _INSERTED)
+        self.refill = Refill(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
+        self.prices = self.program.prices
         self.best: Answer | None = None
         self.value = -math.inf
+        #: whether the McCormick envelope said more than the logarithms when it was last asked
+        self.helps = True
+
+    @property
+    def enough(self) -> float:
+        """An answer of this worth would not be worth looking for."""
+        if self.best is None:
+            return -math.inf
+        return self.value + (_SMALL_GAP if self.small else _GAP) * abs(self.value)
 
     def refine(self, *answers: Answer) -> None:
         """The worth is exact at the numbers that answers keep."""
@@ -71,13 +102,58 @@ class _Search:
         self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
         self.cost[self.form.new_columns] = _INSERTED
 
-    def bound(self, box: Box) -> tuple[np.ndarray, float]:
-        """A point of the relaxation in a box, and what no answer there can cost less than.
+    def box(self, number: int, sizes: Box, at: np.ndarray, bound: float = math.inf) -> _Box:
+        """A part of the space, with what no answer in it is worth more than.
+
+        Raises:
+          NoSolutionError: if there is none.
+        """
+        bound, at, opened = self.by_logarithms(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
+        if bound > self.enough and (self.helps or not opened):
+            x, least = self.linear(sizes)
+            self.helps = -least < bound
+            if self.helps or not opened:
+                bound, loose = min(bound, -least), self.envelope.loosest(x)
+                found = self.envelope.sizes(x, len(self.problem.present))
+                opened = {row: (loose.get(row, 0.0), float(found[row])) for row in sizes}
+                at = self.totals(x)
+        return _Box(-bound, number, sizes, at, opened)
+
+    def by_logarithms(
+        self, sizes: Box, at: np.ndarray, bound: float, moves: int
+    ) -> tuple[float, np.ndarray, Mapping[int, tuple[float, float]]]:
+        """A bound in a box, where it is reached, and what is to be gained by splitting.
+
+        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
+        What lies there, rounded to whole numbers, is an answer.
+        """
+        opened: Mapping[int, tuple[float, float]] = {}
+        step, from_, to_, low = 0.5, at, at, math.inf
+        for _ in range(moves):
+            ceiling = self.logarithms.ceiling(sizes, at, self.prices)
+            if ceiling.worth == -math.inf:
+                raise NoSolutionError
+            if ceiling.worth < low:
+                low, from_, to_ = ceiling.worth, at, ceiling.totals
+                if low < bound:
+                    bound, opened = low, self.logarithms.open_rows(sizes, ceiling)
+                if not self.whole:
+                    self.offer(self._rounded(between(to_, from_, 0.5)))
+            else:
+                step /= 2
+            if bound <= self.enough or math.isinf(low):
+                break
+            at = between(to_, from_, step)
+        return bound, to_, opened
+
+    def linear(self, sizes: Box) -> tuple[np.ndarray, float]:
+        """A point of the McCormick relaxation in a box, and what no answer there can cost less than.
 
         In whole numbers where sizes are multiples, or no box is left.
         """
-        self.envelope.within(self.program, box)
-        return self.program.bounded(self.cost, self.multiples or not any(high - low >= 1 for low, high in box.values()))
+        self.envelope.within(self.program, sizes)
+        single = not any(high - low >= 1 for low, high in sizes.values())
+        return self.program.bounded(self.cost, self.multiples or single)
 
     def worth(self, answer: Answer) -> float:
         """Of an answer, in utilities of the most useful class."""
@@ -88,9 +164,10 @@ class _Search:
         """Keep an answer if it is sound, and better than the best so far."""
         if violations(self.problem, answer):
             return
-        answer = self._filled(answer)
+        answer = self.refill.filled(answer)
         if (value := self.worth(answer)) > self.value + 1e-12:
             self.best, self.value = answer, value
+            self.prices = self.program.prices
 
     def descend(self, sizes: np.ndarray) -> None:
         """Linearise the counts at some sizes, solve, and again at what was found."""
@@ -119,51 +196,21 @@ class _Search:
             x[columns] = np.floor(x[columns] + 1e-6)
         return Answer(*read(self.form, x))
 
-    def _filled(self, answer: Answer) -> Answer:
-        """What was dropped and still fits is taken back, the best for its cost first."""
-        while (better := next(self._better(answer), None)) is not None:
-            answer = better
-        return answer
+    def _rounded(self, totals: np.ndarray) -> Answer:
+        """Totals rounded down, all made smaller until the budgets hold."""
+        free, low, high = self.form.free, 0.0, 1.0
+        kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
+        least, most = self.logarithms.lowest, self.program.upper(self.form.kept_columns)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            kept[free] = np.clip(np.floor(between(totals, least, middle) + 1e-6), least, most)
+            low, high = (middle, high) if self.refill.within(Answer(kept, new)) else (low, middle)
+        kept[free] = np.clip(np.floor(between(totals, least, low) + 1e-6), least, most)
+        return Answer(kept, new)
 
-    def _better(self, answer: Answer) -> Iterator[Answer]:
-        """Answers that keep more of one group, or more of one and less of another, and are worth more."""
-        moves = sorted(self._moves(answer), key=lambda move: -move[0])
-        for _, kept in moves:
-            candidate = Answer(kept, answer.new)
-            if self._within(candidate) and not violations(self.problem, candidate):
-                yield candidate
-
-    def _within(self, answer: Answer) -> bool:
-        sizes = self.problem.sizes(answer.kept, answer.new)
-        return all(p.at(sizes) <= p.bound for p in self.envelope.polynomials)
-
-    def _moves(self, answer: Answer) -> Iterator[tuple[float, np.ndarray]]:
-        """Numbers to keep, with what they gain in worth."""
-        free = [int(g) for g in self.form.free]
-        up = [(g, n) for g in free for n in self._steps(g) if answer.kept[g] + n <= own_best(self.problem.groups[g])]
-        down = [(g, n) for g in free for n in self._steps(g) if answer.kept[g] - n >= 0]
-        pairs = ((None, None), *down) if len(free) <= _SMALL else ((None, None),)
-        for g, n in up:
-            gain = self._gain(answer, g, n)
-            for h, m in pairs:
-                total = gain + (self._gain(answer, h, -m) if h is not None and m is not None else 0.0)
-                if h == g or (total <= 1e-9 * self.scale and h is not None):
-                    continue
-                kept = answer.kept.copy()
-                kept[g] += n
-                if h is not None:
-                    kept[h] -= m
-                yield total, kept
-
-    def _gain(self, answer: Answer, group: int, change: int) -> float:
-        worths, kept = self.problem.groups[group].worth, int(answer.kept[group])
-        return float(worths[kept + change] - worths[kept])
-
-    def _steps(self, group: int) -> tuple[int, ...]:
-        """A single class, a few at once, and as many as multiples ask for."""
-        asked = {row.bound for row in self.problem.required if row.sense == "multiple of"}
-        counts = set(self.problem.rows[:, [group]].tocoo().data.astype(int).tolist())
-        return tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)})
+    def totals(self, x: np.ndarray) -> np.ndarray:
+        """What a point gives the free groups."""
+        return x[self.form.kept_columns] + x[self.form.new_columns]
 
 
 def _rigid(row: Row) -> bool:
@@ -197,41 +244,53 @@ def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer
 
 def _branch(search: _Search) -> float:
     """Look for answers; returns what none can be worth more than."""
-    root = search.form.box
-    x, least = search.bound(root)
-    rows = len(search.problem.present)
-    for start in (search.envelope.sizes(x, rows), *_scaled(search)):
-        search.descend(start)
-    if search.best is None and not search.whole:  # rounded down, something fell below its bound
-        search.whole = True
-        search.descend(search.envelope.sizes(x, rows))
-    if search.best is not None:
-        search.refine(search.best)
-        x, least = search.bound(root)
-    heap, number, points = [_Box(least, 0, root)], 0, search.value
-    while heap and number < 2 * _BOXES:
+    first = _start(search)
+    heap, number, points = [first], 0, -math.inf
+    while heap and number < (_SMALL_BOXES if search.small else _BOXES):
         node = heapq.heappop(heap)
-        if -node.bound <= search.value + _GAP * abs(search.value):
+        if -node.bound <= search.enough:
             return max(-node.bound, search.value, points)
-        try:
-            x, _ = search.bound(node.sizes)
-        except NoSolutionError:
-            continue
         if number < 8 or number % 10 == 0:
-            search.descend(search.envelope.sizes(x, rows))
-        parts = _split(search, node.sizes, x)
+            search.descend(_sizes(search, node))
+        parts = _split(node)
         if not parts:  # a single point
             points = max(points, -node.bound)
-            search.offer(Answer(*read(search.form, x)))
+            search.offer(Answer(*read(search.form, search.linear(node.sizes)[0])))
         for sizes in parts:
             number += 1
             try:
-                bound = max(node.bound, search.bound(sizes)[1])
+                part = search.box(number, sizes, node.at, -node.bound)
             except NoSolutionError:
                 continue
-            if -bound > search.value:
-                heapq.heappush(heap, _Box(bound, number, sizes))
+            if -part.bound > search.value:
+                heapq.heappush(heap, part)
     return max([search.value, points, *(-node.bound for node in heap)])
+
+
+def _start(search: _Search) -> _Box:
+    """First answers, and the whole space of sizes."""
+    root = search.form.box
+    for start in _scaled(search):
+        search.descend(start)
+    if search.best is None or search.small:
+        x, _ = search.linear(root)
+        search.descend(search.envelope.sizes(x, len(search.problem.present)))
+        if search.best is None and not search.whole:  # rounded down, something fell below its bound
+            search.whole = True
+            search.descend(search.envelope.sizes(x, len(search.problem.present)))
+    if search.best is not None:
+        search.refine(search.best)
+        at = (search.best.kept + search.best.new)[search.form.free].astype(float)
+    else:
+        at = search.totals(x)
+    return search.box(0, root, at)
+
+
+def _sizes(search: _Search, node: _Box) -> np.ndarray:
+    """Of all rows, where the bound of a box is reached."""
+    totals = search.form.fixed_kept.astype(float)
+    totals[search.form.free] = node.at
+    return np.maximum(search.problem.rows @ totals, 1.0)
 
 
 def _scaled(search: _Search) -> Iterator[np.ndarray]:
@@ -245,14 +304,14 @@ def _scaled(search: _Search) -> Iterator[np.ndarray]:
     yield np.maximum(1.0, present * low)
 
 
-def _split(search: _Search, box: Box, x: np.ndarray) -> tuple[dict[int, Interval], ...]:
-    """Two boxes, split where the envelope is loosest."""
-    open_rows = [row for row, (low, high) in box.items() if high - low >= 1]
+def _split(node: _Box) -> tuple[dict[int, Interval], ...]:
+    """Two boxes, split where most is to be gained."""
+    open_rows = [row for row, (low, high) in node.sizes.items() if high - low >= 1]
     if not open_rows:
         return ()
-    loose, sizes = search.envelope.loosest(x), search.envelope.sizes(x, len(search.problem.present))
-    row = max(open_rows, key=lambda r: (loose.get(r, 0.0), abs(sizes[r] - round(float(sizes[r]))), -r))
-    (low, high), at = box[row], sizes[row]
+    known = {row: node.open.get(row, (0.0, sum(node.sizes[row]) / 2)) for row in open_rows}
+    row = max(open_rows, key=lambda r: (known[r][0], abs(known[r][1] - round(known[r][1])), -r))
+    (low, high), at = node.sizes[row], known[row][1]
     middle = math.floor(min(max(at, low + 0.2 * (high - low)), high - 0.2 * (high - low)))
     middle = min(max(middle, math.floor(low)), math.ceil(high) - 1)
-    return {**box, row: (low, float(middle))}, {**box, row: (middle + 1.0, high)}
+    return {**node.sizes, row: (low, float(middle))}, {**node.sizes, row: (middle + 1.0, high)}
