@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from naivenas_jax.align.plan import NEW
 from naivenas_jax.errors import PlanError
+from naivenas_jax.fit.columns import Columns, added_to, columns_of
 from naivenas_jax.fit.matrix import Contraction
-from naivenas_jax.fit.network import Data, Network, check, on_device
-from naivenas_jax.fit.normal import Sums, added, ridge_fit
+from naivenas_jax.fit.network import Data, Network, Run, Runs, check, on_device, replaced
+from naivenas_jax.fit.normal import Sums, added, gram, ridge_fit
 from naivenas_jax.fit.progress import tracked
-from naivenas_jax.fit.statistics import restandardised
-from naivenas_jax.fit.walk import Additive, Event, Other, Standardisation
+from naivenas_jax.fit.statistics import moments, restandardised
+from naivenas_jax.fit.walk import Event, Other, Standardisation
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.ties import Path
-from naivenas_jax.transfer.take import placed_like, to_host
+from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat, nested
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
@@ -50,13 +50,18 @@ def compensate(
     and nothing else, and is folded into it exactly. Batch statistics are estimated again along the way (see
     `recalibrate`).
 
-    Only sums are kept between batches: X^T X, X^T Y of one weight at a time, of each batch in float32, added up and
-    solved in float64 on the host. There is a pass over the batches, through both networks up to there, per weight and
-    normalisation.
+    Of grouped convolutions, and of products over a batch of weights, every group has a problem of its own, with one
+    ridge for all.
 
-    Not re-fitted are: weights inside loops (recurrent and scanned layers), of grouped convolutions, those that are
-    computed from variables (weight normalisation) or used for something else too (embeddings), and those whose neurons
-    are all new. They stay as they are, and weights after them make up for it as far as they can.
+    Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32, added up and
+    solved in float64 on the host. There is a pass over the batches per weight and normalisation. It goes on from where
+    the last one ended: both networks' activations there are kept, of as many batches as fit into 1 GiB
+    (`naivenas_jax.fit.network.KEPT`); the others are evaluated from the start.
+
+    Not re-fitted are: weights inside loops (recurrent and scanned layers), those that are computed from variables
+    (weight normalisation) or used for something else too (embeddings), those of complex or whole numbers or that read
+    complex ones, and those whose neurons are all new. They stay as they are, and weights after them make up for it as
+    far as they can.
 
     Args:
       mutation: of any verb. Composed mutations are compared with the network before the first one.
@@ -95,19 +100,32 @@ def compensate(
     True
     """
     check(mutation.graph, mutation.variables)
-    data = Data.of(batches)
+    networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
+    return compensated(mutation, networks, Data.of(batches), weights, statistics, ridge, progress)
+
+
+def compensated(
+    mutation: Mutation,
+    networks: tuple[Network, Network],
+    data: Data,
+    weights: bool = True,
+    statistics: bool = True,
+    ridge: float | None = None,
+    progress: bool = False,
+) -> Mutation:
+    """`compensate`, with the networks before and after the mutation."""
     if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
         raise PlanError(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "
             "before and after. Compensate a mutation that leaves inputs alone."
         )
-    networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
-    fitting = Fitting(mutation, *networks, data, weights, ridge)
+    runs = Runs(data, tuple(zip(networks, (mutation._variables_before, mutation.variables), strict=True)))
+    fitting = Fitting(mutation, networks, runs, weights, ridge)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
     variables = mutation.variables
     for stage in tracked(stages, "compensate", progress):
         if isinstance(stage, Statistic):
-            variables = restandardised(fitting.after, variables, stage.path, stage.uses, data)
+            variables = fitting.restandardised(variables, stage)
         else:
             variables = fitting.refitted(variables, stage)
     return replace(
@@ -117,47 +135,59 @@ def compensate(
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight to be re-fitted, how often it is used, and what is added to what it makes."""
+    """A weight to be re-fitted, and what is added to what it makes."""
 
     path: Path
-    uses: int
-    shift: Additive | None
+    shift: Shift | None
+
+
+class Shift(NamedTuple):
+    """A variable that is added to (``sign`` 1) or subtracted from (-1) what a weight makes.
+
+    Attributes:
+      path: which one.
+      sign: whether it is added or subtracted.
+      entries: shape (G, M): for each column of the weight its place in the flattened variable.
+      before: the values before the mutation, for each column of the weight before it.
+    """
+
+    path: Path
+    sign: int
+    entries: np.ndarray
+    before: np.ndarray
 
 
 class Statistic(NamedTuple):
-    """A running mean to be estimated again, and how often it is used."""
+    """A running mean to be estimated again."""
 
     path: Path
-    uses: int
 
 
 @dataclass(frozen=True, eq=False)
 class Fitting:
-    """A mutation and the data that it is fitted to."""
+    """A mutation, and both of its networks on the data that it is fitted to."""
 
     mutation: Mutation
-    before: Network
-    after: Network
-    data: Data
+    networks: tuple[Network, Network]
+    runs: Runs
     weights: bool
     ridge: float | None
 
     def stages(self) -> list[Weight | Statistic]:
         """What is to be re-fitted, in the order of evaluation."""
         before, after = self._uses
-        then, now, means = _counts(before, Contraction), _counts(after, Contraction), _counts(after, Standardisation)
-        shapes, elsewhere = flat(self.mutation.variables), {e.path for e in after if isinstance(e, Other)}
+        then, now = _counts(before), _counts(after)
+        elsewhere = {event.path for event in after if isinstance(event, Other)}
         found: dict[Path, Weight | Statistic] = {}
         started = False
         for event in after:
             started = started or (isinstance(event, Contraction) and self._loses(event.path))
             if isinstance(event, Standardisation) and started:
-                found.setdefault(event.path, Statistic(event.path, means[event.path]))
+                found.setdefault(event.path, Statistic(event.path))
             elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
                 continue  # what is also looked up by index, or scaled, means something else there
-            elif then.get(self._old(event.path)) == now[event.path]:
-                weight = Weight(event.path, now[event.path], _shift(event, after, shapes))
-                found.setdefault(event.path, weight)
+            elif then.get(self._old(event.path)) == now[event.path] and event.path not in found:
+                found[event.path] = Weight(event.path, self._shift(event.path))
         return list(found.values())
 
     def _old(self, path: Path) -> Path:
@@ -170,91 +200,107 @@ class Fitting:
             for axis, role in zip(leaf.axes, leaf.roles, strict=True)
         )
 
-    def refitted(self, variables: Mapping[str, Any], weight: Weight) -> dict[str, Any]:
+    def _shift(self, path: Path) -> Shift | None:
+        before, after = self._uses
+        now = added_to(path, after, flat(self.mutation.variables))
+        then = added_to(self._old(path), before, self._before)
+        if now is None or then is None or self._old(now.path) != then.path:
+            return None
+        return Shift(now.path, now.sign, now.entries, to_host(self._before[then.path]).ravel()[then.entries])
+
+    def restandardised(self, variables: Mapping[str, Any], stage: Statistic) -> dict[str, Any]:
+        """The variables, with one running mean and variance estimated again."""
+        present = on_device(variables)
+
+        def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
+            after, found = moments(after, present, stage.path)
+            return (before, after), found
+
+        return restandardised(variables, stage.path, self.runs.visited(visit))
+
+    def refitted(self, variables: Mapping[str, Any], stage: Weight) -> dict[str, Any]:
         """The variables, with one weight and its shift fitted."""
-        arrays, old = flat(variables), self._old(weight.path)
-        now, then = self._one(weight.path), self._one(old, before=True)
-        shape = np.shape(arrays[weight.path])
-        entries = now.entries(shape)
-        source = self._columns(weight.path, entries, then.entries(np.shape(self._before[old])), shape)
-        kept = np.flatnonzero(source != NEW)
-        if not kept.size:
+        arrays, columns, shift = flat(variables), self._columns(stage.path), stage.shift
+        if not columns.known.any():
             return dict(variables)
-        factor = self.mutation.plan.factor(weight.path)
-        fitted, held_out = self._sums(variables, weight, source[kept], factor)
-        present = to_host(arrays[weight.path]).astype(np.float64).ravel()
+        factor, known = self.mutation.plan.factor(stage.path), columns.known
+        every, held_out = self._sums(variables, stage, columns, factor)
+        values = to_host(arrays[stage.path]).astype(np.float64).ravel()
+        present = values[columns.entries]
         ridge = self.ridge if self.weights else np.inf
-        fit = ridge_fit(fitted, held_out, present[entries[:, kept]], ridge, weight.shift is not None)
-        present[entries[:, kept]] = fit.b
-        arrays[weight.path] = placed_like(present.reshape(shape), arrays[weight.path])
-        if weight.shift is not None:
-            path, sign = weight.shift.path, weight.shift.sign
-            was = to_host(self._before[self._old(path)]).astype(np.float64).ravel()
-            shifted = to_host(arrays[path]).astype(np.float64).ravel()
-            shifted[kept] = factor * was[source[kept]] + sign * fit.shift
-            arrays[path] = placed_like(shifted.reshape(np.shape(arrays[path])), arrays[path])
+        fit = ridge_fit(every, held_out, np.where(known[:, None], present, 0.0), ridge, shift is not None)
+        values[columns.entries] = np.where(known[:, None], fit.b, present)
+        arrays[stage.path] = replaced(arrays[stage.path], values)
+        if shift is not None:
+            was = shift.before.ravel()[columns.source]
+            moved = to_host(arrays[shift.path]).astype(np.float64).ravel()
+            moved[shift.entries] = np.where(known, factor * was + shift.sign * fit.shift, moved[shift.entries])
+            arrays[shift.path] = replaced(arrays[shift.path], moved)
         return nested(arrays)
+
+    def _sums(self, variables: Mapping[str, Any], stage: Weight, columns: Columns, factor: float) -> list[Sums]:
+        """What the normal equations need: over all rows, and over those held out."""
+        now, old, scale = on_device(variables), self._old(stage.path), columns.known * factor
+        others = () if stage.shift is None else (stage.shift.path,)
+
+        def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
+            before, made = before.seen(_made, old, (), self._present_before)
+            after, found = after.seen(_grams, stage.path, others, now, made, columns.source, scale)
+            return (before, after), found
+
+        found = reduce(added, self.runs.visited(visit), None)
+        return [Sums(gram, columns.entries.shape[1]) for gram in found]
+
+    def _columns(self, path: Path) -> Columns:
+        own, old = self.mutation, self._old(path)
+        shapes = np.shape(flat(own.variables)[path]), np.shape(self._before[old])
+        then, now = (
+            next(e for e in events if isinstance(e, Contraction) and e.path == one).entries(shape)
+            for events, one, shape in zip(self._uses, (old, path), shapes[::-1], strict=True)
+        )
+        return columns_of(own.plan, path, now, then, shapes)
 
     @cached_property
     def _before(self) -> dict[Path, Any]:
         return flat(self.mutation._variables_before)
 
     @cached_property
+    def _present_before(self) -> Any:
+        return on_device(self.mutation._variables_before)
+
+    @cached_property
     def _uses(self) -> tuple[list[Event], list[Event]]:
         """Every use of a variable, in the network before and after; on shapes."""
-        own, inputs = self.mutation, self.data.first
-        return self.before.events(own._variables_before, inputs), self.after.events(own.variables, inputs)
-
-    def _one(self, path: Path, before: bool = False) -> Contraction:
-        return next(e for e in self._uses[0 if before else 1] if isinstance(e, Contraction) and e.path == path)
-
-    def _columns(self, path: Path, now: np.ndarray, then: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Shape (M,): for each column of the matrix now that of the matrix before; NEW where there was none."""
-        plan = self.mutation.plan
-        was = np.shape(self._before[self._old(path)])
-        column = np.empty(int(np.prod(was)), int)
-        column[then] = np.arange(then.shape[1])
-        known, places = np.ones(now.shape[1], bool), []
-        for axis, index in zip(plan.leaves[path], np.unravel_index(now, shape), strict=True):
-            contracted = (index != index[0]).any()
-            source = index[0] if axis is None else plan.axes[axis].source[index[0]]
-            known &= contracted | (source != NEW)
-            places.append(np.where(contracted, 0, source))
-        flattened = np.ravel_multi_index([np.maximum(place, 0) for place in places], was)
-        return np.where(known, column[flattened], NEW)
-
-    def _sums(
-        self, variables: Mapping[str, Any], weight: Weight, source: np.ndarray, factor: float
-    ) -> tuple[Sums, Sums]:
-        """What the normal equations need: over the rows to fit to, and over those held out."""
-        now, then, total = on_device(variables), on_device(self.mutation._variables_before), None
-        for inputs in self.data:
-            xs = self.after.contractions(now, inputs, weight.path, weight.uses)
-            ys = self.before.contractions(then, inputs, self._old(weight.path), weight.uses)
-            for one, wanted in zip(xs, ys, strict=True):
-                x, y = one.x, wanted.y[:, source] * factor
-                held = _held_out(len(x), np.shape(inputs[0])[0])
-                total = added(total, tuple(Sums.of(x[rows], y[rows]) for rows in (~held, held)))
-        assert total is not None
-        return total
+        own, inputs, (before, after) = self.mutation, self.runs.data.first, self.networks
+        return before.events(own._variables_before, inputs), after.events(own.variables, inputs)
 
 
-def _held_out(rows: int, examples: int) -> np.ndarray:
-    """Every fourth example, with all of its positions."""
-    per_example = rows // examples if examples >= 4 and rows % examples == 0 else 1
-    return np.arange(rows) // per_example % 4 == 3
+def _made(events: Sequence[Event]) -> list[Any]:
+    """Y for each use of a weight, shape (N, columns of all groups)."""
+    return [_joined(event.y) for event in events if isinstance(event, Contraction)]
 
 
-def _counts(found: Sequence[Event], kind: type) -> Counter[Path]:
-    return Counter(event.path for event in found if isinstance(event, kind))
+def _grams(events: Sequence[Event], made: Sequence[Any], source: Any, scale: Any) -> list[Any]:
+    """Of all rows and those held out: what a weight reads now, and what some columns made before."""
+    found = []
+    for event, wanted in zip((e for e in events if isinstance(e, Contraction)), made, strict=True):
+        x, y = event.x, (wanted[:, source] * scale).transpose(1, 0, 2)
+        examples = np.shape(event.activation)[0]
+        found.append([gram(x, y), gram(_held_out(x, examples), _held_out(y, examples))])
+    return [sum(own) for own in zip(*found, strict=True)]
 
 
-def _shift(event: Contraction, found: Sequence[Event], shapes: Mapping[Path, Any]) -> Additive | None:
-    """The first variable of one number per column that is added to what a weight makes, and used for nothing else."""
-    elsewhere = {other.path for other in found if isinstance(other, Other)}
-    elsewhere |= {e.path for e in found if isinstance(e, Additive) and e.contraction.path != event.path}
-    made = event.columns(np.zeros(event.result.shape)).shape[-1]
-    for other in found:
-        if isinstance(other, Additive) and other.contraction.path == event.path:
-            return other if np.size(shapes[other.path]) == made and other.path not in elsewhere else None
-    return None
+def _joined(array: Any) -> Any:
+    """The columns of all groups, one after the other: shape (N, G * M)."""
+    return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
+
+
+def _held_out(rows: Any, examples: int) -> Any:
+    """Every fourth example, with all of its positions; for shapes (G, N, K)."""
+    groups, number, width = rows.shape
+    per_example = number // examples if examples >= 4 and number % examples == 0 else 1
+    return rows.reshape(groups, -1, per_example, width)[:, 3::4].reshape(groups, -1, width)
+
+
+def _counts(found: Sequence[Event]) -> Counter[Path]:
+    return Counter(event.path for event in found if isinstance(event, Contraction))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import BudgetError
-from naivenas_jax.fit.compensate import compensate
+from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.importance import importance
 from naivenas_jax.fit.network import Data, Network, check
 from naivenas_jax.fit.progress import tracked
@@ -85,13 +85,15 @@ def compress(
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
     data, kwargs = Data.of(batches), dict(keywords or {})
+    first = network = Network(graph, kwargs)
     found: Mutation | None = None
     for bounds in tracked(_bounds(graph, variables, limits, options.get("inputs"), steps), "compress", progress):
         graph, variables = found or (graph, variables)
-        utility = scaled(importance(Network(graph, kwargs), variables, data))
+        utility = scaled(importance(network, variables, data))
         step = resize(graph, variables, utility=utility, **bounds, **options)
         found = step if found is None else then(found, step, "compressed in steps")
-        found = compensate(found, data.batches, ridge=ridge, **kwargs)
+        network = Network(found.graph, kwargs)
+        found = compensated(found, (first, network), data, ridge=ridge)
     assert found is not None
     return replace(found, notes=tuple(dict.fromkeys(found.notes)))
 

@@ -22,8 +22,9 @@ import numpy as np
 
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Data, Network, on_device
-from naivenas_jax.fit.normal import added
-from naivenas_jax.fit.walk import Additive, Event
+from naivenas_jax.fit.normal import added, gram
+from naivenas_jax.fit.program import Program
+from naivenas_jax.fit.walk import Additive, Event, walk
 from naivenas_jax.sizes.ties import Path, Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat
@@ -35,20 +36,16 @@ _TINY = 1e-30
 
 
 class Curvature(NamedTuple):
-    """Sums over rows for one contraction.
+    """Sums over rows for one contraction, of G groups.
 
     Attributes:
-      number: of rows.
-      x: shape (K,).
-      xx: shape (K, K).
-      gg: shape (M, M), of gradients.
-      yg: shape (M,), of the squares of ``y * gradient``.
+      x: shape (G, K + 1, K + 1): of X; see `gram`.
+      g: shape (G, M + 1, M + 1): of the gradients.
+      yg: shape (G, M): of the squares of ``y * gradient``.
     """
 
-    number: Any
     x: Any
-    xx: Any
-    gg: Any
+    g: Any
     yg: Any
 
 
@@ -57,82 +54,105 @@ def curvatures(network: Network, variables: Mapping[str, Any], data: Data, seed:
     total, present = None, on_device(variables)
     for number, inputs in enumerate(data):
         key = jax.random.fold_in(jax.random.key(seed), number)
-        total = added(total, _of_batch(network, present, inputs, key))
+        program = network.program(present, inputs)
+        total = added(total, network.compiled(_of_batch, program)(present, program.start(inputs), key))
     assert total is not None
     return total
 
 
-def _of_batch(network: Network, variables: Any, inputs: Any, key: Any) -> dict[Use, Curvature]:
-    found = [event for event in network.events(variables, inputs) if isinstance(event, Contraction)]
-    deltas = {(e.path, e.number): jnp.zeros(e.result.shape, e.result.dtype) for e in found}
+def _of_batch(program: Program, variables: Any, live: Any, key: Any) -> dict[Use, Curvature]:
+    found: dict[Use, Contraction] = {}
+    jax.eval_shape(lambda: walk(program, variables, live, lambda e: found.update(_used(e))))
+    deltas = {use: jnp.zeros(event.result.shape, event.result.dtype) for use, event in found.items()}
 
     def outputs(deltas: Any) -> Any:
         seen: dict[Use, Any] = {}
 
         def hook(event: Event) -> Any:
-            if not isinstance(event, Contraction):
-                return None
-            seen[event.path, event.number] = event.x, event.y
-            return event.result + deltas[event.path, event.number]
+            seen.update((use, (one.x, one.y)) for use, one in _used(event).items())
+            return event.result + deltas[event.path, event.number] if isinstance(event, Contraction) else None
 
-        return network.evaluate(variables, inputs, hook), seen
+        results = walk(program, variables, live, hook)
+        differentiable = [results[n] for n in program.results if jnp.issubdtype(results[n].dtype, jnp.inexact)]
+        return differentiable, seen
 
     results, pull, seen = jax.vjp(outputs, deltas, has_aux=True)
-    leaves, tree = jax.tree.flatten(results)
-    keys = jax.random.split(key, len(leaves))
-    signs = [jax.random.rademacher(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
-    (slopes,) = pull(jax.tree.unflatten(tree, signs))
+    keys = jax.random.split(key, len(results))
+    signs = [jax.random.rademacher(k, a.shape, jnp.float32) for k, a in zip(keys, results, strict=True)]
+    (slopes,) = pull([sign.astype(a.dtype) for sign, a in zip(signs, results, strict=True)])
     return {
-        (event.path, event.number): _curvature(
-            seen[event.path, event.number],
-            event.columns(jnp.asarray(slopes[event.path, event.number], jnp.float32)),
-        )
-        for event in found
+        use: _curvature(seen[use], event.columns(jnp.asarray(slopes[use], jnp.float32)))
+        for use, event in found.items()
     }
+
+
+def _used(event: Event) -> dict[Use, Contraction]:
+    return {(event.path, event.number): event} if isinstance(event, Contraction) else {}
 
 
 def _curvature(seen: tuple[Any, Any], g: Any) -> Curvature:
     x, y = seen
-    square = lambda a: jnp.matmul(a.T, a, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
-    return Curvature(float(len(x)), x.sum(0), square(x), square(g), ((y * g) ** 2).sum(0))
+    return Curvature(gram(x), gram(g), ((y * g) ** 2).sum(1))
+
+
+class Block(NamedTuple):
+    """Classes that have equally many rows of a matrix: shapes (n,) and (n, r)."""
+
+    classes: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What one weight reads: the state of a problem from which neurons are dropped.
+    """What one matrix reads: the state of a problem from which neurons are dropped.
 
     Attributes:
       inverse: shape (K, K), of the covariance of X with what is dropped left out.
       weights: shape (K, M): B times a root of F.
-      rows: for each class the rows that belong to it.
+      blocks: which rows belong to which class.
     """
 
     inverse: np.ndarray
     weights: np.ndarray
-    rows: Mapping[int, np.ndarray]
+    blocks: tuple[Block, ...]
 
-    def cost(self, classes: Sequence[int]) -> np.ndarray:
-        """For each class the cost of dropping it."""
+    @property
+    def classes(self) -> np.ndarray:
+        """Those that are read."""
+        return np.concatenate([np.zeros(0, int), *(block.classes for block in self.blocks)])
+
+    def cost(self) -> np.ndarray:
+        """For each of the classes the cost of dropping it."""
+        found = [np.zeros(0)]
+        for _, rows in self.blocks:
+            own = self.weights[rows]
+            curved = np.linalg.solve(self.inverse[rows[:, :, None], rows[:, None, :]], own @ own.transpose(0, 2, 1))
+            found.append(0.5 * np.trace(curved, axis1=1, axis2=2))
+        return np.concatenate(found)
+
+    def cost_of(self, classes: np.ndarray) -> np.ndarray:
+        """For each of these classes, which are sorted, the cost of dropping it; 0 if it is not read."""
         found = np.zeros(len(classes))
-        by_size: dict[int, list[int]] = {}
-        for position, one in enumerate(classes):
-            if one in self.rows:
-                by_size.setdefault(len(self.rows[one]), []).append(position)
-        for positions in by_size.values():
-            rows = np.stack([self.rows[classes[position]] for position in positions])
-            blocks, own = self.inverse[rows[:, :, None], rows[:, None, :]], self.weights[rows]
-            found[positions] = 0.5 * (own * np.linalg.solve(blocks, own)).sum((1, 2))
+        found[np.searchsorted(classes, self.classes)] = self.cost()
         return found
 
     def without(self, one: int) -> Reader:
         """After dropping a class."""
-        if one not in self.rows:
-            return self
-        rows = self.rows[one]
-        gain = np.linalg.solve(self.inverse[np.ix_(rows, rows)], self.inverse[rows]).T  # (K, rows)
-        weights, inverse = self.weights - gain @ self.weights[rows], self.inverse - gain @ self.inverse[rows]
-        weights[rows] = 0.0
-        return Reader(inverse, weights, {k: v for k, v in self.rows.items() if k != one})
+        rows = next(block.rows[block.classes == one][0] for block in self.blocks if one in block.classes)
+        kept = np.delete(np.arange(len(self.inverse)), rows)
+        gain = np.linalg.solve(self.inverse[np.ix_(rows, rows)], self.inverse[np.ix_(rows, kept)]).T
+        weights = self.weights[kept] - gain @ self.weights[rows]
+        inverse = self.inverse[np.ix_(kept, kept)] - gain @ self.inverse[np.ix_(rows, kept)]
+        place = np.zeros(len(self.inverse), int)
+        place[kept] = np.arange(len(kept))
+        blocks = tuple(Block(own.classes, place[own.rows]) for own in self.only([one], invert=True).blocks)
+        return Reader(inverse, weights, blocks)
+
+    def only(self, classes: Sequence[int] | np.ndarray, invert: bool = False) -> Reader:
+        """Some of the classes; ``invert``: all others."""
+        kept = [(block, np.isin(block.classes, classes, invert=invert)) for block in self.blocks]
+        blocks = tuple(Block(block.classes[own], block.rows[own]) for block, own in kept if own.any())
+        return Reader(self.inverse, self.weights, blocks)
 
 
 def importance(
@@ -148,54 +168,74 @@ def importance(
     events = network.events(variables, data.first)
     shifted = {e.contraction.path for e in events if isinstance(e, Additive)}
     uses = {(e.path, e.number): e for e in events if isinstance(e, Contraction)}
-    readers = {
-        use: _reader(ties, event, found[use], to_host(arrays[event.path]), event.path in shifted, ridge)
+    readers = [
+        reader
         for use, event in uses.items()
-    }
+        for reader in _readers(ties, event, found[use], to_host(arrays[event.path]), event.path in shifted, ridge)
+    ]
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     costs = np.full(count(ties), np.nan)
     for own in homes(network.graph).values():
-        classes = np.unique(own[own >= 0]).tolist()
-        read = [r for r in readers.values() if not r.rows.keys().isdisjoint(classes)]
-        seen = [one for one in classes if any(one in r.rows for r in read)]
-        for one, cost in dropped(read, seen):
+        for one, cost in dropped([reader.only(own) for reader in readers]):
             costs[one] = cost
     costs = np.where(np.isnan(costs), made, costs)
     known = costs[~np.isnan(costs)]
     return by_handle(network.graph, np.where(np.isnan(costs), known.max() if known.size else 1.0, costs))
 
 
-def dropped(readers: Sequence[Reader], classes: Sequence[int]) -> list[tuple[int, float]]:
+def dropped(readers: Sequence[Reader]) -> list[tuple[int, float]]:
     """Classes in the order in which they are dropped, with the cost of each, which never gets smaller."""
-    left, found, highest = list(classes), list[tuple[int, float]](), 0.0
-    while left:
-        cost = sum(reader.cost(left) for reader in readers)
-        position = int(np.argmin(cost))
-        highest = max(highest, float(cost[position]))  # type: ignore[index]
-        one = left.pop(position)
-        found.append((one, highest))
-        readers = [reader.without(one) for reader in readers]
+    readers = [reader for reader in readers if reader.blocks]
+    classes = np.unique(np.concatenate([np.zeros(0, int), *(reader.classes for reader in readers)]))
+    costs = [reader.cost_of(classes) for reader in readers]
+    total, left = np.sum(costs, 0), np.ones(len(classes), bool)
+    reading = [[n for n, reader in enumerate(readers) if one in reader.classes] for one in classes]
+    found, highest = list[tuple[int, float]](), 0.0
+    while left.any():
+        place = int(np.argmin(np.where(left, total, np.inf)))
+        highest, left[place] = max(highest, float(total[place])), False
+        found.append((int(classes[place]), highest))
+        for n in reading[place]:
+            readers[n] = readers[n].without(int(classes[place]))
+            total += (now := readers[n].cost_of(classes)) - costs[n]
+            costs[n] = now
     return found
 
 
-def _reader(ties: Ties, event: Contraction, sums: Curvature, array: Any, centred: bool, ridge: float) -> Reader:
+def _readers(
+    ties: Ties, event: Contraction, sums: Curvature, array: Any, centred: bool, ridge: float
+) -> list[Reader]:
+    """One for each group of a contraction."""
     entries = event.entries(np.shape(array))
-    matrix = np.asarray(array, np.float64).ravel()[entries]
-    covariance = sums.xx - np.outer(sums.x, sums.x) / sums.number if centred else sums.xx
+    values, found = to_host(array).astype(np.float64).ravel()[entries], []
+    read = _classes(ties, event.path, entries, np.shape(array), "in")
+    for g in range(len(entries)):
+        rows: dict[int, np.ndarray] = {}
+        for classes in read:
+            for one in np.unique(classes[g, :, 0]).tolist():
+                mine = np.flatnonzero(classes[g, :, 0] == one)
+                rows[one] = np.union1d(rows[one], mine) if one in rows else mine
+        found.append(_reader(sums.x[g], sums.g[g], values[g], rows, centred, ridge))
+    return found
+
+
+def _reader(
+    x: np.ndarray, g: np.ndarray, matrix: np.ndarray, rows: Mapping[int, np.ndarray], centred: bool, ridge: float
+) -> Reader:
+    number = x[-1, -1]
+    covariance = x[:-1, :-1] - np.outer(x[-1, :-1], x[-1, :-1]) / number if centred else x[:-1, :-1]
     scale = max(float(np.trace(covariance)) / len(covariance), _TINY)
     inverse = np.linalg.inv(covariance + ridge * scale * np.eye(len(covariance)))
-    values, vectors = np.linalg.eigh(sums.gg / sums.number)
+    values, vectors = np.linalg.eigh(g[:-1, :-1] / number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    rows: dict[int, np.ndarray] = {}
-    for classes in _classes(ties, event.path, entries, np.shape(array), "in"):
-        for one in np.unique(classes[:, 0]).tolist():
-            mine = np.flatnonzero(classes[:, 0] == one)
-            rows[one] = np.union1d(rows[one], mine) if one in rows else mine
-    return Reader(inverse, matrix @ root, rows)
+    sizes = sorted({len(own) for own in rows.values()})
+    by_size = [[(one, own) for one, own in rows.items() if len(own) == size] for size in sizes]
+    blocks = tuple(Block(np.array([c for c, _ in own]), np.stack([r for _, r in own])) for own in by_size)
+    return Reader(inverse, matrix @ root, blocks)
 
 
 def _classes(ties: Ties, path: Path, entries: np.ndarray, shape: Sequence[int], role: str) -> list[np.ndarray]:
-    """For each dimension of a weight in this role, the class of each entry; each of shape (K, M)."""
+    """For each dimension of a weight in this role, the class of each entry; each of shape (G, K, M)."""
     leaf, index = ties.leaves[path], np.unravel_index(entries, shape)
     return [
         numbers(ties, axis)[index[d]]
@@ -213,7 +253,7 @@ def _made(
         entries = event.entries(shapes[event.path])
         for classes in _classes(ties, event.path, entries, shapes[event.path], "out"):
             own = np.zeros(len(total))
-            np.add.at(own, classes[0], 0.5 * found[use].yg)
-            seen = np.unique(classes[0])
+            np.add.at(own, classes[:, 0], 0.5 * found[use].yg)
+            seen = np.unique(classes[:, 0])
             total[seen] = np.nan_to_num(total[seen]) + own[seen]
     return total

@@ -1,21 +1,20 @@
-"""A matrix product or convolution of an activation and a variable, as ``Y = X @ B``.
+"""A matrix product or convolution of an activation and a variable, as ``Y[g] = X[g] @ B[g]`` for each of G groups.
 
 X has a row per example and position and a column per entry that is summed over, for a convolution the patches; B is the
-variable, its entries moved about.
+variable, its entries moved about. G is 1, except for grouped convolutions and products over a batch of weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
 import numpy as np
 
 from naivenas_jax.sizes.ties import Path
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +25,9 @@ class Contraction:
       path: the variable.
       activation: what it is contracted with.
       result: of the equation.
-      rows: makes X, shape (N, K), from the activation.
-      columns: makes Y, shape (N, M), from the result.
-      matrix: makes B, shape (K, M), from the variable, or from any array of its shape.
+      rows: makes X, shape (G, N, K), from the activation.
+      columns: makes Y, shape (G, N, M), from the result.
+      matrix: makes B, shape (G, K, M), from the variable, or from any array of its shape.
       number: how often the variable has been contracted before, in this evaluation.
     """
 
@@ -42,23 +41,23 @@ class Contraction:
 
     @property
     def x(self) -> Any:
-        """Shape (N, K)."""
+        """Shape (G, N, K)."""
         return self.rows(jax.numpy.asarray(self.activation, jax.numpy.float32))
 
     @property
     def y(self) -> Any:
-        """Shape (N, M)."""
+        """Shape (G, N, M)."""
         return self.columns(jax.numpy.asarray(self.result, jax.numpy.float32))
 
     def entries(self, shape: Sequence[int]) -> np.ndarray:
-        """Shape (K, M): for each entry of B its position in the flattened variable."""
-        return np.asarray(self.matrix(np.arange(int(np.prod(shape))).reshape(shape)))
+        """Shape (G, K, M): for each entry of B its position in the flattened variable."""
+        return np.asarray(self.matrix(np.arange(prod(shape)).reshape(shape)))
 
 
 def contraction_of(
     eqn: Any, side: int, path: Path, forward: Callable[[Any], Any], activation: Any, result: Any
 ) -> Contraction | None:
-    """The equation as a product, if it is one; grouped convolutions and batches of weights are not.
+    """The equation as a product, if it is one.
 
     Args:
       eqn: of the jaxpr.
@@ -70,37 +69,38 @@ def contraction_of(
     """
     if eqn.primitive.name == "dot_general":
         return _dot(eqn, side, path, forward, activation, result)
-    if side != 1 or eqn.params["feature_group_count"] != 1 or eqn.params["batch_group_count"] != 1:
+    if side != 1 or eqn.params["batch_group_count"] != 1:
         return None
     return _conv(eqn, path, forward, activation, result)
 
 
-def _dot(eqn: Any, side: int, path: Path, forward: Any, activation: Any, result: Any) -> Contraction | None:
-    contracted, (left_batch, _) = eqn.params["dimension_numbers"]
-    if left_batch:
-        return None
-    mine, theirs = contracted[side], contracted[1 - side]
-    free = [d for d in range(eqn.invars[side].aval.ndim) if d not in mine]
-    others = [d for d in range(np.ndim(activation)) if d not in theirs]
-    total = int(np.prod([np.shape(activation)[d] for d in theirs], dtype=int))
-    made = int(np.prod([eqn.invars[side].aval.shape[d] for d in free], dtype=int))
-    # the result has the free dimensions of the first operand before those of the second
-    order = range(np.ndim(result)) if side == 1 else (*range(len(free), np.ndim(result)), *range(len(free)))
+def _dot(eqn: Any, side: int, path: Path, forward: Any, activation: Any, result: Any) -> Contraction:
+    contracted, batch = eqn.params["dimension_numbers"]
+    mine, theirs, groups = contracted[side], contracted[1 - side], batch[1 - side]
+    kernel, shape = eqn.invars[side].aval.shape, np.shape(activation)
+    free = [d for d in range(len(kernel)) if d not in (*mine, *batch[side])]
+    others = [d for d in range(len(shape)) if d not in (*theirs, *groups)]
+    g, total, made = prod(shape[d] for d in groups), prod(shape[d] for d in theirs), prod(kernel[d] for d in free)
+    number = prod(shape[d] for d in others)
+
+    def columns(array: Any) -> Any:  # behind the groups, a result has what is left of the first operand first
+        return array.reshape(g, number, made) if side == 1 else array.reshape(g, made, number).transpose(0, 2, 1)
+
     return Contraction(
         path,
         activation,
         result,
-        rows=lambda array: array.transpose(*others, *theirs).reshape(-1, total),
-        columns=lambda array: array.transpose(*order).reshape(-1, made),
-        matrix=lambda array: forward(array).transpose(*mine, *free).reshape(total, made),
+        rows=lambda array: array.transpose(*groups, *others, *theirs).reshape(g, number, total),
+        columns=columns,
+        matrix=lambda array: forward(array).transpose(*batch[side], *mine, *free).reshape(g, total, made),
     )
 
 
 def _conv(eqn: Any, path: Path, forward: Any, activation: Any, result: Any) -> Contraction:
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    kernel = eqn.invars[1].aval.shape
+    kernel, g = eqn.invars[1].aval.shape, eqn.params["feature_group_count"]
     out, into, *window = numbers.rhs_spec
-    total, made = int(np.prod(kernel)) // kernel[out], kernel[out]
+    total, made = prod(kernel) // kernel[out], kernel[out] // g
 
     def rows(array: Any) -> Any:
         patches = jax.lax.conv_general_dilated_patches(
@@ -113,17 +113,19 @@ def _conv(eqn: Any, path: Path, forward: Any, activation: Any, result: Any) -> C
             dimension_numbers=jax.lax.ConvDimensionNumbers(
                 numbers.lhs_spec, (len(kernel) - 1, len(kernel) - 2, *range(len(kernel) - 2)), numbers.out_spec
             ),
-            precision=_HIGHEST,
+            precision=jax.lax.Precision.HIGHEST,
         )
-        return _last(patches, numbers.out_spec).reshape(-1, total)
+        return _last(patches, numbers.out_spec).reshape(-1, g, total).transpose(1, 0, 2)
 
     return Contraction(
         path,
         activation,
         result,
         rows=rows,
-        columns=lambda array: _last(array, numbers.out_spec).reshape(-1, made),
-        matrix=lambda array: forward(array).transpose(into, *window, out).reshape(total, made),
+        columns=lambda array: _last(array, numbers.out_spec).reshape(-1, g, made).transpose(1, 0, 2),
+        matrix=lambda array: (
+            forward(array).transpose(into, *window, out).reshape(total, g, made).transpose(1, 0, 2)
+        ),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.matrix import Contraction
-from naivenas_jax.fit.walk import Event, Hook, Standardisation, StopError, Traced, trace, walk
+from naivenas_jax.fit.program import Program, trace
+from naivenas_jax.fit.walk import Event, walk
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
+from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_variables, flat
 from naivenas_jax.utility.tied import require
 
@@ -24,61 +25,122 @@ Batch = tuple[Any, ...]
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A graph with the keyword arguments of its evaluation.
-
-    It is traced once per shape of its inputs, and evaluated operation by operation: every evaluation stops at another
-    place, so that compiling the whole would cost more than it saves.
-    """
+    """A graph with the keyword arguments of its evaluation: traced once per shape of its inputs."""
 
     graph: Graph
     kwargs: Mapping[str, Any]
-    _traced: dict[Any, Traced] = field(default_factory=dict)
+    _programs: dict[Any, Program] = field(default_factory=dict)
+    _compiled: dict[Any, Callable[..., Any]] = field(default_factory=dict)
 
-    def evaluate(self, variables: Mapping[str, Any], inputs: Batch, hook: Hook) -> Any:
-        """The outputs, with every use of a variable shown to the hook; nothing if the hook stops."""
+    def program(self, variables: Mapping[str, Any], inputs: Batch) -> Program:
+        """What is evaluated for inputs of these shapes."""
         key = tuple((np.shape(x), str(jnp.result_type(x))) for x in inputs)
-        if key not in self._traced:
-            self._traced[key] = trace(lambda v, *given: self.graph.apply(v, *given, **self.kwargs), variables, inputs)
-        try:
-            return walk(self._traced[key], variables, inputs, hook)
-        except StopError:
-            return ()
+        if key not in self._programs:
+            self._programs[key] = trace(lambda v, *given: self.graph.apply(v, *given, **self.kwargs), variables, inputs)
+        return self._programs[key]
+
+    def compiled(self, function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
+        """``function(*fixed, ...)``, compiled, and kept as long as the network is."""
+        key = function, *fixed
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(lambda *given: function(*fixed, *given))
+        return self._compiled[key]
 
     def events(self, variables: Mapping[str, Any], inputs: Batch) -> list[Event]:
         """Every use of a variable, in order; their arrays are shapes only."""
         found: list[Event] = []
-
-        def seen(event: Event) -> None:
-            found.append(event)
-
-        jax.eval_shape(lambda v, *given: self.evaluate(v, given, seen), variables, *inputs)
+        program = self.program(variables, inputs)
+        jax.eval_shape(lambda v, live: walk(program, v, live, found.append), variables, program.start(inputs))
         return found
 
-    def contractions(self, variables: Any, inputs: Batch, path: Path, uses: int) -> list[Contraction]:
-        """The contractions of a variable; nothing after them is evaluated."""
-        found: list[Contraction] = []
 
-        def hook(event: Event) -> None:
-            if isinstance(event, Contraction) and event.path == path:
-                found.append(event)
-                if len(found) == uses:
-                    raise StopError
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A network on one batch, evaluated up to some step.
 
-        self.evaluate(variables, inputs, hook)
-        return found
+    Attributes:
+      network: which one.
+      program: what is evaluated.
+      inputs: of the batch.
+      step: the next one.
+      live: the values that the steps from there on read.
+    """
 
-    def standardisations(self, variables: Any, inputs: Batch, path: Path, uses: int) -> list[Standardisation]:
-        """Where a running mean is subtracted; nothing after that is evaluated."""
-        found: list[Standardisation] = []
+    network: Network
+    program: Program
+    inputs: Batch
+    step: int
+    live: Mapping[int, Any]
 
-        def hook(event: Event) -> None:
-            if isinstance(event, Standardisation) and event.path == path:
-                found.append(event)
-                if len(found) == uses:
-                    raise StopError
+    @classmethod
+    def start(cls, network: Network, variables: Mapping[str, Any], inputs: Batch) -> Run:
+        """Before the first step."""
+        program = network.program(variables, inputs)
+        return cls(network, program, inputs, 0, program.start(inputs))
 
-        self.evaluate(variables, inputs, hook)
-        return found
+    def seen(
+        self, read: Callable[..., Any], path: Path, others: Collection[Path], variables: Any, *given: Any
+    ) -> tuple[Run, Any]:
+        """``read(events, *given)`` of all uses of a variable.
+
+        Args:
+          read: takes the uses, and what is given.
+          path: the variable.
+          others: variables that are about to change with it.
+          variables: as they are now.
+          *given: arrays.
+
+        Returns:
+          The network just before the first step that reads one of the variables that are about to change, and what
+          was read.
+        """
+        stop = self.program.first_use((path, *others))
+        here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
+        visit = self.network.compiled(_visit, read, path, self.program, here.step, stop)
+        live, result = visit(variables, here.live, *given)
+        return replace(self, step=stop, live=live), result
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is live."""
+        return sum(int(array.nbytes) for array in jax.tree.leaves((self.inputs, self.live)))
+
+
+def _visit(
+    read: Any, path: Path, program: Program, start: int, stop: int, variables: Any, live: Any, *given: Any
+) -> tuple[Any, Any]:
+    found: list[Event] = []
+    live = walk(program, variables, live, lambda event: None, start, stop)
+    walk(program, variables, live, found.append, stop, program.after_last_use(path))
+    return live, read([event for event in found if event.path == path], *given)
+
+
+#: Bytes of activations that are kept between two passes over the batches. What does not fit is computed again.
+KEPT = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Networks on every batch, each as far as it has come.
+
+    Attributes:
+      data: the batches.
+      networks: each with variables of the shapes that it has.
+    """
+
+    data: Data
+    networks: tuple[tuple[Network, Mapping[str, Any]], ...]
+    _kept: dict[int, tuple[Run, ...]] = field(default_factory=dict)
+
+    def visited(self, visit: Callable[..., tuple[tuple[Run, ...], Any]]) -> Iterator[Any]:
+        """What ``visit`` finds on each batch. It is given a run of each network, and gives runs to go on with, too."""
+        for number, inputs in enumerate(self.data):
+            kept = self._kept.pop(number, None)
+            runs = kept or tuple(Run.start(network, variables, inputs) for network, variables in self.networks)
+            runs, found = visit(*runs)
+            yield found
+            if sum(run.nbytes for own in (*self._kept.values(), runs) for run in own) <= KEPT:
+                self._kept[number] = runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +180,11 @@ def check(graph: Graph, variables: Mapping[str, Any]) -> None:
 def on_device(variables: Mapping[str, Any]) -> Any:
     """The variables as arrays of jax."""
     return jax.tree.map(jnp.asarray, variables)
+
+
+def replaced(array: Any, values: np.ndarray) -> Any:
+    """Other values in the place of an array: of its type, and where it is."""
+    return placed_like(values.reshape(np.shape(array)).astype(array.dtype), array)
 
 
 def means(variables: Mapping[str, Any]) -> list[Path]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network import Data, Network, check, means, on_device
+from naivenas_jax.fit.network import Data, Network, Run, Runs, check, means, on_device, replaced
 from naivenas_jax.fit.normal import added
-from naivenas_jax.fit.walk import Standardisation
+from naivenas_jax.fit.walk import Event, Standardisation
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
-from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import flat, nested
 
 
@@ -59,37 +57,59 @@ def recalibrate(graph: Graph, variables: Mapping[str, Any], batches: Iterable[An
     """
     check(graph, variables)
     network, data = Network(graph, kwargs), Data.of(batches)
-    for path, uses in standardised(network, variables, data).items():
-        variables = restandardised(network, variables, path, uses, data)
+    runs = Runs(data, ((network, variables),))
+    for path in standardised(network, variables, data):
+        present = on_device(variables)
+
+        def visit(run: Run, path: Path = path, present: Any = present) -> tuple[tuple[Run], Any]:
+            run, found = moments(run, present, path)
+            return (run,), found
+
+        variables = restandardised(variables, path, runs.visited(visit))
     return dict(variables)
 
 
-def standardised(network: Network, variables: Mapping[str, Any], data: Data) -> dict[Path, int]:
-    """The running means, in the order of evaluation, and how often each is used."""
-    found = Counter(e.path for e in network.events(variables, data.first) if isinstance(e, Standardisation))
+def standardised(network: Network, variables: Mapping[str, Any], data: Data) -> list[Path]:
+    """The running means, in the order of evaluation."""
+    events = network.events(variables, data.first)
+    found = list(dict.fromkeys(e.path for e in events if isinstance(e, Standardisation)))
     if lost := [path for path in means(variables) if path not in found]:
         raise VariablesError(
             f"{'/'.join(lost[0])} is a running mean, but no activation is seen from which it is subtracted: the layer "
-            "runs inside a loop, does not run at all for these inputs, or is told to use the statistics of the batch. "
-            "Pass the keyword arguments of inference, such as train=False."
+            "runs inside a loop or on complex numbers, does not run at all for these inputs, or is told to use the "
+            "statistics of the batch. Pass the keyword arguments of inference, such as train=False."
         )
     return found
 
 
-def restandardised(
-    network: Network, variables: Mapping[str, Any], path: Path, uses: int, data: Data
-) -> dict[str, Any]:
-    """The variables, with one mean and variance of what they normalise now."""
-    present, total = on_device(variables), None
-    for inputs in data:
-        for event in network.standardisations(present, inputs, path, uses):
-            number, mean, spread = added(None, event.moments)
-            total = added(total, (number, number * mean, number * (spread + mean**2)))
+def moments(run: Run, variables: Any, path: Path) -> tuple[Run, list[Any]]:
+    """What a running mean and variance are of: for each use the number of values, their mean and variance."""
+    return run.seen(_moments, path, (_beside(path),), variables)
+
+
+def restandardised(variables: Mapping[str, Any], path: Path, found: Iterable[list[Any]]) -> dict[str, Any]:
+    """The variables, with another running mean and variance.
+
+    Args:
+      variables: of the network.
+      path: of the mean.
+      found: for each batch its `moments`.
+    """
+    total = None
+    for number, mean, spread in added(None, [one for batch in found for one in batch]):
+        total = added(total, (number, number * mean, number * (spread + mean**2)))
     assert total is not None
     number, first, second = total
-    mean = first / number
-    arrays, beside = flat(variables), (*path[:-1], "var")
-    for one, value in ((path, mean), (beside, np.maximum(second / number - mean**2, 0.0))):
+    mean, arrays = first / number, flat(variables)
+    for one, value in ((path, mean), (_beside(path), np.maximum(second / number - mean**2, 0.0))):
         if one in arrays:
-            arrays[one] = placed_like(value, arrays[one])
+            arrays[one] = replaced(arrays[one], value)
     return nested(arrays)
+
+
+def _beside(path: Path) -> Path:
+    return (*path[:-1], "var")
+
+
+def _moments(events: Iterable[Event]) -> list[Any]:
+    return [event.moments for event in events if isinstance(event, Standardisation)]

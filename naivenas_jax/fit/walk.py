@@ -6,7 +6,8 @@ Three kinds of use are recognised, whatever layer they are from, hand-written or
 * what is *added* to the result of a contraction or *subtracted* from it: a bias, or the mean of a normalisation;
 * a *standardisation*: the running mean of a collection of statistics is subtracted from an activation.
 
-Loops (``scan``, ``while``, ``cond``) are evaluated as they are; what happens inside them is out of sight.
+Loops (``scan``, ``while``, ``cond``) are evaluated as they are; what happens inside them is out of sight. Variables of
+whole or complex numbers are not looked at, nor are contractions of complex activations.
 """
 
 from __future__ import annotations
@@ -17,15 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import core as jex
 
 from naivenas_jax.fit.matrix import Contraction, contraction_of
+from naivenas_jax.fit.program import Program
 from naivenas_jax.sizes.ties import Path
-from naivenas_jax.transfer.variables import flat, nested
-
-_CALLS = frozenset(
-    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
-)
+from naivenas_jax.transfer.variables import flat
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,17 @@ class Rearranged:
 
 
 class Additive(NamedTuple):
-    """A variable that is added to the result of a contraction (``sign`` 1) or subtracted from it (-1)."""
+    """A variable that is added to the result of a contraction (``sign`` 1) or subtracted from it (-1).
+
+    ``shape`` is that of the result, which may have been reshaped; ``dims``: where the dimensions of the variable lie on
+    it, None where that cannot be told.
+    """
 
     contraction: Contraction
     path: Path
     sign: int
+    shape: tuple[int, ...]
+    dims: tuple[int, ...] | None
 
 
 class Standardisation(NamedTuple):
@@ -95,32 +98,46 @@ class _Seen:
     made: Contraction | None = None
 
 
-class StopError(Exception):
-    """Raised by a hook that has seen enough."""
+def walk(
+    program: Program,
+    variables: Mapping[str, Any],
+    live: Mapping[int, Any],
+    hook: Hook,
+    start: int = 0,
+    stop: int | None = None,
+) -> dict[int, Any]:
+    """Some of the steps, with every use of a variable shown to the hook, in order. Works under transformations of jax.
+
+    Args:
+      program: whose steps they are.
+      variables: as they are now.
+      live: the values that are read from there on, by number; see `Program.start`.
+      hook: sees each use of a variable.
+      start, stop: the steps.
+
+    Returns:
+      The values that are read from ``stop`` on.
+    """
+    stop = len(program.steps) if stop is None else stop
+    arrays, wanted = flat(variables), program.live[stop]
+    known = {number: _Seen(value, True) for number, value in program.constants.items()}
+    for path, number in program.variables.items():
+        array = arrays[path]
+        own = Rearranged(path, (), tuple(range(np.ndim(array)))) if _real(array) else None
+        known[number] = _Seen(array, True, own)
+    known.update((number, _Seen(array)) for number, array in live.items())
+    evaluation = _Walk(hook)
+    for step in (*program.needed(start, stop), *program.steps[start:stop]):
+        found = evaluation.equation(step.eqn, [known[number] for number in step.operands])
+        known.update(zip(step.results, found, strict=True))
+    if stop == len(program.steps):
+        wanted = frozenset(program.results)
+    return {number: known[number].array for number in sorted(wanted)}
 
 
-class Traced(NamedTuple):
-    """A function of (variables, inputs) as equations, and the structure of its result."""
-
-    closed: Any
-    tree: Any
-
-
-def trace(fn: Callable[..., Any], variables: Mapping[str, Any], inputs: Sequence[Any]) -> Traced:
-    """``fn(variables, *inputs)`` at these shapes."""
-    arrays = flat(variables)
-    closed, shape = jax.make_jaxpr(
-        lambda values, given: fn(nested(dict(zip(arrays, values, strict=True))), *given), return_shape=True
-    )(list(arrays.values()), list(inputs))
-    return Traced(closed, jax.tree.structure(shape))
-
-
-def walk(traced: Traced, variables: Mapping[str, Any], inputs: Sequence[Any], hook: Hook) -> Any:
-    """The result, with every use of a variable shown to the hook, in order. Works under transformations of jax."""
-    leaves = [_Seen(a, True, Rearranged(path, (), tuple(range(np.ndim(a))))) for path, a in flat(variables).items()]
-    arguments = [*leaves, *(_Seen(array) for array in jax.tree.leaves(list(inputs)))]
-    results = _Walk(hook).run(traced.closed.jaxpr, [_Seen(c, True) for c in traced.closed.consts], arguments)
-    return jax.tree.unflatten(traced.tree, [seen.array for seen in results])
+def _real(array: Any) -> bool:
+    """Only real numbers are fitted; complex and whole ones are left alone."""
+    return bool(jax.numpy.issubdtype(jax.numpy.result_type(array), jax.numpy.floating))
 
 
 class _Walk:
@@ -128,21 +145,7 @@ class _Walk:
         self.hook = hook
         self.counts: dict[Path, int] = {}
 
-    def run(self, jaxpr: Any, consts: Sequence[_Seen], arguments: Sequence[_Seen]) -> list[_Seen]:
-        known: dict[Any, _Seen] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
-
-        def value(atom: Any) -> _Seen:
-            return _Seen(atom.val, True) if isinstance(atom, jex.Literal) else known[atom]
-
-        for eqn in jaxpr.eqns:
-            known.update(zip(eqn.outvars, self.equation(eqn, [value(atom) for atom in eqn.invars]), strict=True))
-        return [value(atom) for atom in jaxpr.outvars]
-
     def equation(self, eqn: Any, operands: Sequence[_Seen]) -> list[_Seen]:
-        if eqn.primitive.name in _CALLS:
-            closed = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
-            inner, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
-            return self.run(inner, [_Seen(c, True) for c in consts], operands)
         bound = eqn.primitive.bind(*(o.array for o in operands), **eqn.primitive.get_bind_params(eqn.params))
         arrays = list(bound) if eqn.primitive.multiple_results else [bound]
         if all(o.weight for o in operands):
@@ -153,14 +156,14 @@ class _Walk:
             return [_Seen(made.result, made=made)]
         added = self._additive(eqn, operands)
         self._others([o for o in operands if o is not added])
-        passes = eqn.primitive.name in ("convert_element_type", "reshape") and len(arrays) == 1
+        passes = eqn.primitive.name in ("convert_element_type", "reshape") and _real(arrays[0])
         return [_Seen(array, made=operands[0].made if passes else None) for array in arrays]
 
     def _contraction(self, eqn: Any, operands: Sequence[_Seen], result: Any) -> Contraction | None:
         if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
             return None
         sides = [i for i, o in enumerate(operands) if o.variable is not None and o.variable.steps is not None]
-        if len(sides) != 1:
+        if len(sides) != 1 or not _real(result):
             return None
         own = operands[sides[0]].variable
         assert own is not None
@@ -184,12 +187,12 @@ class _Walk:
         left, right = operands
         if eqn.primitive.name != "sub" and left.variable is not None:
             left, right = right, left
-        if right.variable is None:
+        if right.variable is None or not _real(left.array):
             return None
         sign = -1 if eqn.primitive.name == "sub" else 1
         path = right.variable.path
         if left.made is not None:
-            self.hook(Additive(left.made, path, sign))
+            self.hook(Additive(left.made, path, sign, np.shape(left.array), right.variable.dims))
         if sign == -1 and path[0] != "params" and path[-1] == "mean" and right.variable.dims is not None:
             self.hook(Standardisation(path, left.array, right.variable.dims))
         return right

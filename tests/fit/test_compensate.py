@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit import network
 
 DATA = jax.random.normal(jax.random.key(0), (300, 5))
 BATCHES = [DATA[:100], DATA[100:250], DATA[250:]]
@@ -153,3 +154,101 @@ def test_a_table_that_is_looked_up_as_well_is_left_alone():
     before, after = (v["params"]["embed"]["embedding"] for v in (variables, fitted.variables))
     np.testing.assert_array_equal(before, after)
     assert not np.array_equal(variables["params"]["down"]["bias"], fitted.variables["params"]["down"]["bias"])
+
+
+class Grouped(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(12, (1, 1), name="first")(x))
+        x = nn.Conv(8, (2, 2), padding="VALID", feature_group_count=2, name="grouped")(x)
+        return nn.Dense(3, name="head")(nn.relu(x).mean((1, 2)))
+
+
+def test_grouped_convolutions_are_least_squares_of_each_group():
+    variables = Grouped().init(jax.random.key(1), IMAGES)
+    graph, variables = nas.from_linen(Grouped(), variables, IMAGES)
+    pruned = nas.delta_nout(graph, variables, {"first": -4})
+    found = nas.compensate(pruned, [IMAGES[:50], IMAGES[50:]], ridge=1e-12)
+    kept, own = pruned.indices("first"), variables["params"]
+    width = len(kept) // 2
+    assert all((kept[g * width : (g + 1) * width] // 6 == g).all() for g in range(2))
+    read = np.asarray(nn.relu(nn.Conv(12, (1, 1)).apply({"params": own["first"]}, IMAGES)), np.float64)
+    layer = nn.Conv(8, (2, 2), padding="VALID", feature_group_count=2)
+    wanted = np.asarray(layer.apply({"params": own["grouped"]}, read))
+    kernel, bias = (np.asarray(found.variables["params"]["grouped"][name]) for name in ("kernel", "bias"))
+    for g in range(2):
+        x = read[..., kept[g * width : (g + 1) * width]]
+        x = np.stack([x[:, i : i + 5, j : j + 5] for i in range(2) for j in range(2)], -2).reshape(-1, 4 * width)
+        y = wanted[..., 4 * g : 4 * g + 4].reshape(-1, 4)
+        best = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y, rcond=None)[0]
+        np.testing.assert_allclose(kernel[..., 4 * g : 4 * g + 4].reshape(-1, 4), best[:-1], atol=2e-3)
+        np.testing.assert_allclose(bias[4 * g : 4 * g + 4], best[-1], atol=2e-3)
+
+
+def test_depthwise_convolutions_are_refitted():
+    class Mobile(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(10, (1, 1), name="expand")(nn.relu(nn.Conv(9, (3, 3), name="stem")(x))))
+            x = nn.relu(nn.Conv(10, (3, 3), feature_group_count=10, name="depthwise")(x))
+            return nn.Dense(3, name="head")(x.mean((1, 2)))
+
+    graph, variables = nas.from_linen(Mobile(), Mobile().init(jax.random.key(1), IMAGES), IMAGES)
+    pruned = nas.delta_nout(graph, variables, {"stem": -4, "expand": -3})
+    found = nas.compensate(pruned, [IMAGES])
+    kernels = [m.variables["params"]["depthwise"]["kernel"] for m in (pruned, found)]
+    assert kernels[0].shape == kernels[1].shape == (3, 3, 1, 7)
+    assert float(jnp.abs(kernels[0] - kernels[1]).max()) > 1e-3
+    wanted = graph.apply(variables, IMAGES)
+    errors = [float(((m.graph.apply(m.variables, IMAGES) - wanted) ** 2).mean()) for m in (pruned, found)]
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_weights_of_complex_numbers_stay():
+    def fn(variables, x):
+        own = variables["params"]
+        hidden = nn.relu(x @ own["up"])
+        return (hidden @ own["down"]) @ own["mix"], hidden @ own["other"] + own["bias"]
+
+    shapes = {"up": (5, 9), "down": (9, 4), "mix": (4, 4), "other": (9, 3), "bias": (3,)}
+    own = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    own |= {name: own[name] * (1 + 1j) for name in ("mix", "bias")}
+    graph, variables = nas.from_function(fn, {"params": own}, DATA)
+    found = nas.compensate(pruned := nas.delta_nout(graph, variables, {"up": -4}), BATCHES)
+    for name in ("mix", "bias"):
+        np.testing.assert_array_equal(found.variables["params"][name], own[name])
+    for name in ("down", "other"):
+        assert not np.array_equal(found.variables["params"][name], pruned.variables["params"][name])
+
+
+def test_types_of_variables_stay():
+    graph, variables = two_layers()
+    for to in (np.asarray, lambda a: jnp.asarray(a, jnp.bfloat16)):
+        pruned = nas.delta_nout(graph, jax.tree.map(to, variables), {"hidden": -5})
+        found = nas.compensate(pruned, BATCHES)
+        types = [[(type(a), a.dtype) for a in jax.tree.leaves(m.variables)] for m in (found, pruned)]
+        assert types[0] == types[1]
+
+
+def test_a_bias_that_does_not_lie_on_the_columns_is_no_shift():
+    def fn(variables, x):  # a square result: the bias fits both ways
+        own = variables["params"]
+        return (nn.relu(x @ own["up"]) @ own["down"]).T.reshape(6, 6) + own["bias"]
+
+    x = jax.random.normal(jax.random.key(7), (6, 5))
+    shapes = {"up": (5, 9), "down": (9, 6), "bias": (6,)}
+    own = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    graph, variables = nas.from_function(fn, {"params": own}, x)
+    found = nas.compensate(nas.delta_nout(graph, variables, {"up": -3}), [x])
+    np.testing.assert_array_equal(found.variables["params"]["bias"], own["bias"])
+
+
+def test_what_does_not_fit_into_memory_is_computed_again(monkeypatch):
+    variables = Net().init(jax.random.key(1), IMAGES)
+    graph, variables = nas.from_linen(Net(), variables, IMAGES)
+    pruned, batches = nas.delta_nout(graph, variables, {"conv": -3, "second": -2}), [IMAGES[:40], IMAGES[40:]]
+    wanted = nas.compensate(pruned, batches).variables
+    for kept in (0, 400_000):
+        monkeypatch.setattr(network, "KEPT", kept)
+        found = nas.compensate(pruned, batches).variables
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, wanted)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.fit.importance import Reader, dropped, importance
+from naivenas_jax.fit.importance import Block, Reader, dropped, importance
 from naivenas_jax.fit.network import Data, Network
 
 RNG = np.random.default_rng(0)
@@ -23,11 +23,11 @@ def test_costs_are_those_of_the_best_refit():
     x = RNG.normal(size=(60, 8)) @ RNG.normal(size=(8, 8))
     b = RNG.normal(size=(8, 3))
     rows = {0: [0, 4], 1: [1, 5], 2: [2, 6], 3: [3, 7]}
-    reader = Reader(np.linalg.inv(x.T @ x), b, {one: np.array(own) for one, own in rows.items()})
+    reader = Reader(np.linalg.inv(x.T @ x), b, (Block(np.arange(4), np.array(list(rows.values()))),))
     y = x @ b
-    np.testing.assert_allclose(reader.cost([0, 1, 2, 3]), [error_without(x, y, rows[c]) for c in range(4)])
+    np.testing.assert_allclose(reader.cost(), [error_without(x, y, rows[c]) for c in range(4)])
     total, gone = 0.0, []
-    for one, cost in dropped([reader], [0, 1, 2, 3])[:3]:
+    for one, cost in dropped([reader])[:3]:
         gone += rows[one]
         total += cost
         np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)

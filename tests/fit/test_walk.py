@@ -9,13 +9,15 @@ from flax import nnx
 
 import naivenas_jax as nas
 from naivenas_jax.fit.matrix import Contraction
-from naivenas_jax.fit.walk import Additive, Other, Standardisation, trace, walk
+from naivenas_jax.fit.program import trace
+from naivenas_jax.fit.walk import Additive, Other, Standardisation, walk
 from naivenas_jax.transfer.variables import flat
 
 
 def seen(fn, variables, *inputs):
     found = []
-    walk(trace(fn, variables, inputs), variables, inputs, lambda event: found.append(event) and None)
+    program = trace(fn, variables, inputs)
+    walk(program, variables, program.start(inputs), found.append)
     return found
 
 
@@ -27,6 +29,9 @@ CASES = {
     "transposed": (nn.ConvTranspose(4, (3, 3), strides=(2, 2)), IMAGE),
     "one dimension": (nn.Conv(4, (3,), padding="CIRCULAR"), IMAGE[0]),
     "several features": (nn.DenseGeneral((2, 5), axis=(-2, -1)), IMAGE),
+    "grouped": (nn.Conv(6, (3, 2), strides=(2, 1), feature_group_count=3), IMAGE),
+    "depthwise": (nn.Conv(3, (3, 3), feature_group_count=3, padding="VALID"), IMAGE),
+    "a batch of weights": (nn.Einsum((3, 8, 4), "bnkh,hkm->bnhm", use_bias=False), IMAGE),
 }
 
 
@@ -49,16 +54,44 @@ def test_weights_on_the_left_and_transposed():
         np.testing.assert_allclose(found.x @ found.matrix(np.asarray(w)), found.y, atol=1e-6)
 
 
+def test_a_batch_of_weights_on_the_left():
+    w, x = jax.random.normal(jax.random.key(0), (4, 3, 5)), jax.random.normal(jax.random.key(1), (2, 5, 4))
+    (found,) = seen(lambda v, x: jnp.einsum("hmk,bkh->mbh", v["params"]["w"], x), {"params": {"w": w}}, x)
+    assert found.x.shape == (4, 2, 5)
+    np.testing.assert_allclose(found.x @ found.matrix(np.asarray(w)), found.y, atol=1e-5)
+
+
 def test_weights_that_are_computed_are_no_contraction():
     w = jnp.ones((3, 4))
     found = seen(lambda v, x: x @ (2 * v["params"]["w"]), {"params": {"w": w}}, jnp.ones((2, 3)))
     assert found == [Other(("params", "w"))]
 
 
-def test_grouped_convolutions_are_none():
-    module = nn.Conv(6, (3, 3), feature_group_count=3)
-    found = seen(module.apply, module.init(jax.random.key(0), IMAGE), IMAGE)
-    assert not any(isinstance(e, Contraction) for e in found)
+def test_complex_and_whole_numbers_are_no_contractions():
+    x = jnp.ones((2, 3))
+    for w, array in ((jnp.ones((3, 4)), x * 1j), (jnp.ones((3, 4)) * 1j, x), (jnp.ones((3, 4), int), x)):
+        found = seen(lambda v, x: x @ v["params"]["w"] + v["params"]["b"], {"params": {"w": w, "b": w[0]}}, array)
+        assert not any(isinstance(e, Contraction | Additive) for e in found)
+
+
+def dense(variables, x):
+    return nn.relu(x @ variables["params"]["w"] + variables["params"]["b"]) @ variables["params"]["v"]
+
+
+def test_evaluation_goes_on_from_anywhere():
+    w, b, v = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(3, 4), (4,), (4, 2)]))
+    x, variables = jnp.ones((5, 3)), {"params": {"w": w, "b": b, "v": v}}
+    program = trace(dense, variables, [x])
+    wanted = np.asarray(dense(variables, x))
+    for stop in range(len(program.steps) + 1):
+        live = walk(program, variables, program.start([x]), lambda event: None, stop=stop)
+        (result,) = walk(program, variables, live, lambda event: None, stop).values()
+        np.testing.assert_allclose(result, wanted, rtol=1e-6)
+    stop = program.first_use([("params", "b")])
+    live = walk(program, variables, program.start([x]), lambda event: None, stop=stop)
+    other = {"params": {"w": w, "b": b + 1, "v": v}}
+    (result,) = walk(program, other, live, lambda event: None, stop).values()
+    np.testing.assert_allclose(result, dense(other, x), rtol=1e-6)
 
 
 def test_bias_and_running_mean_are_found_for_linen_and_nnx():
