@@ -159,7 +159,97 @@ def test_it_empties_neurons_that_are_not_needed():
 class Heads(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(2)(nn.MultiHeadDotProductAttention(2, qkv_features=6)(x))
+        return nn.Dense(2)(nn.MultiHeadDotProductAttention(2, qkv_features=6, name="attention")(x))
+
+
+class Grouped(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(6, (1,), name="first", use_bias=False)(x)
+        x = nn.Conv(4, (3,), feature_group_count=2, name="grouped", use_bias=False)(x)
+        return nn.Dense(2, name="last", use_bias=False)(x)
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return x + nn.Dense(3, name="down")(nn.Dense(5, name="up")(x)), None
+
+
+class Repeated(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(3, name="first")(x)
+        blocks = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        return nn.Dense(2, name="last")(blocks(name="blocks")(x, None)[0])
+
+
+def imported(model, x=None):
+    x = jnp.ones((1, 3, 4)) if x is None else x
+    return nas.from_linen(model, model.init(jax.random.key(0), x), x)
+
+
+def groups_that_go(graph, params, factors):
+    """For each neuron of some factors the positions of all weights that are gone when it is."""
+    flats, tree = jax.tree.flatten(params)
+    starts = np.cumsum([0, *map(np.size, flats)])
+    places = tree.unflatten([s + np.arange(a.size).reshape(a.shape) for s, a in zip(starts[:-1], flats, strict=True)])
+    for factor in factors:
+        size = graph.handles()[factor].size
+        for i in range(size):
+            scores = {factor: np.where(np.arange(size) == i, 0.0, 1.0)}
+            small = nas.delta_nout(graph, {"params": places}, {factor: -1}, utility=scores)
+            left = np.concatenate([np.ravel(a) for a in jax.tree.leaves(small.variables)])
+            yield np.setdiff1d(np.arange(starts[-1]), left)
+
+
+def test_groups_of_a_product_are_those_that_go_together():
+    """Channels of a grouped convolution go by whole groups, or from each of its groups."""
+    graph, variables = imported(Grouped())
+    params = variables["params"]
+    factors = [name for name in graph.handles() if ":" in name]
+    assert {"first:0", "first:1", "grouped:1"} <= set(factors)
+    groups = [list(group) for group in {tuple(each) for each in groups_that_go(graph, params, factors)} if group]
+
+    def penalty(params):
+        entries = jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(params)])
+        return sum(np.sqrt(len(group)) * jnp.linalg.norm(entries[np.array(group)]) for group in groups)
+
+    wanted, found = jax.grad(penalty)(params), gradient_of(nas.group_lasso(graph, 1.0), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
+    with pytest.raises(nas.RequestError, match="first/kernel makes neurons of 'first:0' and 'first:1' at once"):
+        nas.group_shrink(graph, 0.1)
+
+
+def test_stacked_layers_have_a_proximal_step():
+    """The axis of repetitions lies on every weight of a loop, but cannot change."""
+    graph, variables = imported(Repeated())
+    params = variables["params"]
+    updates = nas.group_shrink(graph, 0.05).update(jax.tree.map(jnp.zeros_like, params), optax.EmptyState(), params)[0]
+    kernel = params["blocks"]["up"]["kernel"]  # shape (2, 3, 5)
+    norms = jnp.linalg.norm(kernel, axis=(0, 1))
+    wanted = kernel * jnp.maximum(0.0, 1 - 0.05 * jnp.sqrt(6.0) / norms)
+    np.testing.assert_allclose(kernel + updates["blocks"]["up"]["kernel"], wanted, atol=1e-6)
+
+
+def test_complex_weights_count_their_moduli():
+    graph, real = network()
+    params = jax.tree.map(lambda a: a * (1 + 2j), real)
+    wanted = jax.grad(lambda p: 0.3 * penalty_by_hand(jax.tree.map(jnp.abs, p)))(params)
+    found = gradient_of(nas.group_lasso(graph, 0.3), params)
+    for name in ("a", "b", "c", "out"):
+        np.testing.assert_allclose(found[name]["kernel"], wanted[name]["kernel"], atol=1e-5)
+
+
+def test_the_strength_follows_a_schedule():
+    graph, params = network()
+    tx = optax.inject_hyperparams(lambda strength: nas.group_lasso(graph, strength))(lambda step: 0.1 * (step + 1))
+    state, zero = tx.init(params), jax.tree.map(jnp.zeros_like, params)
+    step = jax.jit(lambda state: tx.update(zero, state, params))
+    for strength in (0.1, 0.2, 0.3):
+        found, state = step(state)
+        wanted = gradient_of(nas.group_lasso(graph, strength), params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, wanted)
 
 
 def test_bad_arguments():
@@ -171,7 +261,14 @@ def test_bad_arguments():
         tx.update(params, tx.init(params))
     with pytest.raises(nas.VariablesError, match="The parameters have no"):
         tx.update(params, tx.init(params), {"a": params["a"]})
-    x = jnp.ones((1, 3, 4))
-    imported, _ = nas.from_linen(Heads(), Heads().init(jax.random.key(0), x), x)
-    with pytest.raises(nas.RequestError, match=r"makes neurons of .* at once"):
-        nas.group_shrink(imported, 0.1)
+    with pytest.raises(nas.RequestError, match=r"makes neurons of 'attention.*:heads' and .* at once"):
+        nas.group_shrink(imported(Heads())[0], 0.1)
+    with pytest.raises(nas.RequestError, match="found inf"):
+        nas.group_lasso(graph, float("inf"))
+    masked = optax.masked(nas.group_lasso(graph, 1.0), {**jax.tree.map(lambda a: True, params), "a": False})
+    with pytest.raises(nas.VariablesError, match=r"Of optax.masked and multi_transform put it outside"):
+        masked.update(params, masked.init(params), params)
+    small = nas.delta_nout(graph, graph.init(jax.random.key(0), jnp.ones((1, 3))), {"c": -1}).variables["params"]
+    for stale in (nas.group_lasso(graph, 1.0), nas.group_shrink(graph, 1.0)):
+        with pytest.raises(nas.VariablesError, match="After a mutation make the transformation anew"):
+            stale.update(small, stale.init(small), small)
