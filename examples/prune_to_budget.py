@@ -33,7 +33,7 @@ PRUNING_EPOCHS = 5  # of pruning while training
 BATCH = 100
 EPOCH = 800 // BATCH  # batches
 ENOUGH = 0.95  # the accuracy that the smallest network shall have at least
-TRIES = 5  # of the search for it
+TRIES = 4  # of the search for it
 
 # What people ask for. Floats are fractions of the present network, whole numbers are absolute.
 HALF = {"max_params": 0.5, "max_macs": 0.5, "multiple_of": 8}
