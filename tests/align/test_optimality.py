@@ -154,3 +154,16 @@ def test_what_cannot_change_does_not_drown_the_rest():
     plan = nas.delta_nout(graph, placeholder_variables(graph), {"cat": -3}, utility=utility).plan
     assert plan.axes["a"].kept.tolist() == [0, 2]
     assert plan.axes["b"].kept.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tied_axes_pulled_both_ways(seed):
+    """Smaller and larger are equally near, so what is kept decides."""
+    x = nas.input_vertex("x", 3)
+    a, b = (nas.layer(name, nn.Dense(2), x) for name in "ab")
+    first = nas.invariant_vertex("first", nn.relu, a + b)
+    second = nas.invariant_vertex("second", nn.relu, first + a)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.invariant_vertex("third", nn.relu, second + b)))
+    spread = np.random.default_rng(seed)
+    utility = {axis: spread.uniform(-0.2, 1, graph.nout(axis)) for axis in ("a", "b")}
+    compare(graph, {"second": nas.relaxed(1), "first": nas.relaxed(-1)}, utility)

@@ -376,6 +376,8 @@ class _Rows:
         if gap is not None:
             solver.setOptionValue("mip_rel_gap", gap)
             solver.setOptionValue("mip_abs_gap", 1e-9)
+            # With 1e-6 and the large numbers of `_must_change`, HiGHS 1.15.1 now and then calls a worse point optimal.
+            solver.setOptionValue("mip_feasibility_tolerance", 1e-9)
         if time_limit is not None:
             solver.setOptionValue("time_limit", time_limit)
         solver.passModel(lp)
