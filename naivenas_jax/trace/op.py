@@ -57,9 +57,10 @@ class Imported(Op):
             return parts[run]
 
         axes = {axis: vector_of(row) for axis, row in ties.axes.items()}
-        for axis, vector in axes.items():
-            root.called(vector, self._axis(axis))
-        for run in plain:  # last, since a leaf's axis has the first name that its neurons get
+        # a leaf's axis has the first name that its neurons get: readable ones first, and runs last
+        for axis in sorted(axes, key=lambda name: name.startswith("~")):
+            root.called(axes[axis], self._axis(axis))
+        for run in plain:
             root.called(parts[run], self._run(run))
         for place in self.named:
             found = self.model.base.places[place][0]

@@ -197,3 +197,18 @@ def test_names_of_nnx_models_are_their_attributes() -> None:
     assert handles["layers/0/attn/query:heads"].size == 2
     assert "it is read by index" in graph.fixed()["output"]
     assert nas.delta_nout(graph, variables, {"embed": -2, "layers/0/up": -3}).check(tokens).compared
+
+
+def test_the_order_of_variables_does_not_matter_to_names():
+    """As weights come from other libraries: sorted, biases first."""
+    model = nn.Sequential([nn.Dense(6), nn.relu, nn.Dense(3)])
+    x = jnp.ones((2, 4))
+    params = {
+        "layers_0": {"bias": jnp.zeros(6), "kernel": jnp.ones((4, 6))},
+        "layers_2": {"bias": jnp.zeros(3), "kernel": jnp.ones((6, 3))},
+    }
+    graph, variables = nas.from_linen(model, {"params": params}, x)
+    assert graph.ties.leaves["params", "layers_0", "bias"].axes == ("layers_0",)
+    assert graph.ties.leaves["params", "layers_2", "kernel"].axes[0] == "layers_0"
+    assert "layers_0" in nas.magnitude(graph, variables)
+    assert nas.resize(graph, variables, most=2).graph.handles()["layers_0"].size == 2
