@@ -129,6 +129,13 @@ def variable(dims: tuple[Dim, ...], path: tuple[str, ...]) -> Value:
     return Value(dims, True, tuple(frozenset([(path, d)]) for d in range(len(dims))))
 
 
+def together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:
+    """What is made of several values of the same dimensions: of weights, each dimension comes from all of theirs."""
+    if not all(value.weight for value in values):
+        return Value(tuple(dims))
+    return weight_of(dims, [frozenset().union(*(v.origin(d) for v in values)) for d in range(len(dims))], values)
+
+
 def weight_of(dims: Sequence[Dim], origins: Sequence[frozenset[Origin]], sources: Iterable[Value]) -> Value:
     """A weight made of others, given what lies on its dimensions. A number, or one number for all, has no origin."""
     if not any(origins):

@@ -289,3 +289,15 @@ def position_table(p: Any, x: Any) -> Any:
 @case({"a": (3, 6), "b": (3, 4), "c": (10, 2)}, sizes={"a": 6, "b": 4})
 def written_side_by_side(p: Any, x: Any) -> Any:
     return jnp.concatenate([jnp.cos(x @ p["a"]), (x @ p["b"])[:, ::-1]], 1) @ p["c"]
+
+
+through("transposing_reshape", lambda h: lax.reshape(h.reshape(4, 2, 3), (4, 6), dimensions=(0, 2, 1)),
+        sizes={"a": 6, "a:0": 2, "a:1": 3}, step=2)  # fmt: skip
+
+
+@case({"a": (3, 4), "w": (3, 3, 3, 4, 5), "b": (5, 2)}, x=(3, 3), sizes={"w:0": 4, "w:1": 5}, coupled=("w:0",))
+def kernel_for_each_example(p: Any, x: Any) -> Any:
+    """As many examples as taps, so that dimensions can be mistaken for one another."""
+    images = jnp.broadcast_to((x @ p["a"])[:, None, None, None], (3, 1, 3, 3, 4))
+    kernels = jnp.einsum("bi,iklcd->bklcd", x, p["w"])
+    return jnp.tanh(jax.vmap(_conv)(images, kernels)).mean((1, 2, 3)) @ p["b"]

@@ -10,15 +10,18 @@ from typing import Any
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
+from naivenas_jax.trace.rules.shape import moved
 from naivenas_jax.trace.table import binds, ties
 from naivenas_jax.trace.value import Dim, Origin, Value, weight_of
 
 
 @ties("reshape")
 def reshape(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """Row-major: groups of old dimensions become groups of new ones with the same number of elements."""
+    """Row-major, after a transposition: groups of old dimensions become groups of new ones with as many elements."""
     del frame
-    value, old, new = values[0], eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    order = eqn.params["dimensions"] or range(eqn.invars[0].aval.ndim)
+    value, new = moved(values[0], order, [values[0].dims[d] for d in order]), eqn.outvars[0].aval.shape
+    old = [eqn.invars[0].aval.shape[d] for d in order]
     dims: list[Dim] = [None] * len(new)
     origins: list[frozenset[Origin]] = [frozenset()] * len(new)
     for dim, size in zip(value.dims, old, strict=True):

@@ -10,10 +10,10 @@ from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value, weight_of
+from naivenas_jax.trace.value import Dim, Value, together, weight_of
 
 
-def _moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
+def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
     """A value whose dimensions come from those of another; None: a new dimension."""
     origins = [frozenset() if d is None else value.origin(d) for d in order]
     moved = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
@@ -25,7 +25,7 @@ def transpose(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
     """Dimensions change places."""
     del analysis, frame
     order = eqn.params["permutation"]
-    return [_moved(values[0], order, [values[0].dims[d] for d in order])]
+    return [moved(values[0], order, [values[0].dims[d] for d in order])]
 
 
 @ties("squeeze")
@@ -35,7 +35,7 @@ def squeeze(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
     for d in eqn.params["dimensions"]:
         analysis.fix_single(values[0].dims[d], "squeeze")
     kept = [d for d in range(len(values[0].dims)) if d not in eqn.params["dimensions"]]
-    return [_moved(values[0], kept, [values[0].dims[d] for d in kept])]
+    return [moved(values[0], kept, [values[0].dims[d] for d in kept])]
 
 
 @ties("expand_dims")
@@ -44,7 +44,7 @@ def expand_dims(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Val
     del analysis, frame
     old = iter(range(len(values[0].dims)))
     order = [None if d in eqn.params["dimensions"] else next(old) for d in range(eqn.outvars[0].aval.ndim)]
-    return [_moved(values[0], order, [None if d is None else values[0].dims[d] for d in order])]
+    return [moved(values[0], order, [None if d is None else values[0].dims[d] for d in order])]
 
 
 @ties("broadcast_in_dim")
@@ -57,7 +57,7 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
     for d in set(range(len(old))) - set(order):
         analysis.fix_single(value.dims[d], "broadcast_in_dim")
     dims = [analysis.new(n) if d is None else value.dims[d] for d, n in zip(order, new, strict=True)]
-    return [_moved(value, order, dims)]
+    return [moved(value, order, dims)]
 
 
 @binds("broadcast_in_dim")
@@ -90,14 +90,7 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Val
     parts = [value.dims[along] for value in values]
     sizes = [atom.aval.shape[along] for atom in eqn.invars]
     dims[along] = _stacked(analysis, parts, sizes)
-    return [_together(dims, values)]
-
-
-def _together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:
-    """Of weights side by side, each dimension comes from all of theirs."""
-    if not all(value.weight for value in values):
-        return Value(tuple(dims))
-    return weight_of(dims, [frozenset().union(*(v.origin(d) for v in values)) for d in range(len(dims))], values)
+    return [together(dims, values)]
 
 
 def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
@@ -143,7 +136,7 @@ def tile(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
         dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
         for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
     ]
-    return [_moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
+    return [moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
 
 
 @binds("tile")
@@ -166,7 +159,7 @@ def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
         tied = analysis.tie_all(tied, value, "it is stacked beside an axis of fixed size")
     order: list[int | None] = list(range(len(tied.dims)))
     order.insert(eqn.params["axis"], None)
-    return [_moved(_together(tied.dims, values), order, [None if d is None else tied.dims[d] for d in order])]
+    return [moved(together(tied.dims, values), order, [None if d is None else tied.dims[d] for d in order])]
 
 
 @ties("unstack")
@@ -176,7 +169,7 @@ def unstack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
     value, axis = values[0], eqn.params["axis"]
     analysis.fix(value.dims[axis], "every neuron of it is used by itself")
     kept = [d for d in range(len(value.dims)) if d != axis]
-    return [_moved(value, kept, [value.dims[d] for d in kept])] * len(eqn.outvars)
+    return [moved(value, kept, [value.dims[d] for d in kept])] * len(eqn.outvars)
 
 
 @ties("pad")
