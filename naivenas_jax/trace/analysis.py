@@ -16,7 +16,7 @@ from naivenas_jax.sizes.ties import Tying
 from naivenas_jax.trace.capture import Path
 from naivenas_jax.trace.rebind import bind
 from naivenas_jax.trace.table import FOLDED, FROZEN, TIES
-from naivenas_jax.trace.value import Dim, Known, Origin, Product, Value, constant
+from naivenas_jax.trace.value import Dim, Known, Origin, Product, Value, constant, together
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Analysis:
     def tie_all(self, a: Value, b: Value, reason: str) -> Value:
         """Tie two values dimension by dimension; what they have in common."""
         dims = tuple(self.tie(x, y, reason) for x, y in zip(a.dims, b.dims, strict=True))
-        return Value(dims, a.weight and b.weight)
+        return together(dims, [a, b])
 
     def contract(self, left: Value, a: int, right: Value, b: int) -> Product | None:
         """Two dimensions are contracted: a weight reads there what the other operand holds.

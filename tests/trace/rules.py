@@ -301,3 +301,38 @@ def kernel_for_each_example(p: Any, x: Any) -> Any:
     images = jnp.broadcast_to((x @ p["a"])[:, None, None, None], (3, 1, 3, 3, 4))
     kernels = jnp.einsum("bi,iklcd->bklcd", x, p["w"])
     return jnp.tanh(jax.vmap(_conv)(images, kernels)).mean((1, 2, 3)) @ p["b"]
+
+
+# Weights that are picked, replaced or summed up before they are used are weights, and their widths have handles.
+@case({"a": (3, 6), "u": (3, 6, 5), "d": (3, 5, 6), "b": (6, 2)}, sizes={"a": 6, "u": 5, "d": 6})
+def weights_of_each_round(p: Any, x: Any) -> Any:
+    up, down = jnp.asarray(p["u"]), jnp.asarray(p["d"])
+    return lax.fori_loop(0, 3, lambda i, h: h + jnp.tanh(h @ up[i]) @ down[i], x @ p["a"]) @ p["b"]
+
+
+@case({"a": (3, 6), "e": (4, 6, 6), "b": (6, 2)}, sizes={"a": 6}, coupled=("a",))
+def weights_of_the_example(p: Any, x: Any) -> Any:
+    """Not a counter: where the loop goes next, the example says."""
+    experts = jnp.asarray(p["e"])
+    step = lambda _, s: (jnp.int32(jnp.abs(s[1].sum())) % 4, jnp.tanh(s[1] @ experts[s[0]]))  # noqa: E731
+    return lax.fori_loop(0, 2, step, (0, x @ p["a"]))[1] @ p["b"]
+
+
+@case({"a": (3, 6), "u": (6, 5), "w": (6, 5), "b": (5, 2)}, sizes={"a": 6, "u": 5, "w": 5}, tied=(("u", "w"),))
+def weights_by_condition(p: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["a"] @ lax.cond(x.sum() > 0, lambda u, w: u, lambda u, w: w, p["u"], p["w"])) @ p["b"]
+
+
+@case({"a": (3, 6), "u": (6, 5), "w": (6, 2), "b": (5, 2)}, sizes={"a": 6, "u": 5, "w": 2}, tied=(("u", "w"),))
+def weights_with_a_part_replaced(p: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["a"] @ lax.dynamic_update_slice(p["u"], p["w"], (0, 1))) @ p["b"]
+
+
+@case({"a": (3, 6), "u": (6, 5), "w": (6, 2), "b": (5, 2)}, sizes={"a": 6, "u": 5, "w": 2}, tied=(("u", "w"),))
+def weights_with_something_added(p: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["a"] @ jnp.asarray(p["u"]).at[:, 1:3].add(p["w"])) @ p["b"]
+
+
+@case({"a": (3, 6), "u": (3, 6, 5), "b": (5, 2)}, sizes={"a": 6, "u": 5})
+def weights_summed_up(p: Any, x: Any) -> Any:
+    return jnp.tanh(x @ p["a"] @ jnp.cumsum(p["u"], 0)[-1]) @ p["b"]

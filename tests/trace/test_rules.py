@@ -235,3 +235,18 @@ def test_every_primitive_has_a_rule() -> None:
         used |= _primitives(jax.make_jaxpr(case.fn)({"params": params}, x).jaxpr)
     assert used - set(TIES) - set(FROZEN) == set()
     assert len(used) > 80
+
+
+def test_a_loop_without_a_derivative_picks_the_weights_of_its_round() -> None:
+    def function(v: Any, x: Any) -> Any:
+        p = {name: jnp.asarray(leaf["kernel"]) for name, leaf in v["params"].items()}
+        body = lambda s: (s[0] + 1, s[1] + jnp.tanh(s[1] @ p["u"][s[0]]) @ p["d"][s[0]])  # noqa: E731
+        return jax.lax.while_loop(lambda s: s[0] < 3, body, (0, x @ p["a"]))[1] @ p["b"]
+
+    rng, shapes = np.random.default_rng(2), {"a": (3, 6), "u": (3, 6, 5), "d": (3, 5, 6), "b": (6, 2)}
+    variables = {"params": {k: {"kernel": rng.normal(size=s).astype(np.float32) / 2} for k, s in shapes.items()}}
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    graph, variables = nas.from_function(function, variables, x)
+    assert graph.handles()["a"].coupled is None
+    mutation = nas.delta_nout(graph, variables, {"a": -2, "u": -1})
+    _close(mutation.graph.apply(mutation.variables, x), function(_masked(graph, variables, mutation.plan), x))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core as jex
 
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, evaluate
 from naivenas_jax.trace.rules.call import opened
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Value, constant
+from naivenas_jax.trace.value import Value, constant, together
 
 
 @ties("scan")
@@ -23,9 +24,10 @@ def scan(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
     consts, carry, stacked = _scanned(eqn, values)
     for value in stacked:
         analysis.fix(value.dims[0], "scan runs along it")
+    arguments = [*consts, *carry, *(_row(value) for value in stacked)]
+    start = _started(opened(eqn.params["jaxpr"])[0], arguments, len(consts), len(carry))
+    arguments[len(consts) : len(consts) + len(carry)] = start
     jaxpr, own = opened(eqn.params["jaxpr"])
-    start = [Value(value.dims) for value in carry]
-    arguments = [*consts, *start, *(_row(value) for value in stacked)]
     results = analysis.inner(frame, jaxpr, [constant(c) for c in own], arguments)
     kept = _carried(analysis, start, results[: len(carry)], "scan")
     return [*kept, *(Value((None, *value.dims)) for value in results[len(carry) :])]
@@ -34,6 +36,39 @@ def scan(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
 def _scanned(eqn: Any, operands: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     consts, both = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     return list(operands[:consts]), list(operands[consts:both]), list(operands[both:])
+
+
+def _started(body: Any, arguments: Sequence[Value], first: int, count: int) -> list[Value]:
+    """What is carried, as the body of a loop sees it in any round.
+
+    A weight does not stay one, but for counters: whole numbers that come from counters and weights only. With these,
+    a loop picks the weights of its round.
+
+    Args:
+      body: its jaxpr.
+      arguments: of the body in the first round; ``count`` of them from ``first`` on are carried.
+    """
+    counters = {i for i in range(count) if arguments[first + i].weight and _whole(body.outvars[i].aval)}
+    while True:
+        free = {body.invars[i] for i, value in enumerate(arguments) if value.weight and not 0 <= i - first < count}
+        free |= {body.invars[first + i] for i in counters}
+        left = {i for i in counters if _comes_from(body, body.outvars[i], free)}
+        if left == counters:
+            return [Value(arguments[first + i].dims, i in counters) for i in range(count)]
+        counters = left
+
+
+def _whole(aval: Any) -> bool:
+    return bool(aval.ndim == 0 and jnp.issubdtype(aval.dtype, jnp.integer))
+
+
+def _comes_from(jaxpr: Any, result: Any, free: Collection[Any]) -> bool:
+    """Whether a result of a jaxpr depends on nothing but these of its arguments."""
+    needed = set() if isinstance(result, jex.Literal) else {result}
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            needed.update(atom for atom in eqn.invars if not isinstance(atom, jex.Literal))
+    return needed.isdisjoint(set(jaxpr.invars) - set(free))
 
 
 def _row(value: Value) -> Value:
@@ -73,7 +108,7 @@ def _typed(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
 def while_(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """What is carried is tied to itself."""
     tests, consts, carry = _whiled(eqn, values)
-    start = [Value(value.dims) for value in carry]
+    start = _started(opened(eqn.params["body_jaxpr"])[0], [*consts, *carry], len(consts), len(carry))
     jaxpr, own = opened(eqn.params["cond_jaxpr"])
     for value in analysis.inner(frame, jaxpr, [constant(c) for c in own], [*tests, *start]):
         analysis.fix_all(value, "it decides when a loop ends")
@@ -112,13 +147,9 @@ def cond(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
     ]
     reason = "another branch returns a fixed size"
     return [
-        reduce(lambda a, b: analysis.tie_all(a, b, reason), results, _bare(results[0]))
+        reduce(lambda a, b: analysis.tie_all(a, b, reason), results, together(results[0].dims, results[:1]))
         for results in zip(*branches, strict=True)
     ]
-
-
-def _bare(value: Value) -> Value:
-    return Value(value.dims, value.weight)
 
 
 @binds("cond")

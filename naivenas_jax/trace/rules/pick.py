@@ -18,7 +18,7 @@ from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Value, together
 
 
 def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
@@ -121,7 +121,8 @@ def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[V
             dim = None
         dims.append(dim)
     frame.extra[frame.position] = tuple(dims)
-    return [Value(tuple(dims), all(value.weight for value in values))]
+    weight = all(value.weight for value in values)
+    return [together(dims, [operand]) if weight else Value(tuple(dims))]
 
 
 def _start(analysis: Analysis, value: Value, most: int) -> int | None:

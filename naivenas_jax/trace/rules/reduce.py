@@ -10,7 +10,7 @@ from typing import Any
 from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rules.mean import shared
 from naivenas_jax.trace.table import ties
-from naivenas_jax.trace.value import Dim, Sum, Value, weight_of
+from naivenas_jax.trace.value import Dim, Sum, Value, together, weight_of
 
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
@@ -51,7 +51,7 @@ def cumulative(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Valu
     dims = list(values[0].dims)
     analysis.fix(dims[eqn.params["axis"]], f"{eqn.primitive.name} runs along it")
     dims[eqn.params["axis"]] = None
-    return [Value(tuple(dims), values[0].weight)]
+    return [together(dims, values)]
 
 
 @ties("sort")
@@ -68,7 +68,7 @@ def sort(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
             for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))
         ]
     dims[axis] = None
-    return [Value(tuple(dims), value.weight) for value in values]
+    return [together(dims, [value]) for value in values]
 
 
 @ties("top_k")
@@ -78,7 +78,7 @@ def top_k(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
     axis = eqn.params.get("axis", len(values[0].dims) - 1)
     analysis.fix(values[0].dims[axis], "top_k selects along it")
     dims = tuple(None if d == axis else dim for d, dim in enumerate(values[0].dims))
-    return [Value(dims, values[0].weight), Value(dims, values[0].weight)]
+    return [together(dims, values)] * 2
 
 
 @ties(
@@ -98,7 +98,7 @@ def window(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
             continue
         for value in values:
             analysis.fix(value.dims[d], f"{eqn.primitive.name} slides along it")
-    return [Value(tuple(dims), all(value.weight for value in values))] * len(eqn.outvars)
+    return [together(dims, values)] * len(eqn.outvars)
 
 
 def _passes(params: Any, d: int) -> bool:
@@ -114,5 +114,4 @@ def fft(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> 
     passing = len(values[0].dims) - len(eqn.params["fft_lengths"])
     for dim in values[0].dims[passing:]:
         analysis.fix(dim, "fft runs along it")
-    dims = tuple(dim if d < passing else None for d, dim in enumerate(values[0].dims))
-    return [Value(dims, values[0].weight)]
+    return [together([dim if d < passing else None for d, dim in enumerate(values[0].dims)], values)]

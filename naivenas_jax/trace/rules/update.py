@@ -6,7 +6,7 @@ are known only when the network runs fix both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from naivenas_jax.trace.analysis import Analysis, Frame
 from naivenas_jax.trace.rebind import Sizes, bind
 from naivenas_jax.trace.rules.pick import pick
 from naivenas_jax.trace.table import binds, ties
-from naivenas_jax.trace.value import Dim, Value
+from naivenas_jax.trace.value import Dim, Value, weight_of
 
 
 def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update: Dim, name: str) -> tuple[Dim, Dim]:
@@ -36,8 +36,15 @@ def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update:
     return dim, picked
 
 
-def _together(values: Sequence[Value], dims: Sequence[Dim]) -> list[Value]:
-    return [Value(tuple(dims), all(value.weight for value in values))]
+def _overwritten(
+    operand: Value, update: Value, indices: Sequence[Value], dims: Sequence[Dim], places: Mapping[int, int]
+) -> list[Value]:
+    """What is left of an operand. Of weights, each dimension comes from its own and from ``places``' of the update."""
+    if not all(value.weight for value in (operand, update, *indices)):
+        return [Value(tuple(dims))]
+    written = {d: update.origin(place) for d, place in places.items()}
+    origins = [operand.origin(d) | written.get(d, frozenset()) for d in range(len(dims))]
+    return [weight_of(dims, origins, [operand, update])]
 
 
 @ties("dynamic_update_slice")
@@ -56,7 +63,7 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Seq
         dims.append(dim)
         windows.append(picked if size != width else None)
     frame.extra[frame.position] = tuple(windows)
-    return _together(values, dims)
+    return _overwritten(operand, update, starts, dims, {d: d for d in range(len(dims))})
 
 
 @binds("dynamic_update_slice")
@@ -95,7 +102,7 @@ def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
     for place in set(range(len(updates.dims))) - set(places.values()):
         analysis.fix(updates.dims[place], f"{name} writes it to several places")
     frame.extra[frame.position] = tuple(picks)
-    return _together(values, dims)
+    return _overwritten(operand, updates, [indices], dims, places)
 
 
 def _places(eqn: Any) -> dict[int, int]:
