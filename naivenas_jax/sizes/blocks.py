@@ -16,7 +16,8 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain, pairwise
+from operator import mul
 
 Piece = tuple[int, int, int]  # node, first element in it, end
 
@@ -125,6 +126,17 @@ class Blocks:
         piece = self._head(queue)
         link = self._link[piece[0]] if piece and self._spans(piece, len(vector)) else None
         return link.factors if isinstance(link, Product) else ()
+
+    def factors_within(self, vector: Vector) -> tuple[Vector, ...]:
+        """The factors of a vector that is one whole product; else those of all products on it, each once."""
+        found: dict[tuple[int, ...], Vector] = {}
+        queue = deque(vector.pieces)
+        while piece := self._head(queue):
+            link = self._link[piece[0]]
+            if isinstance(link, Product) and self._spans(piece, _length(piece)):
+                for factor in link.factors:
+                    found.setdefault(tuple(self._roots(factor)), factor)
+        return self.factors_of(vector) or tuple(found.values())
 
     def tie(self, a: Vector, b: Vector) -> None:
         """Tie the i-th element of ``a`` to the i-th of ``b``, for all i. Both must be equally long."""
@@ -335,26 +347,37 @@ class Blocks:
         return False
 
     def _merge_products(self, a: Product, b: Product) -> None:
-        """Tie factor by factor; where one has several factors for one of the other, that one is factored too."""
+        """Tie factor by factor; where factors of one span several of the other, they are factored too."""
         left, right = list(a.factors), list(b.factors)
         while left and right:
             xs, ys = [left.pop(0)], [right.pop(0)]
-            while (m := _combinations(xs)) != (n := _combinations(ys)):
+            while (m := _ends(xs)[-1]) != (n := _ends(ys)[-1]):
                 if m < n:
                     xs.append(left.pop(0))
                 else:
                     ys.append(right.pop(0))
-            if len(xs) > 1 and len(ys) > 1:
+            ends = sorted((Counter(_ends(xs)) | Counter(_ends(ys))).elements())
+            if any(high % low for low, high in pairwise(ends)):  # 3 x 4 and 4 x 3
                 self.clashes += [*xs, *ys]
                 continue
-            xs = self.factor(xs[0], [len(y) for y in ys]) if len(ys) > 1 else xs
-            ys = self.factor(ys[0], [len(x) for x in xs]) if len(ys) < len(xs) else ys
-            for x, y in zip(xs, ys, strict=True):
+            for x, y in zip(self._parts(xs, ends), self._parts(ys, ends), strict=True):
                 self.tie(x, y)
 
+    def _parts(self, factors: Sequence[Vector], ends: Sequence[int]) -> list[Vector]:
+        """Factors cut where a number of combinations of the first ones is among ``ends``: 4 x 2 at 2 is 2 x 2 x 2."""
+        found, rest, own, start = list[Vector](), deque(ends), _ends(factors), 1
+        for i, (factor, end) in enumerate(zip(factors, own, strict=True)):
+            alike = 1 if end in own[i + 1 :] else rest.count(end)  # factors of size one follow
+            cuts = [start, *(rest.popleft() for _ in range(sum(n < end for n in rest) + alike))]
+            sizes = [high // low for low, high in pairwise(cuts)]
+            found += self.factor(factor, sizes) if len(sizes) > 1 else [factor]
+            start = end
+        return found
 
-def _combinations(factors: Iterable[Vector]) -> int:
-    return math.prod(map(len, factors))
+
+def _ends(factors: Sequence[Vector]) -> list[int]:
+    """How many combinations the first factor has, the first two, and so on."""
+    return list(accumulate(map(len, factors), mul))
 
 
 def _length(piece: Piece) -> int:

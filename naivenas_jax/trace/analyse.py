@@ -127,11 +127,11 @@ def _declare_ends(analysis: Analysis, values: Sequence[Value], kind: str) -> Non
 
 
 def _axes(analysis: Analysis, dim: Vector | None, axis: str) -> tuple[str, tuple[str, ...]]:
-    """Name a dimension, and its factors if it is a product."""
+    """Name a dimension, and the factors of products that lie on it (of queries, keys and values side by side)."""
     if dim is None:
         raise AssertionError(f"{axis} makes no neurons.")
     analysis.tying.called(dim, axis)
-    factors = analysis.tying.blocks.factors_of(dim)
+    factors = analysis.tying.blocks.factors_within(dim)
     for number, factor in enumerate(factors):
         analysis.tying.called(factor, f"{axis}:{number}")
     return axis, tuple(f"{axis}:{number}" for number in range(len(factors)))

@@ -96,6 +96,14 @@ def fused_attention(p: Any, x: Any) -> Any:
     return _attend(h[:, :, 0], h[:, :, 1], h[:, :, 2]).reshape(*x.shape[:2], -1) @ p["o"]
 
 
+@construct({"qkv": (6, 20), "o": (8, 2)}, x=T, sizes={"qkv": 20, "qkv:0": 2, "qkv:1": 3, "qkv:2": 4},
+           changes={"qkv:0": 1, "qkv:1": 1, "qkv:2": 1}, coupled=("qkv", "qkv:1"), exact=False)  # fmt: skip
+def fused_side_by_side(p: Any, x: Any) -> Any:
+    q, k, v = jnp.split(x @ p["qkv"], (6, 12), -1)
+    heads = lambda h: h.reshape(*x.shape[:2], 2, -1)  # noqa: E731
+    return _attend(heads(q), heads(k), heads(v)).reshape(*x.shape[:2], -1) @ p["o"]
+
+
 def _rotated(h: Any, halves: bool) -> Any:
     angle = jnp.arange(h.shape[1])[:, None] / 10.0 ** jnp.arange(h.shape[-1] // 2)
     c, s = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]

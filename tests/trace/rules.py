@@ -336,3 +336,17 @@ def weights_with_something_added(p: Any, x: Any) -> Any:
 @case({"a": (3, 6), "u": (3, 6, 5), "b": (5, 2)}, sizes={"a": 6, "u": 5})
 def weights_summed_up(p: Any, x: Any) -> Any:
     return jnp.tanh(x @ p["a"] @ jnp.cumsum(p["u"], 0)[-1]) @ p["b"]
+
+
+def _normed(h: Any, groups: int) -> Any:
+    parts = h.reshape(*h.shape[:-1], groups, -1)
+    parts = parts - parts.mean((-1,), keepdims=True)
+    return (parts * lax.rsqrt((parts**2).mean(-1, keepdims=True) + 0.1)).reshape(h.shape)
+
+
+@case({"a": (3, 8), "b": (8, 6), "c": (14, 2)}, sizes={"a": 8, "a:0": 4, "a:1": 2, "b": 6}, coupled=("a", "a:0", "a:1"))
+def groups_within_groups(p: Any, x: Any) -> Any:
+    """Normalised in four groups of two, and beside other neurons in groups twice as large."""
+    h = x @ p["a"]
+    y = jnp.sin(_normed(h, 4)) @ p["b"]
+    return _normed(h, 2) @ p["c"][:8] + y @ p["c"][8:]
