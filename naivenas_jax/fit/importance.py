@@ -13,7 +13,7 @@ of what is left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -104,10 +104,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What one matrix reads: the state of a problem from which neurons are dropped.
+    """What one matrix reads.
 
     Attributes:
-      inverse: shape (K, K), of the covariance of X with what is dropped left out.
+      inverse: shape (K, K), of the covariance of X.
       weights: shape (K, M): B times a root of F.
       blocks: which rows belong to which class.
     """
@@ -121,38 +121,50 @@ class Reader:
         """Those that are read."""
         return np.concatenate([np.zeros(0, int), *(block.classes for block in self.blocks)])
 
-    def cost(self) -> np.ndarray:
-        """For each of the classes the cost of dropping it."""
-        found = [np.zeros(0)]
-        for _, rows in self.blocks:
-            own = self.weights[rows]
-            curved = np.linalg.solve(self.inverse[rows[:, :, None], rows[:, None, :]], own @ own.transpose(0, 2, 1))
-            found.append(0.5 * np.trace(curved, axis1=1, axis2=2))
-        return np.concatenate(found)
+    def only(self, classes: np.ndarray) -> Reader:
+        """Some of the classes."""
+        kept = [(block, np.isin(block.classes, classes)) for block in self.blocks]
+        return replace(self, blocks=tuple(Block(own.classes[i], own.rows[i]) for own, i in kept if i.any()))
 
-    def cost_of(self, classes: np.ndarray) -> np.ndarray:
+
+class Elimination:
+    """A matrix from whose inputs classes are dropped, one after the other; in place.
+
+    The inverse covariance of what is left is ``A - H H^T``, with A that of all inputs and H the first columns of a
+    Cholesky factor of A, pivoted in the order of dropping.
+    """
+
+    def __init__(self, reader: Reader):
+        self.inverse, self.weights, self.blocks = reader.inverse, reader.weights.copy(), list(reader.blocks)
+        self.factor, self.width = np.zeros_like(self.inverse, order="F"), 0
+        self.diagonals = [self.inverse[rows[:, :, None], rows[:, None, :]] for _, rows in self.blocks]
+
+    def cost(self, classes: np.ndarray) -> np.ndarray:
         """For each of these classes, which are sorted, the cost of dropping it; 0 if it is not read."""
         found = np.zeros(len(classes))
-        found[np.searchsorted(classes, self.classes)] = self.cost()
+        for (own, rows), diagonal in zip(self.blocks, self.diagonals, strict=True):
+            weights = self.weights[rows]
+            curved = np.linalg.solve(diagonal, weights @ weights.transpose(0, 2, 1))
+            found[np.searchsorted(classes, own)] = 0.5 * np.trace(curved, axis1=1, axis2=2)
         return found
 
-    def without(self, one: int) -> Reader:
-        """After dropping a class."""
-        rows = next(block.rows[block.classes == one][0] for block in self.blocks if one in block.classes)
-        kept = np.delete(np.arange(len(self.inverse)), rows)
-        gain = np.linalg.solve(self.inverse[np.ix_(rows, rows)], self.inverse[np.ix_(rows, kept)]).T
-        weights = self.weights[kept] - gain @ self.weights[rows]
-        inverse = self.inverse[np.ix_(kept, kept)] - gain @ self.inverse[np.ix_(rows, kept)]
-        place = np.zeros(len(self.inverse), int)
-        place[kept] = np.arange(len(kept))
-        blocks = tuple(Block(own.classes, place[own.rows]) for own in self.only([one], invert=True).blocks)
-        return Reader(inverse, weights, blocks)
-
-    def only(self, classes: Sequence[int] | np.ndarray, invert: bool = False) -> Reader:
-        """Some of the classes; ``invert``: all others."""
-        kept = [(block, np.isin(block.classes, classes, invert=invert)) for block in self.blocks]
-        blocks = tuple(Block(block.classes[own], block.rows[own]) for block, own in kept if own.any())
-        return Reader(self.inverse, self.weights, blocks)
+    def drop(self, one: int) -> None:
+        """Without a class."""
+        (place,) = (i for i, block in enumerate(self.blocks) if one in block.classes)
+        others = self.blocks[place].classes != one
+        rows = self.blocks[place].rows[~others][0]
+        done = self.factor[:, : self.width]
+        columns = self.inverse[:, rows] - done @ done[rows].T  # (K, r)
+        unrooted = np.linalg.inv(np.linalg.cholesky(columns[rows]))
+        columns = columns @ unrooted.T
+        self.factor[:, self.width : self.width + len(rows)] = columns
+        self.width += len(rows)
+        self.weights -= columns @ (unrooted @ self.weights[rows])
+        self.blocks[place] = Block(*(part[others] for part in self.blocks[place]))
+        self.diagonals[place] = self.diagonals[place][others]
+        for block, diagonal in zip(self.blocks, self.diagonals, strict=True):
+            own = columns[block.rows]
+            diagonal -= own @ own.transpose(0, 2, 1)
 
 
 def importance(
@@ -187,17 +199,18 @@ def dropped(readers: Sequence[Reader]) -> list[tuple[int, float]]:
     """Classes in the order in which they are dropped, with the cost of each, which never gets smaller."""
     readers = [reader for reader in readers if reader.blocks]
     classes = np.unique(np.concatenate([np.zeros(0, int), *(reader.classes for reader in readers)]))
-    costs = [reader.cost_of(classes) for reader in readers]
-    total, left = np.sum(costs, 0), np.ones(len(classes), bool)
     reading = [[n for n, reader in enumerate(readers) if one in reader.classes] for one in classes]
+    states = [Elimination(reader) for reader in readers]
+    costs = [state.cost(classes) for state in states]
+    total, left = np.sum(costs, 0), np.ones(len(classes), bool)
     found, highest = list[tuple[int, float]](), 0.0
     while left.any():
         place = int(np.argmin(np.where(left, total, np.inf)))
         highest, left[place] = max(highest, float(total[place])), False
         found.append((int(classes[place]), highest))
         for n in reading[place]:
-            readers[n] = readers[n].without(int(classes[place]))
-            total += (now := readers[n].cost_of(classes)) - costs[n]
+            states[n].drop(int(classes[place]))
+            total += (now := states[n].cost(classes)) - costs[n]
             costs[n] = now
     return found
 

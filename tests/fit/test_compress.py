@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.fit.importance import Block, Reader, dropped, importance
+from naivenas_jax.fit.importance import Block, Elimination, Reader, dropped, importance
 from naivenas_jax.fit.network import Data, Network
 
 RNG = np.random.default_rng(0)
@@ -25,12 +25,38 @@ def test_costs_are_those_of_the_best_refit():
     rows = {0: [0, 4], 1: [1, 5], 2: [2, 6], 3: [3, 7]}
     reader = Reader(np.linalg.inv(x.T @ x), b, (Block(np.arange(4), np.array(list(rows.values()))),))
     y = x @ b
-    np.testing.assert_allclose(reader.cost(), [error_without(x, y, rows[c]) for c in range(4)])
+    np.testing.assert_allclose(Elimination(reader).cost(np.arange(4)), [error_without(x, y, rows[c]) for c in range(4)])
     total, gone = 0.0, []
     for one, cost in dropped([reader])[:3]:
         gone += rows[one]
         total += cost
         np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)
+
+
+def test_the_order_of_dropping_is_that_of_trying_all():
+    x = [RNG.normal(size=(60, k)) @ RNG.normal(size=(k, k)) for k in (9, 5)]
+    b = [RNG.normal(size=(k, 3)) for k in (9, 5)]
+    rows = [{3: [0, 4], 5: [1, 5], 8: [2], 9: [3, 7]}, {5: [1], 8: [0, 2], 11: [4]}]  # of the second one stays unread
+    readers = []
+    for own, read, weights in zip(rows, x, b, strict=True):
+        sizes = sorted({len(r) for r in own.values()})
+        by_size = [{c: r for c, r in own.items() if len(r) == size} for size in sizes]
+        blocks = tuple(Block(np.array(list(o)), np.array(list(o.values()))) for o in by_size)
+        readers.append(Reader(np.linalg.inv(read.T @ read), weights, blocks))
+
+    def error(classes):
+        lost = [[r for c in classes for r in own.get(c, [])] for own in rows]
+        return sum(error_without(read, read @ w, gone) for read, w, gone in zip(x, b, lost, strict=True))
+
+    gone, highest = [], 0.0
+    for one, cost in dropped(readers):
+        trials = {c: error([*gone, c]) - error(gone) for c in (3, 5, 8, 9, 11) if c not in gone}
+        best = min(trials, key=trials.get)
+        highest = max(highest, trials[best])
+        assert one == best
+        np.testing.assert_allclose(cost, highest, rtol=1e-6)
+        gone.append(one)
+    assert len(gone) == 5
 
 
 def net():
