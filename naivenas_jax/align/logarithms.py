@@ -95,9 +95,11 @@ class Logarithms:
         if self.able:
             self.worth = [_worth(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
             self.allowed = _allowed(problem, form, self.worth)
-            #: the smallest of them
+            #: the smallest totals, and sizes, that there can be
             self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
+            self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
             self.conditions = form.program.conditions(form.kept_columns, form.new_columns)
+            self.able = bool(np.all(self.least >= 1))  # nothing has no logarithm
 
     def ceiling(self, box: Box, at: np.ndarray, prices: np.ndarray) -> Ceiling:
         """What no answer with sizes in a box is worth more than, in scaled utilities; minus infinity if there is none.
@@ -160,7 +162,7 @@ class Logarithms:
         offset = self.constant[:, None] / whole[:, None] * at
         sizes = np.zeros(len(self.problem.present))
         sizes[self.rows] = made.sum(1) + self.constant
-        least = np.maximum(self.matrix @ lowest + self.constant, np.maximum(self.problem.least[self.rows], _LITTLE))
+        least = np.maximum(self.matrix @ lowest + self.constant, self.least)
         rise = shares * np.log((offset + highest) / (offset + at))
         fall = np.minimum(np.log(least / sizes[self.rows]), 0.0)
         empty = fall[:, None] - (rise.sum(1)[:, None] - rise)  # no more than this where a group has nothing

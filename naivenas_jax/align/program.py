@@ -120,9 +120,7 @@ class Program:
         """Upper bounds of variables."""
         return self._data["upper_bounds"][columns]
 
-    def conditions(
-        self, kept: np.ndarray, new: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def conditions(self, kept: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The rows that are about sums ``kept + new`` of at least two pairs of columns, and about nothing else.
 
         Returns:

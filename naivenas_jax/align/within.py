@@ -137,8 +137,7 @@ class _Search:
                 low, from_, to_ = ceiling.worth, at, ceiling.totals
                 if low < bound:
                     bound, opened = low, self.logarithms.open_rows(sizes, ceiling)
-                if not self.whole:
-                    self.offer(self._rounded(between(to_, from_, 0.5)))
+                self.offer(self._rounded(between(to_, from_, 0.5)))
             else:
                 step /= 2
             if bound <= self.enough or math.isinf(low):
@@ -250,7 +249,7 @@ def _branch(search: _Search) -> float:
         node = heapq.heappop(heap)
         if -node.bound <= search.enough:
             return max(-node.bound, search.value, points)
-        if number < 8 or number % 10 == 0:
+        if number % 10 == 0 or (number < 8 and not search.small):
             search.descend(_sizes(search, node))
         parts = _split(node)
         if not parts:  # a single point
@@ -272,7 +271,7 @@ def _start(search: _Search) -> _Box:
     root = search.form.box
     for start in _scaled(search):
         search.descend(start)
-    if search.best is None or search.small:
+    if search.best is None:
         x, _ = search.linear(root)
         search.descend(search.envelope.sizes(x, len(search.problem.present)))
         if search.best is None and not search.whole:  # rounded down, something fell below its bound
