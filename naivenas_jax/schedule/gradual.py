@@ -8,7 +8,9 @@ from typing import Any
 
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.absolute import absolute
 from naivenas_jax.mutate.arguments import require_graph
+from naivenas_jax.mutate.bounds import Bound
 from naivenas_jax.mutate.budget import Limit, Limits
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.resize import resize
@@ -107,6 +109,9 @@ def gradual(
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
     inputs: Sequence[Any] | None = None,
+    request: Mapping[str, Any] | None = None,
+    least: Bound = None,
+    most: Bound = None,
     utility: Score | None = None,
     **keywords: Any,
 ) -> Gradual:
@@ -125,15 +130,17 @@ def gradual(
       every: how many training steps lie between two prunings, for the network to recover.
       max_params, max_macs, max_bytes, max_activation_bytes, inputs: as for `resize`, at the end; fractions are of this
         network.
+      request, least, most: as for `resize`; changes and fractions are of this network; requests are exact.
       utility: a function ``(graph, variables) -> utility`` that scores the present network, such as ``nas.magnitude``.
         Default: that of `resize`.
-      **keywords: further ones of `resize`, such as ``multiple_of=`` and ``least=``.
+      **keywords: further ones of `resize`, such as ``multiple_of=``.
 
     Returns:
       A `Gradual`. ``prune(step, graph, variables, opt_state)`` gives the network to go on with; ``soft`` the masks.
+      Call it at every step, or at those that are ``due``: a step that is left out is not made up for after ``end``.
 
     Raises:
-      RequestError: if the steps are no whole numbers in order.
+      RequestError: if the steps are no whole numbers in order, a request is relaxed, or ``utility`` is no function.
       BudgetError: if there is no budget, or it cannot be counted.
 
     Source: Zhu & Gupta, To Prune, or Not to Prune, 2017, for single weights; here for budgets of networks.
@@ -166,8 +173,14 @@ def gradual(
     limits = {n: _pair(graph, variables, inputs, n, limit) for n, limit in given.items() if limit is not None}
     if not limits:
         raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(given)}.")
+    if utility is not None and not callable(utility):
+        raise RequestError(
+            "utility must be a function of (graph, variables), since scores are those of the network at each step; "
+            f"found {type(utility).__name__}."
+        )
+    keywords |= absolute(graph, request=request, least=least, most=most)
     if inputs is not None:
-        keywords = {**keywords, "inputs": inputs}
+        keywords["inputs"] = inputs
     return Gradual(begin, end, every, limits, utility, keywords)
 
 

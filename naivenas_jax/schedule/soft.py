@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.align.plan import AxisPlan, Plan
-from naivenas_jax.errors import StructureError
+from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
@@ -39,8 +39,9 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
       A tree like ``mutation``'s variables before; leaves broadcast against them.
 
     Raises:
-      StructureError: if neurons are new, if the structure changed, if an input of the graph shrinks, or if a dropped
-        neuron is coupled (normalised over, for example): it would not be the same to be zero and not to be there.
+      StructureError: if neurons are new, the structure changed, variables were re-fitted, an input of the graph
+        shrinks, or a dropped neuron is coupled (normalised over, for example): it would not be the same to be zero and
+        not to be there.
 
     Source: masks during training, Zhu & Gupta, To Prune, or Not to Prune, 2017; here of neurons.
 
@@ -92,6 +93,8 @@ def _reads(leaf: Leaf, dim: int) -> bool:
 
 
 def _require_shrink(mutation: Mutation) -> None:
+    if not isinstance(mutation, Mutation):
+        raise StructureError(f"Soft masks are made of a nas.Mutation, as a verb returns it; found {mutation!r:.80}.")
     plan, before = mutation.plan, mutation.before
     grown = next((name for name, axis in plan.changed.items() if axis.new.size), None)
     if grown is not None or plan.created or plan.removed or plan.moved or plan.renamed or _windows(before, plan):
@@ -100,15 +103,31 @@ def _require_shrink(mutation: Mutation) -> None:
     inputs = next((v.name for v in before.inputs if v.name in plan.changed), None)
     if inputs is not None:
         raise StructureError(f"Soft masks keep the inputs of the graph, but {inputs!r} shrinks. Leave it as it is.")
-    why = before.ties.coupled_runs
-    kept = {run for axis, row in before.ties.axes.items() if axis not in plan.changed for run in before.ties.plain(row)}
+    if mutation._comparable:
+        raise StructureError(
+            "Soft masks switch off neurons of the variables before, but those after are others: "
+            f"{mutation._comparable}."
+        )
+    if coupled := _coupled(before, plan):
+        name, reason = next(iter(coupled.items()))
+        leave = ", ".join(f"{each!r}: 0" for each in coupled)
+        raise StructureError(
+            f"{name!r} loses neurons and is coupled: {reason}. A neuron of it that is zero is not the same as one that "
+            f"is not there. Drop them for good, or leave what is coupled as it is: request={{{leave}}}."
+        )
+
+
+def _coupled(before: Graph, plan: Plan) -> dict[str, str]:
+    """Axes that lose coupled neurons, one for each run of these, and why they are coupled."""
+    ties, why = before.ties, before.ties.coupled_runs
+    kept = {run for axis, row in ties.axes.items() if axis not in plan.changed for run in ties.plain(row)}
+    found: dict[str, str] = {}
     for name in sorted(plan.changed, key=lambda name: name.startswith("~")):
-        for run in sorted(before.ties.plain(before.ties.axes.get(name, ())) - kept):
+        for run in sorted(ties.plain(ties.axes.get(name, ())) - kept):
             if run in why:
-                raise StructureError(
-                    f"{name!r} loses neurons and is coupled: {why[run]}. A neuron of it that is zero is not the same "
-                    "as one that is not there. Drop them for good, or leave that axis as it is: request={name: 0}."
-                )
+                found.setdefault(name, why[run])
+                kept.add(run)
+    return found
 
 
 def _windows(before: Graph, plan: Plan) -> bool:
@@ -131,7 +150,12 @@ class Soft:
 
     @classmethod
     def whole(cls, graph: Graph, variables: Any) -> Soft:
-        """Nothing is masked."""
+        """Nothing is masked.
+
+        Raises:
+          VariablesError: if the variables are not those of the graph.
+        """
+        check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
         return cls(graph, masks_of(graph, None, variables))
 
     def harden(self, variables: Any) -> Mutation:
@@ -151,7 +175,11 @@ class Soft:
 
         Raises:
           StructureError: as `soft_masks`.
+          PlanError: if the mutation is not one of the hardened network.
         """
+        _require_shrink(mutation)
+        if self.plan is None and mutation.before != self.graph:
+            raise PlanError("The mutation is of another network than these masks. Mutate what soft.harden returns.")
         plan = mutation.plan @ self.plan if self.plan else mutation.plan
         whole = with_axes(self.graph, variables, {axis: plan.axes[axis] for axis in self.graph.ties.axes}, Options())
         return Soft(self.graph, soft_masks(whole), whole.plan)

@@ -62,6 +62,20 @@ def test_the_driver_is_resize_by_hand(network):
     tx.update(own["params"], carried, own["params"])  # the state fits
 
 
+def test_fractions_and_changes_are_of_the_first_network(network):
+    graph, variables = network
+    keywords = {"least": 0.5, "most": {"a": 0.9}, "request": {"b": -6}}
+    schedule = nas.gradual(graph, variables, end=4, max_params=0.55, **keywords)
+    assert schedule.keywords["least"] == {"a": 15, "b": 10}
+    assert schedule.keywords["most"] == {"a": 27}
+    now, own = graph, variables
+    for step in range(5):
+        now, own, _ = schedule.prune(step, now, own)
+    assert params_of(own) <= 0.55 * params_of(variables)
+    assert now.nout("a") >= 15
+    assert now.nout("b") == 14
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
@@ -70,6 +84,9 @@ def test_the_driver_is_resize_by_hand(network):
         ({"end": 3, "every": 0, "max_params": 0.5}, nas.RequestError, "every >= 1"),
         ({"end": 3.5, "max_params": 0.5}, nas.RequestError, "end must be a whole number"),
         ({"end": 3, "max_params": -1}, nas.BudgetError, "found -1"),
+        ({"end": 3, "max_params": 0.5, "utility": {"a": 1.0}}, nas.RequestError, "function.*found dict"),
+        ({"end": 3, "max_params": 0.5, "request": {"a": nas.relaxed(-3)}}, nas.RequestError, r"nas.to\(27"),
+        ({"end": 3, "max_params": 0.5, "request": {"aa": 0}}, nas.UnknownNameError, "named 'aa'.*'a'"),
     ],
 )
 def test_bad_schedules(network, keywords, error, message):

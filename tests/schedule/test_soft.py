@@ -93,6 +93,47 @@ def dense_network(width=24):
     return graph, graph.init(jax.random.key(0), jnp.ones((1, 4)))
 
 
+def test_what_is_re_fitted_cannot_be_masked():
+    graph, variables = dense_network()
+    data = jax.random.normal(jax.random.key(1), (8, 4))
+    fitted = nas.compensate(nas.resize(graph, variables, max_params=0.5), [data])
+    for use in (nas.soft_masks, lambda mutation: nas.Soft.whole(graph, variables).after(mutation, variables)):
+        with pytest.raises(nas.StructureError, match="those after are others: re-fitted on data"):
+            use(fitted)
+
+
+def test_wrong_arguments():
+    graph, variables = dense_network()
+    with pytest.raises(nas.VariablesError, match="have no variables"):
+        nas.Soft.whole(graph, {"params": {}})
+    with pytest.raises(nas.StructureError, match=r"made of a nas.Mutation"):
+        nas.soft_masks(graph)
+    soft = nas.Soft.whole(graph, variables)
+    with pytest.raises(nas.PlanError, match="of another network than these masks"):
+        soft.after(nas.resize(*dense_network(20), max_params=0.5), variables)
+    soft = soft.after(nas.resize(graph, variables, max_params=0.5), variables)
+    with pytest.raises(nas.PlanError):
+        soft.after(nas.resize(graph, variables, max_params=0.3), variables)
+
+
+class Encoder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(8, name="first")(x)
+        x = x + nn.MultiHeadDotProductAttention(2, name="attention")(nn.LayerNorm(name="norm")(x))
+        return nn.Dense(2, name="last")(x)
+
+
+def test_everything_coupled_is_named_at_once():
+    x, model = jax.random.normal(jax.random.key(0), (2, 3, 4)), Encoder()
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(1), x), x)
+    with pytest.raises(nas.StructureError, match="coupled") as caught:
+        nas.soft_masks(nas.delta_nout(graph, variables, {"first": -2, "attention/key:features": -1}))
+    request = eval(str(caught.value).split("request=")[1].rstrip("."))  # what the message says works
+    assert len(request) == 2  # the residual width, and the query-key features
+    agree(nas.resize(graph, variables, max_params=0.8, request=request), variables, [x])
+
+
 def test_soft_training_is_hard_training():
     """The same schedule, soft and hard: at every step the same loss, at the end the same small network."""
     graph, variables = dense_network()
