@@ -103,6 +103,30 @@ def test_within_budgets_and_nearer_than_weights_alone(imported):
     assert found.before == graph
 
 
+class Groups(nn.Module):
+    """A depthwise convolution, a grouped one, and a batch of weights."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(12, (1, 1), name="expand")(x))
+        x = nn.relu(nn.Conv(12, (3, 3), feature_group_count=12, name="depthwise")(x))
+        x = nn.relu(nn.Conv(16, (1, 1), feature_group_count=2, name="grouped")(x)).mean((1, 2))
+        heads = nn.relu(nn.DenseGeneral((3, 8), name="split")(x))
+        mixed = nn.relu(jnp.einsum("bhk,hkm->bhm", heads, self.param("mix", nn.initializers.normal(), (3, 8, 5))))
+        return nn.DenseGeneral(3, axis=(-2, -1), name="head")(mixed)
+
+
+def test_groups_are_compressed():
+    images = jax.random.normal(jax.random.key(3), (120, 5, 5, 2))
+    graph, variables = nas.from_linen(Groups(), Groups().init(jax.random.key(1), images), images)
+    found = nas.compress(graph, variables, [images[:60], images[60:]], max_params=0.6, steps=1)
+    simple = nas.resize(graph, variables, max_params=0.6)
+    assert nas.costs(*found).params <= 0.6 * nas.costs(graph, variables).params
+    wanted = graph.apply(variables, images)
+    errors = [float(((m.graph.apply(m.variables, images) - wanted) ** 2).mean()) for m in (found, simple)]
+    assert errors[0] < 0.2 * errors[1]
+
+
 def test_budgets_that_are_none():
     graph = net()
     variables = graph.init(jax.random.key(1), DATA)
