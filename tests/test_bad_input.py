@@ -197,6 +197,16 @@ NAMES = {
         lambda n: shrunk(n).indices("nope"), nas.UnknownNameError, "'nope'.*'a'|'nope'.*a,"
     ),
     "ask a graph for an unknown name": Bad(lambda n: n.graph["nope"], nas.UnknownNameError, "'nope'"),
+    "ask a graph for a number beyond its vertices": Bad(
+        lambda n: n.graph[100], nas.UnknownNameError, r"graph\[0\] to graph\[-1\]; found graph\[100\]"
+    ),
+    "compose a plan with a number": Bad(lambda n: shrunk(n).plan @ 3, nas.PlanError, "found 3"),
+    "compose a plan with a mutation": Bad(lambda n: shrunk(n).plan @ shrunk(n), nas.PlanError, "found Mutation"),
+    "apply to a whole number": Bad(
+        lambda n: n.graph.apply(n.variables, 3), nas.SizeMismatchError, r"'x' has 3 neurons.*single number.*\(\): 3"
+    ),
+    "apply to a list": Bad(lambda n: n.graph.apply(n.variables, [1.0]), nas.GraphError, "must be an array; found list"),
+    "apply to nothing": Bad(lambda n: n.graph.apply(n.variables, None), nas.GraphError, "array; found NoneType"),
     "nin of an unknown name": Bad(lambda n: n.graph.nin("nope"), nas.UnknownNameError, "'nope'"),
     "ancestors of an unknown name": Bad(lambda n: n.graph.ancestors("nope"), nas.UnknownNameError, "'nope'"),
     "descendants of an unknown name": Bad(lambda n: n.graph.descendants("nope"), nas.UnknownNameError, "'nope'"),

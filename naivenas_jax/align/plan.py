@@ -115,7 +115,7 @@ def _abbreviate(values: np.ndarray, most: int = 8) -> str:
     return f"[{shown}, ... {len(values)} in all]" if len(values) > most else f"[{shown}]"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """What an alignment decided: for each axis the source of each neuron, and the axes that each leaf lies on.
 
@@ -152,7 +152,8 @@ class Plan:
     def axis(self, name: str) -> AxisPlan:
         """The plan of one axis; raises if there is none of that name."""
         if name not in self.axes:
-            raise UnknownNameError(f"The plan has no axis {name!r}. It has: {', '.join(sorted(self.axes))}.")
+            known = ", ".join(sorted(axis for axis in self.axes if not axis.startswith("~")))
+            raise UnknownNameError(f"The plan has no axis {name!r}. It has: {known}.")
         return self.axes[name]
 
     @property
@@ -160,10 +161,15 @@ class Plan:
         """The axes that are not as they were."""
         return {name: axis for name, axis in self.axes.items() if axis.changed}
 
+    @property
+    def named(self) -> dict[str, AxisPlan]:
+        """The axes that are not as they were, without those whose names begin with ``~``, which nobody gave."""
+        return {name: axis for name, axis in self.changed.items() if not name.startswith("~")}
+
     def __matmul__(self, earlier: Plan) -> Plan:
         """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
         if not isinstance(earlier, Plan):
-            return NotImplemented
+            raise PlanError(f"Plans are composed with plans, later.plan @ earlier.plan; found {earlier!r:.80}.")
         removed = frozenset(earlier.moved.get(path, path) for path in self.removed - earlier.created)
         earlier = in_names_of(self, replace(earlier, created=earlier.created - self.removed))
         created = earlier.created | self.created
@@ -196,11 +202,14 @@ class Plan:
         return hash((frozenset(self.axes.items()), frozenset(self.leaves.items()), self.created, self.removed))
 
     def __str__(self) -> str:
-        lines = [f"{name}: {axis!r}" for name, axis in self.changed.items()]
+        lines = [f"{name}: {axis!r}" for name, axis in (self.named or self.changed).items()]
         lines += [f"new leaf {'/'.join(path)}" for path in sorted(self.created)]
         lines += [f"removed leaf {'/'.join(path)}" for path in sorted(self.removed)]
         lines += [f"{old} is now {new}" for new, old in self.renamed.items()]
         return "\n".join(lines) or "nothing changes"
+
+    def __repr__(self) -> str:
+        return f"Plan({'; '.join(str(self).splitlines())})"
 
     def to_json(self) -> str:
         """The plan as JSON text; an unchanged axis is stored as its size alone."""

@@ -40,7 +40,14 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
             f"found {len(arrays)} arrays."
         )
     for vertex, array in zip(vertices, arrays, strict=True):
+        if not isinstance(array, int | float | complex) and not (hasattr(array, "shape") and hasattr(array, "dtype")):
+            raise GraphError(f"Input {vertex.name!r} must be an array; found {type(array).__name__}: {array!r:.80}.")
         shape = tuple(jax.numpy.shape(array))
+        if shape == () and isinstance(vertex.op, Source) and vertex.op.shape != () and not vertex.op.indices:
+            raise SizeMismatchError(
+                f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found a single number, of shape "
+                f"(): {array!r:.80}."
+            )
         if holds_indices(vertex, array) or (isinstance(vertex.op, Source) and vertex.op.shape == ()):
             continue  # indices of neurons, or one number per example
         if shape[-1:] != (vertex.nout,):

@@ -178,7 +178,12 @@ class Graph:
 
     def __getitem__(self, key: str | int | slice) -> Any:
         """The vertex of that name; with a number or slice, by topological order."""
-        if isinstance(key, int | slice):
+        if isinstance(key, slice):
+            return self._order[key]
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                count = f"The graph has {len(self)} vertices"
+                raise UnknownNameError(f"{count}, graph[0] to graph[-1]; found graph[{key}].")
             return self._order[key]
         return self.vertex(key)
 
@@ -299,7 +304,7 @@ def tie_vertices(order: Iterable[Vertex], tying: Tying, fed: Mapping[Vertex, Any
 
 def unknown_name(name: object, known: Iterable[str]) -> str:
     """The message for a name that does not exist, with the nearest that do."""
-    names = list(known)
+    names = [name for name in known if not name.startswith("~")]  # the others are not for users
     near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
     return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
 

@@ -15,6 +15,7 @@ from naivenas_jax.mutate.oracle import Check, check
 from naivenas_jax.transfer.carry import CarryReport, carry
 from naivenas_jax.transfer.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import as_given
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Mutation:
         """
         for record in reversed(self._records):
             variables = record.restore(variables)
-        return self.before, variables
+        return self.before, as_given(variables, self._variables_before)
 
     def carry(
         self,
@@ -125,7 +126,8 @@ class Mutation:
         )
 
     def __repr__(self) -> str:
-        changes = ", ".join(f"{name}: {axis.before} -> {axis.after}" for name, axis in self.plan.changed.items())
+        changed = self.plan.named or self.plan.changed
+        changes = ", ".join(f"{name}: {axis.before} -> {axis.after}" for name, axis in changed.items())
         return f"Mutation({changes or 'no sizes change'}; aligned={self.aligned!r})"
 
 

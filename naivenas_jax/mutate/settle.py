@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.graph.graph import Graph
@@ -12,6 +13,7 @@ from naivenas_jax.mutate.fallback import Fallback, Request, first_that_works
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.trial import tried
 from naivenas_jax.mutate.watch import OnChange, notify
+from naivenas_jax.transfer.variables import as_given
 
 
 def settle(
@@ -29,6 +31,7 @@ def settle(
         return tried(attempt(request), inputs)
 
     mutation = first_that_works(graph, variables, request, attempt_and_try, fallback)
+    mutation = replace(mutation, variables=as_given(mutation.variables, variables))
     notify(mutation, on_change)
     return mutation
 

@@ -19,7 +19,7 @@ from naivenas_jax.trace.marks import linen_marks
 from naivenas_jax.trace.model import Model, ModelFunction, neurons_of
 from naivenas_jax.trace.nnx_model import NnxModel
 from naivenas_jax.trace.op import Imported, Pick
-from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.transfer.variables import as_given, flat, nested
 
 Imports = tuple[Graph, dict[str, Any]]
 
@@ -55,7 +55,8 @@ def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs:
         args, keywords = signature.call(arrays, given)
         return fn(values, *args, **keywords), {}
 
-    return _imported(function, fn, _plain(variables), inputs, kwargs, signature)
+    graph, plain = _imported(function, fn, _plain(variables), inputs, kwargs, signature)
+    return graph, as_given(plain, variables)
 
 
 def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
@@ -85,6 +86,11 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
             f"from_linen takes a linen module, then its variables and inputs; found {_said(module)}. For nnx models "
             "there is nas.from_nnx, for functions nas.from_function."
         )
+    if isinstance(variables, Mapping) and "params" in (variables.get("params") or ()):
+        raise GraphError(
+            "variables['params'] has 'params' inside, which Flax takes for a mistake. Pass the variables as init "
+            "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
+        )
     method = kwargs.get("method") or type(module).__call__
     signature = Signature.of(getattr(type(module), method) if isinstance(method, str) else method)
 
@@ -97,7 +103,8 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
             result = module.apply(values, *args, rngs=rngs or None, mutable=wanted or False, **keywords)
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
-    return _imported(function, module, _plain(variables), inputs, kwargs, signature)
+    graph, plain = _imported(function, module, _plain(variables), inputs, kwargs, signature)
+    return graph, as_given(plain, variables)
 
 
 def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:

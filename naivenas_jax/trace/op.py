@@ -43,6 +43,16 @@ class Imported(Op):
     bundles = True
     declares_width = False
 
+    def __deepcopy__(self, memo: Any) -> Imported:
+        return self  # a value
+
+    def __reduce__(self) -> tuple:
+        raise GraphError(
+            "A graph of an imported model cannot be pickled, as it holds the trace of a function. Save its variables "
+            "and the sizes {name: handle.size} of graph.handles(). To load, import the model again and give it those "
+            "sizes: nas.delta_nout(graph, variables, {name: nas.to(size), ...}). The saved variables fit the result."
+        )
+
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         ties, root = self.model.base.ties, replace(tying, scope=())
         parts = {run: root.new(size) for run, size in enumerate(self.runs) if run not in ties.products}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -37,6 +37,11 @@ class UndoRecord:
     leaves: Mapping[Path, Leaf]
     split: bool = False
     kept: Mapping[Path, np.ndarray] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple:
+        """Initialisers, which cannot be pickled, are of no use for what is only put back."""
+        bare = {path: replace(leaf, init=None) for path, leaf in self.leaves.items()}
+        return UndoRecord, (self.plan, self.slices, self.removed, bare, self.split, self.kept)
 
     @classmethod
     def of(cls, plan: Plan, variables: Variables, leaves: Mapping[Path, Leaf], split: bool) -> UndoRecord:

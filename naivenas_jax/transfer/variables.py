@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.core import FrozenDict, freeze
 
 from naivenas_jax.align.plan import AxisPlan, Path, Plan
 from naivenas_jax.errors import PlanError, VariablesError
@@ -39,6 +40,11 @@ def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[path[-1]] = value
     return tree
+
+
+def as_given(variables: Any, given: Any) -> Any:
+    """Variables as a `FrozenDict` where those that a user gave are one, so that states of an optimizer fit them."""
+    return freeze(variables) if isinstance(given, FrozenDict) else variables
 
 
 def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], variables: Variables) -> None:

@@ -136,7 +136,7 @@ def test_frozen_dicts_methods_flags_by_position_and_shapes():
     model = Linen()
     variables = model.init(jax.random.key(0), X)
     graph, own = nas.from_linen(model, freeze(variables), jax.ShapeDtypeStruct(X.shape, X.dtype), False)
-    assert type(own) is type(own["params"]) is dict
+    assert jax.tree.structure(own) == jax.tree.structure(freeze(variables))
     same(graph.apply(own, X), tuple(jax.tree.leaves(model.apply(variables, X))))
     how = {"rngs": {"dropout": KEY}, "mutable": ["batch_stats"]}
     expected, _ = model.apply(variables, X, True, **how)

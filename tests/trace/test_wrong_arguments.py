@@ -1,10 +1,15 @@
 """What is given in the place of a model, a mutation or a variable and is none, is refused by name."""
 
+import copy
+import pickle
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
+from flax.core import freeze
 
 import naivenas_jax as nas
 
@@ -71,3 +76,48 @@ def test_map_vertices_takes_a_function(written):
 def test_a_summary_needs_all_variables(written):
     with pytest.raises(nas.VariablesError, match=r"no variables\['params'\]"):
         nas.summary(written[0], {})
+
+
+class Misnamed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2, name="params")(x)
+
+
+def test_a_module_that_is_called_params_is_refused():
+    x = jnp.ones((1, 3))
+    with pytest.raises(nas.GraphError, match="no module or parameter of the model may be named 'params'"):
+        nas.from_linen(Misnamed(), Misnamed().init(jax.random.key(0), x), x)
+
+
+def test_an_imported_graph_is_saved_as_sizes_and_variables():
+    """It cannot be pickled, says what to do instead, and that works; a copy is the graph itself."""
+    x, model = jnp.ones((2, 3)), nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(6), nn.relu, nn.Dense(2)])
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    mutation = nas.delta_nout(graph, variables, {"layers_0": -3, "layers_2": 1})
+    assert copy.deepcopy(mutation.graph) == mutation.graph
+    with pytest.raises(nas.GraphError, match=r"cannot be pickled.*Save its variables and the sizes"):
+        pickle.dumps(mutation.graph)
+    sizes = {name: handle.size for name, handle in mutation.graph.handles().items()}
+    loaded = nas.delta_nout(graph, variables, {name: nas.to(size) for name, size in sizes.items()}).graph
+    assert loaded == mutation.graph
+
+
+def test_names_that_nobody_gave_are_not_shown():
+    x, model = jnp.ones((2, 3)), nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    mutation = nas.delta_nout(graph, variables, {"layers_0": -3})
+    assert "~" not in f"{mutation!r} {mutation.plan!r} {mutation.plan}"
+    for wrong in ({"layers_1": -1}, {"~params/layers_0": -1}):
+        with pytest.raises(nas.UnknownNameError, match=r"Did you mean: [^~]*$"):
+            nas.delta_nout(graph, variables, wrong)
+
+
+def test_frozen_variables_stay_frozen():
+    x, model = jnp.ones((2, 3)), nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
+    graph, variables = nas.from_linen(model, freeze(model.init(jax.random.key(0), x)), x)
+    mutation = nas.delta_nout(graph, variables, {"layers_0": -3})
+    state = mutation.carry(optax.adam(1e-3).init(variables["params"]))
+    assert jax.tree.structure(state[0].mu) == jax.tree.structure(mutation.variables["params"])
+    assert jax.tree.structure(mutation.undo(mutation.variables)[1]) == jax.tree.structure(variables)
+    assert mutation.check(x).compared
