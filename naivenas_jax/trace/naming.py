@@ -60,8 +60,8 @@ def _suffix(base: str, number: int, count: int) -> str:
 
 
 def _own(path: Path) -> Path:
-    """The path without the collection."""
-    return path[1:] if len(path) > 1 else path
+    """The path without the collection. Of two keys of which the first is no collection of Flax, it is the module."""
+    return path[1:] if len(path) > 2 or path[0] == "params" else path
 
 
 def _module(path: Path) -> Path:
