@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from naivenas_jax.align.plan import AxisPlan, Plan
@@ -101,13 +102,13 @@ def first_that_works(
     steps: Fallback,
 ) -> Mutation:
     """``attempt(request)``; if that fails what the first step that has an answer makes of it."""
-    chain = _chain(steps)
+    every = _chain(steps)
     try:
         return attempt(request)
     except (InfeasibleError, SolverError) as error:
         first = last = error
     notes: list[str] = []
-    for step in chain:
+    for step in every:
         answer, name = step(graph, variables, request, last), getattr(step, "__name__", repr(step))
         if answer is None:
             continue
@@ -131,14 +132,15 @@ def first_that_works(
 
 
 def _chain(steps: Fallback) -> tuple[Step, ...]:
-    chain = (steps,) if callable(steps) else tuple(steps) if isinstance(steps, Sequence) else (steps,)
-    for step in chain:
+    given = (steps,) if callable(steps) else tuple(steps) if isinstance(steps, Sequence) else (steps,)
+    for step in given:
         if not callable(step):
             raise RequestError(
                 "fallback= takes steps, such as nas.fallback.relax, nas.fallback.warn, nas.fallback.keep, or functions "
                 f"(graph, variables, request, error) -> request, Mutation or None; found {step!r:.80}."
             )
-    return chain
+    # What is nearest to less than one neuron is 1, which can be too few as well; the error of that knows better.
+    return tuple(chain.from_iterable((step, step) if step is nearest else (step,) for step in given))
 
 
 def _first_line(error: NaiveNASError) -> str:

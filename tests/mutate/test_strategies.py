@@ -56,6 +56,12 @@ class TestFallback:
         assert "relax" in mutation.notes[0]
         mutation.check(jnp.ones((2, 3)))
 
+    def test_nearest_to_no_neuron_at_all(self, twice):
+        """Not 1, of which the first error knows, since every neuron occurs twice."""
+        size = twice[0].nout("cat")
+        mutation = nas.delta_nout(*twice, {"cat": -size}, fallback=nas.fallback.nearest)
+        assert mutation.graph.nout("cat") == 2
+
     def test_nearest(self, twice):
         mutation = nas.delta_nout(*twice, {"cat": -1}, fallback=nas.fallback.nearest)
         assert mutation.graph.nout("cat") in (6, 8)
