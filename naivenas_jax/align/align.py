@@ -19,10 +19,19 @@ from naivenas_jax.sizes.ties import Ties
 
 
 class Alignment(NamedTuple):
-    """The plan of every axis; and, within budgets, how much more utility an optimum could keep, as a share."""
+    """What an alignment has decided.
+
+    Attributes:
+      axes: the plan of every axis.
+      gap: within budgets, how much more utility an optimum could keep, as a share of ``kept``.
+      kept: the utility kept of the neurons that might have been dropped.
+      lost: the utility of those that were.
+    """
 
     axes: dict[str, AxisPlan]
     gap: float
+    kept: float
+    lost: float
 
 
 def align(
@@ -73,7 +82,22 @@ def align(
     plans = layout(ties, *chosen)
     if chosen[0].pinned:
         _few_new(plans, bounds.get("insertable") or {})
-    return Alignment(plans, chosen[1].gap)
+    kept, lost = _kept(*chosen), rank(*chosen)[-1]
+    return Alignment(plans, chosen[1].gap if grow else _gap(chosen, answers), kept, lost)
+
+
+def _kept(problem: Problem, answer: Answer) -> float:
+    groups = zip(problem.groups, answer.kept, strict=True)
+    return float(sum(group.worth[kept] for group, kept in groups if not group.fixed))
+
+
+def _gap(chosen: tuple[Problem, Answer], answers: Collection[tuple[Problem, Answer]]) -> float:
+    """How much less could be lost, over all choices that meet the requests as well, as a share of what is kept."""
+    *nearness, lost = rank(*chosen)
+    alike = [pair for pair in answers if list(rank(*pair)[:-1]) == nearness]
+    least = min(rank(*pair)[-1] - pair[1].gap * abs(_kept(*pair)) for pair in alike)
+    gap = max(0.0, lost - least) / max(abs(_kept(*chosen)), 1e-12)
+    return max(gap, chosen[1].gap) if gap > 1e-9 else chosen[1].gap
 
 
 def _few_new(plans: Mapping[str, AxisPlan], insertable: Mapping[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
+from scipy.optimize import linprog
 
 from naivenas_jax.cost.operations import CONTRACTIONS, Sizes, traced
-from naivenas_jax.errors import BudgetError
+from naivenas_jax.errors import BudgetError, SolverError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.trace.analysis import Frame
 
+PICOSECONDS = 1e12
 #: ``timer(function, arrays) -> seconds`` of one call.
 Timer = Callable[[Callable[..., Any], Sequence[Any]], float]
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -39,6 +42,26 @@ class LayerLatency:
     grid: tuple[tuple[int, ...], ...]
     seconds: np.ndarray
     times: int
+
+    def below(self) -> Count:
+        """A sum of products of sizes, in picoseconds, that is nowhere above the table, as near to it as can be.
+
+        What is multi-linear is reproduced by interpolation between the points of a grid. So what is not above the
+        table at its points is nowhere above it between them.
+        """
+        products = [c for n in range(len(self.sizes) + 1) for c in itertools.combinations(range(len(self.sizes)), n)]
+        points = np.array(list(itertools.product(*self.grid)), dtype=float).reshape(self.seconds.size, len(self.sizes))
+        values = np.stack([points[:, list(factors)].prod(1) for factors in products], 1)
+        largest, seconds = values.max(0), np.maximum(self.seconds.ravel(), 0.0)
+        unit = float(seconds.max()) or 1.0
+        fit = linprog(-values.sum(0) / largest, A_ub=values / largest, b_ub=seconds / unit, bounds=(0, None))
+        if fit.status != 0:
+            raise SolverError(f"HiGHS ended with status {fit.status} when it fitted a table of latency.")
+        slopes = fit.x / largest * unit
+        slopes[0] -= max(0.0, float((values @ slopes - seconds).max()))  # the solver's tolerance
+        terms = [math.prod((self.sizes[i] for i in factors), start=Count.constant(1)) for factors in products]
+        scaled = slopes * self.times * PICOSECONDS
+        return Count.total(term * float(slope) for term, slope in zip(terms, scaled, strict=True))
 
     def at(self, sizes: Mapping[str, int]) -> float:
         """Multi-linear between the points of the grid, and beyond the largest; as at the smallest below it."""
@@ -62,6 +85,10 @@ class LatencyTable:
     def at(self, sizes: Mapping[str, int]) -> float:
         """Seconds, for the sizes of all axes."""
         return sum(layer.at(sizes) for layer in self.layers)
+
+    def below(self) -> Count:
+        """A sum of products of sizes, in picoseconds, that is nowhere above the table for sizes up to the largest."""
+        return Count.total(layer.below() for layer in self.layers)
 
     def __call__(self, graph: Graph) -> float:
         return self.at(graph.ties.sizes)
@@ -162,9 +189,7 @@ def _measured(
     clock: _Clock,
 ) -> LayerLatency:
     try:
-        operands = [
-            [sizes.of(frame.read(atom), d, n) for d, n in enumerate(atom.aval.shape)] for atom in eqn.invars
-        ]
+        operands = [[sizes.of(frame.read(atom), d, n) for d, n in enumerate(atom.aval.shape)] for atom in eqn.invars]
     except BudgetError as error:
         raise BudgetError(f"{eqn.primitive.name} of {[a.aval.shape for a in eqn.invars]}: {error}.") from error
     grouped = eqn.params.get("feature_group_count", 1) > 1

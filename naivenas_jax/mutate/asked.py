@@ -21,9 +21,12 @@ class Asked:
       required: conditions on sizes, those of layers not among them.
       budgets: counts that may not exceed a bound.
       utility: the scores that decided, by axis; empty in a dry run on shapes.
+      kept, lost: what came out: the utility kept of neurons that might have been dropped, and that of those that were.
     """
 
     targets: tuple[Target, ...] = ()
     required: tuple[Row, ...] = ()
     budgets: tuple[Budget, ...] = ()
     utility: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kept: float = 0.0
+    lost: float = 0.0

@@ -1,4 +1,4 @@
-"""A limit on latency, which a table or a user's function gives: met by search, as nothing is known of its shape."""
+"""A limit on latency, which a table or a user's function gives: met by search, as it is no sum of products of sizes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import to
+from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation
@@ -72,28 +73,54 @@ class LatencyLimit:
     def holds(self, graph: Graph) -> bool:
         return self.seconds(graph) <= self.bound
 
-    def search(self, graph: Graph, count: Count, attempt: Attempt) -> Mutation:
+    def search(self, graph: Graph, count: Count, attempt: Attempt, grows: bool) -> Mutation:
         """The best that is found within the limit.
 
         A budget on ``count`` (operations, or parameters) is halved until the latency holds, and brought as near to
         where it does not as 12 halvings go; each time the alignment chooses the sizes. Then single handles are made
-        larger while the latency still holds. Nothing is known of the function, so nothing is proven: the gap is inf.
+        larger while the latency still holds. Of a function of the user's own nothing is known, so nothing is proven.
+        A table lies above a sum of products of sizes, which is taken as the count; a budget on it that is as large as
+        the limit allows more than the limit does, and what that would keep bounds the gap.
+
+        Args:
+          graph: the network.
+          count: what to set budgets on.
+          attempt: makes a mutation.
+          grows: whether sizes may exceed the present ones, of which a table says nothing.
 
         Raises:
           BudgetError: if the latency held for nothing that was tried.
         """
-        best, tried = attempt({}, ()), math.inf
-        if not self.holds(best.graph):
-            found, tried = self._bisect(graph, count, attempt)
-            if found is None:
-                raise BudgetError(
-                    f"No sizes were found with a latency of at most {self.bound:.3g} s; the smallest that was tried "
-                    f"takes {tried:.3g} s. Allow more, or let more axes change."
-                )
-            best = self._fill(graph, found, attempt)
-        takes = self.seconds(best.graph)
-        note = f"max_latency: {takes:.3g} s of {self.bound:.3g} s by the model; found by search, nothing is proven"
-        return replace(best, gap=math.inf, notes=(*best.notes, note))
+        best = attempt({}, ())
+        if self.holds(best.graph):  # the limit does not bind
+            return self._noted(best, best.gap)
+        ideal = None
+        if isinstance(self.latency, LatencyTable):
+            count = self.latency.below()
+            ideal = None if grows else self._ideal(count, attempt)
+            if ideal is not None and self.holds(ideal.graph):
+                return self._noted(ideal, ideal.gap)
+        found, tried = self._bisect(graph, count, attempt)
+        if found is None:
+            raise BudgetError(
+                f"No sizes were found with a latency of at most {self.bound:.3g} s; the smallest that was tried "
+                f"takes {tried:.3g} s. Allow more, or let more axes change."
+            )
+        best = self._fill(graph, found, attempt)
+        return self._noted(best, math.inf if ideal is None else _gap(best, ideal))
+
+    def _ideal(self, below: Count, attempt: Attempt) -> Mutation | None:
+        """The best where only a count below the latency is within the limit; None if not even that can be."""
+        most = math.ceil(self.bound * PICOSECONDS * (1 + 1e-9)) + 1
+        try:
+            return attempt({}, (Budget("max_latency", below, most),))
+        except InfeasibleError:
+            return None
+
+    def _noted(self, mutation: Mutation, gap: float) -> Mutation:
+        what = f"max_latency: {self.seconds(mutation.graph):.3g} s of {self.bound:.3g} s by the model"
+        unproven = "; found by search, nothing is proven" if math.isinf(gap) else ""
+        return replace(mutation, gap=gap, notes=(*mutation.notes, what + unproven))
 
     def _bisect(self, graph: Graph, count: Count, attempt: Attempt) -> tuple[Mutation | None, float]:
         low, high, best, smallest = 0.0, 1.0, None, math.inf
@@ -133,6 +160,12 @@ class LatencyLimit:
         except InfeasibleError:
             return None
         return mutation if self.holds(mutation.graph) else None
+
+
+def _gap(found: Mutation, ideal: Mutation) -> float:
+    """How much more could be kept at the most, as a share, if not even ``ideal`` loses less than it does."""
+    least = ideal._asked.lost - ideal.gap * ideal._asked.kept
+    return max(0.0, found._asked.lost - least) / max(found._asked.kept, 1e-12)
 
 
 def _representatives(graph: Graph) -> list[str]:

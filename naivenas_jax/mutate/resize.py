@@ -188,7 +188,8 @@ def resize(
       max_bytes: the most bytes of all variables; or by part.
       max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``.
       max_latency: the longest that an evaluation may take by the model ``latency``: a float as a fraction of the
-        present, a whole number in microseconds. It is kept by a search that proves nothing: ``mutation.gap`` is inf.
+        present, a whole number in microseconds. It is kept by a search. Of a function of one's own nothing is proven:
+        ``mutation.gap`` is inf.
       latency: `measure_latency`, or a function that takes a graph and returns seconds.
       multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
       least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
@@ -246,7 +247,10 @@ def resize(
         if limit is None:
             return once(request)
         return limit.search(
-            graph, limits.effort(graph, variables), lambda sizes, further: once({**request, **sizes}, further)
+            graph,
+            limits.effort(graph, variables),
+            lambda sizes, further: once({**request, **sizes}, further),
+            grows=options.max_new != 0,
         )
 
     return settle(graph, variables, request or {}, attempt, fallback, on_change, inputs)

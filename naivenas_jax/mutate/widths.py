@@ -52,7 +52,7 @@ def change_widths(
         utility = between_layers(graph, variables) if budgets else magnitude(graph, variables, axes=reached)
     asked = Asked(wanted, required, tuple(budgets), scores(utility, sizes))
     try:
-        axes, gap = align(
+        aligned = align(
             ties,
             wanted,
             asked.utility,
@@ -67,7 +67,8 @@ def change_widths(
         )
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
-    return replace(with_axes(graph, variables, axes, options), gap=gap, _asked=asked)
+    asked = replace(asked, kept=aligned.kept, lost=aligned.lost)
+    return replace(with_axes(graph, variables, aligned.axes, options), gap=aligned.gap, _asked=asked)
 
 
 def between_layers(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -112,6 +112,49 @@ def test_a_function_of_ones_own_is_never_exceeded_and_nothing_more_fits(bound):
     assert kept >= 0.7 * best  # no certificate, but no nonsense either
 
 
+def overhead(fn, arrays):
+    """A clock with an overhead, and a root: neither a sum of products nor convex."""
+    return 3.0 + work(fn, arrays) ** 0.7
+
+
+def steps_of_four(fn, arrays):
+    left, right = arrays
+    return float(math.prod(math.ceil(n / 4) for n in (*left.shape, right.shape[-1])))
+
+
+CLOCKS = {"work": work, "overhead": overhead, "steps": steps_of_four}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_of_a_table_the_gap_is_certified(clock, share):
+    graph, variables = dense()
+    table = nas.measure_latency(graph, variables, jnp.ones((1, 3)), timer=lambda f, a: 1e-6 * CLOCKS[clock](f, a))
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.uniform(0.2, 1, 12), "b": rng.uniform(0.2, 1, 10)}
+    below, best = table.below(), 0.0
+    for a, b in itertools.product(range(1, 13), range(1, 11)):
+        sizes = {**graph.ties.sizes, "a": a, "b": b}
+        seconds, product = table.at(sizes), sum(c * math.prod(sizes[x] for x in f) for f, c in below.terms.items())
+        assert product <= seconds * 1e12 * (1 + 1e-9)
+        assert product == pytest.approx(seconds * 1e12) or clock != "work"
+        if seconds <= share * table(graph):
+            best = max(best, sum(np.sort(scores[n])[::-1][:k].sum() for n, k in (("a", a), ("b", b))))
+    mutation = nas.resize(graph, variables, max_latency=share, latency=table, utility=scores)
+    assert table(mutation.graph) <= share * table(graph)
+    kept = sum(np.sort(scores[n])[::-1][: mutation.graph.nout(n)].sum() for n in scores)
+    assert kept <= best + 1e-9
+    assert kept * (1 + mutation.gap) >= best - 1e-9
+    assert mutation.gap < {"work": 1e-6, "overhead": 0.25, "steps": 0.5}[clock]
+    assert "nothing is proven" not in mutation.notes[-1]
+
+
+def test_a_limit_that_does_not_bind_changes_nothing():
+    graph, variables = dense()
+    mutation = nas.resize(graph, variables, max_latency=1.0, latency=steps)
+    assert (mutation.graph, mutation.gap) == (graph, 0.0)
+
+
 def test_with_other_budgets_and_multiples():
     graph, variables = network()
     table = nas.measure_latency(graph, variables, IMAGE, timer=work)
