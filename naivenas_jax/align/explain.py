@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from naivenas_jax.align.problem import Problem
+from naivenas_jax.align.problem import PRODUCT, Group, Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
 from naivenas_jax.align.solve import UnprovenError, nearest, solve
@@ -47,12 +47,19 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
 
 def _tight(problem: Problem) -> list[str]:
     """For each budget what is left of the count when every size is as small as it may be."""
-    smallest = problem.named(np.minimum(problem.present, np.maximum(problem.least, 1)))
+    fixed = np.array([g.size if _holds(problem, g) else 0 for g in problem.groups])
+    floor = np.maximum(np.maximum(problem.least, 1), problem.rows @ fixed)
+    smallest = problem.named(np.minimum(problem.present, floor))
     return [
-        f"{budget}; now it is {budget.count.at(problem.named(problem.present))}, and with every size at its smallest, "
-        f"without regard to ties and requests, {budget.count.at(smallest)}"
+        f"{budget}; now it is {budget.count.at(problem.named(problem.present))}, and with what is fixed as it is and "
+        f"every other size at its smallest, without regard to ties and requests, {budget.count.at(smallest)}"
         for budget in problem.budgets
     ]
+
+
+def _holds(problem: Problem, group: Group) -> bool:
+    """Whether a group is fixed for good, and not because another factor of a product was chosen to change."""
+    return group.fixed is not None and group.fixed != PRODUCT and group.fixed not in problem.resting.values()
 
 
 def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Row]]:
@@ -90,6 +97,8 @@ def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[
     asked |= {problem.row_of[axis] for row in rows for axis in row.axes}
     asked |= {row for pair in problem.equal for row in pair if not conflict or asked & set(pair)}
     groups = {int(g) for row in asked for g in problem.rows[[row]].indices}
+    if not asked:  # budgets alone: what is fixed weighs on them
+        groups = {i for i, group in enumerate(problem.groups) if _holds(problem, group)}
     touching = {int(row) for g in groups for row in problem.rows[:, [g]].tocoo().coords[0]}
     nearby = groups | {int(g) for row in touching for g in problem.rows[[row]].indices}
     named = [*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)]

@@ -30,7 +30,7 @@ from naivenas_jax.sizes.ties import Ties
 
 UNLIMITED = 10**6
 _UNREACHED = "no request reaches it"
-_PRODUCT = "it follows its factors"
+PRODUCT = "it follows its factors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ def reduce(
     """
     fixed = closed(ties, frozen, reached)
     choice = choices(ties, fixed, targets)[0] if choice is None else choice
-    fixed |= {**choice.resting, **dict.fromkeys(ties.products, _PRODUCT)}
+    fixed |= {**choice.resting, **dict.fromkeys(ties.products, PRODUCT)}
     rows, row_of = _distinct_rows(ties, fixed, choice)
     columns = _columns(ties, rows)
     runs_of, group_of_run = _groups(ties, columns, fixed)
