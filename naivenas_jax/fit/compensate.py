@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import PlanError
@@ -17,7 +18,7 @@ from naivenas_jax.fit.network import Data, Network, Run, Runs, check, on_device,
 from naivenas_jax.fit.normal import Sums, added, gram, ridge_fit
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.statistics import moments, restandardised
-from naivenas_jax.fit.walk import Event, Other, Standardisation
+from naivenas_jax.fit.walk import Event, Joined, Other, Standardisation
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import to_host
@@ -50,6 +51,9 @@ def compensate(
     and nothing else, and is folded into it exactly. Batch statistics are estimated again along the way (see
     `recalibrate`).
 
+    Where a skip connection adds an activation to what the weight makes (or to that and the bias), it is aimed at the
+    sum: Y is what it made, plus what was added in the original, less what is added now.
+
     Of grouped convolutions, and of products over a batch of weights, every group has a problem of its own, with one
     ridge for all.
 
@@ -69,8 +73,8 @@ def compensate(
         Anything that can be iterated over again; an iterator is made into a list. No labels.
       weights: False: only the shifts are fitted, weights stay.
       statistics: whether batch statistics are estimated again.
-      ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 1e-1, whichever has the smallest
-        error on every fourth example when fitted on the others.
+      ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 10 or infinity (it stays),
+        whichever has the smallest error on every fourth example when fitted on the others.
       progress: show a bar.
       **kwargs: passed to ``graph.apply`` of both networks.
 
@@ -82,7 +86,7 @@ def compensate(
       VariablesError: there are no batches.
       PlanError: the mutation changes inputs of the graph, so that the two networks cannot be given the same.
 
-    Source: reconstruction of layers, He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural Networks,
+    Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural Networks,
     ICCV 2017, and Luo, Wu and Lin, ThiNet, ICCV 2017.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
@@ -135,10 +139,11 @@ def compensated(
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight to be re-fitted, and what is added to what it makes."""
+    """A weight to be re-fitted, the variable that is added to what it makes, and whether a skip connection is, too."""
 
     path: Path
     shift: Shift | None
+    skip: bool
 
 
 class Shift(NamedTuple):
@@ -187,7 +192,9 @@ class Fitting:
             elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
                 continue  # what is also looked up by index, or scaled, means something else there
             elif then.get(self._old(event.path)) == now[event.path] and event.path not in found:
-                found[event.path] = Weight(event.path, self._shift(event.path))
+                skip = now[event.path] == _counts(after, Joined)[event.path]
+                skip &= now[event.path] == _counts(before, Joined)[self._old(event.path)]
+                found[event.path] = Weight(event.path, self._shift(event.path), skip)
         return list(found.values())
 
     def _old(self, path: Path) -> Path:
@@ -243,9 +250,11 @@ class Fitting:
         now, old, scale = on_device(variables), self._old(stage.path), columns.known * factor
         others = () if stage.shift is None else (stage.shift.path,)
 
+        reads = (_made_and_skipped, _grams_with_skip) if stage.skip and factor == 1 else (_made, _grams)
+
         def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
-            before, made = before.seen(_made, old, (), self._present_before)
-            after, found = after.seen(_grams, stage.path, others, now, made, columns.source, scale)
+            before, made = before.seen(reads[0], old, (), self._present_before)
+            after, found = after.seen(reads[1], stage.path, others, now, made, columns.source, scale)
             return (before, after), found
 
         found = reduce(added, self.runs.visited(visit), None)
@@ -276,16 +285,37 @@ class Fitting:
 
 
 def _made(events: Sequence[Event]) -> list[Any]:
-    """Y for each use of a weight, shape (N, columns of all groups)."""
+    """For each use of a weight Y, shape (N, columns of all groups)."""
     return [_joined(event.y) for event in events if isinstance(event, Contraction)]
+
+
+def _made_and_skipped(events: Sequence[Event]) -> list[Any]:
+    """The same, and what is added to it."""
+    return [made + skipped for made, skipped in zip(_made(events), _skipped(events), strict=True)]
+
+
+def _skipped(events: Sequence[Event]) -> list[Any]:
+    """For each use of a weight what a skip connection adds to what it makes; shapes as of Y."""
+    found = {event.contraction.number: event for event in events if isinstance(event, Joined)}
+    joined = [found[number] for number in sorted(found)]
+    return [_joined(e.contraction.columns(jnp.asarray(e.activation, jnp.float32))) for e in joined]
 
 
 def _grams(events: Sequence[Event], made: Sequence[Any], source: Any, scale: Any) -> list[Any]:
     """Of all rows and those held out: what a weight reads now, and what some columns made before."""
+    return _both(events, [wanted[:, source] * scale for wanted in made])
+
+
+def _grams_with_skip(events: Sequence[Event], made: Sequence[Any], source: Any, scale: Any) -> list[Any]:
+    """The same, for what the columns are to make if what is added to them is what it is now."""
+    skipped = [array.reshape(-1, *source.shape) for array in _skipped(events)]
+    return _both(events, [(w[:, source] - now) * scale for w, now in zip(made, skipped, strict=True)])
+
+
+def _both(events: Sequence[Event], wanted: Sequence[Any]) -> list[Any]:
     found = []
-    for event, wanted in zip((e for e in events if isinstance(e, Contraction)), made, strict=True):
-        x, y = event.x, (wanted[:, source] * scale).transpose(1, 0, 2)
-        examples = np.shape(event.activation)[0]
+    for event, y in zip((e for e in events if isinstance(e, Contraction)), wanted, strict=True):
+        x, y, examples = event.x, y.transpose(1, 0, 2), np.shape(event.activation)[0]
         found.append([gram(x, y), gram(_held_out(x, examples), _held_out(y, examples))])
     return [sum(own) for own in zip(*found, strict=True)]
 
@@ -302,5 +332,5 @@ def _held_out(rows: Any, examples: int) -> Any:
     return rows.reshape(groups, -1, per_example, width)[:, 3::4].reshape(groups, -1, width)
 
 
-def _counts(found: Sequence[Event]) -> Counter[Path]:
-    return Counter(event.path for event in found if isinstance(event, Contraction))
+def _counts(found: Sequence[Event], kind: type = Contraction) -> Counter[Path]:
+    return Counter(event.path for event in found if isinstance(event, kind))

@@ -92,8 +92,9 @@ class Fit:
 #: Of a matrix that is 0 all over.
 _TINY = 1e-30
 
-#: Relative ridges among which the data chooses.
-LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+#: Relative ridges among which the data chooses; with the last, weights stay as they are. Layer after layer each fit
+#: would follow the noise of too few examples a little further.
+LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
 
 
 def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | None, shifts: bool) -> Fit:

@@ -252,3 +252,45 @@ def test_what_does_not_fit_into_memory_is_computed_again(monkeypatch):
         monkeypatch.setattr(network, "KEPT", kept)
         found = nas.compensate(pruned, batches).variables
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, wanted)
+
+
+def test_from_few_examples_weights_are_left_rather_than_made_worse():
+    """What is dropped is independent of the rest, so that nothing can take it over; the present weights are best."""
+    x = nas.input_vertex("x", 48)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(8), nas.layer("hidden", nn.Dense(48), x)))
+    few, fresh = jax.random.normal(jax.random.key(0), (80, 48)), jax.random.normal(jax.random.key(1), (2000, 48))
+    variables = graph.init(jax.random.key(2), few)
+    variables["params"]["hidden"]["kernel"] = jnp.linalg.qr(jax.random.normal(jax.random.key(3), (48, 48)))[0]
+    pruned = nas.delta_nout(graph, variables, {"hidden": -4})
+
+    def error(m):
+        return float(((m.graph.apply(m.variables, fresh) - graph.apply(variables, fresh)) ** 2).mean())
+
+    assert error(nas.compensate(pruned, [few])) < 1.05 * error(pruned)
+    assert error(nas.compensate(pruned, [few], ridge=0.1)) > 1.5 * error(pruned)
+
+
+class Residual(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for i in range(2):
+            x = x + nn.Dense(5, name=f"down{i}")(nn.relu(nn.Dense(12, name=f"up{i}")(x)))
+        return x
+
+
+def test_skip_connections_are_made_up_for():
+    graph, variables = nas.from_linen(Residual(), Residual().init(jax.random.key(1), DATA), DATA)
+    pruned = nas.delta_nout(graph, variables, {"up0": -6, "up1": -6})
+    found = nas.compensate(pruned, BATCHES, ridge=1e-12)
+    own, wanted = found.variables["params"], np.asarray(graph.apply(variables, DATA), np.float64)
+
+    def block(x, i):
+        read = nn.relu(x @ own[f"up{i}"]["kernel"] + own[f"up{i}"]["bias"])
+        return np.asarray(read, np.float64), x + read @ own[f"down{i}"]["kernel"] + own[f"down{i}"]["bias"]
+
+    _, between = block(DATA, 0)
+    read, _ = block(between, 1)
+    read = np.hstack([read, np.ones((len(read), 1))])
+    best = np.linalg.lstsq(read, wanted - between, rcond=None)[0]  # of the sum, and not of what is added to it
+    np.testing.assert_allclose(own["down1"]["kernel"], best[:-1], atol=2e-3)
+    np.testing.assert_allclose(own["down1"]["bias"], best[-1], atol=2e-3)
