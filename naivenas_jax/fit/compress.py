@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.errors import BudgetError
+from naivenas_jax.errors import BudgetError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.importance import importance
 from naivenas_jax.fit.network import Data, Network, check
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.absolute import absolute
+from naivenas_jax.mutate.bounds import Bound
 from naivenas_jax.mutate.budget import Limit, Limits
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.resize import resize
@@ -34,6 +36,9 @@ def compress(
     ridge: float | None = None,
     progress: bool = False,
     keywords: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
+    least: Bound = None,
+    most: Bound = None,
     **options: Any,
 ) -> Mutation:
     """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
@@ -56,6 +61,7 @@ def compress(
       ridge: as for `compensate`.
       progress: show a bar.
       keywords: of ``graph.apply``, for networks that need some.
+      request, least, most: as for `resize`; changes and fractions are of the network given. Requests are exact.
       **options: passed to `resize`: ``inputs=``, ``multiple_of=``, ``constraints=``, ``time_limit=``, ...
 
     Returns:
@@ -63,6 +69,7 @@ def compress(
 
     Raises:
       BudgetError: no budget, or one that cannot be counted.
+      UtilityError: a utility is given.
       Others: as `resize` and `compensate`.
 
     Source: dropping with what is left re-fitted, Hassibi and Stork, Optimal Brain Surgeon, 1993; curvature as a product
@@ -84,6 +91,9 @@ def compress(
         raise BudgetError(f"compress needs a budget: one of {', '.join(_NAMES)}.")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
+    if "utility" in options:
+        raise UtilityError("compress finds what neurons are worth on the batches; utility= is for resize.")
+    options |= absolute(graph, request=request, least=least, most=most)
     data, kwargs = Data.of(batches), dict(keywords or {})
     first = network = Network(graph, kwargs)
     found: Mutation | None = None
@@ -120,5 +130,5 @@ def _bounds(
 
 def _between(present: float, bound: float, share: float) -> int:
     if share == 1 or bound >= present:
-        return int(bound)
-    return int(present ** (1 - share) * bound**share)
+        return max(1, int(bound))
+    return max(1, int(present ** (1 - share) * bound**share))

@@ -127,6 +127,18 @@ def test_groups_are_compressed():
     assert errors[0] < 0.2 * errors[1]
 
 
+def test_fractions_and_changes_are_of_the_network_given():
+    """Not of each step's: a half would be a half of a half."""
+    graph = net()
+    variables = graph.init(jax.random.key(1), DATA)
+    name = next(name for name in graph.handles() if graph.nout(name) > 8)
+    size = graph.nout(name)
+    found = nas.compress(graph, variables, [DATA], max_params=0.95, steps=3, request={name: -2}, least={name: 0.5})
+    assert found.graph.nout(name) == size - 2
+    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3, most=0.9, least={name: 0.8})
+    assert found.graph.nout(name) >= 0.8 * size
+
+
 def test_budgets_that_are_none():
     graph = net()
     variables = graph.init(jax.random.key(1), DATA)
@@ -134,3 +146,7 @@ def test_budgets_that_are_none():
         nas.compress(graph, variables, [DATA])
     with pytest.raises(nas.BudgetError, match="steps must be a whole number"):
         nas.compress(graph, variables, [DATA], max_params=0.5, steps=0)
+    with pytest.raises(nas.UtilityError, match="utility= is for resize"):
+        nas.compress(graph, variables, [DATA], max_params=0.5, utility={})
+    with pytest.raises(nas.InfeasibleError, match="max_params <= "):
+        nas.compress(graph, variables, [DATA], max_params=1e-6, steps=1)
