@@ -46,7 +46,8 @@ def comparable(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
 
 def _shares(scores: np.ndarray) -> np.ndarray:
     order = np.argsort(-np.abs(scores), kind="stable")
-    squares = scores[order] ** 2
+    largest = np.abs(scores).max(initial=0.0)
+    squares = (scores[order] / (largest or 1.0)) ** 2  # shares do not depend on the scale, but a float ends somewhere
     total = np.cumsum(squares)
     result = np.zeros(len(scores))
     result[order] = np.divide(squares, total, out=np.zeros(len(scores)), where=total > 0)

@@ -27,3 +27,12 @@ def test_a_layer_of_small_weights_is_not_emptied():
     fair = nas.resize(graph, variables, max_params=0.1)
     assert raw.graph.nout("small") == 1
     assert fair.graph.nout("small") > 3
+
+
+def test_the_scale_of_scores_does_not_matter():
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("a", nn.Dense(3), x)))
+    scores = np.array([3.0, -1.0, 2.0])
+    wanted = nas.comparable(graph, {"a": scores})["a"]
+    for scale in (1e-200, 1e-30, 1e30, 1e200):
+        np.testing.assert_allclose(nas.comparable(graph, {"a": scale * scores})["a"], wanted, rtol=1e-12)
