@@ -88,8 +88,13 @@ def violations(problem: Problem, answer: Answer) -> list[str]:
 def rank(problem: Problem, answer: Answer) -> tuple[float, ...]:
     """How good an answer is; smaller is better: nearer to the requests, smaller objectives, losing less utility."""
     sizes = problem.sizes(answer.kept, answer.new)
-    distance = sum(abs(sizes[row] - target.wish) for row, target in problem.targets)
     named = problem.named(sizes)
     goals = [float(objective.at(named)) for objective in problem.objectives]
     lost = sum(group.worth[-1] - group.worth[kept] for group, kept in zip(problem.groups, answer.kept, strict=True))
-    return float(distance), *goals, float(lost)
+    return distance(problem, answer), *goals, float(lost)
+
+
+def distance(problem: Problem, answer: Answer) -> float:
+    """How far sizes are from the requested ones, in all."""
+    sizes = problem.sizes(answer.kept, answer.new)
+    return float(sum(abs(sizes[row] - target.wish) for row, target in problem.targets))

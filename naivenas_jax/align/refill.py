@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from naivenas_jax.align.answer import Answer, violations
+from naivenas_jax.align.answer import Answer, distance, violations
 from naivenas_jax.align.budget import Polynomial
 from naivenas_jax.align.problem import Problem
 from naivenas_jax.align.worth import own_best
@@ -30,6 +30,7 @@ class Refill:
 
     def __init__(self, problem: Problem, free: np.ndarray, counts: Sequence[Polynomial], pairs: bool, scale: float):
         self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
+        self.near = math.inf  #: how far an answer may be from relaxed requests, in all
         self.free = [int(g) for g in free]
         self.steps = _steps(problem, self.free)
         self.most = {g: own_best(problem.groups[g]) for g in self.free}
@@ -44,8 +45,12 @@ class Refill:
         """Answers that keep more of one group, or more of one and less of another, and are worth more."""
         for _, kept in sorted(self._moves(answer), key=lambda move: -move[0]):
             candidate = Answer(kept, answer.new)
-            if self.within(candidate) and not violations(self.problem, candidate):
+            if self.within(candidate) and self.sound(candidate):
                 yield candidate
+
+    def sound(self, answer: Answer) -> bool:
+        """Whether it breaks nothing, and is near enough to what was asked."""
+        return not violations(self.problem, answer) and distance(self.problem, answer) <= self.near
 
     def within(self, answer: Answer) -> bool:
         """Whether the budgets hold."""

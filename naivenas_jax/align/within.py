@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from naivenas_jax.align.answer import Answer, read, scale_of, violations, worth, write_segments
+from naivenas_jax.align.answer import Answer, distance, read, scale_of, worth, write_segments
 from naivenas_jax.align.envelope import Box, Interval
 from naivenas_jax.align.formulate import Formulation, formulate
 from naivenas_jax.align.logarithms import Logarithms, between
@@ -44,6 +44,8 @@ _INSERTED = 1e-4
 #: So often the tangents of the logarithms are moved, in the whole space and in parts of it.
 _FIRST_MOVES, _MOVES = 16, 3
 _HALVINGS = 20
+#: Above the tolerance of the solver, far below a neuron.
+_SLACK = 1e-8
 
 
 @dataclass(order=True)
@@ -154,6 +156,15 @@ class _Search:
         single = not any(high - low >= 1 for low, high in sizes.values())
         return self.program.bounded(self.cost, self.multiples or single)
 
+    def point(self, sizes: Box) -> bool:
+        """Offer the best answer of certain sizes; whether there is any."""
+        try:
+            x, _ = self.linear(sizes)
+        except NoSolutionError:
+            return False
+        self.offer(Answer(*read(self.form, x)))
+        return True
+
     def worth(self, answer: Answer) -> float:
         """Of an answer, in utilities of the most useful class."""
         kept = worth([self.problem.groups[g] for g in self.form.free], answer.kept[self.form.free])
@@ -161,7 +172,7 @@ class _Search:
 
     def offer(self, answer: Answer) -> None:
         """Keep an answer if it is sound, and better than the best so far."""
-        if violations(self.problem, answer):
+        if not self.refill.sound(answer):
             return
         answer = self.refill.filled(answer)
         if (value := self.worth(answer)) > self.value + 1e-12:
@@ -186,6 +197,39 @@ class _Search:
             room = [max(0.0, r + e) if e > 0 else 0.0 for r, e in zip(room, excess, strict=True)]
             sizes = found
         self.envelope.linearise(self.program, None)
+
+    def approach(self) -> None:
+        """Bring relaxed requests as near as they can be: the least distance in all with which an answer is found.
+
+        Distances are halved between what the McCormick envelope excludes and what is known.
+        """
+        if self.form.distance is None:
+            return
+        self.envelope.within(self.program, self.form.box)
+        low = math.ceil(float(self.form.distance @ self.program.minimise(self.form.distance)) - 1e-6)
+        self._first_answers()
+        known = self.best
+        while known is not None and low < (high := int(distance(self.problem, known))):
+            self._keep_near((low + high) // 2)
+            self._first_answers()
+            low, known = (low, self.best) if self.best is not None else ((low + high) // 2 + 1, known)
+        if known is not None:
+            self._keep_near(int(distance(self.problem, known)))
+            self.offer(known)
+
+    def _keep_near(self, most: int) -> None:
+        """Forget the answers, and allow no more than this distance from relaxed requests."""
+        self.program.set_bound(self.form.distance_row, most + _SLACK)
+        self.refill.near, self.best, self.value = most, None, -math.inf
+
+    def _first_answers(self) -> None:
+        try:
+            x, _ = self.linear(self.form.box)
+        except NoSolutionError:
+            return
+        for start in (self.envelope.sizes(x, len(self.problem.present)), *_scaled(self)):
+            if self.best is None:
+                self.descend(start)
 
     def _answer(self, x: np.ndarray) -> Answer:
         """Read a point; where it need not be whole, what is not whole is dropped."""
@@ -220,8 +264,7 @@ def _rigid(row: Row) -> bool:
 def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:
     """The best answer within the budgets that is found, with the gap that is proven.
 
-    Exact requests and conditions hold, as in `solve`; relaxed requests come as near as they can where the relaxation
-    says how near that is.
+    Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds answers.
 
     Raises:
       NoSolutionError: if none was found.
@@ -243,6 +286,7 @@ def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer
 
 def _branch(search: _Search) -> float:
     """Look for answers; returns what none can be worth more than."""
+    search.approach()
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
     while heap and number < (_SMALL_BOXES if search.small else _BOXES):
@@ -252,9 +296,8 @@ def _branch(search: _Search) -> float:
         if number % 10 == 0 or (number < 8 and not search.small):
             search.descend(_sizes(search, node))
         parts = _split(node)
-        if not parts:  # a single point
+        if not parts and search.point(node.sizes):
             points = max(points, -node.bound)
-            search.offer(Answer(*read(search.form, search.linear(node.sizes)[0])))
         for sizes in parts:
             number += 1
             try:

@@ -10,6 +10,7 @@ from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.problem import Problem, reduce
 from naivenas_jax.align.program import NoSolutionError
+from naivenas_jax.align.request import Target
 from naivenas_jax.align.solve import solve
 from naivenas_jax.align.within import _Search
 from naivenas_jax.sizes.blocks import Vector
@@ -28,7 +29,7 @@ class Asked(NamedTuple):
     rows: list
     bounds: dict
 
-    def problem(self, **bounds) -> Problem:
+    def problem(self, targets=(), **bounds) -> Problem:
         tying, vectors = Tying(), []
         for name, own in self.scores.items():
             within = tying.within(name)
@@ -36,7 +37,7 @@ class Asked(NamedTuple):
             within.axis(vectors[-1])
         tying.within("both").axis(Vector.concat([vectors[0], vectors[1], vectors[0]]))
         fixed = {"insertable": dict.fromkeys(self.scores, 0), **self.bounds, **bounds}
-        return reduce(tying.freeze(), [], self.scores, budgets=self.budgets, required=self.rows, **fixed)
+        return reduce(tying.freeze(), targets, self.scores, budgets=self.budgets, required=self.rows, **fixed)
 
     def every(self, most=lambda own: len(own)):
         """All sizes, as arrays by axis, and which of them are feasible."""
@@ -145,6 +146,29 @@ def test_the_bound_by_logarithms_holds_in_every_box_wherever_its_tangents_lie(ki
             found = search.logarithms.ceiling(box, at, prices).worth * search.scale
             assert found >= kept[within].max(initial=-np.inf) - 1e-9
             assert found < np.inf
+
+
+@pytest.mark.parametrize("names", [("v0",), ("v0", "v1")])
+def test_relaxed_requests_come_as_near_as_the_budget_lets_them(names):
+    for seed in range(10):
+        asked = random_case(seed, "several")
+        sizes, feasible = asked.every()
+        if not feasible.any():
+            continue
+        wishes = {name: len(asked.scores[name]) - 1 for name in names}
+        far = sum(abs(sizes[name] - wish) for name, wish in wishes.items()).astype(float)
+        for name in names:
+            feasible &= sizes[name] != len(asked.scores[name])  # a relaxed request is for a change
+        nearest = far[feasible].min()
+        kept = sum(np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])])[sizes[n]] for n, s in asked.scores.items())
+        targets = [Target(name, len(asked.scores[name]), wish, exact=False) for name, wish in wishes.items()]
+        problem = asked.problem(targets)
+        answer = solve(problem)
+        found = problem.named(problem.sizes(answer.kept, answer.new))
+        assert sum(abs(found[name] - wish) for name, wish in wishes.items()) == nearest
+        best = kept[feasible & (far == nearest)].max()
+        assert worth(list(problem.groups), answer.kept) == pytest.approx(best, rel=1e-9)
+        assert answer.gap <= 1e-9
 
 
 @pytest.mark.parametrize("seed", range(20))
