@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
+from naivenas_jax.fit.batches import Batch, inputs_of, repeatable
 from naivenas_jax.fit.program import Program, trace
 from naivenas_jax.fit.walk import Event, walk
 from naivenas_jax.graph.graph import Graph
@@ -19,8 +20,6 @@ from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_variables, flat
 from naivenas_jax.utility.tied import require
-
-Batch = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,16 +153,16 @@ class Data:
         """An iterator is made into a list.
 
         Raises:
-          VariablesError: if there are none.
+          VariablesError: if there are none, or they are no batches.
         """
-        data = cls(list(batches) if isinstance(batches, Iterator) else batches)
+        data = cls(repeatable(batches))
         if next(iter(data), None) is None:
             raise VariablesError("At least one batch of inputs is needed; batches= was empty (an iterator used up?).")
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            yield batch if isinstance(batch, tuple) else (batch,)
+        for number, batch in enumerate(self.batches):
+            yield inputs_of(batch, number)
 
     @cached_property
     def first(self) -> Batch:

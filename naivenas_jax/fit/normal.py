@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from naivenas_jax.errors import RequestError, VariablesError
+
 
 def gram(*parts: Any) -> Any:
     """Shape (G, L, L): ``Z^T Z``, Z the parts and a column of ones side by side, each part of shape (G, N, ...)."""
@@ -110,14 +112,22 @@ def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | N
       ridge: relative; None: whichever of `LADDER` has the smallest error on the rows held out.
       shifts: whether there is a c.
     """
+    number = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
+    if ridge is not None and not (number and ridge >= 0):
+        raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {ridge!r:.80}.")
+    if not np.isfinite(every.gram).all():
+        raise VariablesError(
+            "What a weight reads or has to make is not finite on these batches: an activation overflows, or variables "
+            "are not finite."
+        )
     others = Sums(every.gram - held_out.gram, every.inputs)
     reduced = [sums.centred() if shifts else sums for sums in (others, held_out, every)]
     if ridge is None:
         errors = [reduced[1].error(solve(reduced[0], present, one)) for one in LADDER]
         ridge = LADDER[int(np.argmin(errors))] if held_out.number > 0 else 1e-3
     b = solve(reduced[2], present, ridge)
-    number = max(every.number, 1.0)
-    shift = (every.y - np.einsum("gk,gkm->gm", every.x, b)) / number if shifts else np.zeros_like(every.y)
+    rows = max(every.number, 1.0)
+    shift = (every.y - np.einsum("gk,gkm->gm", every.x, b)) / rows if shifts else np.zeros_like(every.y)
     return Fit(b, shift, ridge)
 
 

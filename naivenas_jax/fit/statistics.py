@@ -43,8 +43,8 @@ def recalibrate(graph: Graph, variables: Mapping[str, Any], batches: Iterable[An
       New variables. Without batch statistics, the same ones.
 
     Raises:
-      VariablesError: the variables are not those of the graph, there are no batches, or statistics that no
-        normalisation reads in sight.
+      VariablesError: the variables are not those of the graph, there are no batches, they hold numbers that are not
+        finite or a single value per neuron, or there are statistics that no normalisation reads in sight.
 
     >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -100,6 +100,11 @@ def restandardised(variables: Mapping[str, Any], path: Path, found: Iterable[lis
         total = added(total, (number, number * mean, number * (spread + mean**2)))
     assert total is not None
     number, first, second = total
+    if number < 2:
+        raise VariablesError(
+            f"{'/'.join(path)} and its variance cannot be told from a single value of each neuron, of one example at "
+            "one position. Give more examples, or compensate with statistics=False."
+        )
     mean, arrays = first / number, flat(variables)
     for one, value in ((path, mean), (_beside(path), np.maximum(second / number - mean**2, 0.0))):
         if one in arrays:

@@ -134,6 +134,13 @@ def test_what_cannot_be_done_is_refused():
     pruned = nas.delta_nout(graph, variables, {"hidden": -5})
     with pytest.raises(nas.VariablesError, match="batches= was empty"):
         nas.compensate(pruned, [])
+    for ridge in (-1, float("nan"), True, "1"):
+        with pytest.raises(nas.RequestError, match="ridge must be a number of at least 0"):
+            nas.compensate(pruned, BATCHES, ridge=ridge)
+    with pytest.raises(nas.VariablesError, match="Batch 0 is not finite: nan"):
+        nas.compensate(pruned, [jnp.full_like(BATCHES[0], jnp.nan)])
+    with pytest.raises(nas.VariablesError, match="is not finite on these batches: an activation overflows"):
+        nas.compensate(pruned, [1e30 * BATCHES[0]])
     with pytest.raises(nas.PlanError, match="changes the input 'x'"):
         nas.compensate(nas.delta_nout(graph, variables, {"x": -1}), BATCHES)
 

@@ -78,3 +78,24 @@ def test_no_batches_and_statistics_out_of_sight_are_refused():
     graph, variables = nas.from_linen(Net(), Net().init(jax.random.key(1), X), X)
     with pytest.raises(nas.VariablesError, match=r"batch_stats/first/mean.*statistics of the batch"):
         nas.recalibrate(graph, variables, BATCHES, train=True, mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (3, "must be an iterable of batches.*found int"),
+        ({"x": X}, "must be an iterable of batches.*found dict"),
+        ([X, {"x": X}], "Batch 1 must be an array.*found dict"),
+        ([[X]], "Batch 0 must be an array.*found list"),
+        ([X, X[:0]], "Batch 1 has no examples"),
+        ([X.at[1, 0].set(jnp.nan)], r"Batch 0 is not finite: nan at \(1, 0"),
+        ([X * jnp.inf], r"Batch 0 is not finite"),
+        ([X[:1, :1, :1]], "cannot be told from a single value of each neuron"),
+    ],
+)
+def test_batches_that_would_spoil_every_statistic(batches, message):
+    x = nas.input_vertex("x", X.shape[-1])
+    graph = nas.Graph(x, nas.layer("norm", nn.BatchNorm(), x))
+    variables = graph.init(jax.random.key(0), X)
+    with pytest.raises(nas.VariablesError, match=message):
+        nas.recalibrate(graph, variables, batches)
