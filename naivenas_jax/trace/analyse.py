@@ -108,7 +108,8 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
             if len(read) == len(value.dims):
                 # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
                 made = [d for d in sorted(read) if (path, d) not in analysis.indexed and value.dims[d] is not None]
-            found.append(Made(path, tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)))
+            axes = tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)
+            found.append(Made(path, axes, len(value.dims) - 1 in made))
         for d, dim in enumerate(value.dims):
             if dim is not None and not (read and d in made):
                 analysis.tying.called(dim, _own_axis(path, d))

@@ -15,10 +15,17 @@ _PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attenti
 
 
 class Made(NamedTuple):
-    """A variable that makes neurons: for each dimension on which it does, the axis there and those of its factors."""
+    """A variable that makes neurons.
+
+    Attributes:
+      path: of the variable.
+      dims: for each dimension on which it makes them the axis there, and those of its factors.
+      last: whether its last dimension is among these.
+    """
 
     path: Path
     dims: tuple[tuple[str, tuple[str, ...]], ...]
+    last: bool = True
 
 
 def named(ties: Ties, made: Sequence[Made]) -> Ties:
@@ -30,7 +37,7 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     attention, else numbers.
     """
     free = {axis for axis, row in ties.axes.items() if not all(run in ties.fixed for run in ties.plain(row))}
-    kept = [Made(m.path, tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
+    kept = [m._replace(dims=tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
     modules = Counter(_module(m.path) for m in kept if m.dims)
     names: dict[str, str] = {}
     for m in kept:
@@ -47,13 +54,14 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
 def _names(made: Made, base: str) -> Iterator[tuple[str, str]]:
     several = len(made.dims) > 1
     for number, (axis, factors) in enumerate(made.dims):
-        name = base + (_suffix(base, number, len(made.dims)) if several else "")
+        name = base + (_suffix(base if made.last else "", number, len(made.dims)) if several else "")
         yield axis, name
         for i, factor in enumerate(factors):
             yield factor, name + _suffix(base, i, len(factors))
 
 
 def _suffix(base: str, number: int, count: int) -> str:
+    """Of a dimension or factor; what makes heads but no features (learned queries, read by keys) has numbers."""
     if count == 2 and _PROJECTION.search("/".join(base.split("/")[-2:]).lower()):
         return (":heads", ":features")[number]
     return f":{number}"

@@ -212,3 +212,20 @@ def test_the_order_of_variables_does_not_matter_to_names():
     assert graph.ties.leaves["params", "layers_2", "kernel"].axes[0] == "layers_0"
     assert "layers_0" in nas.magnitude(graph, variables)
     assert nas.resize(graph, variables, most=2).graph.handles()["layers_0"].size == 2
+
+
+class LearnedQueries(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        queries = self.param("queries", nn.initializers.normal(1.0), (1, 4, 6))
+        return nn.MultiHeadDotProductAttention(2, qkv_features=8)(jnp.tile(queries, (x.shape[0], 1, 1)), x)
+
+
+def test_what_makes_heads_but_no_features_is_numbered():
+    """Queries without an input: keys read their projection, which makes what the queries are contracted over."""
+    x, model = jnp.ones((2, 3, 5)), LearnedQueries()
+    graph, _ = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    sizes = {name.rpartition("/")[2]: handle.size for name, handle in graph.handles().items()}
+    assert sizes["key:heads"] == sizes["value:heads"] == 2
+    assert all(size in (2, 4) for name, size in sizes.items() if name.endswith((":heads", ":features")))
+    assert sizes["query:0"] == 6
