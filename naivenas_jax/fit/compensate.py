@@ -86,8 +86,8 @@ def compensate(
       VariablesError: there are no batches.
       PlanError: the mutation changes inputs of the graph, so that the two networks cannot be given the same.
 
-    Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural Networks,
-    ICCV 2017, and Luo, Wu and Lin, ThiNet, ICCV 2017.
+    Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for
+    Accelerating Very Deep Neural Networks, ICCV 2017; Luo, Wu and Lin, ThiNet, ICCV 2017.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)

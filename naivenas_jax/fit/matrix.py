@@ -29,6 +29,7 @@ class Contraction:
       columns: makes Y, shape (G, N, M), from the result.
       matrix: makes B, shape (G, K, M), from the variable, or from any array of its shape.
       number: how often the variable has been contracted before, in this evaluation.
+      step: of the evaluation.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class Contraction:
     columns: Callable[[Any], Any]
     matrix: Callable[[Any], Any]
     number: int = 0
+    step: int = 0
 
     @property
     def x(self) -> Any:

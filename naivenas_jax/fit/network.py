@@ -14,7 +14,7 @@ import numpy as np
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.batches import Batch, inputs_of, repeatable
 from naivenas_jax.fit.program import Program, trace
-from naivenas_jax.fit.walk import Event, walk
+from naivenas_jax.fit.walk import Event, Joined, walk
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like
@@ -30,6 +30,7 @@ class Network:
     kwargs: Mapping[str, Any]
     _programs: dict[Any, Program] = field(default_factory=dict)
     _compiled: dict[Any, Callable[..., Any]] = field(default_factory=dict)
+    _joins: dict[Program, dict[Path, int]] = field(default_factory=dict)
 
     def program(self, variables: Mapping[str, Any], inputs: Batch) -> Program:
         """What is evaluated for inputs of these shapes."""
@@ -51,6 +52,13 @@ class Network:
         program = self.program(variables, inputs)
         jax.eval_shape(lambda v, live: walk(program, v, live, found.append), variables, program.start(inputs))
         return found
+
+    def joins(self, program: Program, variables: Mapping[str, Any], inputs: Batch) -> dict[Path, int]:
+        """For weights that a skip connection joins, the step after the last one that does."""
+        if program not in self._joins:
+            found = (event for event in self.events(variables, inputs) if isinstance(event, Joined))
+            self._joins[program] = {event.path: event.step + 1 for event in found}
+        return self._joins[program]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +88,7 @@ class Run:
     def seen(
         self, read: Callable[..., Any], path: Path, others: Collection[Path], variables: Any, *given: Any
     ) -> tuple[Run, Any]:
-        """``read(events, *given)`` of all uses of a variable.
+        """``read(events, *given)`` of all uses of a variable, and of skip connections that join what it makes.
 
         Args:
           read: takes the uses, and what is given.
@@ -95,7 +103,9 @@ class Run:
         """
         stop = self.program.first_use((path, *others))
         here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
-        visit = self.network.compiled(_visit, read, path, self.program, here.step, stop)
+        joins = self.network.joins(self.program, variables, self.inputs)
+        until = max(self.program.after_last_use(path), joins.get(path, 0))
+        visit = self.network.compiled(_visit, read, path, self.program, here.step, stop, until)
         live, result = visit(variables, here.live, *given)
         return replace(self, step=stop, live=live), result
 
@@ -106,11 +116,11 @@ class Run:
 
 
 def _visit(
-    read: Any, path: Path, program: Program, start: int, stop: int, variables: Any, live: Any, *given: Any
+    read: Any, path: Path, program: Program, start: int, stop: int, until: int, variables: Any, live: Any, *given: Any
 ) -> tuple[Any, Any]:
     found: list[Event] = []
     live = walk(program, variables, live, lambda event: None, start, stop)
-    walk(program, variables, live, found.append, stop, program.after_last_use(path))
+    walk(program, variables, live, found.append, stop, until)
     return live, read([event for event in found if event.path == path], *given)
 
 

@@ -79,13 +79,29 @@ class Standardisation(NamedTuple):
         return number, mean.transpose(kept), spread.transpose(kept)
 
 
+class Joined(NamedTuple):
+    """An activation, made before a contraction, is added to its result (and to what else was added); a skip connection.
+
+    ``step`` is that of the addition.
+    """
+
+    contraction: Contraction
+    activation: Any
+    step: int
+
+    @property
+    def path(self) -> Path:
+        """The variable that was contracted."""
+        return self.contraction.path
+
+
 class Other(NamedTuple):
     """Any other use of a variable: looked up by index, scaled, inside a loop."""
 
     path: Path
 
 
-Event = Contraction | Additive | Standardisation | Other
+Event = Contraction | Additive | Standardisation | Joined | Other
 #: Sees each use of a variable; may return what the result of a contraction shall be instead.
 Hook = Callable[[Event], Any]
 
@@ -96,6 +112,8 @@ class _Seen:
     weight: bool = False
     variable: Rearranged | None = None
     made: Contraction | None = None
+    summed: Contraction | None = None  # this, and variables that were added
+    step: int = -1
 
 
 def walk(
@@ -127,8 +145,9 @@ def walk(
         known[number] = _Seen(array, True, own)
     known.update((number, _Seen(array)) for number, array in live.items())
     evaluation = _Walk(hook)
-    for step in (*program.needed(start, stop), *program.steps[start:stop]):
-        found = evaluation.equation(step.eqn, [known[number] for number in step.operands])
+    weights = ((-1, step) for step in program.needed(start, stop))
+    for number, step in (*weights, *enumerate(program.steps[start:stop], start)):
+        found = evaluation.equation(step.eqn, [known[operand] for operand in step.operands], number)
         known.update(zip(step.results, found, strict=True))
     if stop == len(program.steps):
         wanted = frozenset(program.results)
@@ -145,21 +164,33 @@ class _Walk:
         self.hook = hook
         self.counts: dict[Path, int] = {}
 
-    def equation(self, eqn: Any, operands: Sequence[_Seen]) -> list[_Seen]:
+    def equation(self, eqn: Any, operands: Sequence[_Seen], step: int) -> list[_Seen]:
         bound = eqn.primitive.bind(*(o.array for o in operands), **eqn.primitive.get_bind_params(eqn.params))
         arrays = list(bound) if eqn.primitive.multiple_results else [bound]
         if all(o.weight for o in operands):
             moved = _rearranged(eqn, operands[0].variable) if operands else None
             self._others([] if moved else operands)
             return [_Seen(array, True, moved) for array in arrays]
-        if (made := self._contraction(eqn, operands, arrays[0])) is not None:
-            return [_Seen(made.result, made=made)]
+        if (made := self._contraction(eqn, operands, arrays[0], step)) is not None:
+            return [_Seen(made.result, made=made, summed=made, step=step)]
         added = self._additive(eqn, operands)
         self._others([o for o in operands if o is not added])
-        passes = eqn.primitive.name in ("convert_element_type", "reshape") and _real(arrays[0])
-        return [_Seen(array, made=operands[0].made if passes else None) for array in arrays]
+        self._joined(eqn, operands, step)
+        first, real = operands[0], _real(arrays[0])
+        passes = eqn.primitive.name in ("convert_element_type", "reshape") and real
+        summed = next((o.summed for o in operands if o is not added), None) if added or passes else None
+        if summed is not None and np.shape(arrays[0]) != summed.result.shape:
+            summed = None
+        return [_Seen(array, made=first.made if passes else None, summed=summed, step=step) for array in arrays]
 
-    def _contraction(self, eqn: Any, operands: Sequence[_Seen], result: Any) -> Contraction | None:
+    def _joined(self, eqn: Any, operands: Sequence[_Seen], step: int) -> None:
+        if eqn.primitive.name != "add" or any(o.weight for o in operands):
+            return
+        for own, other in (operands, operands[::-1]):
+            if own.summed is not None and other.step < own.summed.step:
+                self.hook(Joined(own.summed, other.array, step))
+
+    def _contraction(self, eqn: Any, operands: Sequence[_Seen], result: Any, step: int) -> Contraction | None:
         if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
             return None
         sides = [i for i, o in enumerate(operands) if o.variable is not None and o.variable.steps is not None]
@@ -171,7 +202,7 @@ class _Walk:
         if found is None:
             return None
         number = self.counts[own.path] = self.counts.get(own.path, -1) + 1
-        found = replace(found, number=number)
+        found = replace(found, number=number, step=step)
         changed = self.hook(found)
         return found if changed is None else replace(found, result=changed)
 
