@@ -8,9 +8,9 @@ utilities ``u_1 ... u_N`` is worth
 the mean of its group, less the more have been added before it: half of the mean for the first, a third for the second.
 So groups that are useful grow, none takes all, and the sum is concave as that of the neurons that are kept is.
 
-Nothing is dropped. The problem is that of shrinking a larger network whose surplus is these imagined classes, with all
-that exists held fast, so that it is solved by the same branch and bound, with the same certified gap.
-"""
+Nothing is dropped, and what no budget counts stays as it is. The problem is that of shrinking a larger network whose
+surplus is these imagined classes, with all that exists held fast, so that it is solved by the same branch and bound,
+with the same certified gap. """
 
 from __future__ import annotations
 
@@ -32,11 +32,18 @@ def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Answer
     Raises:
       NoSolutionError, UnprovenError: as `solve`.
     """
-    growing = [i for i, group in enumerate(problem.groups) if not group.fixed and group.size]
+    reached = set(problem.rows[_rows(problem)].indices.tolist())
+    growing = [i for i, group in enumerate(problem.groups) if not group.fixed and group.size and i in reached]
     answer = solve(_enlarged(problem, growing), time_limit=time_limit)
     new = np.zeros(len(problem.groups), dtype=int)
     new[growing] = answer.kept[len(problem.groups) :]
     return Answer(answer.kept[: len(problem.groups)], new, answer.gap)
+
+
+def _rows(problem: Problem) -> list[int]:
+    """The rows that may grow: what a budget counts, or is requested. Nothing would stop others."""
+    counted = {problem.row_of[axis] for budget in problem.budgets for axis in budget.count.axes}
+    return sorted(counted | {row for row, _ in problem.targets})
 
 
 def _enlarged(problem: Problem, growing: list[int]) -> Problem:

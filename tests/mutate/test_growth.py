@@ -91,3 +91,14 @@ def test_bad_growth(network):
         nas.resize(*network, grow=True)
     with pytest.raises(nas.BudgetError, match=r"max_params <= 21 is exceeded now: \d+\. Leave grow out"):
         nas.resize(*network, max_params=0.5, grow=True)
+
+
+def test_what_no_budget_counts_does_not_grow(network):
+    """Nothing would tell it when to stop."""
+    graph, variables = network
+    mutation = nas.resize(graph, variables, max_params={"a": 3.0}, grow=True)
+    assert sizes_of(mutation.graph) == (9, 2, 4)  # a alone, to 3 * 9 + 9
+    mutation = nas.resize(graph, variables, max_params={"a": 3.0}, grow=True, request={"c": 2})
+    assert sizes_of(mutation.graph) == (9, 2, 6)
+    with pytest.raises(nas.InfeasibleError, match=r"size\('b'\) is a multiple of 3"):
+        nas.resize(graph, variables, max_params={"a": 3.0}, grow=True, multiple_of={"b": 3})
