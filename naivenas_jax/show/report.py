@@ -40,8 +40,9 @@ class Report:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Dicts, lists, numbers and text only, as JSON has them."""
+        """Dicts, lists, numbers and text only, as JSON has them; a gap that is infinite is None."""
         found = dataclasses.asdict(self)
+        found["gap"] = self.gap if math.isfinite(self.gap) else None
         found["handles"] = {entry.pop("handle"): _plain(entry) for entry in found["handles"]}
         return {**found, "notes": list(self.notes)}
 

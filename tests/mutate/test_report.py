@@ -196,3 +196,12 @@ def test_a_dry_run_keeps_to_budgets_and_imported_models_too():
     assert found.after.macs <= 0.6 * found.before.macs
     assert of(found, "up").params[0] == 16 * 32 + 32 + 32 * 16
     assert 1 < of(found, "up").after < 32  # not one layer emptied for the other
+
+
+def test_a_gap_that_nothing_bounds_is_plain_data_too(trained):
+    graph, variables = trained
+    mutation = nas.resize(graph, variables, max_latency=0.5, latency=lambda graph: 1e-6 * graph.nout("inner"))
+    assert mutation.gap == np.inf
+    found = nas.report(mutation, IMAGE).to_dict()
+    assert found["gap"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
