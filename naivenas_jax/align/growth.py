@@ -10,7 +10,8 @@ So groups that are useful grow, none takes all, and the sum is concave as that o
 
 Nothing is dropped, and what no budget counts stays as it is. The problem is that of shrinking a larger network whose
 surplus is these imagined classes, with all that exists held fast, so that it is solved by the same branch and bound,
-with the same certified gap. """
+with the same certified gap.
+"""
 
 from __future__ import annotations
 
