@@ -42,7 +42,7 @@ _SMALL_BOXES, _BOXES = 2000, 60
 #: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
 _INSERTED = 1e-4
 #: So often the tangents of the logarithms are moved, in the whole space and in parts of it.
-_FIRST_MOVES, _MOVES = 16, 3
+_FIRST_MOVES, _MOVES = 40, 3
 _HALVINGS = 20
 #: Above the tolerance of the solver, far below a neuron.
 _SLACK = 1e-8
@@ -156,14 +156,14 @@ class _Search:
         single = not any(high - low >= 1 for low, high in sizes.values())
         return self.program.bounded(self.cost, self.multiples or single)
 
-    def point(self, sizes: Box) -> bool:
-        """Offer the best answer of certain sizes; whether there is any."""
+    def point(self, sizes: Box) -> float:
+        """Offer the best answer of certain sizes; what none of these sizes is worth more than."""
         try:
-            x, _ = self.linear(sizes)
+            x, least = self.linear(sizes)
         except NoSolutionError:
-            return False
+            return -math.inf
         self.offer(Answer(*read(self.form, x)))
-        return True
+        return -least
 
     def worth(self, answer: Answer) -> float:
         """Of an answer, in utilities of the most useful class."""
@@ -296,8 +296,8 @@ def _branch(search: _Search) -> float:
         if number % 10 == 0 or (number < 8 and not search.small):
             search.descend(_sizes(search, node))
         parts = _split(node)
-        if not parts and search.point(node.sizes):
-            points = max(points, -node.bound)
+        if not parts:
+            points = max(points, min(-node.bound, search.point(node.sizes)))
         for sizes in parts:
             number += 1
             try:
