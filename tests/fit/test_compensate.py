@@ -255,10 +255,9 @@ def test_what_does_not_fit_into_memory_is_computed_again(monkeypatch):
     graph, variables = nas.from_linen(Net(), variables, IMAGES)
     pruned, batches = nas.delta_nout(graph, variables, {"conv": -3, "second": -2}), [IMAGES[:40], IMAGES[40:]]
     wanted = nas.compensate(pruned, batches).variables
-    for kept in (0, 400_000):
-        monkeypatch.setattr(network, "KEPT", kept)
-        found = nas.compensate(pruned, batches).variables
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, wanted)
+    monkeypatch.setattr(network, "KEPT", 60_000)  # none of the two at first, one later
+    found = nas.compensate(pruned, batches).variables
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, wanted)
 
 
 def test_from_few_examples_weights_are_left_rather_than_made_worse():
