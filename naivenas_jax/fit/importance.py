@@ -155,7 +155,8 @@ class Elimination:
         rows = self.blocks[place].rows[~others][0]
         done = self.factor[:, : self.width]
         columns = self.inverse[:, rows] - done @ done[rows].T  # (K, r)
-        unrooted = np.linalg.inv(np.linalg.cholesky(columns[rows]))
+        rounding = 1e-9 * self.inverse.diagonal().max() * np.eye(len(rows))  # so that no pivot is below it
+        unrooted = np.linalg.inv(np.linalg.cholesky(columns[rows] + rounding))
         columns = columns @ unrooted.T
         self.factor[:, self.width : self.width + len(rows)] = columns
         self.width += len(rows)
@@ -238,6 +239,7 @@ def _reader(
     number = x[-1, -1]
     covariance = x[:-1, :-1] - np.outer(x[-1, :-1], x[-1, :-1]) / number if centred else x[:-1, :-1]
     scale = max(float(np.trace(covariance)) / len(covariance), _TINY)
+    ridge = max(ridge, 1e-6 * len(covariance))  # sums of float32 are off by some 1e-7 of the trace
     inverse = np.linalg.inv(covariance + ridge * scale * np.eye(len(covariance)))
     values, vectors = np.linalg.eigh(g[:-1, :-1] / number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
