@@ -163,7 +163,7 @@ class Logarithms:
         sizes = np.zeros(len(self.problem.present))
         sizes[self.rows] = made.sum(1) + self.constant
         least = np.maximum(self.matrix @ lowest + self.constant, self.least)
-        rise = shares * np.log((offset + highest) / (offset + at))
+        rise = shares * np.log((offset + np.maximum(highest, _LITTLE)) / (offset + at))
         fall = np.minimum(np.log(least / sizes[self.rows]), 0.0)
         empty = fall[:, None] - (rise.sum(1)[:, None] - rise)  # no more than this where a group has nothing
         found = []
