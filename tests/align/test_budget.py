@@ -51,7 +51,8 @@ class Asked(NamedTuple):
             feasible &= counted(budget.count, sizes) <= budget.bound
         for row in self.rows:
             total = sum(times * sizes[axis] for axis, times in row.terms)
-            compared = {"<=": total <= row.bound, ">=": total >= row.bound, "multiple of": total % max(row.bound, 1) == 0}
+            rest = total % max(row.bound, 1)
+            compared = {"<=": total <= row.bound, ">=": total >= row.bound, "multiple of": rest == 0}
             feasible &= compared[row.sense]
         return sizes, feasible
 
