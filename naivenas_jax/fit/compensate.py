@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.errors import PlanError
+from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.fit.columns import Columns, added_to, columns_of
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Data, Network, Run, Runs, check, on_device, replaced
@@ -83,8 +84,9 @@ def compensate(
       and keeps what was re-fitted as it is now.
 
     Raises:
-      VariablesError: there are no batches.
-      PlanError: the mutation changes inputs of the graph, so that the two networks cannot be given the same.
+      VariablesError: there are no batches, or the mutation was made on shapes.
+      PlanError: no mutation is given; or it changes inputs of the graph, so that the two networks cannot be given the
+        same.
 
     Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for
     Accelerating Very Deep Neural Networks, ICCV 2017; Luo, Wu and Lin, ThiNet, ICCV 2017.
@@ -103,7 +105,14 @@ def compensate(
     >>> error(fitted) < 0.5 * error(pruned)
     True
     """
+    if not isinstance(mutation, Mutation):
+        raise PlanError(
+            f"compensate takes a Mutation, as every verb returns it; found {type(mutation).__name__}. It needs the "
+            "network before the change too."
+        )
     check(mutation.graph, mutation.variables)
+    if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(mutation.variables).values()):
+        raise VariablesError("The mutation was made on shapes, a dry run: there is nothing to fit. Make it on arrays.")
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
     return compensated(mutation, networks, Data.of(batches), weights, statistics, ridge, progress)
 
@@ -186,7 +195,7 @@ class Fitting:
         found: dict[Path, Weight | Statistic] = {}
         started = False
         for event in after:
-            started = started or (isinstance(event, Contraction) and self._loses(event.path))
+            started = started or (isinstance(event, Contraction) and self._reads_others(event.path))
             if isinstance(event, Standardisation) and started:
                 found.setdefault(event.path, Statistic(event.path))
             elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
@@ -200,11 +209,13 @@ class Fitting:
     def _old(self, path: Path) -> Path:
         return self.mutation.plan.moved.get(path, path)
 
-    def _loses(self, path: Path) -> bool:
+    def _reads_others(self, path: Path) -> bool:
+        """Whether a weight reads an axis that has changed, or another one than before."""
         plan, leaf = self.mutation.plan, self.mutation.graph.ties.leaves[path]
+        before = self.mutation.before.ties.leaves.get(self._old(path))
         return any(
-            role == "in" and axis is not None and axis in plan.axes and plan.axes[axis].changed
-            for axis, role in zip(leaf.axes, leaf.roles, strict=True)
+            role == "in" and axis is not None and (axis != was or (axis in plan.axes and plan.axes[axis].changed))
+            for axis, was, role in zip(leaf.axes, before.axes if before else leaf.axes, leaf.roles, strict=True)
         )
 
     def _shift(self, path: Path) -> Shift | None:

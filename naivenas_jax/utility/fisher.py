@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.loss import Loss
 from naivenas_jax.transfer.variables import check_variables
-from naivenas_jax.utility.spread import Scores, averaged
+from naivenas_jax.utility.spread import Scores, averaged, with_examples
 from naivenas_jax.utility.taylor import slopes
 from naivenas_jax.utility.tied import require
 
@@ -41,7 +41,8 @@ def fisher(
     Args:
       graph: the network.
       variables: its variables.
-      loss_fn: ``loss_fn(apply, variables, batch) -> scalar``, as for `taylor`; it gets batches of one example.
+      loss_fn: ``loss_fn(apply, variables, batch) -> scalar``, as for `taylor`; it gets batches of one example, so
+        that it has to evaluate without statistics of the batch (``train=False``): over one example they leave nothing.
       batches: trees of arrays, each of which has the examples along its first axis.
       errors: also return the standard error of each score, from the spread over examples.
 
@@ -68,7 +69,8 @@ def fisher(
     """
     check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
     step = jax.jit(partial(_halves, graph, loss_fn))
-    return averaged(graph, (step(variables, batch) for batch in batches), "example", errors, "fisher")
+    portions = (step(variables, batch) for batch in with_examples(batches, "fisher"))
+    return averaged(graph, portions, "example", errors, "fisher")
 
 
 def _halves(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:

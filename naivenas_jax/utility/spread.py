@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
@@ -42,6 +43,18 @@ class Spread:
     def error(self) -> np.ndarray:
         """The standard error of the mean, shape (classes,): the root of ``scatter / (n - 1) / n``."""
         return np.sqrt(self.scatter / (self.number - 1) / self.number)
+
+
+def with_examples(batches: Iterable[Any], who: str) -> Iterator[Any]:
+    """The batches.
+
+    Raises:
+      UtilityError: when one comes without examples: nothing is the mean of none.
+    """
+    for number, batch in enumerate(batches):
+        if any(0 in np.shape(array) for array in jax.tree.leaves(batch)):
+            raise UtilityError(f"{who}: batch {number} has an array without entries. Leave it out.")
+        yield batch
 
 
 def averaged(

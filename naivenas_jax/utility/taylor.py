@@ -18,7 +18,7 @@ from naivenas_jax.transfer.follow import Followed
 from naivenas_jax.transfer.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 from naivenas_jax.utility.gates import gate_derivatives, gates
-from naivenas_jax.utility.spread import Scores, averaged
+from naivenas_jax.utility.spread import Scores, averaged, with_examples
 from naivenas_jax.utility.tied import by_handle, count, numbers, require
 
 Each = Literal["batch", "example"]
@@ -76,7 +76,7 @@ def taylor(
       each: where absolute values are taken. "batch": of the derivative of the loss of a batch, at the cost of one
         backward pass. In a network trained to the end these derivatives nearly cancel within a batch; "example" takes
         absolute values per example, and the mean over all examples: every array of a batch is cut along its first
-        axis, and ``loss_fn`` gets batches of one.
+        axis, and ``loss_fn`` gets batches of one: it has to evaluate without statistics of the batch (``train=False``).
       errors: also return the standard error of each score, from the spread over batches, or over examples. Of a few
         batches it is itself no more than a rough figure.
 
@@ -106,7 +106,8 @@ def taylor(
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
-    return averaged(graph, (step(variables, batch) for batch in batches), each, errors, "taylor")
+    portions = (step(variables, batch) for batch in with_examples(batches, "taylor"))
+    return averaged(graph, portions, each, errors, "taylor")
 
 
 def slopes(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:

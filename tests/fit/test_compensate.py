@@ -300,3 +300,30 @@ def test_skip_connections_are_made_up_for():
     best = np.linalg.lstsq(read, wanted - between, rcond=None)[0]  # of the sum, and not of what is added to it
     np.testing.assert_allclose(own["down1"]["kernel"], best[:-1], atol=2e-3)
     np.testing.assert_allclose(own["down1"]["bias"], best[-1], atol=2e-3)
+
+
+def test_what_reads_others_after_a_layer_is_removed_is_fitted():
+    """Against least squares on what it reads now."""
+    x = nas.input_vertex("x", 5)
+    hidden = nas.invariant_vertex("relu", nn.relu, nas.layer("hidden", nn.Dense(12), x))
+    more = nas.invariant_vertex("relu2", nn.relu, nas.layer("more", nn.Dense(12), hidden))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), more))
+    variables = graph.init(jax.random.key(1), DATA)
+    mutation = nas.remove_vertex(graph, variables, "more")
+    assert mutation.graph.nout("hidden") == 12
+    found = nas.compensate(mutation, BATCHES, ridge=1e-12).variables["params"]["out"]
+    own = variables["params"]["hidden"]
+    read = np.asarray(nn.relu(DATA @ own["kernel"] + own["bias"]), np.float64)
+    read = np.hstack([read, np.ones((len(read), 1))])
+    wanted = np.linalg.lstsq(read, np.asarray(graph.apply(variables, DATA), np.float64), rcond=None)[0]
+    np.testing.assert_allclose(found["kernel"], wanted[:-1], atol=2e-4)
+    np.testing.assert_allclose(found["bias"], wanted[-1], atol=2e-4)
+
+
+def test_what_is_no_mutation_or_holds_no_values_is_refused():
+    graph, variables = two_layers()
+    with pytest.raises(nas.PlanError, match="takes a Mutation, as every verb returns it; found Graph"):
+        nas.compensate(graph, BATCHES)
+    shapes = jax.eval_shape(lambda: variables)
+    with pytest.raises(nas.VariablesError, match="made on shapes, a dry run"):
+        nas.compensate(nas.delta_nout(graph, shapes, {"hidden": -2}), BATCHES)

@@ -81,3 +81,15 @@ def test_one_batch_tells_no_error():
         nas.taylor(graph, variables, mean_output, [jnp.ones((4, 1))], errors=True)
     with pytest.raises(nas.UtilityError, match="two examples to tell a standard error; found 1"):
         nas.taylor(graph, variables, mean_output, [jnp.ones((1, 1))], each="example", errors=True)
+
+
+@pytest.mark.parametrize("each", ["batch", "example"])
+def test_batches_without_examples_are_refused_by_number(each):
+    graph, variables = single(1.0, 1.0)
+    batches = [jnp.ones((4, 1)), jnp.ones((0, 1))]
+    with pytest.raises(nas.UtilityError, match="taylor: batch 1 has an array without entries"):
+        nas.taylor(graph, variables, mean_output, batches, each=each)
+    with pytest.raises(nas.UtilityError, match="fisher: batch 1 has"):
+        nas.fisher(graph, variables, mean_output, batches)
+    with pytest.raises(nas.UtilityError, match="activity: batch 1 has"):
+        nas.activity(graph, variables, batches)
