@@ -11,8 +11,8 @@ from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.problem import Problem, reduce
 from naivenas_jax.align.program import NoSolutionError
 from naivenas_jax.align.request import Target
+from naivenas_jax.align.search import Search
 from naivenas_jax.align.solve import solve
-from naivenas_jax.align.within import _Search
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import multiple_of, size
@@ -132,7 +132,7 @@ def test_the_bound_by_logarithms_holds_in_every_box_wherever_its_tangents_lie(ki
     for seed in range(15):
         asked = random_case(seed, kind)
         problem = asked.problem()
-        search, (sizes, feasible) = _Search(problem, None), asked.every()
+        search, (sizes, feasible) = Search(problem, None), asked.every()
         kept = np.zeros(len(feasible))
         for name, own in asked.scores.items():
             kept += np.concatenate([[0.0], np.cumsum(np.sort(own)[::-1])])[sizes[name]]
