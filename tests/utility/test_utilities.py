@@ -198,7 +198,7 @@ class TestSums:
 
         variables = {"w": {"first": jnp.ones((3, 8)), "last": jnp.ones((2, 4, 5))}}
         graph, variables = nas.from_function(headed, variables, jnp.ones((1, 3)))
-        heads, features = (handle for handle in graph.handles() if handle.startswith("first:"))
+        heads, features = (handle for handle in graph.handles() if handle.startswith("w/first:"))
         totals = nas.total_utility(graph, {"first": np.arange(8.0)})
         assert totals[heads].tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7]
         assert totals[features].tolist() == [4, 6, 8, 10]
