@@ -199,14 +199,14 @@ class TestSums:
         variables = {"w": {"first": jnp.ones((3, 8)), "last": jnp.ones((2, 4, 5))}}
         graph, variables = nas.from_function(headed, variables, jnp.ones((1, 3)))
         heads, features = (handle for handle in graph.handles() if handle.startswith("w/first:"))
-        totals = nas.total_utility(graph, {"first": np.arange(8.0)})
+        totals = nas.total_utility(graph, {"w/first": np.arange(8.0)})
         assert totals[heads].tolist() == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7]
         assert totals[features].tolist() == [4, 6, 8, 10]
         for handle in (heads, features):  # the alignment goes by the same sums
             for best in range(graph.ties.size(handle)):
                 scores = np.zeros(8)
                 scores[best * 4 if handle == heads else best] = 1.0
-                mutation = nas.delta_nout(graph, variables, {handle: nas.to(1)}, utility={"first": scores})
+                mutation = nas.delta_nout(graph, variables, {handle: nas.to(1)}, utility={"w/first": scores})
                 assert mutation.indices(handle).tolist() == [best]
 
 
