@@ -68,6 +68,7 @@ class Fitting:
         """What is to be re-fitted, in the order of evaluation."""
         before, after = self._uses
         then, now = _counts(before), _counts(after)
+        joined_then, joined_now = _counts(before, Joined), _counts(after, Joined)
         elsewhere = {event.path for event in after if isinstance(event, Other)}
         found: dict[Path, Weight | Statistic] = {}
         started = False
@@ -78,8 +79,7 @@ class Fitting:
             elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
                 continue  # what is also looked up by index, or scaled, means something else there
             elif then.get(self._old(event.path)) == now[event.path] and event.path not in found:
-                skip = now[event.path] == _counts(after, Joined)[event.path]
-                skip &= now[event.path] == _counts(before, Joined)[self._old(event.path)]
+                skip = now[event.path] == joined_now[event.path] == joined_then[self._old(event.path)]
                 found[event.path] = Weight(event.path, self._shift(event.path), skip)
         return list(found.values())
 
