@@ -21,7 +21,7 @@ from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
-from naivenas_jax.mutate.widths import sizes_of, with_axes
+from naivenas_jax.mutate.widths import with_axes
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 
@@ -174,7 +174,7 @@ def _aligned(
     graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
-    check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
     draft = Draft.of(graph)
     name = where.vertex.name
     staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
@@ -197,7 +197,7 @@ def _edited(
     incomparable: str | None,
 ) -> Mutation:
     """The edit of the vertex, and all that a mutation tells of it."""
-    check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
     _check_names(graph, variables, edit.piece)
     op, kept = where.vertex.op.edited(edit, variables, added)
     draft = Draft.of(graph)
@@ -234,6 +234,6 @@ def _plan(graph: Graph, final: Graph, before: Mapping[Path, Any], after: Mapping
     new -= {*graph.ties.axes, *(axis for path, axes in leaves.items() if path in before for axis in axes)}
     axes = {
         axis: AxisPlan.of(0, np.full(size, NEW)) if axis in new else AxisPlan.identity(size)
-        for axis, size in sizes_of(final.ties).items()
+        for axis, size in final.ties.sizes.items()
     }
     return Plan(axes, leaves, frozenset(after) - frozenset(before), frozenset(before) - frozenset(after))

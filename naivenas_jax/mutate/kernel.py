@@ -20,7 +20,6 @@ from naivenas_jax.layers.op import LayerOp
 from naivenas_jax.layers.window import Resized, Window
 from naivenas_jax.mutate.arguments import require_graph, vertex_of
 from naivenas_jax.mutate.mutation import Mutation
-from naivenas_jax.mutate.widths import sizes_of
 from naivenas_jax.transfer.fill import strategy, zeros
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, transfer
@@ -67,7 +66,7 @@ def change_kernel(
     >>> mutation.variables["params"]["conv"]["kernel"].shape, mutation.indices("conv:window0").tolist()
     ((5, 4, 3, 4), [-1, 0, 1, 2, -1])
     """
-    check_variables(require_graph(graph).ties.leaves, sizes_of(graph.ties), variables)
+    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
     if not isinstance(request, Mapping) or not request:
         raise RequestError(f"change_kernel takes {{vertex: kernel size}}, found {request!r:.80}.")
     changed = {name: _resized(vertex_of(graph, name), size) for name, size in request.items()}
@@ -142,7 +141,7 @@ def _paddings(padding: Any, rank: int) -> Sequence[Any]:
 
 
 def _plan(graph: Graph, changed: Mapping[str, Sequence[Resized]]) -> Plan:
-    axes = {axis: AxisPlan.identity(size) for axis, size in sizes_of(graph.ties).items()}
+    axes = {axis: AxisPlan.identity(size) for axis, size in graph.ties.sizes.items()}
     leaves = {path: leaf.axes for path, leaf in graph.ties.leaves.items()}
     for name, each in changed.items():
         path = ("params", name, "kernel")

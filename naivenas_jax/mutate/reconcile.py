@@ -16,7 +16,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.draft import Draft, StandIn
 from naivenas_jax.mutate.options import Options
-from naivenas_jax.mutate.widths import ends, sizes_of
+from naivenas_jax.mutate.widths import ends
 from naivenas_jax.sizes.row import Row
 from naivenas_jax.utility.magnitude import magnitude
 from naivenas_jax.utility.scores import scores
@@ -37,8 +37,8 @@ def reconcile(
       InfeasibleError: if no way leads to sizes that satisfy all ties.
       TimeLimitError: if the time limit strikes; its ``best`` makes what this function would have returned.
     """
-    sizes = sizes_of(staged.ties)
-    bounds = _insertable(staged, stands, options, sizes_of(graph.ties))
+    sizes = staged.ties.sizes
+    bounds = _insertable(staged, stands, options, graph.ties.sizes)
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
     aligns = bool(stands or required or sums)
     utility = _utility(graph, variables, stands, options, sizes, aligns)
@@ -83,7 +83,7 @@ def _utility(
     needed: bool,
 ) -> dict[str, np.ndarray]:
     """Scores of the staged graph's axes; a stand-in has those of the producer that it is heir of."""
-    given = scores(options.utility, sizes_of(graph.ties)) if options.utility is not None else {}
+    given = scores(options.utility, graph.ties.sizes) if options.utility is not None else {}
     if options.utility is None and needed:
         given = magnitude(graph, variables)
     heirs = {name: given[stand.heir_of] for name, (stand, _) in stands.items() if stand.heir_of in given}
@@ -95,7 +95,7 @@ def _insertable(staged: Graph, stands: Stands, options: Options, before: Mapping
 
     What a wider producer brings along is not counted on the axes that read it: the edit asks for it.
     """
-    ties, sizes = staged.ties, sizes_of(staged.ties)
+    ties, sizes = staged.ties, staged.ties.sizes
     bounds = options.insertable({axis: size for axis, size in sizes.items() if axis not in stands}, also=before)
     for name, (stand, source) in stands.items():
         brought = sizes[source] - stand.width if source else 0

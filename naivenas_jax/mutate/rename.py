@@ -13,7 +13,6 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.mutate.arguments import require_graph, vertex_of
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.settle import settled
-from naivenas_jax.mutate.widths import sizes_of
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 
@@ -48,7 +47,7 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
         raise RequestError(f"rename takes {{'old': 'new'}}, found {type(names).__name__}: {names!r:.80}.")
     for old in names:
         vertex_of(graph, old)
-    sizes = sizes_of(graph.ties)
+    sizes = graph.ties.sizes
     check_variables(graph.ties.leaves, sizes, variables)
     final = _named(graph, names)
     # the same vertices in the same order: what they tie comes in the same order as well
@@ -56,7 +55,7 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
     moved = {new: old for old, new in zip(graph.ties.leaves, final.ties.leaves, strict=True) if new != old}
     forward = {old: new for new, old in moved.items()}
     plan = Plan(
-        axes={axis: AxisPlan.identity(size) for axis, size in sizes_of(final.ties).items()},
+        axes={axis: AxisPlan.identity(size) for axis, size in final.ties.sizes.items()},
         leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
         moved=moved,
         renamed=renamed,

@@ -30,7 +30,6 @@ from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.realign import complete
 from naivenas_jax.mutate.resize import delta_nout
 from naivenas_jax.mutate.settle import settled
-from naivenas_jax.mutate.widths import sizes_of
 from naivenas_jax.sizes.row import size
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, flat, nested
@@ -185,7 +184,7 @@ def _swapped(
     graph: Graph, variables: Mapping[str, Any], ops: Mapping[str, Op], keep: bool, new: Any, options: Options
 ) -> Mutation:
     """Other computations of the same widths."""
-    check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
     final = _with_ops(graph, ops)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)
@@ -197,7 +196,7 @@ def _swapped(
     plan = _plan(graph, final, kept, fresh, old)
     gone = {path: array for path, array in old.items() if path not in kept}
     # where a flatten now stacks other positions its readers follow, and not what was put in on purpose
-    widths = [*conditions(options.constraints, sizes_of(final.ties)), *(size(n) == final.nout(n) for n in ops)]
+    widths = [*conditions(options.constraints, final.ties.sizes), *(size(n) == final.nout(n) for n in ops)]
     return complete(
         graph,
         replace(options, constraints=widths),
@@ -247,11 +246,11 @@ def _plan(
     graph: Graph, final: Graph, kept: Mapping[Path, Any], fresh: Mapping[Path, Any], old: Mapping[Path, Any]
 ) -> Plan:
     """Neurons of vertices stay; inner axes that only the new computation has are new."""
-    known = sizes_of(graph.ties)
+    known = graph.ties.sizes
     return Plan(
         axes={
             axis: AxisPlan.identity(size) if known.get(axis) == size else AxisPlan.of(known.get(axis, 0), [NEW] * size)
-            for axis, size in sizes_of(final.ties).items()
+            for axis, size in final.ties.sizes.items()
         },
         leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
         created=frozenset(fresh),

@@ -20,7 +20,7 @@ from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import MaxNew, Options
 from naivenas_jax.mutate.settle import settle
 from naivenas_jax.mutate.watch import OnChange
-from naivenas_jax.mutate.widths import between_layers, change_widths, sizes_of
+from naivenas_jax.mutate.widths import between_layers, change_widths
 from naivenas_jax.transfer.fill import New
 from naivenas_jax.utility.scores import Utility
 
@@ -220,7 +220,7 @@ def resize(
     >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
     1
     """
-    sizes = sizes_of(require_graph(graph).ties)
+    sizes = require_graph(graph).ties.sizes
     between = bounds(graph, least, most)
     asked_to_grow = request or asks_growth(between, sizes)
     if not (asked_to_grow or grow) and constraints is None and minimise is None and max_new is None:
@@ -257,7 +257,7 @@ def resize(
 
 
 def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:
-    sizes = sizes_of(require_graph(graph).ties)
+    sizes = require_graph(graph).ties.sizes
     if isinstance(request, Mapping):
         for name in request:
             if name not in sizes:

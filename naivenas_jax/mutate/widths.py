@@ -19,7 +19,7 @@ from naivenas_jax.mutate.asked import Asked
 from naivenas_jax.mutate.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
-from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_variables, transfer
@@ -42,7 +42,7 @@ def change_widths(
     ``grow``: nothing is dropped, and what is left of the budgets is spent on new neurons.
     """
     ties = graph.ties
-    sizes = sizes_of(ties)
+    sizes = ties.sizes
     check_variables(ties.leaves, sizes, variables)
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
     if reached is not None:
@@ -73,7 +73,7 @@ def change_widths(
 
 def between_layers(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The utility that budgets choose by: comparable magnitudes. In a dry run on shapes all neurons are alike."""
-    alike = {axis: np.ones(size) for axis, size in sizes_of(graph.ties).items()}
+    alike = {axis: np.ones(size) for axis, size in graph.ties.sizes.items()}
     return comparable(graph, magnitude(graph, variables) or alike)
 
 
@@ -103,11 +103,6 @@ def with_axes(
 def rescaled(leaves: Mapping[Path, Leaf]) -> dict[Path, int]:
     """The leaves that follow the root of a size, with the dimension."""
     return {path: leaf.rescaled for path, leaf in leaves.items() if leaf.rescaled is not None}
-
-
-def sizes_of(ties: Ties) -> dict[str, int]:
-    """The size of every axis."""
-    return ties.sizes
 
 
 def ends(graph: Graph, named: set[str], free_outputs: bool) -> dict[str, str]:

@@ -18,7 +18,7 @@ from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.options import Options
-from naivenas_jax.mutate.widths import sizes_of, with_axes
+from naivenas_jax.mutate.widths import with_axes
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 
@@ -155,7 +155,7 @@ class Soft:
         Raises:
           VariablesError: if the variables are not those of the graph.
         """
-        check_variables(graph.ties.leaves, sizes_of(graph.ties), variables)
+        check_variables(graph.ties.leaves, graph.ties.sizes, variables)
         return cls(graph, masks_of(graph, None, variables))
 
     def harden(self, variables: Any) -> Mutation:
@@ -165,7 +165,7 @@ class Soft:
           variables: of the whole network, as trained; the mutation carries optimizer state along.
         """
         ties = self.graph.ties
-        sizes = sizes_of(ties)
+        sizes = ties.sizes
         check_variables(ties.leaves, sizes, variables)
         plan = self.plan.axes if self.plan else {axis: AxisPlan.identity(n) for axis, n in sizes.items()}
         return with_axes(self.graph, variables, plan, Options())
