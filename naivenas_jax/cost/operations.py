@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import core
 
-from naivenas_jax.errors import BudgetError, GraphError
+from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
@@ -60,14 +60,8 @@ def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]
 
 def traced(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> tuple[Analysed, Sizes]:
     """One evaluation, analysed, and what the sizes in it are in terms of the axes of the graph."""
+    graph.check_inputs(tuple(inputs))
     shapes = {path: shape_of(array) for path, array in flat(variables).items()}
-    for given in inputs:
-        if not hasattr(given, "shape") or not hasattr(given, "dtype"):
-            names = ", ".join(vertex.name for vertex in graph.inputs)
-            raise GraphError(
-                f"The inputs of the graph ({names}) are arrays or shapes, jax.ShapeDtypeStruct(shape, dtype); found "
-                f"{type(given).__name__}. Of an imported model each array of a dict or list is an input of its own."
-            )
 
     def function(values: Any, data: Any, keys: Any, named: Any) -> tuple[Any, dict[str, Any]]:
         del keys, named

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.batches import Batch, inputs_of, repeatable
+from naivenas_jax.fit.batches import finite_inputs_of
 from naivenas_jax.fit.program import Program, trace
 from naivenas_jax.fit.walk import Event, Joined, walk
+from naivenas_jax.graph.batches import Batch
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like
@@ -165,14 +166,13 @@ class Data:
         Raises:
           VariablesError: if there are none, or they are no batches.
         """
-        data = cls(repeatable(batches))
+        data = cls(list(batches) if isinstance(batches, Iterator) else batches)
         if next(iter(data), None) is None:
             raise VariablesError("At least one batch of inputs is needed; batches= was empty (an iterator used up?).")
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, batch in enumerate(self.batches):
-            yield inputs_of(batch, number)
+        return finite_inputs_of(self.batches)
 
     @cached_property
     def first(self) -> Batch:

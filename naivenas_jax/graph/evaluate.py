@@ -10,6 +10,7 @@ import jax
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.batches import check_array
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
@@ -40,8 +41,8 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
             f"found {len(arrays)} arrays."
         )
     for vertex, array in zip(vertices, arrays, strict=True):
-        if not isinstance(array, int | float | complex) and not (hasattr(array, "shape") and hasattr(array, "dtype")):
-            raise GraphError(f"Input {vertex.name!r} must be an array; found {type(array).__name__}: {array!r:.80}.")
+        if not isinstance(array, int | float | complex):
+            check_array(array, f"Input {vertex.name!r}", GraphError)
         shape = tuple(jax.numpy.shape(array))
         if shape == () and isinstance(vertex.op, Source) and vertex.op.shape != () and not vertex.op.indices:
             raise SizeMismatchError(

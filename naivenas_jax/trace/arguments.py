@@ -60,6 +60,7 @@ def shape_of(array: Any) -> jax.ShapeDtypeStruct:
     Raises:
       GraphError: if it is an array of text or objects.
     """
+    array = np.asarray(array) if isinstance(array, int | float | complex) else array
     if not any(jax.dtypes.issubdtype(array.dtype, kind) for kind in (np.number, np.bool_, jax.dtypes.extended)):
         raise GraphError(
             f"An array of dtype {array.dtype} and shape {np.shape(array)} cannot be traced: arrays hold numbers. Give "

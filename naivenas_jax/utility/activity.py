@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.batches import inputs_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_variables
 from naivenas_jax.utility.reading import read
-from naivenas_jax.utility.spread import with_examples
 from naivenas_jax.utility.tied import by_handle, count, homes, numbers, require
 
 
@@ -68,8 +68,7 @@ def activity(
     check_variables(ties.leaves, ties.sizes, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[Sums, Sums] | None = None
-    for batch in with_examples(batches, "activity"):
-        inputs = batch if isinstance(batch, tuple) else (batch,)
+    for inputs in inputs_of(batches, UtilityError):
         new = jax.tree.map(lambda array: np.asarray(array).astype(_wide(array.dtype)), step(variables, inputs))
         found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:

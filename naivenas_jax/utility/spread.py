@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
@@ -43,18 +42,6 @@ class Spread:
     def error(self) -> np.ndarray:
         """The standard error of the mean, shape (classes,): the root of ``scatter / (n - 1) / n``."""
         return np.sqrt(self.scatter / (self.number - 1) / self.number)
-
-
-def with_examples(batches: Iterable[Any], who: str) -> Iterator[Any]:
-    """The batches.
-
-    Raises:
-      UtilityError: when one comes without examples: nothing is the mean of none.
-    """
-    for number, batch in enumerate(batches):
-        if any(0 in np.shape(array) for array in jax.tree.leaves(batch)):
-            raise UtilityError(f"{who}: batch {number} has an array without entries. Leave it out.")
-        yield batch
 
 
 def averaged(

@@ -13,12 +13,13 @@ import numpy as np
 
 from naivenas_jax.align.plan import NEW
 from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.batches import batches_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.follow import Followed
 from naivenas_jax.transfer.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 from naivenas_jax.utility.gates import gate_derivatives, gates
-from naivenas_jax.utility.spread import Scores, averaged, with_examples
+from naivenas_jax.utility.spread import Scores, averaged
 from naivenas_jax.utility.tied import by_handle, count, numbers, require
 
 Each = Literal["batch", "example"]
@@ -106,7 +107,7 @@ def taylor(
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
-    portions = (step(variables, batch) for batch in with_examples(batches, "taylor"))
+    portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
     return averaged(graph, portions, each, errors, "taylor")
 
 

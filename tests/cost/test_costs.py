@@ -120,3 +120,31 @@ def test_the_public_counts():
     assert nas.costs(graph, variables) == nas.Costs(found.params, found.bytes)
     shapes = jax.eval_shape(lambda: variables)
     assert nas.costs(graph, shapes, jax.ShapeDtypeStruct(x.shape, x.dtype)) == found
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (lambda x: (x, x), nas.GraphError, "The graph has 1 input .*found 2 arrays"),
+        (lambda x: ([x],), nas.GraphError, "must be an array; found list"),
+        (lambda x: (None,), nas.GraphError, "must be an array; found NoneType"),
+        (lambda x: (x[..., :-1],), nas.SizeMismatchError, "on the last axis; found an array of shape"),
+        (lambda x: (3.0,), nas.SizeMismatchError, "on the last axis; found a single number"),
+    ],
+)
+def test_inputs_are_read_as_those_of_an_evaluation(inputs, error, message):
+    graph, variables, x = handmade()
+    given = inputs(x)
+    for function in (nas.costs, nas.measure_latency, nas.apply):
+        with pytest.raises(error, match=message):
+            function(graph, variables, *given)
+
+
+def test_a_number_is_an_input_of_one_number_per_example():
+    def scaled(variables, x, factor):
+        return x @ variables["params"]["kernel"] * factor
+
+    kernel = {"params": {"kernel": jnp.ones((3, 4))}}
+    graph, variables = nas.from_function(scaled, kernel, jnp.ones((2, 3)), jnp.ones(()))
+    assert graph.apply(variables, jnp.ones((2, 3)), 2.0).shape == (2, 4)
+    assert nas.costs(graph, variables, jnp.ones((2, 3)), 2.0) == nas.Costs(12, 48, 24, 32)

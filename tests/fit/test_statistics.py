@@ -87,7 +87,7 @@ def test_no_batches_and_statistics_out_of_sight_are_refused():
         ({"x": X}, "must be an iterable of batches.*found dict"),
         ([X, {"x": X}], "Batch 1 must be an array.*found dict"),
         ([[X]], "Batch 0 must be an array.*found list"),
-        ([X, X[:0]], "Batch 1 has no examples"),
+        ([X, X[:0]], "Batch 1 has an array without entries"),
         ([X.at[1, 0].set(jnp.nan)], r"Batch 0 is not finite: nan at \(1, 0"),
         ([X * jnp.inf], r"Batch 0 is not finite"),
         ([X[:1, :1, :1]], "cannot be told from a single value of each neuron"),

@@ -83,13 +83,33 @@ def test_one_batch_tells_no_error():
         nas.taylor(graph, variables, mean_output, [jnp.ones((1, 1))], each="example", errors=True)
 
 
+@pytest.mark.parametrize("batches", [3, None, {"inputs": jnp.ones((4, 1))}, "batches"])
+def test_what_is_no_iterable_of_batches_is_refused(batches):
+    graph, variables = single(1.0, 1.0)
+    message = f"must be an iterable of batches.*found {type(batches).__name__}"
+    with pytest.raises(nas.UtilityError, match=message):
+        nas.taylor(graph, variables, mean_output, batches)
+    with pytest.raises(nas.UtilityError, match=message):
+        nas.fisher(graph, variables, mean_output, batches)
+    with pytest.raises(nas.UtilityError, match=message):
+        nas.activity(graph, variables, batches)
+
+
+def test_inputs_that_are_no_arrays_are_refused_by_number():
+    graph, variables = single(1.0, 1.0)
+    with pytest.raises(nas.UtilityError, match="Batch 1 must be an array; found list"):
+        nas.activity(graph, variables, [jnp.ones((4, 1)), [jnp.ones((4, 1))]])
+    with pytest.raises(nas.UtilityError, match="Batch 0, input 1, must be an array; found str"):
+        nas.activity(graph, variables, [(jnp.ones((4, 1)), "label")])
+
+
 @pytest.mark.parametrize("each", ["batch", "example"])
 def test_batches_without_examples_are_refused_by_number(each):
     graph, variables = single(1.0, 1.0)
     batches = [jnp.ones((4, 1)), jnp.ones((0, 1))]
-    with pytest.raises(nas.UtilityError, match="taylor: batch 1 has an array without entries"):
+    with pytest.raises(nas.UtilityError, match=r"Batch 1 has an array without entries, of shape \(0, 1\)"):
         nas.taylor(graph, variables, mean_output, batches, each=each)
-    with pytest.raises(nas.UtilityError, match="fisher: batch 1 has"):
+    with pytest.raises(nas.UtilityError, match="Batch 1 has"):
         nas.fisher(graph, variables, mean_output, batches)
-    with pytest.raises(nas.UtilityError, match="activity: batch 1 has"):
+    with pytest.raises(nas.UtilityError, match="Batch 1 has"):
         nas.activity(graph, variables, batches)

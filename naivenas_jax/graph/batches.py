@@ -1,0 +1,58 @@
+"""Arrays as users give them, one by one and in batches, read in one place and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.errors import NaiveNASError
+
+Batch = tuple[Any, ...]
+
+
+def check_array(value: Any, name: str, error: type[NaiveNASError]) -> None:
+    """Raise unless a value is an array, or the shape of one."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise error(
+            f"{name} must be an array; found {type(value).__name__}: {value!r:.80}. Each array of a dict or list is an "
+            "input of its own: tuple(jax.tree.leaves(inputs)); a shape alone is jax.ShapeDtypeStruct(shape, dtype)."
+        )
+
+
+def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
+    """Batches of any trees of arrays.
+
+    Raises:
+      error: if they are no iterable of batches, or one has an array without entries: nothing is the mean of none.
+    """
+    if isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
+        raise error(
+            "batches= must be an iterable of batches, each an array or a tree of arrays: [batch]; found "
+            f"{type(batches).__name__}."
+        )
+    for number, batch in enumerate(batches):
+        empty = [np.shape(array) for array in jax.tree.leaves(batch) if 0 in np.shape(array)]
+        if empty:
+            raise error(f"Batch {number} has an array without entries, of shape {empty[0]}. Leave it out.")
+        yield batch
+
+
+def inputs_of(batches: Iterable[Any], error: type[NaiveNASError]) -> Iterator[Batch]:
+    """Batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
+
+    Raises:
+      error: as `batches_of`, and if an input is no array.
+    """
+    for number, batch in enumerate(batches_of(batches, error)):
+        inputs = batch if isinstance(batch, tuple) else (batch,)
+        for position, given in enumerate(inputs):
+            check_array(given, name_of(number, position, inputs), error)
+        yield inputs
+
+
+def name_of(number: int, position: int, inputs: Batch) -> str:
+    """What messages call an input of a batch."""
+    return f"Batch {number}" + (f", input {position}," if len(inputs) > 1 else "")
