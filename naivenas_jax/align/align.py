@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from naivenas_jax.align.explain import explain
+from naivenas_jax.align.explain import explain, too_small
 from naivenas_jax.align.factors import choices
 from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.layout import layout
@@ -56,10 +57,16 @@ def align(
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.
+      TooSmallError: if a request is for less than one neuron.
       TimeLimitError: if the time limit strikes; its ``best`` makes the plan of the best sizes found by then.
     """
+    least = bounds.get("least") or {}
+    small = [target for target in targets if target.exact and target.wish < least.get(target.axis, 1)]
+    targets = [replace(target, wish=1) if target in small else target for target in targets]
     fixed = closed(ties, bounds.get("frozen"), bounds.get("reached"))
     problems = [reduce(ties, targets, utility, choice=choice, **bounds) for choice in choices(ties, fixed, targets)]
+    if small:
+        raise too_small(small[0], problems[0], time_limit)
     answers: list[tuple[Problem, Answer]] = []
     gaps: list[str] = []
     stopped = False

@@ -10,7 +10,7 @@ from naivenas_jax.align.problem import PRODUCT, Group, Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
 from naivenas_jax.align.solve import UnprovenError, nearest, solve
-from naivenas_jax.errors import InfeasibleError
+from naivenas_jax.errors import InfeasibleError, TooSmallError
 from naivenas_jax.sizes.row import Row
 
 _MOST_REQUESTS = 12
@@ -19,13 +19,7 @@ _MOST_REQUESTS = 12
 def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleError:
     """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not."""
     conflict, rows = _conflict(problem, time_limit)
-    feasible, proven = {}, True
-    try:  # what is near within a budget takes a search of its own
-        feasible = {} if problem.budgets else nearest(problem, time_limit=time_limit)
-    except NoSolutionError:
-        pass
-    except StoppedError:
-        proven = False
+    feasible, proven = _nearest(problem, time_limit)
     involved = [*map(str, conflict), *map(str, rows)]
     involved += [str(budget) for budget in problem.budgets]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
@@ -43,6 +37,31 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
         lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
     axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
     return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
+
+
+def too_small(target: Target, problem: Problem, time_limit: float | None = None) -> TooSmallError:
+    """For a request for less than one neuron; in ``problem`` it is one for a single neuron, which is as near to it."""
+    feasible, _ = _nearest(problem, time_limit)
+    axis, present = target.axis, target.present
+    smallest = feasible.get(axis, 1)
+    here = "" if smallest == 1 else f", and {smallest} is the nearest that can be had here"
+    ask = f"Ask for at most {smallest - present}, for nas.relaxed(...), or remove" if smallest < present else "Remove"
+    return TooSmallError(
+        f"{axis!r} has {present} neurons and would be left with {target.wish}; the smallest size is 1{here}. "
+        f"{ask} the vertex with nas.remove_vertex.",
+        (axis,),
+        feasible,
+    )
+
+
+def _nearest(problem: Problem, time_limit: float | None) -> tuple[dict[str, int], bool]:
+    """The nearest sizes that are feasible, and whether there are no others."""
+    try:  # what is near within a budget takes a search of its own
+        return ({} if problem.budgets else nearest(problem, time_limit=time_limit)), True
+    except NoSolutionError:
+        return {}, True
+    except StoppedError:
+        return {}, False
 
 
 def _tight(problem: Problem) -> list[str]:

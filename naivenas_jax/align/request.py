@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.errors import RequestError, TooSmallError
+from naivenas_jax.errors import RequestError
 
 _LARGEST = 10**9
 
@@ -79,20 +79,13 @@ def target(axis: str, present: int, asked: Any) -> Target:
     """Read one request.
 
     Raises:
-      RequestError: if it is not a request, or asks for a size below 1 exactly.
+      RequestError: if it is not a request.
     """
     exact = not isinstance(asked, Relaxed)
     value = asked.wish if isinstance(asked, Relaxed) else asked
     if isinstance(value, tuple):
         raise RequestError(f"The request for {axis!r} must be one size, found the tuple {value!r}.")
     wish = value.size if isinstance(value, To) else present + _whole(value, f"The request for {axis!r}")
-    if exact and wish < 1:
-        raise TooSmallError(
-            f"{axis!r} has {present} neurons and would be left with {wish}; the smallest size is 1. Ask for at most "
-            f"{1 - present}, for nas.relaxed(...), or remove the vertex with nas.remove_vertex.",
-            (axis,),
-            {axis: 1},
-        )
     return Target(axis, present, wish, exact)
 
 

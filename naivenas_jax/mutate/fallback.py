@@ -27,7 +27,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from naivenas_jax.align.plan import AxisPlan, Plan
@@ -139,8 +138,7 @@ def _chain(steps: Fallback) -> tuple[Step, ...]:
                 "fallback= takes steps, such as nas.fallback.relax, nas.fallback.warn, nas.fallback.keep, or functions "
                 f"(graph, variables, request, error) -> request, Mutation or None; found {step!r:.80}."
             )
-    # What is nearest to less than one neuron is 1, which can be too few as well; the error of that knows better.
-    return tuple(chain.from_iterable((step, step) if step is nearest else (step,) for step in given))
+    return given
 
 
 def _first_line(error: NaiveNASError) -> str:

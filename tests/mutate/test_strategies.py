@@ -57,10 +57,36 @@ class TestFallback:
         mutation.check(jnp.ones((2, 3)))
 
     def test_nearest_to_no_neuron_at_all(self, twice):
-        """Not 1, of which the first error knows, since every neuron occurs twice."""
+        """Not 1, since every neuron occurs twice."""
         size = twice[0].nout("cat")
+        with pytest.raises(nas.TooSmallError, match=f"left with 0.*2 is the nearest.*at most {2 - size},") as caught:
+            nas.delta_nout(*twice, {"cat": -size})
+        assert caught.value.nearest == {"cat": 2}
         mutation = nas.delta_nout(*twice, {"cat": -size}, fallback=nas.fallback.nearest)
         assert mutation.graph.nout("cat") == 2
+        assert len(mutation.notes) == 1
+
+    def test_nearest_to_no_neuron_meets_the_other_requests(self, twice):
+        """The sizes that an error names are feasible together, and there is one for each request."""
+        request = {"a": -50, "cat": nas.to(6)}
+        with pytest.raises(nas.TooSmallError) as caught:
+            nas.delta_nout(*twice, request)
+        found = caught.value.nearest
+        assert found.keys() == request.keys()
+        assert found["cat"] == 2 * found["a"]
+        graph, _ = nas.delta_nout(*twice, request, fallback=nas.fallback.nearest)
+        assert {name: graph.nout(name) for name in request} == found
+
+    def test_a_step_is_asked_once(self, twice):
+        asked = []
+
+        def less(graph, variables, request, error):
+            asked.append(request)
+            return {"cat": request["cat"] - 2}
+
+        with pytest.raises(nas.InfeasibleError, match="'cat' = 5"):
+            nas.delta_nout(*twice, {"cat": -3}, fallback=less)
+        assert asked == [{"cat": -3}]
 
     def test_nearest(self, twice):
         mutation = nas.delta_nout(*twice, {"cat": -1}, fallback=nas.fallback.nearest)
