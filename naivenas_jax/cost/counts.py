@@ -9,6 +9,7 @@ from typing import Any
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.transfer.variables import check_network
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,18 @@ def costs(graph: Graph, variables: Mapping[str, Any], *inputs: Any, **kwargs: An
       *inputs: arrays or shapes, one per input of the graph; none: operations are not counted.
       **kwargs: of ``graph.apply``.
 
+    Raises:
+      GraphError: if there are other inputs than the graph has.
+      VariablesError: if the variables are not those of the graph.
+      BudgetError: if the sizes of a contraction cannot be told from those of the variables.
+
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(5), x))
     >>> nas.costs(graph, graph.init(jax.random.key(0), jax.numpy.ones((1, 3))), jax.numpy.ones((2, 3)))
     Costs(params=20, bytes=80, macs=30, activation_bytes=40)
     """
+    check_network(graph, variables)
     ties, sizes = graph.ties, graph.ties.sizes
     of_variables = parameters(ties, variables).at(sizes), variable_bytes(ties, variables).at(sizes)
     if not inputs:

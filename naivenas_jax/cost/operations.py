@@ -25,7 +25,7 @@ from naivenas_jax.trace.analysis import Frame
 from naivenas_jax.trace.arguments import shape_of
 from naivenas_jax.trace.capture import capture
 from naivenas_jax.trace.value import Value
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import check_network, flat
 
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
 
@@ -60,6 +60,7 @@ def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]
 
 def traced(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> tuple[Analysed, Sizes]:
     """One evaluation, analysed, and what the sizes in it are in terms of the axes of the graph."""
+    check_network(graph, variables)
     graph.check_inputs(tuple(inputs))
     shapes = {path: shape_of(array) for path, array in flat(variables).items()}
 

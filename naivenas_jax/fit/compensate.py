@@ -12,7 +12,7 @@ from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.fit.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.network import Data, Network, Runs, check
 from naivenas_jax.fit.progress import tracked
-from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.mutation import Mutation, require_mutation
 from naivenas_jax.transfer.variables import flat
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
@@ -95,11 +95,7 @@ def compensate(
     >>> error(fitted) < 0.5 * error(pruned)
     True
     """
-    if not isinstance(mutation, Mutation):
-        raise PlanError(
-            f"compensate takes a Mutation, as every verb returns it; found {type(mutation).__name__}. It needs the "
-            "network before the change too."
-        )
+    require_mutation(mutation)
     check(mutation.graph, mutation.variables)
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(mutation.variables).values()):
         raise VariablesError("The mutation was made on shapes, a dry run: there is nothing to fit. Make it on arrays.")

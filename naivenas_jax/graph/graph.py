@@ -327,10 +327,26 @@ def _rebuild(rows: tuple, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> 
     return Graph(tuple(made[i] for i in inputs), tuple(made[i] for i in outputs))
 
 
+def require_graph(graph: Any) -> Graph:
+    """``graph``, if it is one.
+
+    Raises:
+      GraphError: if not.
+    """
+    if isinstance(graph, Graph):
+        return graph
+    held = next(iter(graph), None) if isinstance(graph, tuple) else getattr(graph, "graph", None)
+    hint = " It unpacks to one: graph, variables = ..." if isinstance(held, Graph) else ""
+    raise GraphError(
+        "The first argument must be a nas.Graph, followed by its variables where these matter; found "
+        f"{type(graph).__name__}: {graph!r:.80}.{hint}"
+    )
+
+
 def apply(graph: Graph, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Any:
     """``graph.apply(variables, *inputs, **kwargs)`` with the graph as an argument.
 
     ``jax.jit(nas.apply)`` compiles once per architecture: equal graphs, however they were made, share the compiled
     program. Keyword arguments that are not arrays must be named in ``static_argnames``, such as ``train``.
     """
-    return graph.apply(variables, *inputs, **kwargs)
+    return require_graph(graph).apply(variables, *inputs, **kwargs)

@@ -8,8 +8,8 @@ from typing import Any
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.errors import DuplicateNameError, GraphError, StructureError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.errors import DuplicateNameError, StructureError
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.shapes import shape_of
 from naivenas_jax.graph.source import Source
@@ -20,19 +20,6 @@ from naivenas_jax.graph.vertex import Vertex
 def vertex_of(graph: Any, name: str) -> Vertex:
     """The vertex that an argument of a verb names."""
     return require_graph(graph).vertex(name)
-
-
-def require_graph(graph: Any) -> Graph:
-    """``graph``, if it is one.
-
-    Raises:
-      GraphError: if not; the verbs take the graph first, then its variables.
-    """
-    if not isinstance(graph, Graph):
-        raise GraphError(
-            f"The first argument must be a nas.Graph, followed by its variables; found {type(graph).__name__}."
-        )
-    return graph
 
 
 def added_by(graph: Graph, after: Vertex, make: Any) -> tuple[Vertex, tuple[Vertex, ...]]:

@@ -11,14 +11,14 @@ from flax import nnx
 
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import RequestError, StructureError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.op import is_count
 from naivenas_jax.graph.rebuild import substitute_ends
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
 from naivenas_jax.layers.op import LayerOp
 from naivenas_jax.layers.window import Resized, Window
-from naivenas_jax.mutate.arguments import require_graph, vertex_of
+from naivenas_jax.mutate.arguments import vertex_of
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.transfer.fill import strategy, zeros
 from naivenas_jax.transfer.undo import UndoRecord

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.asked import Asked
 from naivenas_jax.mutate.oracle import Check, check
@@ -16,6 +17,20 @@ from naivenas_jax.transfer.carry import CarryReport, carry
 from naivenas_jax.transfer.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import as_given
+
+
+def require_mutation(mutation: Any) -> Mutation:
+    """``mutation``, if it is one.
+
+    Raises:
+      PlanError: if not.
+    """
+    if not isinstance(mutation, Mutation):
+        raise PlanError(
+            "The first argument must be a nas.Mutation, as every verb returns it, which knows the network before the "
+            f"change too; found {type(mutation).__name__}: {mutation!r:.80}."
+        )
+    return mutation
 
 
 @dataclass(frozen=True, eq=False)

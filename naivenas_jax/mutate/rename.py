@@ -7,10 +7,10 @@ from typing import Any
 
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import RequestError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.rebuild import substitute_ends
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.mutate.arguments import require_graph, vertex_of
+from naivenas_jax.mutate.arguments import vertex_of
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.mutate.settle import settled
 from naivenas_jax.transfer.undo import UndoRecord

@@ -15,13 +15,13 @@ from flax import nnx
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.align.request import to
 from naivenas_jax.errors import StructureError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.rebuild import substitute_ends
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.registry import layer
-from naivenas_jax.mutate.arguments import require_graph, vertex_of
+from naivenas_jax.mutate.arguments import vertex_of
 from naivenas_jax.mutate.conditions import conditions
 from naivenas_jax.mutate.initial import initial_variables
 from naivenas_jax.mutate.inside import inside, replace_inside

@@ -9,8 +9,7 @@ from typing import Any
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import Relaxed, Target, targets
 from naivenas_jax.errors import BudgetError, RequestError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
-from naivenas_jax.mutate.arguments import require_graph
+from naivenas_jax.graph.graph import Graph, require_graph, unknown_name
 from naivenas_jax.mutate.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.budget import Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.conditions import Constraints, Minimise, conditions

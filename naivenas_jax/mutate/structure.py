@@ -9,10 +9,10 @@ from typing import Any
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.elementwise import Elementwise
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.stack import Concat
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.mutate.arguments import added_by, readers_of, reconnected, require_graph, vertex_of
+from naivenas_jax.mutate.arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.inside import connect_inside, insert_inside, inside, remove_inside
 from naivenas_jax.mutate.mutation import Mutation

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from naivenas_jax.errors import BudgetError, RequestError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.absolute import absolute
-from naivenas_jax.mutate.arguments import require_graph
 from naivenas_jax.mutate.bounds import Bound
 from naivenas_jax.mutate.budget import Limit, Limits
 from naivenas_jax.mutate.mutation import Mutation

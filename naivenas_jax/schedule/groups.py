@@ -12,8 +12,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import RequestError, VariablesError
-from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.arguments import require_graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.widths import ends
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat

@@ -16,7 +16,7 @@ import numpy as np
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.widths import with_axes
 from naivenas_jax.sizes.ties import Leaf
@@ -39,6 +39,7 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
       A tree like ``mutation``'s variables before; leaves broadcast against them.
 
     Raises:
+      PlanError: if no mutation is given.
       StructureError: if neurons are new, the structure changed, variables were re-fitted, an input of the graph
         shrinks, or a dropped neuron is coupled (normalised over, for example): it would not be the same to be zero and
         not to be there.
@@ -93,8 +94,7 @@ def _reads(leaf: Leaf, dim: int) -> bool:
 
 
 def _require_shrink(mutation: Mutation) -> None:
-    if not isinstance(mutation, Mutation):
-        raise StructureError(f"Soft masks are made of a nas.Mutation, as a verb returns it; found {mutation!r:.80}.")
+    require_mutation(mutation)
     plan, before = mutation.plan, mutation.before
     grown = next((name for name, axis in plan.changed.items() if axis.new.size), None)
     if grown is not None or plan.created or plan.removed or plan.moved or plan.renamed or _windows(before, plan):

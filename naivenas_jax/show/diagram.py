@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 
 
 def diagram(graph: Graph) -> str:
@@ -16,7 +16,7 @@ def diagram(graph: Graph) -> str:
         v1["out: Dense(3 -> 2)"]
         v0 -- 3 --> v1
     """
-    number = {vertex: f"v{i}" for i, vertex in enumerate(graph.vertices)}
+    number = {vertex: f"v{i}" for i, vertex in enumerate(require_graph(graph).vertices)}
     lines = ["flowchart TD"]
     for vertex in graph.vertices:
         if vertex.inputs:

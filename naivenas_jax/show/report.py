@@ -15,7 +15,7 @@ from rich.table import Table
 
 from naivenas_jax.cost.counts import Costs
 from naivenas_jax.mutate.figures import HandleReport, figures
-from naivenas_jax.mutate.mutation import Mutation
+from naivenas_jax.mutate.mutation import Mutation, require_mutation
 from naivenas_jax.utility.scores import Utility
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
@@ -102,6 +102,7 @@ def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] |
       A `Report`: ``print`` it, ``.to_dict()`` it, or ``.svg()`` it.
 
     Raises:
+      PlanError: if no mutation is given.
       BudgetError: if operations cannot be counted.
       UtilityError: if ``measured`` is no such pair.
 
@@ -114,7 +115,7 @@ def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] |
     >>> hidden["before"], hidden["after"], hidden["params"], hidden["macs"], hidden["bound_by"]
     (8, 3, [48, 18], [40, 15], ['max_params'])
     """
-    found = figures(mutation, inputs, measured)
+    found = figures(require_mutation(mutation), inputs, measured)
     return Report(found.handles, found.before, found.after, mutation.gap, mutation.notes)
 
 

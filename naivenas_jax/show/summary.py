@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.summary import COLUMNS, Summary
 
 
@@ -50,6 +49,4 @@ def summary(graph: Graph, variables: Mapping[str, Any] | None = None) -> Summary
     >>> "│ out    │ 2    │" in str(nas.summary(graph))
     True
     """
-    if not isinstance(graph, Graph):
-        raise GraphError(f"summary takes a nas.Graph; found {type(graph).__name__}: {graph!r:.80}.")
-    return SummaryTable(graph.summary(variables))
+    return SummaryTable(require_graph(graph).summary(variables))

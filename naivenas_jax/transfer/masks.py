@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.graph import Graph, require_graph, unknown_name
 from naivenas_jax.transfer.variables import flat, nested
 
 
@@ -42,6 +42,7 @@ def freeze_mask(
     >>> nas.freeze_mask(graph, variables, "stem")
     {'out': {'bias': False, 'kernel': False}, 'stem': {'bias': True, 'kernel': True}}
     """
+    require_graph(graph)
     params = flat(variables["params"]) if isinstance(variables, Mapping) and "params" in variables else {}
     if not params:
         raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")

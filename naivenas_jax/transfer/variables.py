@@ -11,6 +11,7 @@ from flax.core import FrozenDict, freeze
 
 from naivenas_jax.align.plan import AxisPlan, Path, Plan
 from naivenas_jax.errors import PlanError, VariablesError
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.fill import ByName, Fill, NewEntries, copied, key_for, split
 from naivenas_jax.transfer.take import new_mask, new_shape, placed_like, rescale, take, to_host
@@ -45,6 +46,16 @@ def nested(arrays: Mapping[Path, Any]) -> dict[str, Any]:
 def as_given(variables: Any, given: Any) -> Any:
     """Variables as a `FrozenDict` where those that a user gave are one, so that states of an optimizer fit them."""
     return freeze(variables) if isinstance(given, FrozenDict) else variables
+
+
+def check_network(graph: Graph, variables: Variables) -> None:
+    """Raise if ``graph`` is no graph, or the variables are not its own.
+
+    Raises:
+      GraphError, VariablesError: names what was found.
+    """
+    ties = require_graph(graph).ties
+    check_variables(ties.leaves, ties.sizes, variables)
 
 
 def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], variables: Variables) -> None:

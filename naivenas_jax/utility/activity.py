@@ -11,11 +11,11 @@ import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.batches import inputs_of
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_variables
 from naivenas_jax.utility.reading import read
-from naivenas_jax.utility.tied import by_handle, count, homes, numbers, require
+from naivenas_jax.utility.tied import by_handle, count, homes, numbers
 
 
 def activity(
@@ -64,7 +64,7 @@ def activity(
     """
     if statistic not in _STATISTICS:
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
-    ties = require(graph).ties
+    ties = require_graph(graph).ties
     check_variables(ties.leaves, ties.sizes, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[Sums, Sums] | None = None

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.fill import generator, key_for
-from naivenas_jax.utility.tied import by_handle, count, require
+from naivenas_jax.utility.tied import by_handle, count
 
 
 def random_utility(graph: Graph, rng: Any) -> dict[str, np.ndarray]:
@@ -26,5 +26,5 @@ def random_utility(graph: Graph, rng: Any) -> dict[str, np.ndarray]:
     >>> nas.random_utility(graph, jax.random.key(0))["dense"].shape
     (2,)
     """
-    totals = generator(key_for(rng, ("utility",))).random(count(require(graph).ties))
+    totals = generator(key_for(rng, ("utility",))).random(count(require_graph(graph).ties))
     return by_handle(graph, totals)

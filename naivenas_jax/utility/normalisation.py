@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.variables import check_variables, flat
 from naivenas_jax.utility.absolute import absolute
-from naivenas_jax.utility.tied import by_handle, count, numbers, require
+from naivenas_jax.utility.tied import by_handle, count, numbers
 
 
 def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.
     >>> {handle: scores.tolist() for handle, scores in nas.batchnorm_scale(graph, variables).items()}
     {'dense': [1.0, 1.0]}
     """
-    ties = require(graph).ties
+    ties = require_graph(graph).ties
     check_variables(ties.leaves, ties.sizes, variables)
     totals, found = np.zeros(count(ties)), False
     for path, array in flat(variables).items():

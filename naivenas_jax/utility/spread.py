@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.graph import Graph
-from naivenas_jax.utility.tied import by_handle, count, require
+from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.utility.tied import by_handle, count
 
 Scores = dict[str, np.ndarray]
 
@@ -59,7 +59,7 @@ def averaged(
     Raises:
       UtilityError: if there are too few rows.
     """
-    spread = Spread.none(count(require(graph).ties))
+    spread = Spread.none(count(require_graph(graph).ties))
     for rows in portions:
         spread = spread.with_rows(rows)
     if spread.number < (2 if errors else 1):

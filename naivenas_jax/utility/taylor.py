@@ -14,13 +14,13 @@ import numpy as np
 from naivenas_jax.align.plan import NEW
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.batches import batches_of
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.follow import Followed
 from naivenas_jax.transfer.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 from naivenas_jax.utility.gates import gate_derivatives, gates
 from naivenas_jax.utility.spread import Scores, averaged
-from naivenas_jax.utility.tied import by_handle, count, numbers, require
+from naivenas_jax.utility.tied import by_handle, count, numbers
 
 Each = Literal["batch", "example"]
 
@@ -103,7 +103,7 @@ def taylor(
     >>> scores["hidden"].shape
     (4,)
     """
-    check_variables(require(graph).ties.leaves, graph.ties.sizes, variables)
+    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
@@ -193,7 +193,7 @@ class TaylorAverage:
             raise UtilityError(f"decay must be at least 0 and below 1, found {decay!r}.")
         if isinstance(every, bool) or not hasattr(every, "__index__") or every < 1:
             raise UtilityError(f"every must be a whole number of steps, at least 1; found {every!r}.")
-        nothing = jnp.zeros(count(require(graph).ties))
+        nothing = jnp.zeros(count(require_graph(graph).ties))
         return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
 
     def update(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> TaylorAverage:

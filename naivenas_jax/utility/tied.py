@@ -9,12 +9,11 @@ named at all.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from naivenas_jax.errors import GraphError, UtilityError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.utility.scores import Utility, scores
 
@@ -77,7 +76,7 @@ def by_handle(graph: Graph, totals: np.ndarray) -> dict[str, np.ndarray]:
 
 def class_totals(graph: Graph, utility: Utility) -> np.ndarray:
     """Shape (classes,): for each class the sum of the scores that a utility gives to its members."""
-    ties = require(graph).ties
+    ties = require_graph(graph).ties
     sizes = ties.sizes
     totals = np.zeros(count(ties))
     for axis, given in scores(utility, sizes).items():
@@ -112,7 +111,7 @@ def total_utility(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
     >>> nas.total_utility(graph, {"a": [1.0, 2.0], "b": [0.5, 0.25]})["sum"].tolist()
     [1.5, 2.25]
     """
-    ties, totals = require(graph).ties, class_totals(graph, utility)
+    ties, totals = require_graph(graph).ties, class_totals(graph, utility)
     start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
     # a product may be a factor of another: those that are no factor of a later one come first
     for run in sorted(ties.products, key=lambda run: -len(ties.plain((run,)))):
@@ -128,10 +127,3 @@ def _give_to_factors(ties: Ties, totals: np.ndarray, start: np.ndarray, run: int
         shares = grid.sum(tuple(d for d in range(grid.ndim) if d != i))
         places = np.concatenate([np.arange(start[one], start[one + 1]) for one in row])
         np.add.at(totals, places, shares)
-
-
-def require(graph: Any) -> Graph:
-    """``graph``, if it is one."""
-    if not isinstance(graph, Graph):
-        raise GraphError(f"The first argument must be a nas.Graph; found {type(graph).__name__}: {graph!r:.80}.")
-    return graph

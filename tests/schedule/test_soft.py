@@ -106,7 +106,7 @@ def test_wrong_arguments():
     graph, variables = dense_network()
     with pytest.raises(nas.VariablesError, match="have no variables"):
         nas.Soft.whole(graph, {"params": {}})
-    with pytest.raises(nas.StructureError, match=r"made of a nas.Mutation"):
+    with pytest.raises(nas.PlanError, match=r"must be a nas.Mutation.*found Graph"):
         nas.soft_masks(graph)
     soft = nas.Soft.whole(graph, variables)
     with pytest.raises(nas.PlanError, match="of another network than these masks"):
