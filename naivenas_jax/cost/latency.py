@@ -15,9 +15,11 @@ import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import linprog
 
-from naivenas_jax.cost.operations import CONTRACTIONS, Sizes, traced
+from naivenas_jax.cost.operations import Sizes, traced
+from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners, parts, under, without_operations
 from naivenas_jax.errors import BudgetError, SolverError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.where import computed_in
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.trace.analysis import Frame
 
@@ -36,12 +38,14 @@ class LayerLatency:
       grid: for each of these the sizes that were timed, ascending.
       seconds: shape (timed sizes of the first, of the second, ...).
       times: how often the network runs it.
+      owners: the paths of the parts that it belongs to.
     """
 
     sizes: tuple[Count, ...]
     grid: tuple[tuple[int, ...], ...]
     seconds: np.ndarray
     times: int
+    owners: Owners = frozenset()
 
     def below(self) -> Count:
         """A sum of products of sizes, in picoseconds, that is nowhere above the table, as near to it as can be.
@@ -93,6 +97,18 @@ class LatencyTable:
     def __call__(self, graph: Graph) -> float:
         return self.at(graph.ties.sizes)
 
+    def of(self, part: str) -> LatencyTable:
+        """That of a part: a vertex, or a path of modules.
+
+        Raises:
+          BudgetError: if it has no contractions.
+        """
+        found = tuple(layer for layer in self.layers if under(part, layer.owners))
+        if not found:
+            having = parts(path for layer in self.layers for path in layer.owners)
+            raise without_operations("the latency", part, having)
+        return LatencyTable(found)
+
 
 def measure_latency(
     graph: Graph,
@@ -134,7 +150,7 @@ def measure_latency(
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)
-    walk = _contractions(analysed.program.closed.jaxpr, analysed.frame, 1)
+    walk = _contractions(analysed.program.closed.jaxpr, analysed.frame)
     return LatencyTable(tuple(_measured(*one, sizes, now, fractions, clock) for one in walk))
 
 
@@ -170,19 +186,23 @@ class _Clock:
         return self.known[key]
 
 
-def _contractions(jaxpr: Any, frame: Frame, times: int) -> Iterator[tuple[Any, Frame, int]]:
-    """Every contraction with how often it runs; of branches all."""
+def _contractions(
+    jaxpr: Any, frame: Frame, times: int = 1, around: Owners = frozenset()
+) -> Iterator[tuple[Any, Frame, int, Owners]]:
+    """Every contraction with how often it runs, and what it belongs to; of branches all."""
     for position, eqn in enumerate(jaxpr.eqns):
         if eqn.primitive.name in CONTRACTIONS:
-            yield eqn, frame, times
+            yield eqn, frame, times, owners(eqn, frame, around)
+        inside = times * eqn.params.get("length", 1), around.union(computed_in(eqn))
         for child in frame.inner.get(position, ()):
-            yield from _contractions(child.jaxpr, child, times * eqn.params.get("length", 1))
+            yield from _contractions(child.jaxpr, child, *inside)
 
 
 def _measured(
     eqn: Any,
     frame: Frame,
     times: int,
+    belongs: Owners,
     sizes: Sizes,
     now: Mapping[str, int],
     fractions: Sequence[float],
@@ -197,7 +217,7 @@ def _measured(
     varied, shapes_at = made
     grid = tuple(_points(count.at(now), fractions) for count in varied)
     seconds = np.array([clock.seconds(eqn, shapes_at(point)) for point in itertools.product(*grid)])
-    return LayerLatency(varied, grid, seconds.reshape([len(g) for g in grid]), times)
+    return LayerLatency(varied, grid, seconds.reshape([len(g) for g in grid]), times, belongs)
 
 
 def _points(size: int, fractions: Sequence[float]) -> tuple[int, ...]:

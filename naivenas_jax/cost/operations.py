@@ -6,6 +6,7 @@ from the analysis, and that in terms of the dimensions of variables, whose axes 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import core
 
+from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners, parts, under
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.where import computed_in
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
@@ -27,14 +30,79 @@ from naivenas_jax.trace.capture import capture
 from naivenas_jax.trace.value import Value
 from naivenas_jax.transfer.variables import check_network, flat
 
-CONTRACTIONS = ("dot_general", "conv_general_dilated")
 
-
-class Operations(NamedTuple):
-    """Multiply-accumulates, and the bytes that contractions return."""
+class Operation(NamedTuple):
+    """One contraction: its multiply-accumulates, the bytes that it returns, and what it belongs to."""
 
     macs: Count
     activation_bytes: Count
+    owners: Owners
+
+    def of(self, part: str) -> list[Operation]:
+        return [self] if under(part, self.owners) else []
+
+    def largest(self, now: Mapping[str, int]) -> list[Operation]:
+        del now
+        return [self]
+
+
+class Branches(NamedTuple):
+    """Of several ways to go on one is taken."""
+
+    ways: tuple[Steps, ...]
+
+    def of(self, part: str) -> list[Branches]:
+        return [Branches(tuple(_of_part(part, way) for way in self.ways))]
+
+    def largest(self, now: Mapping[str, int]) -> list[Operation]:
+        """The operations of the way that takes most of them at present."""
+        ways = ([one for step in way for one in step.largest(now)] for way in self.ways)
+        return max(ways, key=lambda way: Count.total(one.macs for one in way).at(now))
+
+
+Steps = tuple[Operation | Branches, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Operations:
+    """The contractions of a network, or of a part of it.
+
+    Attributes:
+      steps: in order.
+      now: the present sizes.
+    """
+
+    steps: Steps
+    now: Mapping[str, int]
+
+    @cached_property
+    def each(self) -> list[Operation]:
+        """Those that count: of branches the largest."""
+        return [one for step in self.steps for one in step.largest(self.now)]
+
+    @property
+    def macs(self) -> Count:
+        """Multiply-accumulates."""
+        return Count.total(one.macs for one in self.each)
+
+    @property
+    def activation_bytes(self) -> Count:
+        """The bytes that contractions return."""
+        return Count.total(one.activation_bytes for one in self.each)
+
+    @property
+    def parts(self) -> list[str]:
+        """All parts that have operations."""
+        return parts(path for one in self.each for path in one.owners)
+
+    def of(self, part: str) -> Operations:
+        """Those of a part: a vertex, or a path of modules."""
+        return Operations(_of_part(part, self.steps), self.now)
+
+
+def _of_part(part: str, steps: Steps) -> Steps:
+    """The steps of a part."""
+    return tuple(own for step in steps for own in step.of(part))
 
 
 def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> Operations:
@@ -54,8 +122,7 @@ def operations(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]
       BudgetError: if the sizes of a contraction cannot be told from those of the variables.
     """
     analysed, sizes = traced(graph, variables, inputs, **kwargs)
-    found = list(_contractions(analysed.program.closed.jaxpr, analysed.frame, 1, sizes))
-    return Operations(Count.total(macs for macs, _ in found), Count.total(returned for _, returned in found))
+    return Operations(tuple(_steps(analysed.program.closed.jaxpr, analysed.frame, sizes)), graph.ties.sizes)
 
 
 def traced(graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any], **kwargs: Any) -> tuple[Analysed, Sizes]:
@@ -125,27 +192,20 @@ class Sizes:
         return math.prod((self.row(factor) for factor in self.analysed.ties.products[run]), start=Count.constant(1))
 
 
-def _contractions(jaxpr: Any, frame: Frame, times: int, sizes: Sizes) -> Iterator[tuple[Count, Count]]:
-    """The operations of each contraction, and the bytes that it returns."""
+def _steps(jaxpr: Any, frame: Frame, sizes: Sizes, times: int = 1, around: Owners = frozenset()) -> Iterator[Any]:
+    """The contractions, each as often as it runs."""
     for position, eqn in enumerate(jaxpr.eqns):
         if eqn.primitive.name in CONTRACTIONS:
-            yield _contraction(eqn, frame, times, sizes)
-        inner = [
-            list(_contractions(child.jaxpr, child, times * eqn.params.get("length", 1), sizes))
-            for child in frame.inner.get(position, ())
-        ]
+            yield _contraction(eqn, frame, sizes, times, around)
+        inside = sizes, times * eqn.params.get("length", 1), around.union(computed_in(eqn))
+        inner = [tuple(_steps(child.jaxpr, child, *inside)) for child in frame.inner.get(position, ())]
         if eqn.primitive.name == "cond":
-            inner = [max(inner, key=_present(sizes.ties))]
-        for found in inner:
-            yield from found
+            yield Branches(tuple(inner))
+        else:
+            yield from itertools.chain(*inner)
 
 
-def _present(ties: Ties) -> Any:
-    now = ties.sizes
-    return lambda found: Count.total(macs for macs, _ in found).at(now)
-
-
-def _contraction(eqn: Any, frame: Frame, times: int, sizes: Sizes) -> tuple[Count, Count]:
+def _contraction(eqn: Any, frame: Frame, sizes: Sizes, times: int, around: Owners) -> Operation:
     made, (left, right) = eqn.outvars[0], eqn.invars
 
     def over(atom: Any, dims: Sequence[int]) -> Count:
@@ -164,4 +224,5 @@ def _contraction(eqn: Any, frame: Frame, times: int, sizes: Sizes) -> tuple[Coun
     else:
         outer = eqn.params["dimension_numbers"].rhs_spec[0]
         contracted = over(right, [d for d in range(len(right.aval.shape)) if d != outer])
-    return returned * contracted * times, returned * np.dtype(made.aval.dtype).itemsize
+    itemsize = np.dtype(made.aval.dtype).itemsize
+    return Operation(returned * contracted * times, returned * itemsize, owners(eqn, frame, around))

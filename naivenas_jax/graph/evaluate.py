@@ -13,6 +13,7 @@ from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.batches import check_array
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.where import computing
 
 #: Sees each value on its way into a vertex: ``(scope names, vertex, port, value) -> value``.
 Intercept = Callable[[tuple[str, ...], Vertex, int, Any], Any]
@@ -78,7 +79,8 @@ def run(
         given = {**kwargs, "intercept": intercept} if vertex.op.nested else kwargs
         own = scope if vertex.op.at_root else scope.push(vertex.name)
         try:
-            values[vertex] = vertex.op.call(own, inputs, given)
+            with computing("/".join(own.path)):
+                values[vertex] = vertex.op.call(own, inputs, given)
         except Exception as error:
             error.add_note(f"while computing vertex {'/'.join((*scope.path, vertex.name))!r} ({vertex.op.describe()})")
             raise

@@ -16,6 +16,7 @@ from naivenas_jax.errors import GraphError, RequestError
 from naivenas_jax.graph.expression import is_name, size_of
 from naivenas_jax.graph.op import Op, keywords_of, select
 from naivenas_jax.graph.pattern import port_axes
+from naivenas_jax.graph.where import computing_in_linen
 from naivenas_jax.layers.attributes import attribute_of, hashable, with_attribute
 from naivenas_jax.layers.axes import axes_of
 from naivenas_jax.layers.rule import LayerRule, Path, by_path, port_name, reasons
@@ -194,4 +195,5 @@ class LinenOp(LayerOp):
         return self.layer.clone(parent=scope)
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return self.bound(scope)(*inputs, **self.call_keywords(kwargs))
+        with computing_in_linen():
+            return self.bound(scope)(*inputs, **self.call_keywords(kwargs))

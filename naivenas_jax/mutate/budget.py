@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
 from naivenas_jax.align.budget import Budget
-from naivenas_jax.cost.operations import operations
+from naivenas_jax.cost.operations import Operations, operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
+from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
 from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.mutate.bounds import inside
@@ -42,31 +44,17 @@ class Limits:
         """The budgets, with what they count.
 
         Raises:
-          BudgetError: if a limit is no number that it can be.
+          BudgetError: if a limit is no number that it can be, or a part has no operations.
           UnknownNameError: if there is no such part.
           VariablesError: if the variables are not those of the graph.
         """
         check_variables(graph.ties.leaves, graph.ties.sizes, variables)
-        found = []
-        for name, limit, count in (
-            ("max_params", self.max_params, parameters),
-            ("max_bytes", self.max_bytes, variable_bytes),
-        ):
-            for part, bound in _parts(name, limit).items():
-                counted = count(graph.ties, _of_part(name, part, variables))
-                found.append(_budget(f"{name} of {part!r}" if part else name, counted, bound, graph))
-        if self.max_macs is None and self.max_activation_bytes is None:
-            return tuple(found)
-        counts = operations(graph, variables, _shapes(graph, self.inputs))
-        for name, limit, counted in (
-            ("max_macs", self.max_macs, counts.macs),
-            ("max_activation_bytes", self.max_activation_bytes, counts.activation_bytes),
-        ):
-            if isinstance(limit, Mapping):
-                raise BudgetError(f"{name} is for the whole model; only max_params and max_bytes can be for parts.")
-            if limit is not None:
-                found.append(_budget(name, counted, limit, graph))
-        return tuple(found)
+        counts = _Counts(graph, variables, self.inputs)
+        return tuple(
+            _budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
+            for name in ("max_params", "max_bytes", "max_macs", "max_activation_bytes")
+            for part, bound in _parts(name, getattr(self, name)).items()
+        )
 
     def effort(self, graph: Graph, variables: Mapping[str, Any]) -> Count:
         """Operations, where the shapes of the inputs are known; else parameters."""
@@ -96,17 +84,57 @@ def _parts(name: str, limit: Limit) -> dict[str, Any]:
     return dict(limit)
 
 
-def _of_part(name: str, part: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables under a vertex or module."""
-    if not part:
-        return dict(variables)
-    under = tuple(part.split("/"))
-    arrays = flat(variables)
-    found = {path: array for path, array in arrays.items() if path[1 : 1 + len(under)] == under}
-    if not found:
-        known = dict.fromkeys("/".join(path[1:end]) for path in arrays for end in range(2, len(path)))
-        raise UnknownNameError(f"{name}: {unknown_name(part, known)}")
-    return nested(found)
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """What a network costs, and what parts of it do."""
+
+    graph: Graph
+    variables: Mapping[str, Any]
+    inputs: Sequence[Any] | None
+
+    def of(self, name: str, part: str) -> Count:
+        """What a budget of this name counts; all of it, if the part is empty."""
+        if name == "max_params":
+            return parameters(self.graph.ties, self._variables(name, part))
+        if name == "max_bytes":
+            return variable_bytes(self.graph.ties, self._variables(name, part))
+        found = self._operations(name, part)
+        return found.macs if name == "max_macs" else found.activation_bytes
+
+    @cached_property
+    def operations(self) -> Operations:
+        return operations(self.graph, self.variables, _shapes(self.graph, self.inputs))
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Of all variables, without their collections."""
+        return ["/".join(path[1:]) for path in flat(self.variables)]
+
+    @cached_property
+    def modules(self) -> list[str]:
+        """The parts that have variables."""
+        return parts(path.rpartition("/")[0] for path in self.paths if "/" in path)
+
+    def _variables(self, name: str, part: str) -> dict[str, Any]:
+        """The variables under a vertex or module."""
+        arrays = flat(self.variables).items()
+        found = {path: array for (path, array), own in zip(arrays, self.paths, strict=True) if under(part, [own])}
+        if not found:
+            raise UnknownNameError(f"{name}: {unknown_name(part, self.modules)}")
+        return nested(found)
+
+    def _operations(self, name: str, part: str) -> Operations:
+        """The operations of a vertex or module."""
+        if not part:
+            return self.operations
+        require_placed(self.graph)
+        found = self.operations.of(part)
+        if not found.each:
+            having = [each for each in self.operations.parts if each not in self.paths]
+            if not under(part, self.paths) and part not in self.graph:
+                raise UnknownNameError(f"{name}: {unknown_name(part, having)}")
+            raise without_operations(name, part, having)
+        return found
 
 
 def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:

@@ -12,6 +12,7 @@ import numpy as np
 from naivenas_jax.align.budget import Budget
 from naivenas_jax.align.request import to
 from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
+from naivenas_jax.cost.parts import require_placed
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation
@@ -32,19 +33,23 @@ class LatencyLimit:
     Attributes:
       latency: the model.
       bound: seconds.
+      name: what the limit is on.
     """
 
     latency: Latency
     bound: float
+    name: str = "max_latency"
 
     @classmethod
     def of(cls, graph: Graph, asked: Any, latency: Latency | None) -> LatencyLimit:
-        """Read what was asked: a float is a fraction of the present, a whole number is in microseconds."""
+        """Read what was asked: a float is a fraction of the present, a whole number microseconds; or that of a part."""
         if not callable(latency):
             raise BudgetError(
                 "max_latency needs latency=: a table, nas.measure_latency(graph, variables, *inputs), or a function "
                 f"that takes a graph and returns seconds; found {type(latency).__name__}."
             )
+        if isinstance(asked, Mapping):
+            return cls._of_part(graph, asked, latency)
         number = isinstance(asked, int | float | np.integer | np.floating) and not isinstance(asked, bool)
         if not number or not asked > 0:
             raise BudgetError(
@@ -54,6 +59,22 @@ class LatencyLimit:
         if isinstance(asked, int | np.integer):
             return cls(latency, int(asked) * 1e-6)
         return cls(latency, float(asked) * cls(latency, math.inf).seconds(graph))
+
+    @classmethod
+    def _of_part(cls, graph: Graph, asked: Mapping[Any, Any], latency: Latency) -> LatencyLimit:
+        if not isinstance(latency, LatencyTable):
+            raise BudgetError(
+                "max_latency of a part needs a table, latency=nas.measure_latency(...), which has figures of its "
+                "operations. Of a function limit the whole, or let it return the seconds of the part."
+            )
+        if len(asked) != 1 or not isinstance(next(iter(asked)), str):
+            raise BudgetError(
+                "max_latency is one limit, which a search keeps: for the whole model, or for one part by its name; "
+                f"found {asked!r:.80}. Limit the others by max_macs=, or let latency= be a function of their seconds."
+            )
+        ((part, limit),) = asked.items()
+        require_placed(graph)
+        return replace(cls.of(graph, limit, latency.of(part)), name=f"max_latency of {part!r}")
 
     def seconds(self, graph: Graph) -> float:
         """What a network takes by the model.
@@ -113,12 +134,12 @@ class LatencyLimit:
         """The best where only a count below the latency is within the limit; None if not even that can be."""
         most = math.ceil(self.bound * PICOSECONDS * (1 + 1e-9)) + 1
         try:
-            return attempt({}, (Budget("max_latency", below, most),))
+            return attempt({}, (Budget(self.name, below, most),))
         except InfeasibleError:
             return None
 
     def _noted(self, mutation: Mutation, gap: float) -> Mutation:
-        what = f"max_latency: {self.seconds(mutation.graph):.3g} s of {self.bound:.3g} s by the model"
+        what = f"{self.name}: {self.seconds(mutation.graph):.3g} s of {self.bound:.3g} s by the model"
         unproven = "; found by search, nothing is proven" if math.isinf(gap) else ""
         return replace(mutation, gap=gap, notes=(*mutation.notes, what + unproven))
 
@@ -128,7 +149,7 @@ class LatencyLimit:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             try:
-                found = attempt({}, (Budget("max_latency", count, int(middle * present)),))
+                found = attempt({}, (Budget(self.name, count, int(middle * present)),))
             except InfeasibleError:
                 low = middle  # smaller still is no more feasible
                 continue

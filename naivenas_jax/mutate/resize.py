@@ -149,7 +149,7 @@ def resize(
     max_macs: Limit = None,
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
-    max_latency: float | None = None,
+    max_latency: float | Mapping[str, float] | None = None,
     latency: Latency | None = None,
     multiple_of: int | Mapping[str, int] | None = None,
     least: Bound = None,
@@ -183,12 +183,14 @@ def resize(
         request reaches.
       max_params: the most parameters; a whole number, or a float as a fraction of the present (0.5: half of them); or a
         mapping from parts (vertices, paths of modules) to these.
-      max_macs: the most multiply-accumulates, for the given ``inputs``.
+      max_macs: the most multiply-accumulates, for the given ``inputs``; or by part: those that take weights of the
+        part, or are computed in it.
       max_bytes: the most bytes of all variables; or by part.
-      max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``.
+      max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``; or by
+        part, as for ``max_macs``.
       max_latency: the longest that an evaluation may take by the model ``latency``: a float as a fraction of the
-        present, a whole number in microseconds. It is kept by a search. Of a function of one's own nothing is proven:
-        ``mutation.gap`` is inf.
+        present, a whole number in microseconds; or ``{part: limit}`` for one part, by a table. It is kept by a search.
+        Of a function of one's own nothing is proven: ``mutation.gap`` is inf.
       latency: `measure_latency`, or a function that takes a graph and returns seconds.
       multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
       least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A

@@ -185,7 +185,7 @@ def gradual(
 
 def _pair(graph: Graph, variables: Any, inputs: Any, name: str, limit: Any) -> Any:
     """What the network costs now, and what it may cost at the end; by part where asked."""
-    if isinstance(limit, Mapping) and name in ("max_params", "max_bytes"):
+    if isinstance(limit, Mapping):
         return {part: _pair_of(graph, variables, inputs, {name: {part: bound}}) for part, bound in limit.items()}
     return _pair_of(graph, variables, inputs, {name: limit})
 

@@ -18,6 +18,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from naivenas_jax.graph.edit import Place
+from naivenas_jax.graph.where import computing, computing_in_linen, path_of
 
 
 def place_of(name: str, rank: int) -> Place | None:
@@ -59,14 +60,13 @@ def linen_marks() -> Iterator[None]:
     """Within, the calls of linen modules are marked."""
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        unbound = context.module.scope is None  # a module without variables may be called like a function
-        if context.method_name != "__call__" or unbound or not context.module.path:
+        path = path_of(context.module)
+        if context.method_name != "__call__" or not path:
             return call(*args, **kwargs)
-        path = "/".join(context.module.path)
         args, kwargs = _marked((args, kwargs), "in", path)
         return _marked(call(*args, **kwargs), "out", path)
 
-    with nn.intercept_methods(intercept):
+    with nn.intercept_methods(intercept), computing_in_linen():  # ends lie outside of what is computed between them
         yield
 
 
@@ -83,7 +83,9 @@ def _marked_type(kind: type, path: str) -> type:
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         args, kwargs = _marked((args, kwargs), "in", path)
-        return _marked(kind.__call__(self, *args, **kwargs), "out", path)
+        with computing(path):
+            result = kind.__call__(self, *args, **kwargs)
+        return _marked(result, "out", path)
 
     body = {"__call__": __call__, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
     keywords = {"pytree": getattr(kind, "_pytree__is_pytree", True)}

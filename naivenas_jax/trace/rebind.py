@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.where import computed_in, computing
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.trace.table import BINDS
 from naivenas_jax.trace.value import Value
@@ -87,7 +88,8 @@ def evaluate(jaxpr: Any, frame: Any, sizes: Sizes, consts: Sequence[Any], argume
         frame.position = position
         arrays = [read(atom) for atom in eqn.invars]
         rule = BINDS.get(eqn.primitive.name)
-        results = rule(sizes, frame, eqn, arrays) if rule else bind(eqn, arrays)
+        with computing(*computed_in(eqn)):
+            results = rule(sizes, frame, eqn, arrays) if rule else bind(eqn, arrays)
         known.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
