@@ -10,10 +10,10 @@ import jax
 
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.fit.fitting import Fitting, Statistic, Weight
-from naivenas_jax.fit.network import Data, Network, Runs, check
+from naivenas_jax.fit.network import Data, Network, Runs
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.mutate.mutation import Mutation, require_mutation
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import check_network, flat
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
 
@@ -96,7 +96,7 @@ def compensate(
     True
     """
     require_mutation(mutation)
-    check(mutation.graph, mutation.variables)
+    check_network(mutation.graph, mutation.variables)
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(mutation.variables).values()):
         raise VariablesError("The mutation was made on shapes, a dry run: there is nothing to fit. Make it on arrays.")
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)

@@ -11,7 +11,7 @@ import numpy as np
 from naivenas_jax.errors import BudgetError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.importance import importance
-from naivenas_jax.fit.network import Data, Network, check
+from naivenas_jax.fit.network import Data, Network
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.absolute import absolute
@@ -19,6 +19,7 @@ from naivenas_jax.mutate.bounds import Bound
 from naivenas_jax.mutate.budget import Limit, Limits
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.resize import resize
+from naivenas_jax.transfer.variables import check_network
 
 _NAMES = ("max_params", "max_macs", "max_bytes", "max_activation_bytes")
 
@@ -84,7 +85,7 @@ def compress(
     >>> nas.compress(graph, variables, [data], max_params=0.5, steps=2).graph.nout("hidden")
     7
     """
-    check(graph, variables)
+    check_network(graph, variables)
     given = dict(zip(_NAMES, (max_params, max_macs, max_bytes, max_activation_bytes), strict=True))
     limits = {name: limit for name, limit in given.items() if limit is not None}
     if not limits:

@@ -16,10 +16,10 @@ from naivenas_jax.fit.batches import finite_inputs_of
 from naivenas_jax.fit.program import Program, trace
 from naivenas_jax.fit.walk import Event, Joined, walk
 from naivenas_jax.graph.batches import Batch
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like
-from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.transfer.variables import flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,12 +177,6 @@ class Data:
     def first(self) -> Batch:
         """The first batch."""
         return next(iter(self))
-
-
-def check(graph: Graph, variables: Mapping[str, Any]) -> None:
-    """Raise unless the variables are those of the graph."""
-    ties = require_graph(graph).ties
-    check_variables(ties.leaves, ties.sizes, variables)
 
 
 def on_device(variables: Mapping[str, Any]) -> Any:

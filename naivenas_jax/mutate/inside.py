@@ -23,7 +23,7 @@ from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.reconcile import reconcile
 from naivenas_jax.mutate.widths import with_axes
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import check_network, flat, nested
 
 _CHANGED = "the edit need not keep the function"
 
@@ -174,7 +174,7 @@ def _aligned(
     graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
-    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     draft = Draft.of(graph)
     name = where.vertex.name
     staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
@@ -197,7 +197,7 @@ def _edited(
     incomparable: str | None,
 ) -> Mutation:
     """The edit of the vertex, and all that a mutation tells of it."""
-    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     _check_names(graph, variables, edit.piece)
     op, kept = where.vertex.op.edited(edit, variables, added)
     draft = Draft.of(graph)

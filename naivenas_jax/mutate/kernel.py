@@ -11,7 +11,7 @@ from flax import nnx
 
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import RequestError, StructureError
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import is_count
 from naivenas_jax.graph.rebuild import substitute_ends
 from naivenas_jax.graph.vertex import Vertex
@@ -22,7 +22,7 @@ from naivenas_jax.mutate.arguments import vertex_of
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.transfer.fill import strategy, zeros
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, transfer
+from naivenas_jax.transfer.variables import check_network, transfer
 
 _KINDS = (nn.Conv, nnx.Conv, nn.ConvTranspose, nnx.ConvTranspose)
 
@@ -66,7 +66,7 @@ def change_kernel(
     >>> mutation.variables["params"]["conv"]["kernel"].shape, mutation.indices("conv:window0").tolist()
     ((5, 4, 3, 4), [-1, 0, 1, 2, -1])
     """
-    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     if not isinstance(request, Mapping) or not request:
         raise RequestError(f"change_kernel takes {{vertex: kernel size}}, found {request!r:.80}.")
     changed = {name: _resized(vertex_of(graph, name), size) for name, size in request.items()}

@@ -25,7 +25,7 @@ from naivenas_jax.mutate.reconcile import reconcile
 from naivenas_jax.mutate.widths import rescaled, unproven
 from naivenas_jax.transfer.fill import Fill, finished, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, flat, nested, transfer
+from naivenas_jax.transfer.variables import check_network, flat, nested, transfer
 
 
 def realign(
@@ -115,7 +115,7 @@ def _realign_once(
     comparable: bool,
 ) -> Mutation:
     strategy(options.new)  # raises if there is none of that name
-    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     stands, staged = draft.stand_ins(draft.final_order()), draft.staged()
     finish = partial(_edited, graph, variables, draft, staged, options, created_as, comparable)
     try:

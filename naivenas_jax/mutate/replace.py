@@ -32,7 +32,7 @@ from naivenas_jax.mutate.resize import delta_nout
 from naivenas_jax.mutate.settle import settled
 from naivenas_jax.sizes.row import size
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import check_network, flat, nested
 
 _REPLACED = "a computation was replaced by another"
 
@@ -184,7 +184,7 @@ def _swapped(
     graph: Graph, variables: Mapping[str, Any], ops: Mapping[str, Op], keep: bool, new: Any, options: Options
 ) -> Mutation:
     """Other computations of the same widths."""
-    check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     final = _with_ops(graph, ops)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)

@@ -20,7 +20,7 @@ from naivenas_jax.mutate.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.options import Options
 from naivenas_jax.mutate.widths import with_axes
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import check_network, check_variables, flat, nested
 
 
 def soft_masks(mutation: Mutation) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Soft:
         Raises:
           VariablesError: if the variables are not those of the graph.
         """
-        check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+        check_network(graph, variables)
         return cls(graph, masks_of(graph, None, variables))
 
     def harden(self, variables: Any) -> Mutation:

@@ -11,9 +11,9 @@ import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.batches import inputs_of
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.variables import check_variables
+from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.utility.reading import read
 from naivenas_jax.utility.tied import by_handle, count, homes, numbers
 
@@ -64,8 +64,7 @@ def activity(
     """
     if statistic not in _STATISTICS:
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
-    ties = require_graph(graph).ties
-    check_variables(ties.leaves, ties.sizes, variables)
+    check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[Sums, Sums] | None = None
     for inputs in inputs_of(batches, UtilityError):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.batches import batches_of
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.loss import Loss
-from naivenas_jax.transfer.variables import check_variables
+from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.utility.spread import Scores, averaged
 from naivenas_jax.utility.taylor import slopes
 
@@ -68,7 +68,7 @@ def fisher(
     >>> scores["hidden"].shape, errors["hidden"].shape
     ((4,), (4,))
     """
-    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     step = jax.jit(partial(_halves, graph, loss_fn))
     portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
     return averaged(graph, portions, "example", errors, "fisher")

@@ -10,9 +10,9 @@ import numpy as np
 
 from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.variables import check_variables, flat
+from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.utility.absolute import absolute
 from naivenas_jax.utility.tied import by_handle, count, numbers
 
@@ -60,7 +60,7 @@ def magnitude(
     """
     if norm not in ("l1", "l2"):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
-    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     # in a dry run on shapes all neurons are alike
     arrays = {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
     if group:

@@ -17,7 +17,7 @@ from naivenas_jax.graph.batches import batches_of
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.follow import Followed
 from naivenas_jax.transfer.loss import Loss, loss_of
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import check_network, flat, nested
 from naivenas_jax.utility.gates import gate_derivatives, gates
 from naivenas_jax.utility.spread import Scores, averaged
 from naivenas_jax.utility.tied import by_handle, count, numbers
@@ -103,7 +103,7 @@ def taylor(
     >>> scores["hidden"].shape
     (4,)
     """
-    check_variables(require_graph(graph).ties.leaves, graph.ties.sizes, variables)
+    check_network(graph, variables)
     if each not in ("batch", "example"):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
