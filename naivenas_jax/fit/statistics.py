@@ -105,6 +105,11 @@ def restandardised(variables: Mapping[str, Any], path: Path, found: Iterable[lis
             f"{'/'.join(path)} and its variance cannot be told from a single value of each neuron, of one example at "
             "one position. Give more examples, or compensate with statistics=False."
         )
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise VariablesError(
+            f"{'/'.join(path)} would not be finite: on these batches an activation overflows, or variables are not "
+            "finite."
+        )
     mean, arrays = first / number, flat(variables)
     for one, value in ((path, mean), (_beside(path), np.maximum(second / number - mean**2, 0.0))):
         if one in arrays:

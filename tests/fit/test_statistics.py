@@ -99,3 +99,13 @@ def test_batches_that_would_spoil_every_statistic(batches, message):
     variables = graph.init(jax.random.key(0), X)
     with pytest.raises(nas.VariablesError, match=message):
         nas.recalibrate(graph, variables, batches)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_variables_that_would_spoil_a_statistic(value):
+    x = nas.input_vertex("x", X.shape[-1])
+    graph = nas.Graph(x, nas.layer("norm", nn.BatchNorm(), nas.layer("a", nn.Dense(4), x)))
+    variables = graph.init(jax.random.key(0), X)
+    variables["params"]["a"]["bias"] = variables["params"]["a"]["bias"].at[1].set(value)
+    with pytest.raises(nas.VariablesError, match=r"batch_stats/norm/mean would not be finite.*variables are not finite"):
+        nas.recalibrate(graph, variables, [X], train=False)
