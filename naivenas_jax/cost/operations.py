@@ -148,7 +148,7 @@ class Sizes:
 
     @cached_property
     def known(self) -> tuple[np.ndarray, tuple[Count, ...]]:
-        """For each dimension of a variable how often it holds each run, and its size."""
+        """For each dimension of a variable, and each factor of one, how often it holds each run, and its size."""
         own = self.analysed.ties
         found: dict[tuple[int, ...], Count] = {}
         for path, leaf in own.leaves.items():
@@ -156,8 +156,28 @@ class Sizes:
                 if axis is not None:
                     count = Count.constant(own.size(axis)) if name is None else Count.axis(name)
                     found.setdefault(own.axes[axis], count)
+                    for row, size in self._factors(own.axes[axis], self.ties.axes.get(name or "", ())):
+                        found.setdefault(row, size)
         matrix = np.array([self._runs(row) for row in found]).reshape(len(found), len(own.run_sizes))
         return matrix, tuple(found.values())
+
+    def _factors(self, row: tuple[int, ...], axis: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Count]]:
+        """The factors of a dimension (heads and features), where the same ones lie on the axis of the graph."""
+        if len(row) == len(axis):
+            for ours, run in zip(row, axis, strict=True):
+                factors = self.analysed.ties.products.get(ours, ()), self.ties.products.get(run, ())
+                for own, factor in zip(*factors, strict=True) if len(factors[0]) == len(factors[1]) else ():
+                    if factor in self._named:
+                        yield own, Count.axis(self._named[factor])
+                    yield from self._factors(own, factor)
+
+    @cached_property
+    def _named(self) -> dict[tuple[int, ...], str]:
+        """The first axis of the graph that holds just these runs."""
+        found: dict[tuple[int, ...], str] = {}
+        for name, row in self.ties.axes.items():
+            found.setdefault(row, name)
+        return found
 
     def _runs(self, row: Sequence[int]) -> np.ndarray:
         return np.bincount(np.array(row, dtype=int), minlength=len(self.analysed.ties.run_sizes))

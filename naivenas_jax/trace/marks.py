@@ -6,6 +6,7 @@ Of several arrays the first of floats is named. A name is a `jax.ad_checkpoint.c
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ def linen_marks() -> Iterator[None]:
 def mark_nnx(model: nnx.Module) -> None:
     """From now on, the calls of the modules in an nnx model are marked."""
     for path, module in nnx.iter_modules(model):
-        if path and callable(module):
+        if path and not isinstance(module, nnx.List | nnx.Dict):
             object.__setattr__(module, "__class__", _marked_type(type(module), "/".join(map(str, path))))
 
 
@@ -87,6 +88,25 @@ def _marked_type(kind: type, path: str) -> type:
             result = kind.__call__(self, *args, **kwargs)
         return _marked(result, "out", path)
 
-    body = {"__call__": __call__, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
+    body: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
+    body |= {name: _computing(method, path) for name, method in _methods(kind)}
+    body |= {"__call__": __call__} if hasattr(kind, "__call__") else {}  # noqa: B004
     keywords = {"pytree": getattr(kind, "_pytree__is_pytree", True)}
     return types.new_class(kind.__name__, (kind,), keywords, lambda namespace: namespace.update(body))
+
+
+def _methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """What a user's module computes by other names than its call (``attend``, ``encode``)."""
+    for name in dir(kind):
+        method = inspect.getattr_static(kind, name)
+        if inspect.isfunction(method) and not name.startswith("__") and not hasattr(nnx.Module, name):
+            yield name, method
+
+
+def _computing(method: Callable[..., Any], path: str) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        with computing(path):
+            return method(*args, **kwargs)
+
+    return computed

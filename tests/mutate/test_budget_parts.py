@@ -246,6 +246,76 @@ def test_modules_inside_modules(name):
     assert checked(*again)["encoder/block_1"] <= 0.9 * after["encoder/block_1"]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_heads_that_are_split_by_a_reshape(groups):
+    """The size of a head is that of no variable's dimension, but a factor of one; with groups, a factor of a factor."""
+
+    class Split(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            rows = x.shape[:2]
+            q = nn.Dense(12, name="query")(x).reshape(*rows, 2, groups, -1)
+            k, v = (nn.Dense(12 // groups, name=name)(x).reshape(*rows, 2, -1) for name in ("key", "value"))
+            shares = nn.softmax(jnp.einsum("bthgd,bshd->bhgts", q, k))
+            return nn.Dense(8, name="out")(jnp.einsum("bhgts,bshd->bthgd", shares, v).reshape(*rows, -1))
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2, name="head")(x + Split(name="split")(x))
+
+    def by_hand(variables):
+        own = {name: part["kernel"] for name, part in variables["params"]["split"].items()}
+        products = own["query"].shape[1] + own["out"].shape[0]
+        return 10 * sum(kernel.size for kernel in own.values()) + 2 * 5 * 5 * products
+
+    graph, variables = linen(Model(), TEXT)
+    assert macs_of("split", graph, variables, TEXT) == by_hand(variables)
+    mutation = nas.resize(graph, variables, max_macs={"split": 0.7}, inputs=TEXT)
+    assert macs_of("split", *mutation, TEXT) == by_hand(mutation.variables)
+    assert 0.4 * by_hand(variables) < by_hand(mutation.variables) <= 0.7 * by_hand(variables)
+    for handle in ("split/query:1", "split/key:1", "split/value:1"):
+        if handle in graph.handles():
+            narrower = nas.delta_nout(graph, variables, {handle: -1})
+            assert macs_of("split", *narrower, TEXT) == by_hand(narrower.variables) < by_hand(variables)
+
+
+def test_methods_of_nnx_modules_compute_in_them():
+    class Table(nnx.Module):
+        def __init__(self, rngs):
+            self.table = nnx.Param(jax.random.normal(rngs.params(), (20, 8)))
+
+        def encode(self, tokens):
+            return self.table[...][tokens]
+
+        def decode(self, x):
+            return x @ self.table[...].T
+
+    class Mixer(nnx.Module):
+        def __init__(self, rngs):
+            self.parts = nnx.Dict(up=nnx.Linear(8, 6, rngs=rngs), down=nnx.List([nnx.Linear(5, 8, rngs=rngs)]))
+
+        def mixed(self, x):
+            x = self.parts["up"](x)
+            return self.parts["down"][0](x @ jnp.swapaxes(x, -1, -2))
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.table, self.mixer = Table(rngs), Mixer(rngs)
+
+        def __call__(self, tokens):
+            return self.table.decode(self.mixer.mixed(self.table.encode(tokens)))
+
+    tokens = jnp.ones((2, 5), int)
+    graph, variables = nas.from_nnx(Model(nnx.Rngs(0)), tokens)
+    assert macs_of("table", graph, variables, tokens) == 10 * 8 * 20
+    assert macs_of("mixer/parts/up", graph, variables, tokens) == 10 * 8 * 6
+    assert macs_of("mixer", graph, variables, tokens) == 10 * 8 * 6 + 2 * 25 * 6 + 10 * 5 * 8
+    mutation = nas.resize(graph, variables, max_macs={"mixer": 0.5}, inputs=tokens)
+    rebuilt = nas.rebuild(Model(nnx.Rngs(0)), mutation)
+    assert jnp.allclose(rebuilt(tokens), mutation.graph.apply(mutation.variables, tokens), atol=1e-5)
+
+
 def test_layers_of_a_scan_count_as_often_as_they_run():
     class Stack(nn.Module):
         @nn.compact
