@@ -85,7 +85,7 @@ def align(
     if stopped:
         raise _out_of_time(ties, chosen, "; ".join(gaps))
     if chosen is None:
-        raise explain(problems[0], time_limit)
+        raise explain(problems, time_limit)
     plans = layout(ties, *chosen)
     if chosen[0].pinned:
         _few_new(plans, bounds.get("insertable") or {})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
+from naivenas_jax.align.least import smallest
 from naivenas_jax.align.problem import PRODUCT, Group, Problem
 from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
@@ -16,14 +16,24 @@ from naivenas_jax.sizes.row import Row
 _MOST_REQUESTS = 12
 
 
-def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleError:
-    """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not."""
+def explain(problems: Sequence[Problem], time_limit: float | None = None) -> InfeasibleError:
+    """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not.
+
+    Args:
+      problems: the choices of factors that may change, none of which has a solution; the first one is explained.
+      time_limit: for the solver, in seconds.
+    """
+    limited, bare = bool(problems[0].budgets), [replace(problem, budgets=()) for problem in problems]
+    if limited and not any(_feasible(problem, time_limit) for problem in bare):
+        problems = bare  # it is not the budgets
+    problem = problems[0]
     conflict, rows = _conflict(problem, time_limit)
-    feasible, proven = _nearest(problem, time_limit)
+    # what is near within a budget takes a search of its own
+    feasible, proven = ({}, True) if limited else _nearest(problem, time_limit)
     involved = [*map(str, conflict), *map(str, rows)]
     involved += [str(budget) for budget in problem.budgets]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
-    lines += [f"Budget: {text}." for text in _tight(problem)]
+    lines += [f"Budget: {text}." for text in _tight(problems, time_limit)]
     reasons = _reasons(problem, conflict, rows)
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
@@ -33,7 +43,7 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
         lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
-    elif (problem.targets or rows) and not (problem.budgets or problem.pinned):
+    elif (problem.targets or rows) and not (limited or problem.pinned):
         lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
     axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
     return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
@@ -41,7 +51,7 @@ def explain(problem: Problem, time_limit: float | None = None) -> InfeasibleErro
 
 def too_small(target: Target, problem: Problem, time_limit: float | None = None) -> TooSmallError:
     """For a request for less than one neuron; in ``problem`` it is one for a single neuron, which is as near to it."""
-    feasible, _ = _nearest(problem, time_limit)
+    feasible, _ = ({}, True) if problem.budgets else _nearest(problem, time_limit)
     axis, present = target.axis, target.present
     smallest = feasible.get(axis, 1)
     here = "" if smallest == 1 else f", and {smallest} is the nearest that can be had here"
@@ -56,24 +66,29 @@ def too_small(target: Target, problem: Problem, time_limit: float | None = None)
 
 def _nearest(problem: Problem, time_limit: float | None) -> tuple[dict[str, int], bool]:
     """The nearest sizes that are feasible, and whether there are no others."""
-    try:  # what is near within a budget takes a search of its own
-        return ({} if problem.budgets else nearest(problem, time_limit=time_limit)), True
+    try:
+        return nearest(problem, time_limit=time_limit), True
     except NoSolutionError:
         return {}, True
     except StoppedError:
         return {}, False
 
 
-def _tight(problem: Problem) -> list[str]:
-    """For each budget what is left of the count when every size is as small as it may be."""
-    fixed = np.array([g.size if _holds(problem, g) else 0 for g in problem.groups])
-    floor = np.maximum(np.maximum(problem.least, 1), problem.rows @ fixed)
-    smallest = problem.named(np.minimum(problem.present, floor))
-    return [
-        f"{budget}; now it is {budget.count.at(problem.named(problem.present))}, and with what is fixed as it is and "
-        f"every other size at its smallest, without regard to ties and requests, {budget.count.at(smallest)}"
-        for budget in problem.budgets
-    ]
+def _tight(problems: Sequence[Problem], time_limit: float | None) -> list[str]:
+    """For each budget how small the count can be; each without the others."""
+    problem = problems[0]
+    alone = "" if len(problem.budgets) == 1 else ", and no other budget,"
+    found = []
+    for budget in problem.budgets:
+        text = f"{budget}; now it is {budget.count.at(problem.named(problem.present))}"
+        try:
+            least = smallest(problems, budget, time_limit)
+        except StoppedError:
+            text += "; the time limit struck before the smallest was found"
+        else:
+            text += f", and with what is fixed and asked{alone} the smallest that was found is {least}"
+        found.append(text)
+    return found
 
 
 def _holds(problem: Problem, group: Group) -> bool:
