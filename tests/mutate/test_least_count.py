@@ -1,12 +1,14 @@
 """The count that the error of an impossible budget names, against every combination of sizes; and it can be had."""
 
 import itertools
+import random
 import re
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from strategies import placeholder_variables, random_graph, random_request
 
 import naivenas_jax as nas
 
@@ -35,10 +37,11 @@ def crossed():
 
 
 def named(network, limit, **keywords):
-    """The smallest count that the error names."""
+    """The smallest count that the error names; None if it is not about the budget."""
     with pytest.raises(nas.InfeasibleError) as caught:
         nas.resize(*network, **{limit: 1}, **keywords)
-    return int(re.search(r"smallest that was found is (\d+)", str(caught.value)).group(1))
+    found = re.search(r"smallest that was found is (\d+)", str(caught.value))
+    return None if found is None else int(found.group(1))
 
 
 CASES = {
@@ -118,3 +121,20 @@ def test_what_contradicts_itself_without_a_budget_is_not_the_budgets_fault():
     with pytest.raises(nas.InfeasibleError, match=r"'a' = 4.*size\('a'\) >= 5") as caught:
         nas.resize(*stacked(), max_params=20, constraints=rows[0], request={"a": nas.to(4)})
     assert "max_params" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_random_graphs(seed):
+    """The named count can be had, and the search finds nothing below it; or it is not the budget that is in the way."""
+    rng = random.Random(seed)
+    graph = random_graph(rng)
+    variables = placeholder_variables(graph, seed)
+    keywords = [{}, {"request": random_request(rng, graph)}, {"multiple_of": 2}][seed % 3]
+    count = named((graph, variables), "max_params", **keywords)
+    if count is None:
+        with pytest.raises(nas.InfeasibleError):
+            nas.resize(graph, variables, **keywords)
+        return
+    assert nas.costs(*nas.resize(graph, variables, max_params=count, **keywords)).params == count
+    with pytest.raises(nas.InfeasibleError):
+        nas.resize(graph, variables, max_params=count - 1, **keywords)
