@@ -64,7 +64,7 @@ def require_placed(graph: Graph) -> None:
                 placed.update(computed_in(eqn))
                 if eqn.primitive.name in CONTRACTIONS:
                     taking.update("/".join(p[1:-1]) for atom in eqn.invars for p in frame.read(atom).variables)
-            if placed and (lost := taking - placed - {""}):
+            if placed and (lost := {path for path in taking - {""} if not under(path, placed)}):
                 raise BudgetError(
                     f"Where {min(lost)!r} computes cannot be told from the trace, and so not which part operations "
                     "belong to: nn.jit shares the trace of one module with others, and a module that is not called "

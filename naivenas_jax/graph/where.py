@@ -40,6 +40,10 @@ def path_of(module: nn.Module) -> str:
 
 
 def computed_in(eqn: Any) -> Iterable[str]:
-    """The vertices and modules that an equation is computed in, outermost first, as far as its own jaxpr tells."""
+    """The vertices and modules that an equation is computed in, as far as its own jaxpr tells.
+
+    One that the next lies under goes without saying.
+    """
     names = (scope.name for scope in eqn.source_info.name_stack.stack)
-    return [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]
+    paths = [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]
+    return [a for a, b in zip(paths, [*paths[1:], ""], strict=False) if not f"{b}/".startswith(f"{a}/")]

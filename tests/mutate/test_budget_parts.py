@@ -353,6 +353,26 @@ def test_weights_that_are_lent_count_each_use(how):
     assert found.variables["params"]["embed"]["embedding"].shape == (20, 4)
 
 
+def test_a_part_counts_the_modules_that_it_calls():
+    class Caller(nn.Module):
+        shared: nn.Module
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(8, name="own")(self.shared(x))
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            shared = nn.Dense(8, name="shared")
+            return Caller(shared, name="second")(Caller(shared, name="first")(x))
+
+    graph, variables = linen(Model(), TEXT)
+    once = 10 * 8 * 8
+    wanted = {"shared": 2 * once, "first": 2 * once, "second": 2 * once, "first/own": once, "": 4 * once}
+    assert {part: macs_of(part, graph, variables, TEXT) for part in wanted} == wanted
+
+
 def test_of_weights_made_of_several_variables_only_what_all_lie_under():
     def function(variables, x):
         own = variables["params"]
@@ -463,6 +483,13 @@ def test_compress_and_gradual_keep_to_parts(network):
         for part, share in limits.items():
             assert share * 0.6 < by_hand(part, after) / by_hand(part, variables) <= share
     assert small.nout("inner") <= 6
+
+
+def test_growth_within_the_operations_of_a_part(network):
+    graph, variables = network
+    larger = nas.resize(graph, variables, max_macs={"hidden": 2.0}, grow=True, inputs=IMAGE)
+    assert 1.9 < by_hand("hidden", larger.variables) / by_hand("hidden", variables) <= 2.0
+    assert larger.graph.nout("stem") == graph.nout("stem")  # no budget counts it
 
 
 def clock(fn, arrays):
