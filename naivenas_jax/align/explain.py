@@ -11,7 +11,7 @@ from naivenas_jax.align.program import NoSolutionError, StoppedError
 from naivenas_jax.align.request import Target
 from naivenas_jax.align.solve import UnprovenError, nearest, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.row import Row, Size
 
 _MOST_REQUESTS = 12
 
@@ -44,7 +44,8 @@ def explain(problems: Sequence[Problem], time_limit: float | None = None) -> Inf
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
     elif (problem.targets or rows) and not (limited or problem.pinned):
-        lines.append(f"No sizes at all satisfy the remaining ties{' and conditions' if problem.required else ''}.")
+        what = f"ties{' and conditions' if problem.required else ''}"
+        lines.append(f"No sizes at all satisfy the {what}{', whatever is requested' if problem.targets else ''}.")
     axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
     return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
 
@@ -138,9 +139,22 @@ def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[
     named = [*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)]
     found = [problem.resting.get(axis) for axis in named]
     found += [problem.groups[g].fixed for g in sorted(groups)] + [problem.groups[g].fixed for g in sorted(nearby)]
-    limits = [
-        f"at most {problem.insertable[row]} neurons may be inserted into {problem.names[row][0]!r} (max_new=)"
+    return list(dict.fromkeys([*_limits(problem, conflict, rows), *(reason for reason in found if reason)]))[:5]
+
+
+def _limits(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[str]:
+    """Of what has to grow, where no more may be inserted."""
+    found = [
+        row
         for row, target in problem.targets
         if target in conflict and target.wish - target.present > problem.insertable[row]
     ]
-    return list(dict.fromkeys([*limits, *(reason for reason in found if reason)]))[:5]
+    for row in rows:
+        present = Size(row.terms, row.constant).at(problem.named(problem.present))
+        most = sum(count * int(problem.insertable[problem.row_of[axis]]) for axis, count in row.terms if count > 0)
+        if row.sense != "<=" and row.bound - present > most:
+            found += [problem.row_of[axis] for axis in row.axes]
+    return [
+        f"at most {problem.insertable[row]} neurons may be inserted into {problem.names[row][0]!r} (max_new=)"
+        for row in dict.fromkeys(found)
+    ]

@@ -137,6 +137,18 @@ class TestOfUsers:
             nas.resize(*two_layers(), constraints=rows)
         assert caught.value.conflicts == ("a",)
 
+    def test_where_no_more_may_be_inserted(self):
+        """That is said of what has to grow; without a request to grow nothing is inserted."""
+        limit = r"at most {} neurons may be inserted into 'a' \(max_new=\)\.\nNo sizes at all satisfy the ties and cond"
+        with pytest.raises(nas.InfeasibleError, match=limit.format(0)):
+            nas.resize(*two_layers(), multiple_of={"a": 64})
+        with pytest.raises(nas.InfeasibleError, match=limit.format(2)):
+            nas.resize(*two_layers(), least={"a": 100}, max_new=2)
+        both = r"at most 1 neurons may be inserted into 'a' \(max_new=\)\.\nFixed: at most 1 neurons .* into 'b'"
+        with pytest.raises(nas.InfeasibleError, match=both):
+            nas.resize(*two_layers(), constraints=nas.size("a") + nas.size("b") >= 100, max_new=1)
+        assert nas.resize(*two_layers(), multiple_of={"a": 64}, max_new=64).graph.nout("a") == 64
+
     def test_outputs_stay(self):
         with pytest.raises(nas.InfeasibleError, match="output of the graph"):
             nas.resize(*two_layers(), constraints=nas.size("out") <= 1)
