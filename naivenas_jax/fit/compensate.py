@@ -24,6 +24,7 @@ def compensate(
     *,
     weights: bool = True,
     statistics: bool = True,
+    outcomes: bool = True,
     ridge: float | None = None,
     progress: bool = False,
     **kwargs: Any,
@@ -45,13 +46,19 @@ def compensate(
     Where a skip connection adds an activation to what the weight makes (or to that and the bias), it is aimed at the
     sum: Y is what it made, plus what was added in the original, less what is added now.
 
+    What is wanted is not what a weight makes but what becomes of it: before a relu that is off, anything negative does.
+    So from there on the weight is improved in up to four steps, as long as they help, to where f(X B + 1 c) is f(Y) as
+    nearly as it can, f all that is computed entry by entry behind the weight: normalisation, skip connection,
+    activation (see `naivenas_jax.fit.aim`).
+
     Of grouped convolutions, and of products over a batch of weights, every group has a problem of its own, with one
     ridge for all.
 
-    Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32, added up and
-    solved in float64 on the host. There is a pass over the batches per weight and normalisation. It goes on from where
-    the last one ended: both networks' activations there are kept, of as many batches as fit into 1 GiB
-    (`naivenas_jax.fit.network.KEPT`); the others are evaluated from the start.
+    Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32 about its
+    mean, added up and solved in float64 on the host. There is a pass over the batches per weight and normalisation, and
+    up to five more per weight with an activation behind it. Each goes on from where the last one ended: both networks'
+    activations there are kept, of as many batches as fit into 1 GiB (`naivenas_jax.fit.network.KEPT`); the others are
+    evaluated from the start.
 
     Not re-fitted are: weights inside loops (recurrent and scanned layers), those that are computed from variables
     (weight normalisation) or used for something else too (embeddings), those of complex or whole numbers or that read
@@ -64,6 +71,7 @@ def compensate(
         Anything that can be iterated over again; an iterator is made into a list. No labels.
       weights: False: only the shifts are fitted, weights stay.
       statistics: whether batch statistics are estimated again.
+      outcomes: False: weights are aimed at what they made, and not at what becomes of it. Takes less time.
       ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 10 or infinity (it stays),
         whichever has the smallest error on every fourth example when fitted on the others.
       progress: show a bar.
@@ -79,7 +87,8 @@ def compensate(
         same.
 
     Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for
-    Accelerating Very Deep Neural Networks, ICCV 2017; Luo, Wu and Lin, ThiNet, ICCV 2017.
+    Accelerating Very Deep Neural Networks, ICCV 2017; Luo, Wu and Lin, ThiNet, ICCV 2017. Of outcomes, Zhang, Zou, He
+    and Sun, Accelerating Very Deep Convolutional Networks for Classification and Detection, 2015.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)
@@ -100,7 +109,7 @@ def compensate(
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(mutation.variables).values()):
         raise VariablesError("The mutation was made on shapes, a dry run: there is nothing to fit. Make it on arrays.")
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
-    return compensated(mutation, networks, Data.of(batches), weights, statistics, ridge, progress)
+    return compensated(mutation, networks, Data.of(batches), weights, statistics, outcomes, ridge, progress)
 
 
 def compensated(
@@ -109,6 +118,7 @@ def compensated(
     data: Data,
     weights: bool = True,
     statistics: bool = True,
+    outcomes: bool = True,
     ridge: float | None = None,
     progress: bool = False,
 ) -> Mutation:
@@ -119,7 +129,7 @@ def compensated(
             "before and after. Compensate a mutation that leaves inputs alone."
         )
     runs = Runs(data, tuple(zip(networks, (mutation._variables_before, mutation.variables), strict=True)))
-    fitting = Fitting(mutation, networks, runs, weights, ridge)
+    fitting = Fitting(mutation, networks, runs, weights, outcomes, ridge)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
     variables = mutation.variables
     for stage in tracked(stages, "compensate", progress):

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from naivenas_jax.fit.aim import Missed, aimed
 from naivenas_jax.fit.columns import Columns, added_to, columns_of
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Network, Run, Runs, on_device, replaced
-from naivenas_jax.fit.normal import Sums, added, gram, ridge_fit
+from naivenas_jax.fit.normal import Fit, Sums, added, gram, ridge_fit
 from naivenas_jax.fit.statistics import moments, restandardised
-from naivenas_jax.fit.walk import Event, Joined, Other, Standardisation
+from naivenas_jax.fit.walk import Event, Joined, Other, Outcome, Standardisation
 from naivenas_jax.mutate.mutation import Mutation
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import to_host
@@ -25,11 +26,19 @@ from naivenas_jax.transfer.variables import flat, nested
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight to be re-fitted, the variable that is added to what it makes, and whether a skip connection is, too."""
+    """A weight to be re-fitted.
+
+    Attributes:
+      path: which one.
+      shift: the variable that is added to what it makes.
+      skip: whether a skip connection is, too.
+      outcome: whether there is a nonlinearity behind it, in both networks.
+    """
 
     path: Path
     shift: Shift | None
     skip: bool
+    outcome: bool
 
 
 class Shift(NamedTuple):
@@ -62,6 +71,7 @@ class Fitting:
     networks: tuple[Network, Network]
     runs: Runs
     weights: bool
+    outcomes: bool
     ridge: float | None
 
     def stages(self) -> list[Weight | Statistic]:
@@ -69,6 +79,7 @@ class Fitting:
         before, after = self._uses
         then, now = _counts(before), _counts(after)
         joined_then, joined_now = _counts(before, Joined), _counts(after, Joined)
+        ended_then, ended_now = _counts(before, Outcome), _counts(after, Outcome)
         elsewhere = {event.path for event in after if isinstance(event, Other)}
         found: dict[Path, Weight | Statistic] = {}
         started = False
@@ -80,7 +91,8 @@ class Fitting:
                 continue  # what is also looked up by index, or scaled, means something else there
             elif then.get(self._old(event.path)) == now[event.path] and event.path not in found:
                 skip = now[event.path] == joined_now[event.path] == joined_then[self._old(event.path)]
-                found[event.path] = Weight(event.path, self._shift(event.path), skip)
+                ended = now[event.path] == ended_now[event.path] == ended_then[self._old(event.path)] == 1
+                found[event.path] = Weight(event.path, self._shift(event.path), skip, ended)
         return list(found.values())
 
     def _old(self, path: Path) -> Path:
@@ -115,23 +127,46 @@ class Fitting:
 
     def refitted(self, variables: Mapping[str, Any], stage: Weight) -> dict[str, Any]:
         """The variables, with one weight and its shift fitted."""
-        arrays, columns, shift = flat(variables), self._columns(stage.path), stage.shift
+        columns, shifts = self._columns(stage.path), stage.shift is not None
         if not columns.known.any():
             return dict(variables)
-        factor, known = self.mutation.plan.factor(stage.path), columns.known
+        factor = self.mutation.plan.factor(stage.path)
         every, held_out = self._sums(variables, stage, columns, factor)
+        values = to_host(flat(variables)[stage.path]).astype(np.float64).ravel()[columns.entries]
+        present = np.where(columns.known[:, None], values, 0.0)
+        fit = ridge_fit(every, held_out, present, self.ridge if self.weights else np.inf, shifts)
+
+        def missed(fit: Fit) -> Missed:
+            return self._missed(self._with(variables, stage, columns, fit), stage, columns)
+
+        if self.outcomes and stage.outcome and factor == 1:
+            fit = aimed(every, fit, present, shifts, missed)
+        return self._with(variables, stage, columns, fit)
+
+    def _with(self, variables: Mapping[str, Any], stage: Weight, columns: Columns, fit: Fit) -> dict[str, Any]:
+        """The variables, with what was found for a weight and its shift."""
+        arrays, known, shift = flat(variables), columns.known, stage.shift
         values = to_host(arrays[stage.path]).astype(np.float64).ravel()
-        present = values[columns.entries]
-        ridge = self.ridge if self.weights else np.inf
-        fit = ridge_fit(every, held_out, np.where(known[:, None], present, 0.0), ridge, shift is not None)
-        values[columns.entries] = np.where(known[:, None], fit.b, present)
+        values[columns.entries] = np.where(known[:, None], fit.b, values[columns.entries])
         arrays[stage.path] = replaced(arrays[stage.path], values)
         if shift is not None:
-            was = shift.before.ravel()[columns.source]
+            was = self.mutation.plan.factor(stage.path) * shift.before.ravel()[columns.source]
             moved = to_host(arrays[shift.path]).astype(np.float64).ravel()
-            moved[shift.entries] = np.where(known, factor * was + shift.sign * fit.shift, moved[shift.entries])
+            moved[shift.entries] = np.where(known, was + shift.sign * fit.shift, moved[shift.entries])
             arrays[shift.path] = replaced(arrays[shift.path], moved)
         return nested(arrays)
+
+    def _missed(self, variables: Mapping[str, Any], stage: Weight, columns: Columns) -> Missed:
+        """What the outcomes of a weight miss, over all rows."""
+        now, old = on_device(variables), self._old(stage.path)
+        others = () if stage.shift is None else (stage.shift.path,)
+
+        def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
+            before, wanted = before.seen(_outcome, old, (), self._present_before)
+            after, found = after.seen(_missed, stage.path, others, now, wanted, columns.source, columns.known)
+            return (before, after), found
+
+        return Missed.together(self.runs.visited(visit))
 
     def _sums(self, variables: Mapping[str, Any], stage: Weight, columns: Columns, factor: float) -> list[Sums]:
         """What the normal equations need: over all rows, and over those held out."""
@@ -200,12 +235,25 @@ def _grams_with_skip(events: Sequence[Event], made: Sequence[Any], source: Any, 
     return _both(events, [(w[:, source] - now) * scale for w, now in zip(made, skipped, strict=True)])
 
 
+def _outcome(events: Sequence[Event]) -> Any:
+    """The outcome of a weight that is used once; shape (N, columns of all groups)."""
+    (own,) = (event for event in events if isinstance(event, Outcome))
+    return _joined(own.contraction.columns(jnp.asarray(own.array, jnp.float32)))
+
+
+def _missed(events: Sequence[Event], wanted: Any, source: Any, known: Any) -> Missed:
+    """Its outcomes now, against those of some columns before."""
+    (own,) = (event for event in events if isinstance(event, Outcome))
+    reached, slope = (own.contraction.columns(jnp.asarray(array, jnp.float32)) for array in (own.array, own.slope()))
+    return Missed.of(own.contraction.x, (wanted[:, source].transpose(1, 0, 2) - reached) * known[:, None], slope)
+
+
 def _both(events: Sequence[Event], wanted: Sequence[Any]) -> list[Any]:
-    found = []
-    for event, y in zip((e for e in events if isinstance(e, Contraction)), wanted, strict=True):
-        x, y, examples = event.x, y.transpose(1, 0, 2), np.shape(event.activation)[0]
-        found.append([gram(x, y), gram(_held_out(x, examples), _held_out(y, examples))])
-    return [sum(own) for own in zip(*found, strict=True)]
+    uses = [event for event in events if isinstance(event, Contraction)]
+    every = [(event.x, y.transpose(1, 0, 2)) for event, y in zip(uses, wanted, strict=True)]
+    examples = [np.shape(event.activation)[0] for event in uses]
+    held_out = [tuple(_held_out(part, n) for part in parts) for parts, n in zip(every, examples, strict=True)]
+    return [gram(*(jnp.concatenate(part, 1) for part in zip(*rows, strict=True))) for rows in (every, held_out)]
 
 
 def _joined(array: Any) -> Any:

@@ -39,8 +39,8 @@ class Curvature(NamedTuple):
     """Sums over rows for one contraction, of G groups.
 
     Attributes:
-      x: shape (G, K + 1, K + 1): of X; see `gram`.
-      g: shape (G, M + 1, M + 1): of the gradients.
+      x: shape (G, K + 1, K + 1): of X and a column of ones.
+      g: shape (G, M + 1, M + 1): of the gradients and a column of ones.
       yg: shape (G, M): of the squares of ``y * gradient``.
     """
 
@@ -176,21 +176,24 @@ def importance(
     Neurons that no weight reads in sight (query and key features, what is read in loops only) have the cost of being
     zero where they are made, and where that is out of sight too, the largest of all costs, so that they stay.
     """
-    ties, arrays = network.graph.ties, flat(variables)
+    ties, arrays = network.graph.ties, {path: to_host(array) for path, array in flat(variables).items()}
     found = curvatures(network, variables, data)
     events = network.events(variables, data.first)
     shifted = {e.contraction.path for e in events if isinstance(e, Additive)}
     uses = {(e.path, e.number): e for e in events if isinstance(e, Contraction)}
-    readers = [
-        reader
-        for use, event in uses.items()
-        for reader in _readers(ties, event, found[use], to_host(arrays[event.path]), event.path in shifted, ridge)
-    ]
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     costs = np.full(count(ties), np.nan)
-    for own in homes(network.graph).values():
-        for one, cost in dropped([reader.only(own) for reader in readers]):
+    groups = list(homes(network.graph).values())
+    reading = _reading(ties, uses, groups, arrays)
+    last = {use: n for n, own in enumerate(reading) for use in own}
+    readers: dict[Use, list[Reader]] = {}  # of few weights at a time: an inverse is as large as all sums of a weight
+    for n, own in enumerate(groups):
+        for use in (use for use in reading[n] if use not in readers):
+            event = uses[use]
+            readers[use] = _readers(ties, event, found[use], arrays[event.path], event.path in shifted, ridge)
+        for one, cost in dropped([reader.only(own) for use in reading[n] for reader in readers[use]]):
             costs[one] = cost
+        readers = {use: kept for use, kept in readers.items() if last[use] > n}
     costs = np.where(np.isnan(costs), made, costs)
     known = costs[~np.isnan(costs)]
     return by_handle(network.graph, np.where(np.isnan(costs), known.max() if known.size else 1.0, costs))
@@ -216,13 +219,25 @@ def dropped(readers: Sequence[Reader]) -> list[tuple[int, float]]:
     return found
 
 
+def _reading(
+    ties: Ties, uses: Mapping[Use, Contraction], groups: Sequence[np.ndarray], arrays: Mapping[Path, np.ndarray]
+) -> list[list[Use]]:
+    """For each group of classes, the weights that read one of them."""
+    read = {}
+    for use, event in uses.items():
+        shape = arrays[event.path].shape
+        classes = _classes(ties, event.path, event.entries(shape), shape, "in")
+        read[use] = np.unique(np.concatenate([np.zeros(0, int), *(np.unique(own) for own in classes)]))
+    return [[use for use, classes in read.items() if np.isin(classes, own).any()] for own in groups]
+
+
 def _readers(
-    ties: Ties, event: Contraction, sums: Curvature, array: Any, centred: bool, ridge: float
+    ties: Ties, event: Contraction, sums: Curvature, array: np.ndarray, centred: bool, ridge: float
 ) -> list[Reader]:
     """One for each group of a contraction."""
-    entries = event.entries(np.shape(array))
-    values, found = to_host(array).astype(np.float64).ravel()[entries], []
-    read = _classes(ties, event.path, entries, np.shape(array), "in")
+    entries = event.entries(array.shape)
+    values, found = array.astype(np.float64).ravel()[entries], []
+    read = _classes(ties, event.path, entries, array.shape, "in")
     for g in range(len(entries)):
         rows: dict[int, np.ndarray] = {}
         for classes in read:

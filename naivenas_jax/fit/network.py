@@ -14,7 +14,7 @@ import numpy as np
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.batches import finite_inputs_of
 from naivenas_jax.fit.program import Program, trace
-from naivenas_jax.fit.walk import Event, Joined, walk
+from naivenas_jax.fit.walk import Event, Joined, Outcome, walk
 from naivenas_jax.graph.batches import Batch
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
@@ -30,7 +30,7 @@ class Network:
     kwargs: Mapping[str, Any]
     _programs: dict[Any, Program] = field(default_factory=dict)
     _compiled: dict[Any, Callable[..., Any]] = field(default_factory=dict)
-    _joins: dict[Program, dict[Path, int]] = field(default_factory=dict)
+    _reach: dict[Program, dict[Path, int]] = field(default_factory=dict)
 
     def program(self, variables: Mapping[str, Any], inputs: Batch) -> Program:
         """What is evaluated for inputs of these shapes."""
@@ -53,12 +53,12 @@ class Network:
         jax.eval_shape(lambda v, live: walk(program, v, live, found.append), variables, program.start(inputs))
         return found
 
-    def joins(self, program: Program, variables: Mapping[str, Any], inputs: Batch) -> dict[Path, int]:
-        """For weights that a skip connection joins, the step after the last one that does."""
-        if program not in self._joins:
-            found = (event for event in self.events(variables, inputs) if isinstance(event, Joined))
-            self._joins[program] = {event.path: event.step + 1 for event in found}
-        return self._joins[program]
+    def reach(self, program: Program, variables: Mapping[str, Any], inputs: Batch) -> dict[Path, int]:
+        """For weights that a skip connection joins, or that have an outcome, the step after the last of these."""
+        if program not in self._reach:
+            found = (event for event in self.events(variables, inputs) if isinstance(event, Joined | Outcome))
+            self._reach[program] = {event.path: event.step + 1 for event in found}
+        return self._reach[program]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Run:
     def seen(
         self, read: Callable[..., Any], path: Path, others: Collection[Path], variables: Any, *given: Any
     ) -> tuple[Run, Any]:
-        """``read(events, *given)`` of all uses of a variable, and of skip connections that join what it makes.
+        """``read(events, *given)`` of all uses of a variable, of skip connections to what it makes, and of outcomes.
 
         Args:
           read: takes the uses, and what is given.
@@ -103,8 +103,8 @@ class Run:
         """
         stop = self.program.first_use((path, *others))
         here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
-        joins = self.network.joins(self.program, variables, self.inputs)
-        until = max(self.program.after_last_use(path), joins.get(path, 0))
+        reach = self.network.reach(self.program, variables, self.inputs)
+        until = max(self.program.after_last_use(path), reach.get(path, 0))
         visit = self.network.compiled(_visit, read, path, self.program, here.step, stop, until)
         live, result = visit(variables, here.live, *given)
         return replace(self, step=stop, live=live), result

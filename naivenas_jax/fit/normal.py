@@ -6,7 +6,7 @@ Everything has a first dimension of G problems that are solved side by side, wit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,55 @@ import numpy as np
 
 from naivenas_jax.errors import RequestError, VariablesError
 
+#: Of a matrix that is 0 all over.
+_TINY = 1e-30
 
-def gram(*parts: Any) -> Any:
-    """Shape (G, L, L): ``Z^T Z``, Z the parts and a column of ones side by side, each part of shape (G, N, ...)."""
-    ones = jnp.ones((*parts[0].shape[:2], 1), parts[0].dtype)
-    z = jnp.concatenate([*parts, ones], -1)
-    return jnp.matmul(z.transpose(0, 2, 1), z, precision=jax.lax.Precision.HIGHEST)
+
+class Gram(NamedTuple):
+    """Sums over rows z of Z, taken about some m near their mean: in float32 nothing cancels.
+
+    Attributes:
+      about: shape (G, L): m.
+      sums: shape (G, L + 1, L + 1): ``U^T U``, with U the rows ``[z - m, 1]``.
+    """
+
+    about: Any
+    sums: Any
+
+    @property
+    def whole(self) -> np.ndarray:
+        """The same of the rows ``[z, 1]``, in float64.
+
+        Raises:
+          VariablesError: if they are not finite.
+        """
+        about, sums = (np.asarray(array, np.float64) for array in self)
+        if not (np.isfinite(about).all() and np.isfinite(sums).all()):
+            raise VariablesError(
+                "What a weight reads or has to make, or a gradient, is not finite on these batches: an activation "
+                "overflows, or variables are not finite."
+            )
+        moved = np.broadcast_to(np.eye(sums.shape[-1]), sums.shape).copy()
+        moved[:, -1, :-1] = about
+        return np.asarray(moved.transpose(0, 2, 1) @ sums @ moved)
+
+
+def gram(*parts: Any) -> Gram:
+    """Of the parts of Z side by side, each of shape (G, N, ...)."""
+    z = jnp.concatenate(parts, -1)
+    about = z.mean(1)
+    u = jnp.concatenate([z - about[:, None], jnp.ones((*z.shape[:2], 1), z.dtype)], -1)
+    return Gram(about, jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST))
 
 
 def added(total: Any, new: Any) -> Any:
     """Two trees of sums as one, in float64."""
-    new = jax.tree.map(lambda array: np.asarray(array, np.float64), new)
+    new = jax.tree.map(_whole, new, is_leaf=lambda one: isinstance(one, Gram))
     return new if total is None else jax.tree.map(np.add, total, new)
+
+
+def _whole(one: Any) -> np.ndarray:
+    return one.whole if isinstance(one, Gram) else np.asarray(one, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +70,7 @@ class Sums:
     """Over rows x of X and y of Y.
 
     Attributes:
-      gram: shape (G, K + M + 1, K + M + 1), of X and Y; see `gram`.
+      gram: shape (G, K + M + 1, K + M + 1), of X, Y and a column of ones.
       inputs: K.
     """
 
@@ -70,6 +107,14 @@ class Sums:
         last = self.gram[:, -1]
         return Sums(self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs)
 
+    def weight(self, ridge: float) -> np.ndarray:
+        """Shape (G,): a relative ridge times the mean of the diagonal of ``X^T X``."""
+        return ridge * np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1), _TINY)
+
+    def system(self, ridge: float) -> np.ndarray:
+        """Shape (G, K, K): ``X^T X``, with the ridge."""
+        return self.xx + self.weight(ridge)[:, None, None] * np.eye(self.inputs)
+
     def error(self, b: np.ndarray) -> float:
         """The sum of squares of ``y - x @ b``."""
         squares = np.diagonal(self.gram, axis1=1, axis2=2)[:, self.inputs : -1].sum()
@@ -90,9 +135,6 @@ class Fit:
     shift: np.ndarray
     ridge: float
 
-
-#: Of a matrix that is 0 all over.
-_TINY = 1e-30
 
 #: Relative ridges among which the data chooses; with the last, weights stay as they are. Layer after layer each fit
 #: would follow the noise of too few examples a little further.
@@ -115,11 +157,6 @@ def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | N
     number = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
     if ridge is not None and not (number and ridge >= 0):
         raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {ridge!r:.80}.")
-    if not np.isfinite(every.gram).all():
-        raise VariablesError(
-            "What a weight reads or has to make is not finite on these batches: an activation overflows, or variables "
-            "are not finite."
-        )
     others = Sums(every.gram - held_out.gram, every.inputs)
     reduced = [sums.centred() if shifts else sums for sums in (others, held_out, every)]
     if ridge is None:
@@ -135,6 +172,4 @@ def solve(sums: Sums, present: np.ndarray, ridge: float) -> np.ndarray:
     """Shape (G, K, M)."""
     if np.isinf(ridge):
         return present
-    scale = np.maximum(np.trace(sums.xx, axis1=1, axis2=2) / max(sums.inputs, 1), _TINY)
-    system = sums.xx + ridge * scale[:, None, None] * np.eye(sums.inputs)
-    return np.asarray(present + np.linalg.solve(system, sums.xy - sums.xx @ present))
+    return np.asarray(present + np.linalg.solve(sums.system(ridge), sums.xy - sums.xx @ present))

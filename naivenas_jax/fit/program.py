@@ -13,7 +13,8 @@ from jax.extend import core as jex
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.variables import flat, nested
 
-_CALLS = frozenset(
+#: Primitives that evaluate a jaxpr once.
+CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
 )
 
@@ -83,8 +84,13 @@ class Program:
         return tuple(values & made for values in reversed(found))
 
     @cached_property
+    def born(self) -> dict[int, int]:
+        """The step that makes each value."""
+        return {number: i for i, step in enumerate(self.steps) for number in step.results}
+
+    @cached_property
     def _made(self) -> frozenset[int]:
-        return frozenset(self.inputs).union(*(step.results for step in self.steps))
+        return frozenset((*self.inputs, *self.born))
 
     def needed(self, start: int, stop: int) -> list[Step]:
         """What these steps, and the outputs if they are the last, read of variables alone."""
@@ -156,7 +162,7 @@ class _Flattening:
 
     def equation(self, eqn: Any, operands: Sequence[int]) -> list[int]:
         paths = frozenset[Path]().union(*(self.paths.get(number, ()) for number in operands))
-        if eqn.primitive.name in _CALLS and paths:
+        if eqn.primitive.name in CALLS and paths:
             closed = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
             inner, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
             return self.run(inner, [self.constant(value) for value in consts], operands)

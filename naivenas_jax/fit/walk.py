@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from naivenas_jax.fit.matrix import Contraction, contraction_of
+from naivenas_jax.fit.outcome import Course, course_of
 from naivenas_jax.fit.program import Program
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.variables import flat
@@ -95,13 +96,31 @@ class Joined(NamedTuple):
         return self.contraction.path
 
 
+class Outcome(NamedTuple):
+    """What becomes of each entry that a contraction makes, until something mixes entries.
+
+    ``slope()`` is its derivative by the entry that it comes from, ``step`` the one that returns it; see
+    `naivenas_jax.fit.outcome`.
+    """
+
+    contraction: Contraction
+    array: Any
+    slope: Callable[[], Any]
+    step: int
+
+    @property
+    def path(self) -> Path:
+        """The variable that was contracted."""
+        return self.contraction.path
+
+
 class Other(NamedTuple):
     """Any other use of a variable: looked up by index, scaled, inside a loop."""
 
     path: Path
 
 
-Event = Contraction | Additive | Standardisation | Joined | Other
+Event = Contraction | Additive | Standardisation | Joined | Outcome | Other
 #: Sees each use of a variable; may return what the result of a contraction shall be instead.
 Hook = Callable[[Event], Any]
 
@@ -144,14 +163,25 @@ def walk(
         own = Rearranged(path, (), tuple(range(np.ndim(array)))) if _real(array) else None
         known[number] = _Seen(array, True, own)
     known.update((number, _Seen(array)) for number, array in live.items())
-    evaluation = _Walk(hook)
+    evaluation, courses = _Walk(hook), dict[int, tuple[Course, Contraction]]()
     weights = ((-1, step) for step in program.needed(start, stop))
     for number, step in (*weights, *enumerate(program.steps[start:stop], start)):
         found = evaluation.equation(step.eqn, [known[operand] for operand in step.operands], number)
         known.update(zip(step.results, found, strict=True))
+        if (made := found[0].made) is not None and made.step == number and (course := course_of(program, number)):
+            courses[course.steps[-1]] = course, made
+        if number in courses:
+            hook(_outcome(program, known, *courses[number]))
     if stop == len(program.steps):
         wanted = frozenset(program.results)
     return {number: known[number].array for number in sorted(wanted)}
+
+
+def _outcome(program: Program, known: Mapping[int, _Seen], course: Course, made: Contraction) -> Outcome:
+    def slope() -> Any:
+        return course.slope(program, {number: seen.array for number, seen in known.items()})
+
+    return Outcome(made, known[course.outcome].array, slope, course.steps[-1])
 
 
 def _real(array: Any) -> bool:

@@ -139,7 +139,7 @@ def test_what_cannot_be_done_is_refused():
             nas.compensate(pruned, BATCHES, ridge=ridge)
     with pytest.raises(nas.VariablesError, match="Batch 0 is not finite: nan"):
         nas.compensate(pruned, [jnp.full_like(BATCHES[0], jnp.nan)])
-    with pytest.raises(nas.VariablesError, match="is not finite on these batches: an activation overflows"):
+    with pytest.raises(nas.VariablesError, match="not finite on these batches: an activation overflows"):
         nas.compensate(pruned, [1e30 * BATCHES[0]])
     with pytest.raises(nas.PlanError, match="changes the input 'x'"):
         nas.compensate(nas.delta_nout(graph, variables, {"x": -1}), BATCHES)
@@ -175,7 +175,7 @@ def test_grouped_convolutions_are_least_squares_of_each_group():
     variables = Grouped().init(jax.random.key(1), IMAGES)
     graph, variables = nas.from_linen(Grouped(), variables, IMAGES)
     pruned = nas.delta_nout(graph, variables, {"first": -4})
-    found = nas.compensate(pruned, [IMAGES[:50], IMAGES[50:]], ridge=1e-12)
+    found = nas.compensate(pruned, [IMAGES[:50], IMAGES[50:]], ridge=1e-12, outcomes=False)
     kept, own = pruned.indices("first"), variables["params"]
     width = len(kept) // 2
     assert all((kept[g * width : (g + 1) * width] // 6 == g).all() for g in range(2))
