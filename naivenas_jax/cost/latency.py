@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import jax
@@ -135,7 +136,7 @@ def measure_latency(
       A `LatencyTable`, for ``resize(max_latency=, latency=)``.
 
     Raises:
-      BudgetError: if the size of an operand cannot be told from those of the variables.
+      BudgetError: if the size of an operand cannot be told from those of the variables, or a fraction is none.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -147,11 +148,17 @@ def measure_latency(
     >>> table(nas.delta_nout(graph, shapes, {"hidden": -3}).graph)
     25.0
     """
+    shares = tuple(fractions) if isinstance(fractions, Iterable) else ()
+    if not shares or not all(isinstance(share, Real) and 0 < share < math.inf for share in shares):
+        raise BudgetError(
+            "fractions= must be numbers above 0, fractions of the present sizes, such as (0.5, 1.0); found "
+            f"{fractions!r:.80}."
+        )
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)
     walk = _contractions(analysed.program.closed.jaxpr, analysed.frame)
-    return LatencyTable(tuple(_measured(*one, sizes, now, fractions, clock) for one in walk))
+    return LatencyTable(tuple(_measured(*one, sizes, now, shares, clock) for one in walk))
 
 
 def fastest(fn: Callable[..., Any], arrays: Sequence[Any], repeats: int = 10) -> float:

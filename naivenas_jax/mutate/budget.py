@@ -141,7 +141,8 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
     number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
     if not number or not 0 < limit < math.inf:  # not NaN either
         raise BudgetError(
-            f"{name} must be a whole number, or a float as a fraction of the present (0.5: half of it); found "
+            f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
+            "it); found "
             f"{limit!r:.80}."
         )
     bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(graph.ties.sizes))

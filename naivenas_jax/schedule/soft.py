@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.align.plan import AxisPlan, Plan
-from naivenas_jax.errors import PlanError, StructureError
+from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.options import Options
@@ -61,10 +61,19 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
 def masked(variables: Any, masks: Any) -> Any:
     """``variables * masks``, leaf by leaf; differentiable, and traced once for all masks of a graph.
 
+    Raises:
+      VariablesError: if the trees differ.
+
     >>> import jax.numpy as jnp, naivenas_jax as nas
     >>> nas.masked({"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[0.0, 1.0]])})["w"].tolist()
     [[0.0, 2.0]]
     """
+    found, wanted = str(jax.tree.structure(masks)), str(jax.tree.structure(variables))
+    if found != wanted:
+        raise VariablesError(
+            f"masks= must be a tree like the variables, as nas.Soft and nas.soft_masks make them; found {found:.200} "
+            f"where the variables are {wanted:.200}."
+        )
     return jax.tree.map(_times, variables, masks)
 
 

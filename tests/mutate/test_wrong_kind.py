@@ -113,3 +113,25 @@ def test_variables_that_are_not_those_of_the_graph(function):
     for given in (*wrong, mutation().variables):
         with pytest.raises(nas.VariablesError, match="variables"):
             function(graph, given)
+
+
+@pytest.mark.parametrize("fractions", [0, (), (0,), (0.5, -1), ("a",), None, (float("nan"),)])
+def test_fractions_of_sizes_that_are_none(fractions):
+    graph, variables = network()
+    with pytest.raises(nas.BudgetError, match="fractions= must be numbers above 0"):
+        nas.measure_latency(graph, variables, X, fractions=fractions, timer=lambda fn, arrays: 1.0)
+
+
+def test_masks_of_another_tree():
+    _, variables = network()
+    masks = nas.soft_masks(mutation())
+    for given, own in ((variables, masks["params"]), (3, masks), (variables, None)):
+        with pytest.raises(nas.VariablesError, match="masks= must be a tree like the variables"):
+            nas.masked(given, own)
+
+
+@pytest.mark.parametrize("limit", [0, -5, 0.0, float("nan"), "half", True])
+def test_budgets_that_are_no_number(limit):
+    graph, variables = network()
+    with pytest.raises(nas.BudgetError, match="max_params must be a whole number, at least 1, or a float above 0"):
+        nas.resize(graph, variables, max_params=limit)
