@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, NamedTuple
@@ -158,30 +158,27 @@ class Fitting:
 
     def _missed(self, variables: Mapping[str, Any], stage: Weight, columns: Columns) -> Missed:
         """What the outcomes of a weight miss, over all rows."""
+        return Missed.together(self._seen(variables, stage, (_outcome, _missed), columns.source, columns.known))
+
+    def _sums(self, variables: Mapping[str, Any], stage: Weight, columns: Columns, factor: float) -> list[Sums]:
+        """What the normal equations need: over all rows, and over those held out."""
+        reads = (_made_and_skipped, _grams_with_skip) if stage.skip and factor == 1 else (_made, _grams)
+        found = reduce(added, self._seen(variables, stage, reads, columns.source, columns.known * factor), None)
+        return [Sums(gram, columns.entries.shape[1]) for gram in found]
+
+    def _seen(
+        self, variables: Mapping[str, Any], stage: Weight, reads: Sequence[Callable[..., Any]], *given: Any
+    ) -> Iterator[Any]:
+        """For each batch what the second read finds of a weight now, given what the first found of it before."""
         now, old = on_device(variables), self._old(stage.path)
         others = () if stage.shift is None else (stage.shift.path,)
 
         def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
-            before, wanted = before.seen(_outcome, old, (), self._present_before)
-            after, found = after.seen(_missed, stage.path, others, now, wanted, columns.source, columns.known)
-            return (before, after), found
-
-        return Missed.together(self.runs.visited(visit))
-
-    def _sums(self, variables: Mapping[str, Any], stage: Weight, columns: Columns, factor: float) -> list[Sums]:
-        """What the normal equations need: over all rows, and over those held out."""
-        now, old, scale = on_device(variables), self._old(stage.path), columns.known * factor
-        others = () if stage.shift is None else (stage.shift.path,)
-
-        reads = (_made_and_skipped, _grams_with_skip) if stage.skip and factor == 1 else (_made, _grams)
-
-        def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], Any]:
             before, made = before.seen(reads[0], old, (), self._present_before)
-            after, found = after.seen(reads[1], stage.path, others, now, made, columns.source, scale)
+            after, found = after.seen(reads[1], stage.path, others, now, made, *given)
             return (before, after), found
 
-        found = reduce(added, self.runs.visited(visit), None)
-        return [Sums(gram, columns.entries.shape[1]) for gram in found]
+        return self.runs.visited(visit)
 
     def _columns(self, path: Path) -> Columns:
         own, old = self.mutation, self._old(path)
