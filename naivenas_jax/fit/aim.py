@@ -61,10 +61,15 @@ class Missed(NamedTuple):
         return Missed(read, total, squares, np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
     @property
+    def finite(self) -> bool:
+        """Whether f is, everywhere."""
+        return bool(np.isfinite(self.read).all() and np.isfinite(self.total).all() and np.isfinite(self.squares))
+
+    @property
     def by_slope(self) -> tuple[np.ndarray, np.ndarray]:
-        """``read`` and ``total`` by the slope; 0 where f is flat throughout."""
+        """``read`` and ``total`` by the slope; 0 where f is flat throughout, or has no slope."""
         slope = np.where(self.high >= -self.low, self.high, self.low)
-        inverse = np.divide(1.0, slope, out=np.zeros_like(slope), where=slope != 0)
+        inverse = np.divide(1.0, slope, out=np.zeros_like(slope), where=(slope != 0) & np.isfinite(slope))
         return self.read * inverse[:, None], self.total * inverse
 
 
@@ -91,10 +96,12 @@ def aimed(sums: Sums, start: Fit, present: np.ndarray, shifts: bool, missed: Cal
         return Fit(fit.b + step, fit.shift + shift, fit.ridge)
 
     best, now = start, missed(start)
+    if not now.finite:
+        return start  # f overflows
     for _ in range(TURNS - 1):
         tried = stepped(best, now)
         found = missed(tried)
-        if not found.squares < now.squares:
+        if not (found.finite and found.squares < now.squares):
             break
         best, now = tried, found
     return best

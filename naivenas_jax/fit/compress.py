@@ -11,7 +11,7 @@ import numpy as np
 from naivenas_jax.errors import BudgetError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.importance import importance
-from naivenas_jax.fit.network import Data, Network
+from naivenas_jax.fit.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.absolute import absolute
@@ -19,7 +19,6 @@ from naivenas_jax.mutate.bounds import Bound
 from naivenas_jax.mutate.budget import Limit, Limits
 from naivenas_jax.mutate.mutation import Mutation, then
 from naivenas_jax.mutate.resize import resize
-from naivenas_jax.transfer.variables import check_network
 
 _NAMES = ("max_params", "max_macs", "max_bytes", "max_activation_bytes")
 
@@ -34,6 +33,7 @@ def compress(
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
     steps: int = 3,
+    outcomes: bool = True,
     ridge: float | None = None,
     progress: bool = False,
     keywords: Mapping[str, Any] | None = None,
@@ -59,7 +59,7 @@ def compress(
       batches: inputs, as for `compensate`.
       max_params, max_macs, max_bytes, max_activation_bytes: as for `resize`; at least one.
       steps: more of them measure costs nearer to where they matter, and take longer.
-      ridge: as for `compensate`.
+      outcomes, ridge: as for `compensate`.
       progress: show a bar.
       keywords: of ``graph.apply``, for networks that need some.
       request, least, most: as for `resize`; changes and fractions are of the network given. Requests are exact.
@@ -85,7 +85,7 @@ def compress(
     >>> nas.compress(graph, variables, [data], max_params=0.5, steps=2).graph.nout("hidden")
     7
     """
-    check_network(graph, variables)
+    check_values(graph, variables)
     given = dict(zip(_NAMES, (max_params, max_macs, max_bytes, max_activation_bytes), strict=True))
     limits = {name: limit for name, limit in given.items() if limit is not None}
     if not limits:
@@ -104,7 +104,7 @@ def compress(
         step = resize(graph, variables, utility=utility, **bounds, **options)
         found = step if found is None else then(found, step, "compressed in steps")
         network = Network(found.graph, kwargs)
-        found = compensated(found, (first, network), data, ridge=ridge)
+        found = compensated(found, (first, network), data, outcomes=outcomes, ridge=ridge)
     assert found is not None
     return replace(found, notes=tuple(dict.fromkeys(found.notes)))
 

@@ -16,6 +16,7 @@ from naivenas_jax.fit.columns import Columns, added_to, columns_of
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.normal import Fit, Sums, added, gram, ridge_fit
+from naivenas_jax.fit.program import doings
 from naivenas_jax.fit.statistics import moments, restandardised
 from naivenas_jax.fit.walk import Event, Joined, Other, Outcome, Standardisation
 from naivenas_jax.mutate.mutation import Mutation
@@ -84,7 +85,7 @@ class Fitting:
         found: dict[Path, Weight | Statistic] = {}
         started = False
         for event in after:
-            started = started or (isinstance(event, Contraction) and self._reads_others(event.path))
+            started = started or (isinstance(event, Contraction) and self._reads_others(event))
             if isinstance(event, Standardisation) and started:
                 found.setdefault(event.path, Statistic(event.path))
             elif not isinstance(event, Contraction) or not started or event.path in elsewhere:
@@ -98,11 +99,11 @@ class Fitting:
     def _old(self, path: Path) -> Path:
         return self.mutation.plan.moved.get(path, path)
 
-    def _reads_others(self, path: Path) -> bool:
-        """Whether a weight reads an axis that has changed, or another one than before."""
-        plan, leaf = self.mutation.plan, self.mutation.graph.ties.leaves[path]
-        before = self.mutation.before.ties.leaves.get(self._old(path))
-        return any(
+    def _reads_others(self, event: Contraction) -> bool:
+        """Whether a weight reads an axis that has changed, another one than before, or what is made otherwise."""
+        path, plan = event.path, self.mutation.plan
+        leaf, before = self.mutation.graph.ties.leaves[path], self.mutation.before.ties.leaves.get(self._old(path))
+        return event.step >= self._parting or any(
             role == "in" and axis is not None and (axis != was or (axis in plan.axes and plan.axes[axis].changed))
             for axis, was, role in zip(leaf.axes, before.axes if before else leaf.axes, leaf.roles, strict=True)
         )
@@ -190,6 +191,16 @@ class Fitting:
         return columns_of(own.plan, path, now, then, shapes)
 
     @cached_property
+    def _parting(self) -> int:
+        """The first step that does something else in one network than in the other; of the same, their number."""
+        inputs, own = self.runs.data.first, self.mutation
+        pairs = zip(self.networks, (own._variables_before, own.variables), strict=True)
+        before, after = (network.program(variables, inputs).steps for network, variables in pairs)
+        steps = zip(before, after, strict=False)
+        differ = (i for i, (then, now) in enumerate(steps) if list(doings(then.eqn)) != list(doings(now.eqn)))
+        return next(differ, min(len(before), len(after)))
+
+    @cached_property
     def _before(self) -> dict[Path, Any]:
         return flat(self.mutation._variables_before)
 
@@ -248,8 +259,8 @@ def _missed(events: Sequence[Event], wanted: Any, source: Any, known: Any) -> Mi
 def _both(events: Sequence[Event], wanted: Sequence[Any]) -> list[Any]:
     uses = [event for event in events if isinstance(event, Contraction)]
     every = [(event.x, y.transpose(1, 0, 2)) for event, y in zip(uses, wanted, strict=True)]
-    examples = [np.shape(event.activation)[0] for event in uses]
-    held_out = [tuple(_held_out(part, n) for part in parts) for parts, n in zip(every, examples, strict=True)]
+    masks = [_held_out(event.x.shape[1], np.shape(event.activation)[0]) for event in uses]
+    held_out = [tuple(part[:, mask] for part in parts) for parts, mask in zip(every, masks, strict=True)]
     return [gram(*(jnp.concatenate(part, 1) for part in zip(*rows, strict=True))) for rows in (every, held_out)]
 
 
@@ -258,11 +269,10 @@ def _joined(array: Any) -> Any:
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
 
 
-def _held_out(rows: Any, examples: int) -> Any:
-    """Every fourth example, with all of its positions; for shapes (G, N, K)."""
-    groups, number, width = rows.shape
+def _held_out(number: int, examples: int) -> np.ndarray:
+    """Of rows those of every fourth example, with all of its positions; shape (number,)."""
     per_example = number // examples if examples >= 4 and number % examples == 0 else 1
-    return rows.reshape(groups, -1, per_example, width)[:, 3::4].reshape(groups, -1, width)
+    return np.arange(number) // per_example % 4 == 3
 
 
 def _counts(found: Sequence[Event], kind: type = Contraction) -> Counter[Path]:

@@ -19,7 +19,7 @@ from naivenas_jax.graph.batches import Batch
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
 from naivenas_jax.transfer.take import placed_like
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import check_network, flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +177,17 @@ class Data:
     def first(self) -> Batch:
         """The first batch."""
         return next(iter(self))
+
+
+def check_values(graph: Graph, variables: Mapping[str, Any]) -> None:
+    """Raise if the variables are not those of the graph, or only shapes.
+
+    Raises:
+      GraphError, VariablesError: names what was found.
+    """
+    check_network(graph, variables)
+    if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(variables).values()):
+        raise VariablesError("Nothing can be fitted to shapes: the variables must be arrays, as graph.init makes them.")
 
 
 def on_device(variables: Mapping[str, Any]) -> Any:

@@ -50,7 +50,7 @@ class Gram(NamedTuple):
 def gram(*parts: Any) -> Gram:
     """Of the parts of Z side by side, each of shape (G, N, ...)."""
     z = jnp.concatenate(parts, -1)
-    about = z.mean(1)
+    about = z.sum(1) / max(z.shape[1], 1)
     u = jnp.concatenate([z - about[:, None], jnp.ones((*z.shape[:2], 1), z.dtype)], -1)
     return Gram(about, jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST))
 
@@ -76,6 +76,10 @@ class Sums:
 
     gram: np.ndarray
     inputs: int
+
+    def __sub__(self, some: Sums) -> Sums:
+        """Over the other rows."""
+        return Sums(self.gram - some.gram, self.inputs)
 
     @property
     def number(self) -> float:
@@ -157,8 +161,7 @@ def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | N
     number = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
     if ridge is not None and not (number and ridge >= 0):
         raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {ridge!r:.80}.")
-    others = Sums(every.gram - held_out.gram, every.inputs)
-    reduced = [sums.centred() if shifts else sums for sums in (others, held_out, every)]
+    reduced = [sums.centred() if shifts else sums for sums in (every - held_out, held_out, every)]
     if ridge is None:
         errors = [reduced[1].error(solve(reduced[0], present, one)) for one in LADDER]
         ridge = LADDER[int(np.argmin(errors))] if held_out.number > 0 else 1e-3

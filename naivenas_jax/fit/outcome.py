@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core as jex
 
-from naivenas_jax.fit.program import CALLS, Program, Step
+from naivenas_jax.fit.program import CALLS, Program, Step, inner_of
 from naivenas_jax.trace.rules import elementwise
 from naivenas_jax.trace.table import TIES
 
@@ -41,7 +42,7 @@ class Course:
             values = {self.made: made}
             for step in (program.steps[i] for i in self.steps):
                 operands = [values[n] if n in values else known[n] for n in step.operands]
-                values[step.results[0]] = _evaluated(step.eqn, operands)
+                (values[step.results[0]],) = _evaluated(step.eqn, operands)
             return values[self.outcome]
 
         made = known[self.made]
@@ -76,9 +77,21 @@ def course_of(program: Program, position: int) -> Course | None:
     return None if escapes or not inner.isdisjoint(program.results) else Course(made, end, tuple(sorted(leading[end])))
 
 
-def _evaluated(eqn: Any, operands: list[Any]) -> Any:
+def _evaluated(eqn: Any, operands: list[Any]) -> list[Any]:
+    """What an equation returns. Calls are inlined: a custom_vjp, a straight-through estimator say, has no jvp."""
+    if eqn.primitive.name in CALLS and eqn.primitive.name != "custom_jvp_call":
+        jaxpr, consts = inner_of(eqn)
+        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *operands), strict=True))
+
+        def read(atom: Any) -> Any:
+            return atom.val if isinstance(atom, jex.Literal) else values[atom]
+
+        for inner in jaxpr.eqns:
+            found = _evaluated(inner, [read(atom) for atom in inner.invars])
+            values.update(zip(inner.outvars, found, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
     found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return found[0] if eqn.primitive.multiple_results else found
+    return list(found) if eqn.primitive.multiple_results else [found]
 
 
 def _same_shape(first: Step, step: Step) -> bool:
@@ -89,8 +102,7 @@ def _same_shape(first: Step, step: Step) -> bool:
 def _entrywise(eqn: Any) -> bool:
     """Whether each entry of the results depends on the entries at its place only."""
     if eqn.primitive.name in CALLS:
-        closed = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
-        return all(_entrywise(inner) for inner in getattr(closed, "jaxpr", closed).eqns)
+        return all(_entrywise(inner) for inner in inner_of(eqn)[0].eqns)
     if eqn.primitive.name == "broadcast_in_dim":
         return bool(eqn.invars[0].aval.size == 1)
     return TIES.get(eqn.primitive.name) is elementwise.elementwise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,20 @@ from naivenas_jax.transfer.variables import flat, nested
 CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
 )
+
+
+def inner_of(call: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr of a call, and its constants."""
+    closed = next(call.params[key] for key in ("jaxpr", "call_jaxpr") if key in call.params)
+    return (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
+
+
+def doings(eqn: Any) -> Iterator[str]:
+    """The names of the primitives of an equation, those inside of calls too: what it does, at any sizes."""
+    yield eqn.primitive.name
+    if eqn.primitive.name in CALLS:
+        for inner in inner_of(eqn)[0].eqns:
+            yield from doings(inner)
 
 
 class Step(NamedTuple):
@@ -163,8 +177,7 @@ class _Flattening:
     def equation(self, eqn: Any, operands: Sequence[int]) -> list[int]:
         paths = frozenset[Path]().union(*(self.paths.get(number, ()) for number in operands))
         if eqn.primitive.name in CALLS and paths:
-            closed = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params)
-            inner, consts = (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
+            inner, consts = inner_of(eqn)
             return self.run(inner, [self.constant(value) for value in consts], operands)
         alone = all(number in self.paths for number in operands)
         results = [self.weight(paths) if alone else self.new() for _ in eqn.outvars]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network import Data, Network, Run, Runs, means, on_device, replaced
+from naivenas_jax.fit.network import Data, Network, Run, Runs, check_values, means, on_device, replaced
 from naivenas_jax.fit.normal import added
 from naivenas_jax.fit.walk import Event, Standardisation
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Path
-from naivenas_jax.transfer.variables import check_network, flat, nested
+from naivenas_jax.transfer.variables import flat, nested
 
 
 def recalibrate(graph: Graph, variables: Mapping[str, Any], batches: Iterable[Any], **kwargs: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def recalibrate(graph: Graph, variables: Mapping[str, Any], batches: Iterable[An
     >>> statistics["mean"].tolist(), statistics["var"].tolist()
     ([5.0, 5.0, 5.0], [3.0, 3.0, 3.0])
     """
-    check_network(graph, variables)
+    check_values(graph, variables)
     network, data = Network(graph, kwargs), Data.of(batches)
     runs = Runs(data, ((network, variables),))
     for path in standardised(network, variables, data):

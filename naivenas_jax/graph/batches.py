@@ -20,6 +20,8 @@ def check_array(value: Any, name: str, error: type[NaiveNASError]) -> None:
             f"{name} must be an array; found {type(value).__name__}: {value!r:.80}. Each array of a dict or list is an "
             "input of its own: tuple(jax.tree.leaves(inputs)); a shape alone is jax.ShapeDtypeStruct(shape, dtype)."
         )
+    if getattr(value.dtype, "kind", "f") in "OSUMm":
+        raise error(f"{name} must be an array of numbers; found one of {value.dtype}.")
 
 
 def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
@@ -37,6 +39,8 @@ def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
         empty = [np.shape(array) for array in jax.tree.leaves(batch) if 0 in np.shape(array)]
         if empty:
             raise error(f"Batch {number} has an array without entries, of shape {empty[0]}. Leave it out.")
+        if any(isinstance(array, jax.ShapeDtypeStruct) for array in jax.tree.leaves(batch)):
+            raise error(f"Batch {number} holds the shape of an array; values are needed.")
         yield batch
 
 

@@ -78,6 +78,8 @@ def _parts(name: str, limit: Limit) -> dict[str, Any]:
         return {}
     if not isinstance(limit, Mapping):
         return {"": limit}
+    if not limit:
+        raise BudgetError(f"{name} is a mapping without parts: name one, or give a number for the whole.")
     for part in limit:
         if not isinstance(part, str):
             raise BudgetError(f"{name} of parts maps names to limits; found {part!r:.80} in place of a name.")
@@ -145,6 +147,8 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
             "it); found "
             f"{limit!r:.80}."
         )
+    if count.at(graph.ties.sizes) == 0:
+        raise BudgetError(f"{name} limits what there is nothing of: its count is 0 for this network and these inputs.")
     bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(graph.ties.sizes))
     return Budget(name, count, bound)
 

@@ -155,6 +155,7 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         aligned=second.aligned,
         notes=(*first.notes, *second.notes, note),
         _variables_before=first._variables_before,
+        _asked=replace(second._asked, utility=first._asked.utility),  # scores are of the network before
         _records=(*first._records, *second._records),
         _comparable=second._comparable or first._comparable or note,
     )

@@ -139,9 +139,36 @@ def test_fractions_and_changes_are_of_the_network_given():
     assert found.graph.nout(name) >= 0.8 * size
 
 
+def test_a_report_of_several_steps():
+    """Scores are those of the first step: of the network given."""
+    graph = net()
+    variables = graph.init(jax.random.key(1), DATA)
+    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3)
+    report = nas.report(found, DATA[:1]).to_dict()
+    assert report["handles"]["hidden"]["before"] == 12
+    assert 0 < report["handles"]["hidden"]["utility_kept"] <= 1
+
+
+def test_values_are_needed():
+    graph = net()
+    shapes = jax.eval_shape(graph.init, jax.random.key(1), DATA)
+    variables = graph.init(jax.random.key(1), DATA)
+    for call in (lambda v, b: nas.compress(graph, v, b, max_params=0.5), lambda v, b: nas.recalibrate(graph, v, b)):
+        with pytest.raises(nas.VariablesError, match="Nothing can be fitted to shapes"):
+            call(shapes, [DATA])
+        with pytest.raises(nas.VariablesError, match="Batch 0 holds the shape of an array; values are needed"):
+            call(variables, [jax.ShapeDtypeStruct((2, 5), jnp.float32)])
+        with pytest.raises(nas.VariablesError, match="Batch 0 must be an array of numbers; found one of <U1"):
+            call(variables, [np.array(["a"])])
+
+
 def test_budgets_that_are_none():
     graph = net()
     variables = graph.init(jax.random.key(1), DATA)
+    with pytest.raises(nas.BudgetError, match="max_params is a mapping without parts"):
+        nas.compress(graph, variables, [DATA], max_params={})
+    with pytest.raises(nas.BudgetError, match="max_macs limits what there is nothing of"):
+        nas.resize(graph, variables, max_macs=0.5, inputs=[DATA[:0]])
     with pytest.raises(nas.BudgetError, match="needs a budget"):
         nas.compress(graph, variables, [DATA])
     with pytest.raises(nas.BudgetError, match="steps must be a whole number"):

@@ -8,9 +8,10 @@ import pytest
 from scipy.optimize import minimize
 
 import naivenas_jax as nas
+from naivenas_jax.fit.aim import Missed, aimed
 from naivenas_jax.fit.importance import importance
 from naivenas_jax.fit.network import Data, Network
-from naivenas_jax.fit.normal import Sums, added, gram
+from naivenas_jax.fit.normal import Fit, Sums, added, gram
 from naivenas_jax.fit.program import trace
 from naivenas_jax.fit.walk import Outcome, walk
 
@@ -79,11 +80,24 @@ def averaged(p, x, said):
     return nn.relu(y - y.mean(-1, keepdims=True)) @ p["out"]
 
 
+@jax.custom_vjp
+def straight_through(y):
+    return jnp.where(y > 0, y, 0.0)
+
+
+straight_through.defvjp(lambda y: (straight_through(y), None), lambda _, g: (g,))
+
+
+def without_a_forward_derivative(p, x, said):
+    return named(said, w=jax.jit(straight_through)(x @ p["w"])) @ p["out"]
+
+
 def linear(p, x, said):
     return (-(x @ p["w"] - p["b"]) * p["s"] / 2 + p["b"]) @ p["out"]
 
 
-CASES = [normalised, gelu, exact_gelu, silu, leaky, at_the_end, skip, seen_elsewhere, averaged, linear]
+AIMED = [normalised, gelu, exact_gelu, silu, leaky, at_the_end, skip, without_a_forward_derivative]
+CASES = [*AIMED, seen_elsewhere, averaged, linear]
 
 
 @pytest.mark.parametrize("fn", CASES, ids=lambda fn: fn.__name__)
@@ -99,7 +113,7 @@ def test_a_gate_that_is_made_before_takes_part():
     np.testing.assert_allclose(found["w"].array, said["w"], atol=1e-6)
 
 
-@pytest.mark.parametrize("fn", [normalised, gelu, silu, leaky], ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize("fn", [normalised, gelu, silu, leaky, AIMED[-1]], ids=lambda fn: fn.__name__)
 def test_slopes_are_derivatives(fn):
     """Of a bias that is moved a little either way, in float64 differences."""
     with jax.enable_x64(True):
@@ -194,3 +208,43 @@ def test_costs_of_neurons_from_fewer_rows_than_inputs_far_from_zero():
     costs = importance(Network(graph, {}), variables, Data.of([data]))["hidden"]
     assert np.isfinite(costs).all()
     assert (costs >= 0).all()
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3,), (1,) * 9, (40, 2), (1, 40)])
+def test_batches_of_few_examples(sizes):
+    """No example of theirs is held out, so that nothing chooses among ridges, or little does."""
+    pruned, data = pruned_layer(nn.relu, 1.0)
+    batches = np.split(np.asarray(data[: sum(sizes)]), np.cumsum(sizes)[:-1])
+    fitted = nas.compensate(pruned, batches, statistics=sum(sizes) > 1)
+    wanted = pruned.before.apply(pruned._variables_before, data[: sum(sizes)])
+    errors = [float(((m.graph.apply(m.variables, data[: sum(sizes)]) - wanted) ** 2).mean()) for m in (pruned, fitted)]
+    assert errors[1] < errors[0]
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(fitted.variables))
+    if sum(sizes) > 1:
+        small = nas.compress(pruned.before, pruned._variables_before, batches, max_params=0.5, steps=1)
+        assert all(np.isfinite(array).all() for array in jax.tree.leaves(small.variables))
+
+
+@pytest.mark.parametrize("field", ["read", "total", "squares"])
+@pytest.mark.parametrize("turn", [0, 1])
+def test_what_overflows_leaves_the_fit_as_it_was(field, turn):
+    rows = np.random.default_rng(0).normal(size=(1, 50, 5))
+    sums = Sums(added(None, gram(jnp.asarray(rows, jnp.float32))), 3)
+    start, turns = Fit(np.zeros((1, 3, 2)), np.zeros((1, 2)), 1e-3), iter(range(9))
+    good = Missed(np.ones((1, 3, 2)), np.ones((1, 2)), np.array(1.0), np.zeros((1, 2)), np.ones((1, 2)))
+    bad = good._replace(**{field: np.full_like(getattr(good, field), np.nan)})
+    assert aimed(sums, start, start.b, True, lambda fit: bad if next(turns) == turn else good) is start
+
+
+def test_after_an_activation_is_removed():
+    """Against least squares: what reads it reads something else, though of the same neurons."""
+    x = nas.input_vertex("x", 5)
+    hidden = nas.invariant_vertex("silu", nn.silu, nas.layer("hidden", nn.Dense(4), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), hidden))
+    variables = graph.init(jax.random.key(1), X)
+    mutation = nas.remove_vertex(graph, variables, "silu")
+    found = nas.compensate(mutation, [X[:20], X[20:]], ridge=1e-9).variables["params"]["out"]
+    own = variables["params"]["hidden"]
+    read = np.hstack([np.asarray(X @ own["kernel"] + own["bias"], np.float64), np.ones((40, 1))])
+    best = read @ np.linalg.lstsq(read, np.asarray(graph.apply(variables, X), np.float64), rcond=None)[0]
+    np.testing.assert_allclose(read @ np.vstack([found["kernel"], found["bias"]]), best, atol=1e-3)
