@@ -22,7 +22,7 @@ import numpy as np
 
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Data, Network, on_device
-from naivenas_jax.fit.normal import added, gram
+from naivenas_jax.fit.normal import ROUNDING, added, gram
 from naivenas_jax.fit.program import Program
 from naivenas_jax.fit.walk import Additive, Event, walk
 from naivenas_jax.sizes.ties import Path, Ties
@@ -255,7 +255,8 @@ def _reader(
     covariance = x[:-1, :-1] - np.outer(x[-1, :-1], x[-1, :-1]) / number if centred else x[:-1, :-1]
     scale = max(float(np.trace(covariance)) / len(covariance), _TINY)
     ridge = max(ridge, 1e-6 * len(covariance))  # sums of float32 are off by some 1e-7 of the trace
-    inverse = np.linalg.inv(covariance + ridge * scale * np.eye(len(covariance)))
+    floor = ROUNDING * float(np.trace(x[:-1, :-1]))
+    inverse = np.linalg.inv(covariance + (ridge * scale + floor) * np.eye(len(covariance)))
     values, vectors = np.linalg.eigh(g[:-1, :-1] / number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     sizes = sorted({len(own) for own in rows.values()})

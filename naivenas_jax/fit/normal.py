@@ -17,6 +17,9 @@ from naivenas_jax.errors import RequestError, VariablesError
 #: Of a matrix that is 0 all over.
 _TINY = 1e-30
 
+#: Relative to the trace, how far off the eigenvalues of a sum in float64 are at the most when means are taken off.
+ROUNDING = 1e-14
+
 
 class Gram(NamedTuple):
     """Sums over rows z of Z, taken about some m near their mean: in float32 nothing cancels.
@@ -72,10 +75,12 @@ class Sums:
     Attributes:
       gram: shape (G, K + M + 1, K + M + 1), of X, Y and a column of ones.
       inputs: K.
+      floor: shape (G,): how far off ``X^T X`` may be.
     """
 
     gram: np.ndarray
     inputs: int
+    floor: Any = 0.0
 
     def __sub__(self, some: Sums) -> Sums:
         """Over the other rows."""
@@ -109,11 +114,12 @@ class Sums:
     def centred(self) -> Sums:
         """With the means taken off."""
         last = self.gram[:, -1]
-        return Sums(self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs)
+        floor = ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
+        return Sums(self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs, floor)
 
     def weight(self, ridge: float) -> np.ndarray:
-        """Shape (G,): a relative ridge times the mean of the diagonal of ``X^T X``."""
-        return ridge * np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1), _TINY)
+        """Shape (G,): a relative ridge times the mean of the diagonal of ``X^T X``, above the floor."""
+        return ridge * np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1), _TINY) + self.floor
 
     def system(self, ridge: float) -> np.ndarray:
         """Shape (G, K, K): ``X^T X``, with the ridge."""

@@ -236,6 +236,21 @@ def test_what_overflows_leaves_the_fit_as_it_was(field, turn):
     assert aimed(sums, start, start.b, True, lambda fit: bad if next(turns) == turn else good) is start
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-3])
+@pytest.mark.parametrize("mean", [1000.0, 1.0, -3.0])
+def test_inputs_that_hardly_vary(mean, spread):
+    """All that is dropped is a shift; rounding is no reason to move weights. Fresh inputs lie a little apart."""
+    pruned, data = pruned_layer(nn.relu, 1.0)
+    before, variables = pruned.before, pruned._variables_before
+    few, fresh = mean + spread * data[:50], mean + 0.01 * data[50:100]
+    fitted = nas.compensate(pruned, [few[:30], few[30:]], statistics=False)
+    wanted = before.apply(variables, fresh)
+    errors = [float(((m.graph.apply(m.variables, fresh) - wanted) ** 2).mean()) for m in (pruned, fitted)]
+    assert errors[1] <= max(0.2 * errors[0], 1e-6), errors
+    small = nas.compress(before, variables, [few], max_params=0.6)
+    assert all(np.isfinite(array).all() for array in jax.tree.leaves(small.variables))
+
+
 def test_after_an_activation_is_removed():
     """Against least squares: what reads it reads something else, though of the same neurons."""
     x = nas.input_vertex("x", 5)
