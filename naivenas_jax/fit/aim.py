@@ -2,11 +2,13 @@
 
 With P = X B + 1 c and an increasing function f of each entry, let R = f(Y) - f(P) be what is missed. The steps
 
-    B <- B + (X^T X + ridge * s * I)^-1 (X^T R / slope - ridge * s * (B - B0)),     c <- c + mean(R) / slope
+    B <- B + D,     D = (X^T X + ridge * s * I)^-1 (X^T R / slope - ridge * s * (B - B0)),
+    c <- c + mean(R) / slope - mean(X) D
 
-(X, R centred) have the fixed point of ridge regression where f is linear, and in general that of a generalised linear
-model with the link f. Slope is the largest of f in a column: with it no step is too long. Nothing is asked of P where f
-is flat on both sides, before a relu that is off in both networks.
+(X and R centred in the first line) have the fixed point of ridge regression where f is linear, and in general that of a
+generalised linear model with the link f. Slope is the steepest of f in a column, at P: were it that of f altogether, no
+step would be too long; a step after which outcomes miss more is not taken. Nothing is asked of P where f is flat on
+both sides, before a relu that is off in both networks. Nothing needs f to increase, but then the fixed point is another.
 
 Source: Kakade, Kalai, Kanade and Shamir, Efficient Learning of Generalized Linear and Single Index Models with
 Isotonic Regression, NIPS 2011 (GLM-tron); for networks, Zhang, Zou, He and Sun, Accelerating Very Deep Convolutional
