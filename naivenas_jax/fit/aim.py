@@ -8,7 +8,7 @@ With P = X B + 1 c and an increasing function f of each entry, let R = f(Y) - f(
 (X and R centred in the first line) have the fixed point of ridge regression where f is linear, and in general that of a
 generalised linear model with the link f. Slope is the steepest of f in a column, at P: were it that of f altogether, no
 step would be too long; a step after which outcomes miss more is not taken. Nothing is asked of P where f is flat on
-both sides, before a relu that is off in both networks. Nothing needs f to increase, but then the fixed point is another.
+both sides, before a relu that is off in both networks. An f that does not increase has another fixed point.
 
 Source: Kakade, Kalai, Kanade and Shamir, Efficient Learning of Generalized Linear and Single Index Models with
 Isotonic Regression, NIPS 2011 (GLM-tron); for networks, Zhang, Zou, He and Sun, Accelerating Very Deep Convolutional
