@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import jax
-
-from naivenas_jax.errors import PlanError, VariablesError
+from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.fitting import Fitting, Statistic, Weight
-from naivenas_jax.fit.network import Data, Network, Runs
+from naivenas_jax.fit.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.mutate.mutation import Mutation, require_mutation
-from naivenas_jax.transfer.variables import check_network, flat
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
 
@@ -105,9 +102,7 @@ def compensate(
     True
     """
     require_mutation(mutation)
-    check_network(mutation.graph, mutation.variables)
-    if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(mutation.variables).values()):
-        raise VariablesError("The mutation was made on shapes, a dry run: there is nothing to fit. Make it on arrays.")
+    check_values(mutation.graph, mutation.variables)
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
     return compensated(mutation, networks, Data.of(batches), weights, statistics, outcomes, ridge, progress)
 

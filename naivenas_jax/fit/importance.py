@@ -12,7 +12,7 @@ of what is left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from naivenas_jax.fit.matrix import Contraction
 from naivenas_jax.fit.network import Data, Network, on_device
-from naivenas_jax.fit.normal import ROUNDING, added, gram
+from naivenas_jax.fit.normal import Sums, added, gram
 from naivenas_jax.fit.program import Program
 from naivenas_jax.fit.walk import Additive, Event, walk
 from naivenas_jax.sizes.ties import Path, Ties
@@ -31,8 +31,6 @@ from naivenas_jax.transfer.variables import flat
 from naivenas_jax.utility.tied import by_handle, count, homes, numbers
 
 Use = tuple[Path, int]
-#: Of a matrix that is 0 all over.
-_TINY = 1e-30
 
 
 class Curvature(NamedTuple):
@@ -184,7 +182,7 @@ def importance(
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     costs = np.full(count(ties), np.nan)
     groups = list(homes(network.graph).values())
-    reading = _reading(ties, uses, groups, arrays)
+    reading = _reading(ties, uses, groups)
     last = {use: n for n, own in enumerate(reading) for use in own}
     readers: dict[Use, list[Reader]] = {}  # of few weights at a time: an inverse is as large as all sums of a weight
     for n, own in enumerate(groups):
@@ -219,15 +217,13 @@ def dropped(readers: Sequence[Reader]) -> list[tuple[int, float]]:
     return found
 
 
-def _reading(
-    ties: Ties, uses: Mapping[Use, Contraction], groups: Sequence[np.ndarray], arrays: Mapping[Path, np.ndarray]
-) -> list[list[Use]]:
+def _reading(ties: Ties, uses: Iterable[Use], groups: Sequence[np.ndarray]) -> list[list[Use]]:
     """For each group of classes, the weights that read one of them."""
     read = {}
-    for use, event in uses.items():
-        shape = arrays[event.path].shape
-        classes = _classes(ties, event.path, event.entries(shape), shape, "in")
-        read[use] = np.unique(np.concatenate([np.zeros(0, int), *(np.unique(own) for own in classes)]))
+    for use in uses:
+        leaf = ties.leaves[use[0]]
+        axes = [axis for axis, role in zip(leaf.axes, leaf.roles, strict=True) if axis is not None and role == "in"]
+        read[use] = np.concatenate([np.zeros(0, int), *(numbers(ties, axis) for axis in axes)])
     return [[use for use, classes in read.items() if np.isin(classes, own).any()] for own in groups]
 
 
@@ -251,13 +247,10 @@ def _readers(
 def _reader(
     x: np.ndarray, g: np.ndarray, matrix: np.ndarray, rows: Mapping[int, np.ndarray], centred: bool, ridge: float
 ) -> Reader:
-    number = x[-1, -1]
-    covariance = x[:-1, :-1] - np.outer(x[-1, :-1], x[-1, :-1]) / number if centred else x[:-1, :-1]
-    scale = max(float(np.trace(covariance)) / len(covariance), _TINY)
-    ridge = max(ridge, 1e-6 * len(covariance))  # sums of float32 are off by some 1e-7 of the trace
-    floor = ROUNDING * float(np.trace(x[:-1, :-1]))
-    inverse = np.linalg.inv(covariance + (ridge * scale + floor) * np.eye(len(covariance)))
-    values, vectors = np.linalg.eigh(g[:-1, :-1] / number)
+    sums = Sums(x[None], len(x) - 1)
+    ridge = max(ridge, 1e-6 * sums.inputs)  # sums of float32 are off by some 1e-7 of the trace
+    inverse = np.linalg.inv((sums.centred() if centred else sums).system(ridge)[0])
+    values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     sizes = sorted({len(own) for own in rows.values()})
     by_size = [[(one, own) for one, own in rows.items() if len(own) == size] for size in sizes]

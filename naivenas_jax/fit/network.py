@@ -187,7 +187,10 @@ def check_values(graph: Graph, variables: Mapping[str, Any]) -> None:
     """
     check_network(graph, variables)
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(variables).values()):
-        raise VariablesError("Nothing can be fitted to shapes: the variables must be arrays, as graph.init makes them.")
+        raise VariablesError(
+            "Nothing can be fitted to shapes: the variables must be arrays, as graph.init makes them, and those of a "
+            "mutation too, which may have been made on shapes, a dry run."
+        )
 
 
 def on_device(variables: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from naivenas_jax.errors import RequestError, VariablesError
 _TINY = 1e-30
 
 #: Relative to the trace, how far off the eigenvalues of a sum in float64 are at the most when means are taken off.
-ROUNDING = 1e-14
+_ROUNDING = 1e-14
 
 
 class Gram(NamedTuple):
@@ -114,7 +114,7 @@ class Sums:
     def centred(self) -> Sums:
         """With the means taken off."""
         last = self.gram[:, -1]
-        floor = ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
+        floor = _ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
         return Sums(self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs, floor)
 
     def weight(self, ridge: float) -> np.ndarray:

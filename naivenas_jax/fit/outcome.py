@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from naivenas_jax.fit.program import CALLS, Program, Step, inner_of
-from naivenas_jax.trace.rules import elementwise
+from naivenas_jax.fit.program import CALLS, Program, Step
+from naivenas_jax.trace.rebind import bind
+from naivenas_jax.trace.rules.call import inner_of
+from naivenas_jax.trace.rules.elementwise import elementwise
 from naivenas_jax.trace.table import TIES
 
 _LINEAR = frozenset(("add", "add_any", "sub", "neg", "copy", "copy_p", "convert_element_type"))
@@ -90,8 +92,7 @@ def _evaluated(eqn: Any, operands: list[Any]) -> list[Any]:
             found = _evaluated(inner, [read(atom) for atom in inner.invars])
             values.update(zip(inner.outvars, found, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
-    found = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return list(found) if eqn.primitive.multiple_results else [found]
+    return bind(eqn, operands)
 
 
 def _same_shape(first: Step, step: Step) -> bool:
@@ -105,7 +106,7 @@ def _entrywise(eqn: Any) -> bool:
         return all(_entrywise(inner) for inner in inner_of(eqn)[0].eqns)
     if eqn.primitive.name == "broadcast_in_dim":
         return bool(eqn.invars[0].aval.size == 1)
-    return TIES.get(eqn.primitive.name) is elementwise.elementwise
+    return TIES.get(eqn.primitive.name) is elementwise
 
 
 def _linear(step: Step, leading: Mapping[int, Any]) -> bool:

@@ -11,18 +11,13 @@ import jax
 from jax.extend import core as jex
 
 from naivenas_jax.sizes.ties import Path
+from naivenas_jax.trace.rules.call import inner_of
 from naivenas_jax.transfer.variables import flat, nested
 
 #: Primitives that evaluate a jaxpr once.
 CALLS = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
 )
-
-
-def inner_of(call: Any) -> tuple[Any, Sequence[Any]]:
-    """The jaxpr of a call, and its constants."""
-    closed = next(call.params[key] for key in ("jaxpr", "call_jaxpr") if key in call.params)
-    return (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
 
 
 def doings(eqn: Any) -> Iterator[str]:

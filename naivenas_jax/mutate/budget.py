@@ -144,8 +144,7 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
     if not number or not 0 < limit < math.inf:  # not NaN either
         raise BudgetError(
             f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
-            "it); found "
-            f"{limit!r:.80}."
+            f"it); found {limit!r:.80}."
         )
     if count.at(graph.ties.sizes) == 0:
         raise BudgetError(f"{name} limits what there is nothing of: its count is 0 for this network and these inputs.")

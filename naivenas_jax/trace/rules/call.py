@@ -22,28 +22,29 @@ def opened(closed: Any) -> tuple[Any, Sequence[Any]]:
     return (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
 
 
-def _inside(eqn: Any) -> tuple[Any, Sequence[Any]]:
+def inner_of(eqn: Any) -> tuple[Any, Sequence[Any]]:
+    """The jaxpr of a call, and its constants."""
     return opened(next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params))
 
 
 @ties(*_CALLS, *_REMATS)
 def call(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
     """What the inner jaxpr ties."""
-    jaxpr, consts = _inside(eqn)
+    jaxpr, consts = inner_of(eqn)
     return analysis.inner(frame, jaxpr, [constant(c) for c in consts], values)
 
 
 @binds(*_CALLS)
 def bind_call(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
     """Inlined: the compiler sees the same operations."""
-    (jaxpr, consts), (inner,) = _inside(eqn), frame.inner[frame.position]
+    (jaxpr, consts), (inner,) = inner_of(eqn), frame.inner[frame.position]
     return evaluate(jaxpr, inner, sizes, consts, arrays)
 
 
 @binds(*_REMATS)
 def bind_remat(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
     """Rematerialised as before."""
-    (jaxpr, consts), (inner,), params = _inside(eqn), frame.inner[frame.position], eqn.params
+    (jaxpr, consts), (inner,), params = inner_of(eqn), frame.inner[frame.position], eqn.params
     function = jax.checkpoint(
         lambda *xs: evaluate(jaxpr, inner, sizes, consts, xs),
         prevent_cse=params["prevent_cse"],
