@@ -31,12 +31,12 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 import naivenas_jax as nas  # noqa: E402
-from naivenas_jax.align import solve as solving  # noqa: E402
 from naivenas_jax.align.layout import layout  # noqa: E402
-from naivenas_jax.align.problem import reduce  # noqa: E402
-from naivenas_jax.align.request import targets  # noqa: E402
-from naivenas_jax.mutate.options import Options  # noqa: E402
-from naivenas_jax.mutate.widths import ends, sizes_of  # noqa: E402
+from naivenas_jax.align.problem.problem import reduce  # noqa: E402
+from naivenas_jax.align.problem.request import targets  # noqa: E402
+from naivenas_jax.align.solve import solve as solving  # noqa: E402
+from naivenas_jax.mutate.edit.widths import ends, sizes_of  # noqa: E402
+from naivenas_jax.mutate.request.options import Options  # noqa: E402
 
 LIMIT = 60.0  # seconds of HiGHS
 SLOW = 5.0  # what takes longer is measured once

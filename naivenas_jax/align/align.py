@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from naivenas_jax.align.explain import explain, too_small
-from naivenas_jax.align.factors import choices
-from naivenas_jax.align.growth import solve_growth
 from naivenas_jax.align.layout import layout
 from naivenas_jax.align.plan import AxisPlan
-from naivenas_jax.align.problem import Problem, closed, reduce
-from naivenas_jax.align.program import NoSolutionError
-from naivenas_jax.align.request import Target
-from naivenas_jax.align.solve import Answer, UnprovenError, rank, solve
+from naivenas_jax.align.problem.factors import choices
+from naivenas_jax.align.problem.problem import Problem, closed, reduce
+from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.solve.growth import solve_growth
+from naivenas_jax.align.solve.solve import Answer, UnprovenError, rank, solve
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
@@ -53,7 +53,7 @@ def align(
       time_limit: for the solver, in seconds.
       grow: whether what is left of the budgets is spent on new neurons, and nothing is dropped.
       **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives``, ``budgets``
-        of `naivenas_jax.align.problem.reduce`.
+        of `naivenas_jax.align.problem.problem.reduce`.
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.

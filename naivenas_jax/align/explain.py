@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from naivenas_jax.align.least import smallest
-from naivenas_jax.align.problem import PRODUCT, Group, Problem
-from naivenas_jax.align.program import NoSolutionError, StoppedError
-from naivenas_jax.align.request import Target
-from naivenas_jax.align.solve import UnprovenError, nearest, solve
+from naivenas_jax.align.problem.problem import PRODUCT, Group, Problem
+from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
+from naivenas_jax.align.solve.minimum_cost import smallest
+from naivenas_jax.align.solve.solve import UnprovenError, nearest, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError
 from naivenas_jax.sizes.row import Row, Size
 

@@ -19,10 +19,10 @@ from scipy.optimize import linprog
 from naivenas_jax.cost.operations import Sizes, traced
 from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners, parts, under, without_operations
 from naivenas_jax.errors import BudgetError, SolverError
+from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.where import computed_in
 from naivenas_jax.sizes.count import Count
-from naivenas_jax.trace.analysis import Frame
+from naivenas_jax.trace.program.analysis import Frame
 
 PICOSECONDS = 1e12
 #: ``timer(function, arrays) -> seconds`` of one call.

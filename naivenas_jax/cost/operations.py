@@ -18,16 +18,16 @@ from flax import core
 
 from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners, parts, under
 from naivenas_jax.errors import BudgetError
+from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.where import computed_in
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.trace.analyse import Analysed, analyse
-from naivenas_jax.trace.analysis import Frame
-from naivenas_jax.trace.arguments import shape_of
-from naivenas_jax.trace.capture import capture
-from naivenas_jax.trace.value import Value
+from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.program.analyse import Analysed, analyse
+from naivenas_jax.trace.program.analysis import Frame
+from naivenas_jax.trace.program.capture import capture
+from naivenas_jax.trace.program.value import Value
 from naivenas_jax.transfer.variables import check_network, flat
 
 

@@ -7,10 +7,10 @@ from itertools import takewhile
 from typing import Any
 
 from naivenas_jax.errors import BudgetError
+from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.where import computed_in
-from naivenas_jax.trace.analysis import Frame
-from naivenas_jax.trace.op import Imported
+from naivenas_jax.trace.model.model_op import Imported
+from naivenas_jax.trace.program.analysis import Frame
 
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
 #: Paths of vertices, modules and variables. What belongs to a path belongs to all that it lies under.

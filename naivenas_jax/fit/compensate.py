@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.errors import PlanError
-from naivenas_jax.fit.fitting import Fitting, Statistic, Weight
-from naivenas_jax.fit.network import Data, Network, Runs, check_values
+from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
-from naivenas_jax.mutate.mutation import Mutation, require_mutation
+from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
+from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
 
@@ -46,7 +46,7 @@ def compensate(
     What is wanted is not what a weight makes but what becomes of it: before a relu that is off, anything negative does.
     So from there on the weight is improved in up to four steps, as long as they help, to where f(X B + 1 c) is f(Y) as
     nearly as it can, f all that is computed entry by entry behind the weight: normalisation, skip connection,
-    activation (see `naivenas_jax.fit.aim`).
+    activation (see `naivenas_jax.fit.regression.generalised_linear_fit`).
 
     Of grouped convolutions, and of products over a batch of weights, every group has a problem of its own, with one
     ridge for all.
@@ -54,8 +54,8 @@ def compensate(
     Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32 about its
     mean, added up and solved in float64 on the host. There is a pass over the batches per weight and normalisation, and
     up to five more per weight with an activation behind it. Each goes on from where the last one ended: both networks'
-    activations there are kept, of as many batches as fit into 1 GiB (`naivenas_jax.fit.network.KEPT`); the others are
-    evaluated from the start.
+    activations there are kept, of as many batches as fit into 1 GiB (`naivenas_jax.fit.network.network.KEPT`); the
+    others are evaluated from the start.
 
     Not re-fitted are: weights inside loops (recurrent and scanned layers), those that are computed from variables
     (weight normalisation) or used for something else too (embeddings), those of complex or whole numbers or that read

@@ -10,15 +10,15 @@ import numpy as np
 
 from naivenas_jax.errors import BudgetError, UtilityError
 from naivenas_jax.fit.compensate import compensated
-from naivenas_jax.fit.importance import importance
-from naivenas_jax.fit.network import Data, Network, check_values
+from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
+from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.absolute import absolute
-from naivenas_jax.mutate.bounds import Bound
-from naivenas_jax.mutate.budget import Limit, Limits
-from naivenas_jax.mutate.mutation import Mutation, then
-from naivenas_jax.mutate.resize import resize
+from naivenas_jax.mutate.request.absolute_request import absolute
+from naivenas_jax.mutate.request.bounds import Bound
+from naivenas_jax.mutate.request.budget_request import Limit, Limits
+from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.verbs.resize import resize
 
 _NAMES = ("max_params", "max_macs", "max_bytes", "max_activation_bytes")
 
@@ -47,7 +47,7 @@ def compress(
     Each step takes the network nearer to the budget, by the same factor:
 
     1. the cost of every neuron: what the outputs change by, to second order, if it is dropped and what reads it is
-       re-fitted (see `naivenas_jax.fit.importance`);
+       re-fitted (see `naivenas_jax.fit.regression.importance`);
     2. the widths that keep the most of it within the step's budget (see `resize`);
     3. what is left re-fitted to what the *original* network makes (see `compensate`).
 

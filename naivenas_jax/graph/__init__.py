@@ -1,3 +1,3 @@
 """The computation graph: vertices, operations, queries, evaluation."""
 
-from naivenas_jax.graph import elementwise as elementwise  # gives vertices their operators
+from naivenas_jax.graph.vertices import arithmetic as arithmetic  # gives vertices their operators

@@ -15,11 +15,11 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError, VariablesError
 from naivenas_jax.graph.construct import by_names, ordered, vertices_of
-from naivenas_jax.graph.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
+from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
+from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
-from naivenas_jax.graph.module import GraphModule
+from naivenas_jax.graph.linen_module import GraphModule
 from naivenas_jax.graph.order import topological
-from naivenas_jax.graph.summary import Summary, summarise
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties, Tying
 

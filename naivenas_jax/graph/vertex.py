@@ -55,7 +55,7 @@ class Vertex:
         reads = ", ".join(source.name for source in self.inputs)
         return f"Vertex({self.name!r}, {self.op.describe()}, inputs=[{reads}], nout={self.nout})"
 
-    # The operators are set by naivenas_jax.graph.elementwise, which knows the ops.
+    # The operators are set by naivenas_jax.graph.vertices.arithmetic, which knows the ops.
     __add__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
     __sub__: ClassVar[Callable[[Vertex, Vertex], Vertex]]
     __mul__: ClassVar[Callable[[Vertex, Vertex], Vertex]]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.expression import renamed
 from naivenas_jax.graph.op import keywords_of
+from naivenas_jax.graph.vertices.expression import renamed
 from naivenas_jax.layers.rule import LayerRule, Path, by_path, reasons
 
 

@@ -13,9 +13,9 @@ import flax.linen as nn
 
 from naivenas_jax.errors import GraphError, UnregisteredLayerError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.subgraph import graph_vertex
 from naivenas_jax.graph.vertex import Vertex, vertices_only
-from naivenas_jax.layers.op import LayerOp, LinenOp
+from naivenas_jax.graph.vertices.subgraph import graph_vertex
+from naivenas_jax.layers.ops.layer_op import LayerOp, LinenOp
 from naivenas_jax.layers.rule import LayerRule
 
 RuleOf = Callable[[Any, tuple[int, ...]], LayerRule]

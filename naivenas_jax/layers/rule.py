@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from naivenas_jax.graph.expression import names_in
-from naivenas_jax.graph.pattern import Pattern, parse
+from naivenas_jax.graph.vertices.expression import names_in
+from naivenas_jax.graph.vertices.pattern import Pattern, parse
 from naivenas_jax.sizes.row import Conditions
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
@@ -28,12 +28,12 @@ class LayerRule:
 
     Attributes:
       leaves: for each variable, by ``"collection/path"`` (a tuple of names where a name contains a slash), the pattern
-        of its dimensions (`naivenas_jax.graph.pattern`). A layer with a pattern or size that names ``out`` has output
-        neurons of its own (SizeAbsorb); without, its output neurons are those of its input (SizeInvariant).
+        of its dimensions (`naivenas_jax.graph.vertices.pattern`). A layer with a pattern or size that names ``out`` has
+        output neurons of its own (SizeAbsorb); without, its output neurons are those of its input (SizeInvariant).
       sizes: for each attribute of the layer that holds a size, the axis it is the size of. ``"down.features"`` is an
         attribute of a submodule, ``"features.0"`` an entry of a tuple.
       inner: the sizes of inner axes that no attribute holds.
-      composed: for each axis that is made of others, how, as an expression (`naivenas_jax.graph.expression`):
+      composed: for each axis that is made of others, how, as an expression (`naivenas_jax.graph.vertices.expression`):
         ``{"in": "groups*width"}``, all combinations, or ``{"out": "forward+backward"}``, one after the other.
       shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
       resize: where setting attributes does not make the layer of other sizes: ``(layer, sizes) -> layer``, given the

@@ -8,11 +8,11 @@ from typing import Any
 
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.absolute import absolute
-from naivenas_jax.mutate.bounds import Bound
-from naivenas_jax.mutate.budget import Limit, Limits
-from naivenas_jax.mutate.mutation import Mutation
-from naivenas_jax.mutate.resize import resize
+from naivenas_jax.mutate.request.absolute_request import absolute
+from naivenas_jax.mutate.request.bounds import Bound
+from naivenas_jax.mutate.request.budget_request import Limit, Limits
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.schedule.soft import Soft
 from naivenas_jax.sizes.row import whole
 

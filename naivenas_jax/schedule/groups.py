@@ -13,7 +13,7 @@ import numpy as np
 from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.widths import ends
+from naivenas_jax.mutate.edit.widths import ends
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.utility.tied import count

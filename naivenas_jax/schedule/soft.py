@@ -16,9 +16,9 @@ import numpy as np
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.mutation import Mutation, require_mutation
-from naivenas_jax.mutate.options import Options
-from naivenas_jax.mutate.widths import with_axes
+from naivenas_jax.mutate.edit.widths import with_axes
+from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.variables import check_network, check_variables, flat, nested
 

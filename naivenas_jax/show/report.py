@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from naivenas_jax.cost.counts import Costs
-from naivenas_jax.mutate.figures import HandleReport, figures
-from naivenas_jax.mutate.mutation import Mutation, require_mutation
-from naivenas_jax.utility.scores import Utility
+from naivenas_jax.cost.costs import Costs
+from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.mutate.result.mutation_report import HandleReport, figures
+from naivenas_jax.utility.user_scores import Utility
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
 _MEASURED = ("score kept", "unsure")

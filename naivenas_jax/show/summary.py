@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.graph.summary import COLUMNS, Summary
+from naivenas_jax.graph.graph_summary import COLUMNS, Summary
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import CarryError
-from naivenas_jax.transfer.entry import HINT, Entry, Rules
-from naivenas_jax.transfer.states import Keys, StateLeaf, is_hole, one_level
+from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
+from naivenas_jax.transfer.carrying.states import Keys, StateLeaf, is_hole, one_level
 
 _GONE = object()
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.fill import multiplicity
+from naivenas_jax.transfer.new_neurons.fill import multiplicity
 from naivenas_jax.transfer.take import placed_like, rescale, to_host
 from naivenas_jax.transfer.variables import Variables, check_variables, flat, nested
 
@@ -88,7 +88,6 @@ class UndoRecord:
             if axis is not None and removed is not None:
                 array = _insert(array, removed, axis, dim)
         return array
-
 
     def _unscaled(self, path: Path, array: np.ndarray) -> np.ndarray:
         """Entries that nobody has changed since are what they were, to the last bit; others are divided again."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.utility.scores import Utility
 from naivenas_jax.utility.tied import by_handle, class_totals, homes
+from naivenas_jax.utility.user_scores import Utility
 
 Norm = Literal["mean", "l2", "max", "rank"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.utility.scores import Utility, scores
+from naivenas_jax.utility.user_scores import Utility, scores
 
 
 def numbers(ties: Ties, axis: str) -> np.ndarray:

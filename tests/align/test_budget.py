@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from naivenas_jax.align.answer import Answer, violations, worth
-from naivenas_jax.align.budget import Budget
-from naivenas_jax.align.growth import solve_growth
-from naivenas_jax.align.problem import Problem, reduce
-from naivenas_jax.align.program import NoSolutionError
-from naivenas_jax.align.request import Target
-from naivenas_jax.align.search import Search
-from naivenas_jax.align.solve import solve
+from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.align.problem.problem import Problem, reduce
+from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.solve.budget_search import Search
+from naivenas_jax.align.solve.growth import solve_growth
+from naivenas_jax.align.solve.solution import Answer, violations, worth
+from naivenas_jax.align.solve.solve import solve
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import multiple_of, size

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from naivenas_jax.align.align import align
-from naivenas_jax.align.factors import choices
-from naivenas_jax.align.request import targets
+from naivenas_jax.align.problem.factors import choices
+from naivenas_jax.align.problem.request import targets
 from naivenas_jax.errors import InfeasibleError
 from naivenas_jax.sizes.ties import Ties, Tying
 

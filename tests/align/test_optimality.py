@@ -7,8 +7,7 @@ import random
 import flax.linen as nn
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from reference.network import Network, disagreements
 from reference.per_neuron import Wish, optimum, worth_of
 from strategies import placeholder_variables, random_graph, random_request, random_utility

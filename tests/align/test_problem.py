@@ -5,14 +5,13 @@ from __future__ import annotations
 import flax.linen as nn
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from strategies import global_mean, low_rank, max_pool
 
 import naivenas_jax as nas
-from naivenas_jax.align.problem import Group, reduce
-from naivenas_jax.align.request import Target
-from naivenas_jax.align.worth import own_best, segments
+from naivenas_jax.align.problem.problem import Group, reduce
+from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.program.concave_utility import own_best, segments
 
 
 def dense(name, size, vertex):

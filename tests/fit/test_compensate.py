@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.fit import network
+from naivenas_jax.fit.network import network
 
 DATA = jax.random.normal(jax.random.key(0), (300, 5))
 BATCHES = [DATA[:100], DATA[100:250], DATA[250:]]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.fit.importance import Block, Elimination, Reader, dropped, importance
-from naivenas_jax.fit.network import Data, Network
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.regression.importance import Block, Elimination, Reader, dropped, importance
 
 RNG = np.random.default_rng(0)
 

@@ -8,12 +8,12 @@ import pytest
 from scipy.optimize import minimize
 
 import naivenas_jax as nas
-from naivenas_jax.fit.aim import Missed, aimed
-from naivenas_jax.fit.importance import importance
-from naivenas_jax.fit.network import Data, Network
-from naivenas_jax.fit.normal import Fit, Sums, added, gram
-from naivenas_jax.fit.program import trace
-from naivenas_jax.fit.walk import Outcome, walk
+from naivenas_jax.fit.network.equations import trace
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.variable_uses import Outcome, walk
+from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
+from naivenas_jax.fit.regression.importance import importance
+from naivenas_jax.fit.regression.ridge import Fit, Sums, added, gram
 
 X = jax.random.normal(jax.random.key(0), (40, 5))
 OWN = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
-from naivenas_jax.fit.matrix import Contraction
-from naivenas_jax.fit.program import trace
-from naivenas_jax.fit.walk import Additive, Other, Standardisation, walk
+from naivenas_jax.fit.network.contraction import Contraction
+from naivenas_jax.fit.network.equations import trace
+from naivenas_jax.fit.network.variable_uses import Additive, Other, Standardisation, walk
 from naivenas_jax.transfer.variables import flat
 
 

@@ -22,8 +22,8 @@ import pytest
 from strategies import global_mean, max_pool_1d, positive, random_graph, random_inputs, random_request, random_variables
 
 import naivenas_jax as nas
-from naivenas_jax.graph.shapes import shape_of
-from naivenas_jax.transfer.carry import carry
+from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.transfer.carrying.carry import carry
 
 LENGTH = 10
 STRUCTURE = ("insert_vertex", "remove_vertex", "create_edge", "remove_edge")

@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from reference.network import disagreements
 from reference.per_neuron import optimum, worth_of
 from strategies import placeholder_variables, random_graph, random_request, random_utility
 
 import naivenas_jax as nas
-from naivenas_jax.align.problem import reduce
-from naivenas_jax.align.solve import Answer, violations
+from naivenas_jax.align.problem.problem import reduce
+from naivenas_jax.align.solve.solve import Answer, violations
 from naivenas_jax.sizes.row import Row, Size
 
 

@@ -109,7 +109,7 @@ def test_width_and_kernel_compose():
     plan = narrower.plan @ larger.plan @ wider.plan
     assert plan.axis("conv:window0").source.tolist() == [-1, 0, 1, 2, -1]
     assert type(plan).from_json(plan.to_json()) == plan
-    from naivenas_jax.transfer.carry import carry
+    from naivenas_jax.transfer.carrying.carry import carry
 
     together, _ = carry(plan, variables, variables, narrower.variables)
     step = narrower.carry(larger.carry(wider.carry(variables)))

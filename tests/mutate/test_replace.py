@@ -12,7 +12,7 @@ from flax import nnx
 
 import naivenas_jax as nas
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.transfer.carry import carry
+from naivenas_jax.transfer.carrying.carry import carry
 
 
 def mean(x):
@@ -97,9 +97,7 @@ class TestReplaceLayer:
         graph, variables, x = net
         mutation = nas.replace_layer(graph, variables, "hidden", nnx.Linear(4, 5, rngs=nnx.Rngs(0)))
         assert mutation.graph.apply(mutation.variables, x).shape == (2, 3)
-        assert np.array_equal(
-            mutation.variables["params"]["hidden"]["kernel"], variables["params"]["hidden"]["kernel"]
-        )
+        assert np.array_equal(mutation.variables["params"]["hidden"]["kernel"], variables["params"]["hidden"]["kernel"])
 
     def test_a_layer_in_the_place_of_a_function(self, net):
         """The tie between input and output goes."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.align.program import Program, StoppedError
+from naivenas_jax.align.program.milp import Program, StoppedError
 
 
 def dense(name, size, vertex):

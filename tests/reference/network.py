@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 import naivenas_jax as nas
-from naivenas_jax.graph.custom import Custom
-from naivenas_jax.graph.elementwise import Elementwise
-from naivenas_jax.graph.function import Immutable, Invariant
 from naivenas_jax.graph.source import Source
-from naivenas_jax.graph.stack import Concat, Flatten
-from naivenas_jax.graph.subgraph import Subgraph
-from naivenas_jax.layers.op import LayerOp
+from naivenas_jax.graph.vertices.arithmetic import Elementwise
+from naivenas_jax.graph.vertices.custom import Custom
+from naivenas_jax.graph.vertices.function import Immutable, Invariant
+from naivenas_jax.graph.vertices.stack import Concat, Flatten
+from naivenas_jax.graph.vertices.subgraph import Subgraph
+from naivenas_jax.layers.ops.layer_op import LayerOp
 
 
 @dataclass

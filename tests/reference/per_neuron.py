@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from reference.network import Network
 
 import naivenas_jax as nas
-from naivenas_jax.align.request import Relaxed, To
+from naivenas_jax.align.problem.request import Relaxed, To
 from naivenas_jax.sizes.row import Row, Size
 
 _INFINITY = highspy.kHighsInf

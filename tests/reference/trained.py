@@ -96,4 +96,3 @@ KINDS = ("linen", pytest.param("nnx", marks=pytest.mark.slow), "imported")
 def loss(apply: Any, variables: Any, batch: Any) -> Any:
     inputs, targets = batch
     return jnp.mean((apply(variables, inputs) - targets) ** 2)
-

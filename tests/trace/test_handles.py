@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from flax import nnx
+from flax import linen as nn, nnx
 
 import naivenas_jax as nas
-from naivenas_jax.mutate.oracle import masked_apply
+from naivenas_jax.mutate.result.oracle import masked_apply
 
 X = jax.random.normal(jax.random.key(3), (2, 5, 4))
 NORMALISED, CONTRACTED = "reduce_", "two activations are contracted over it"

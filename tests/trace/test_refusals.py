@@ -124,9 +124,7 @@ def test_python_that_branches_on_a_size_keeps_the_branch_that_was_traced() -> No
 CALLBACKS = {
     "pure_callback": lambda seen, h: jax.pure_callback(seen, jax.ShapeDtypeStruct(h.shape, h.dtype), h),
     "io_callback": lambda seen, h: io_callback(seen, jax.ShapeDtypeStruct(h.shape, h.dtype), h),
-    "ordered io_callback": lambda seen, h: io_callback(
-        seen, jax.ShapeDtypeStruct(h.shape, h.dtype), h, ordered=True
-    ),
+    "ordered io_callback": lambda seen, h: io_callback(seen, jax.ShapeDtypeStruct(h.shape, h.dtype), h, ordered=True),
     "debug.callback": lambda seen, h: (jax.debug.callback(seen, h), h * 2)[1],
 }
 

@@ -15,7 +15,7 @@ from flax.core import FrozenDict
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.errors import CarryError, PlanError
-from naivenas_jax.transfer.carry import carry
+from naivenas_jax.transfer.carrying.carry import carry
 
 SIZES = {"in": 2, "a": 4, "b": 4, "out": 3}
 DIMS = {

@@ -12,7 +12,7 @@ from flax import core
 from reference.trained import KINDS, case_of, loss, residual
 
 import naivenas_jax as nas
-from naivenas_jax.utility.gates import gate_derivatives
+from naivenas_jax.utility.scores.gates import gate_derivatives
 from naivenas_jax.utility.tied import count, homes, numbers
 
 
@@ -250,9 +250,7 @@ class TestAverage:
         carried, report = mutation.carry(tree, report=True)
         assert list(carried) == ["opt", "taylor"]
         assert report.carried
-        assert jax.tree.map(jnp.shape, carried["opt"]) == jax.tree.map(
-            jnp.shape, tx.init(mutation.variables["params"])
-        )
+        assert jax.tree.map(jnp.shape, carried["opt"]) == jax.tree.map(jnp.shape, tx.init(mutation.variables["params"]))
         assert carried["taylor"].graph == mutation.graph
 
     def test_of_another_graph(self):

@@ -15,7 +15,7 @@ import numpy as np
 from models import ZOO, Loaded
 
 import naivenas_jax as nas
-from naivenas_jax.trace.table import FROZEN, TIES
+from naivenas_jax.trace.program.table import FROZEN, TIES
 from naivenas_jax.transfer.variables import flat, nested
 
 SHRINKS, GROWTHS = 6, 3

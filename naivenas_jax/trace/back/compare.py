@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.graph.evaluate import holds_indices
+from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.arguments import shape_of
-from naivenas_jax.trace.back.same import same, traced
-from naivenas_jax.trace.model import Model
+from naivenas_jax.trace.back.value_numbering import same, traced
+from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.imported_model import Model
 from naivenas_jax.transfer.variables import flat, nested
 
 #: ``call(variables, arrays) -> outputs``; arrays are those of the inputs, outputs any pytree

@@ -12,15 +12,15 @@ from flax import nnx
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
-from naivenas_jax.trace.back import linen as linen_back
-from naivenas_jax.trace.back import nnx as nnx_back
-from naivenas_jax.trace.back.attempt import Attempt, attempts
-from naivenas_jax.trace.back.blame import line_of_equation, line_of_error
+from naivenas_jax.trace.back import nnx_rebuild as nnx_back
+from naivenas_jax.trace.back.candidates import Attempt, attempts
 from naivenas_jax.trace.back.changed import Changed
 from naivenas_jax.trace.back.compare import Call, Setting, settings
-from naivenas_jax.trace.back.refusal import Failure, refusal
-from naivenas_jax.trace.back.same import new_in, traced
-from naivenas_jax.trace.op import Imported, Pick
+from naivenas_jax.trace.back.linen import linen_rebuild as linen_back
+from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
+from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
+from naivenas_jax.trace.back.value_numbering import new_in, traced
+from naivenas_jax.trace.model.model_op import Imported, Pick
 
 
 class Mutated(Protocol):
@@ -155,9 +155,7 @@ def _imported(graph: Graph) -> Imported:
     return found[0]
 
 
-def _failure(
-    candidate: Any, attempt: Attempt, call_of: Callable[[Any], Call], wanted: list[Setting]
-) -> Failure | None:
+def _failure(candidate: Any, attempt: Attempt, call_of: Callable[[Any], Call], wanted: list[Setting]) -> Failure | None:
     """Why a model is not the right one; None: it is."""
     call = call_of(candidate)
     for setting in wanted:
@@ -176,4 +174,3 @@ def _raised(attempt: Attempt) -> Failure:
     error = attempt.error
     assert error is not None
     return Failure(f"{type(error).__name__}: {error}", line_of_error(error), error, attempt.said)
-

@@ -1,0 +1,117 @@
+"""The largest utility within budgets: branch and bound over the sizes, with answers by successive linearisation.
+
+A budget is a sum of products of sizes, so the problem is not convex. What no answer is worth more than comes from two
+sides. In the logarithms of the sizes counts are convex, and prices for the budgets give a bound (`align.logarithms`)
+that is near wherever utility grows like the logarithm of sizes; it costs no solver. In the sizes themselves, for sizes
+in a box, products are replaced by their McCormick envelope, a linear program (`align.envelope`). Where neither is near
+enough the box is split. Answers come from the other side: the counts are linearised at some sizes, the mixed-integer
+program solved, and again at what was found, until nothing moves; then whatever still fits is taken back. The difference
+of the two is the certified gap.
+
+References:
+  G. P. McCormick, Computability of global solutions to factorable nonconvex programs, Mathematical Programming, 1976.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.program.mccormick import Interval
+from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
+from naivenas_jax.align.solve.budget_search import Part, Search
+from naivenas_jax.align.solve.solution import Answer
+
+#: So many boxes are looked at; a number and not a time, so that the answer is the same on every machine. Of many groups
+#: a few splits tell little.
+_SMALL_BOXES, _BOXES = 2000, 60
+
+
+def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:
+    """The best answer within the budgets that is found, with the gap that is proven.
+
+    Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds answers.
+
+    Raises:
+      NoSolutionError: if none was found.
+      StoppedError: if the time limit, in seconds, strikes before any was found.
+    """
+    search = Search(problem, time_limit)
+    search.refine()
+    bound = math.inf
+    try:
+        bound = _branch(search)
+    except StoppedError:
+        if search.best is None:
+            raise
+    if search.best is None:
+        raise NoSolutionError
+    gap = max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
+    return Answer(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0)
+
+
+def _branch(search: Search) -> float:
+    """Look for answers; returns what none can be worth more than."""
+    search.approach()
+    first = _start(search)
+    heap, number, points = [first], 0, -math.inf
+    while heap and number < (_SMALL_BOXES if search.small else _BOXES):
+        node = heapq.heappop(heap)
+        if -node.bound <= search.enough:
+            return max(-node.bound, search.value, points)
+        if number % 10 == 0 or (number < 8 and not search.small):
+            search.descend(_sizes(search, node))
+        parts = _split(node)
+        if not parts:
+            points = max(points, min(-node.bound, search.point(node.sizes)))
+        for sizes in parts:
+            number += 1
+            try:
+                part = search.box(number, sizes, node.at, -node.bound)
+            except NoSolutionError:
+                continue
+            if -part.bound > search.value:
+                heapq.heappush(heap, part)
+    return max([search.value, points, *(-node.bound for node in heap)])
+
+
+def _start(search: Search) -> Part:
+    """First answers, and the whole space of sizes."""
+    root = search.form.box
+    for start in search.scaled():
+        search.descend(start)
+    if search.best is None:
+        x, _ = search.linear(root)
+        search.descend(search.envelope.sizes(x, len(search.problem.present)))
+        if search.best is None and not search.whole:  # rounded down, something fell below its bound
+            search.whole = True
+            search.descend(search.envelope.sizes(x, len(search.problem.present)))
+    if search.best is not None:
+        search.refine(search.best)
+        at = (search.best.kept + search.best.new)[search.form.free].astype(float)
+    else:
+        at = search.totals(x)
+    return search.box(0, root, at)
+
+
+def _sizes(search: Search, node: Part) -> np.ndarray:
+    """Of all rows, where the bound of a box is reached."""
+    totals = search.form.fixed_kept.astype(float)
+    totals[search.form.free] = node.at
+    return np.maximum(search.problem.rows @ totals, 1.0)
+
+
+def _split(node: Part) -> tuple[dict[int, Interval], ...]:
+    """Two boxes, split where most is to be gained."""
+    open_rows = [row for row, (low, high) in node.sizes.items() if high - low >= 1]
+    if not open_rows:
+        return ()
+    known = {row: node.open.get(row, (0.0, sum(node.sizes[row]) / 2)) for row in open_rows}
+    row = max(open_rows, key=lambda r: (known[r][0], abs(known[r][1] - round(known[r][1])), -r))
+    (low, high), at = node.sizes[row], known[row][1]
+    middle = math.floor(min(max(at, low + 0.2 * (high - low)), high - 0.2 * (high - low)))
+    middle = min(max(middle, math.floor(low)), math.ceil(high) - 1)
+    return {**node.sizes, row: (low, float(middle))}, {**node.sizes, row: (middle + 1.0, high)}

@@ -1,0 +1,255 @@
+"""A search for the largest utility within budgets: the best answer so far, and bounds for parts of the space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.program.formulate import Formulation, formulate
+from naivenas_jax.align.program.mccormick import Box
+from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.solve.lagrangian_bound import Logarithms, between
+from naivenas_jax.align.solve.local_search import Refill
+from naivenas_jax.align.solve.solution import Answer, distance, read, scale_of, worth, write_segments
+from naivenas_jax.sizes.row import Row
+
+_SEGMENTS = 32
+_ROUNDS = 12
+#: With no more groups than this, points of the program are taken in whole numbers, and pairs of groups are tried.
+_SMALL = 12
+#: The gap at which the search ends, in small problems and in others. The former are solved exactly.
+_SMALL_GAP, _GAP = 1e-9, 1e-3
+#: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
+_INSERTED = 1e-4
+#: So often the tangents of the logarithms are moved, in the whole space and in parts of it.
+_FIRST_MOVES, _MOVES = 40, 3
+_HALVINGS = 20
+#: Above the tolerance of the solver, far below a neuron.
+_SLACK = 1e-8
+
+
+@dataclass(order=True)
+class Part:
+    """A part of the space of sizes.
+
+    Attributes:
+      bound: no answer in it is worth more (negated, for the heap).
+      number: of equal bounds the earlier box first.
+      sizes: of the rows.
+      at: totals of the groups where the bound is reached.
+      open: for each row how much is to be gained by splitting it there, and the size to split at.
+    """
+
+    bound: float
+    number: int
+    sizes: Box = field(compare=False)
+    at: np.ndarray = field(compare=False)
+    open: Mapping[int, tuple[float, float]] = field(compare=False)
+
+
+class Search:
+    """The best answer so far, and the program that finds better ones."""
+
+    def __init__(self, problem: Problem, time_limit: float | None):
+        self.problem = problem
+        self.form: Formulation = formulate(problem, time_limit, segment_count=_SEGMENTS)
+        self.program, self.envelope = self.form.program, self.form.envelope
+        free = [problem.groups[g] for g in self.form.free]
+        self.scale = scale_of(free)
+        self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
+        self.cost = np.zeros(self.program.size)
+        self.multiples = any(row.sense == "multiple of" for row in problem.required)
+        self.small = len(free) <= _SMALL
+        #: whether a point must be in whole numbers; else what is not whole can be rounded down
+        self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.required))
+        self.logarithms = Logarithms(problem, self.form, self.scale, _INSERTED)
+        self.refill = Refill(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
+        self.prices = self.program.prices
+        self.best: Answer | None = None
+        self.value = -math.inf
+        #: whether the McCormick envelope said more than the logarithms when it was last asked
+        self.helps = True
+
+    @property
+    def enough(self) -> float:
+        """An answer of this worth would not be worth looking for."""
+        if self.best is None:
+            return -math.inf
+        return self.value + (_SMALL_GAP if self.small else _GAP) * abs(self.value)
+
+    def refine(self, *answers: Answer) -> None:
+        """The worth is exact at the numbers that answers keep."""
+        for answer in answers:
+            self.focus = [(*points, int(k)) for points, k in zip(self.focus, answer.kept, strict=True)]
+        self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
+        self.cost[self.form.new_columns] = _INSERTED
+
+    def box(self, number: int, sizes: Box, at: np.ndarray, bound: float = math.inf) -> Part:
+        """A part of the space, with what no answer in it is worth more than.
+
+        Raises:
+          NoSolutionError: if there is none.
+        """
+        bound, at, opened = self.by_logarithms(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
+        if bound > self.enough and (self.helps or not opened):
+            x, least = self.linear(sizes)
+            self.helps = -least < bound
+            if self.helps or not opened:
+                bound, loose = min(bound, -least), self.envelope.loosest(x)
+                found = self.envelope.sizes(x, len(self.problem.present))
+                opened = {row: (loose.get(row, 0.0), float(found[row])) for row in sizes}
+                at = self.totals(x)
+        return Part(-bound, number, sizes, at, opened)
+
+    def by_logarithms(
+        self, sizes: Box, at: np.ndarray, bound: float, moves: int
+    ) -> tuple[float, np.ndarray, Mapping[int, tuple[float, float]]]:
+        """A bound in a box, where it is reached, and what is to be gained by splitting.
+
+        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
+        What lies there, rounded to whole numbers, is an answer.
+        """
+        opened: Mapping[int, tuple[float, float]] = {}
+        step, from_, to_, low = 0.5, at, at, math.inf
+        for _ in range(moves):
+            ceiling = self.logarithms.ceiling(sizes, at, self.prices)
+            if ceiling.worth == -math.inf:
+                raise NoSolutionError
+            if ceiling.worth < low:
+                low, from_, to_ = ceiling.worth, at, ceiling.totals
+                if low < bound:
+                    bound, opened = low, self.logarithms.open_rows(sizes, ceiling)
+                self.offer(self._rounded(between(to_, from_, 0.5)))
+            else:
+                step /= 2
+            if bound <= self.enough or math.isinf(low):
+                break
+            at = between(to_, from_, step)
+        return bound, to_, opened
+
+    def linear(self, sizes: Box) -> tuple[np.ndarray, float]:
+        """A point of the McCormick relaxation in a box, and what no answer there can cost less than.
+
+        In whole numbers where sizes are multiples, or no box is left.
+        """
+        self.envelope.within(self.program, sizes)
+        single = not any(high - low >= 1 for low, high in sizes.values())
+        return self.program.bounded(self.cost, self.multiples or single)
+
+    def point(self, sizes: Box) -> float:
+        """Offer the best answer of certain sizes; what none of these sizes is worth more than."""
+        try:
+            x, least = self.linear(sizes)
+        except NoSolutionError:
+            return -math.inf
+        self.offer(Answer(*read(self.form, x)))
+        return -least
+
+    def worth(self, answer: Answer) -> float:
+        """Of an answer, in utilities of the most useful class."""
+        kept = worth([self.problem.groups[g] for g in self.form.free], answer.kept[self.form.free])
+        return kept / self.scale - _INSERTED * float(answer.new.sum())
+
+    def offer(self, answer: Answer) -> None:
+        """Keep an answer if it is sound, and better than the best so far."""
+        if not self.refill.sound(answer):
+            return
+        answer = self.refill.filled(answer)
+        if (value := self.worth(answer)) > self.value + 1e-12:
+            self.best, self.value = answer, value
+            self.prices = self.program.prices
+
+    def descend(self, sizes: np.ndarray) -> None:
+        """Linearise the counts at some sizes, solve, and again at what was found."""
+        self.envelope.within(self.program, self.form.box)
+        room = [0.0] * len(self.envelope.polynomials)
+        for _ in range(_ROUNDS):
+            self.envelope.linearise(self.program, sizes, room)
+            try:
+                answer = self._answer(self.program.bounded(self.cost, self.whole)[0])
+            except NoSolutionError:
+                break
+            found = self.problem.sizes(answer.kept, answer.new).astype(float)
+            excess = [p.at(found) - p.bound for p in self.envelope.polynomials]
+            self.offer(answer)
+            if all(e <= 0 for e in excess) and np.array_equal(found, sizes):
+                break
+            room = [max(0.0, r + e) if e > 0 else 0.0 for r, e in zip(room, excess, strict=True)]
+            sizes = found
+        self.envelope.linearise(self.program, None)
+
+    def approach(self) -> None:
+        """Bring relaxed requests as near as they can be: the least distance in all with which an answer is found.
+
+        Distances are halved between what the McCormick envelope excludes and what is known.
+        """
+        if self.form.distance is None:
+            return
+        self.envelope.within(self.program, self.form.box)
+        low = math.ceil(float(self.form.distance @ self.program.minimise(self.form.distance)) - 1e-6)
+        self._first_answers()
+        known = self.best
+        while known is not None and low < (high := int(distance(self.problem, known))):
+            self._keep_near((low + high) // 2)
+            self._first_answers()
+            low, known = (low, self.best) if self.best is not None else ((low + high) // 2 + 1, known)
+        if known is not None:
+            self._keep_near(int(distance(self.problem, known)))
+            self.offer(known)
+
+    def _keep_near(self, most: int) -> None:
+        """Forget the answers, and allow no more than this distance from relaxed requests."""
+        self.program.set_bound(self.form.distance_row, most + _SLACK)
+        self.refill.near, self.best, self.value = most, None, -math.inf
+
+    def _first_answers(self) -> None:
+        try:
+            x, _ = self.linear(self.form.box)
+        except NoSolutionError:
+            return
+        for start in (self.envelope.sizes(x, len(self.problem.present)), *self.scaled()):
+            if self.best is None:
+                self.descend(start)
+
+    def _answer(self, x: np.ndarray) -> Answer:
+        """Read a point; where it need not be whole, what is not whole is dropped."""
+        if not self.whole:
+            x = x.copy()
+            columns = self.form.kept_columns
+            x[columns] = np.floor(x[columns] + 1e-6)
+        return Answer(*read(self.form, x))
+
+    def _rounded(self, totals: np.ndarray) -> Answer:
+        """Totals rounded down, all made smaller until the budgets hold."""
+        free, low, high = self.form.free, 0.0, 1.0
+        kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
+        least, most = self.logarithms.lowest, self.program.upper(self.form.kept_columns)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            kept[free] = np.clip(np.floor(between(totals, least, middle) + 1e-6), least, most)
+            low, high = (middle, high) if self.refill.within(Answer(kept, new)) else (low, middle)
+        kept[free] = np.clip(np.floor(between(totals, least, low) + 1e-6), least, most)
+        return Answer(kept, new)
+
+    def scaled(self) -> Iterator[np.ndarray]:
+        """All sizes as the same share of what they are now, which meets the tightest budget."""
+        present = self.problem.present.astype(float)
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            fits = all(p.at(np.maximum(1.0, present * middle)) <= p.bound for p in self.envelope.polynomials)
+            low, high = (middle, high) if fits else (low, middle)
+        yield np.maximum(1.0, present * low)
+
+    def totals(self, x: np.ndarray) -> np.ndarray:
+        """What a point gives the free groups."""
+        return x[self.form.kept_columns] + x[self.form.new_columns]
+
+
+def _rigid(row: Row) -> bool:
+    """Whether rounding down may break a condition: all but bounds of a single size."""
+    return row.sense in ("multiple of", "==") or len(row.terms) > 1

@@ -1,0 +1,321 @@
+"""What budgets allow at the most, found with the logarithms of sizes.
+
+A budget limits ``P(s) = sum(c s_1 s_2 ...)``, a sum of products of sizes with coefficients that are not negative. As a
+function of the logarithms of the sizes that is a sum of exponentials, so it is convex and lies above its tangents
+(which is the inequality of the arithmetic and the geometric mean): for any sizes ``z``
+
+    P(s) >= P(z) + sum_r w_r log(s_r / z_r),    w_r = z_r dP/ds_r(z)
+
+A size that is a sum over groups is at least their weighted geometric mean, with their shares of ``z_r`` as the weights:
+
+    log(s_r / z_r) >= sum_g b_rg log(t_g / t_g(z)),    b_rg = M_rg t_g(z) / z_r
+
+So the count is at least a constant and a sum of functions ``a_g`` of one group each. With a price ``p >= 0`` no answer
+is worth more than
+
+    p (B - P(z)) + sum_g max over t of ( f_g(t) - p a_g(t) )
+
+(weak duality), and each maximum is found by looking at all whole numbers ``t``. The price is the best one, found by
+bisection. What else is required of sizes and is linear in several groups has a price of its own, from a linear program;
+what is required of a single group leaves numbers out, multiples among them.
+
+Utility that grows like the logarithm of a size, as comparable scores do, is concave in it, and then the bound is exact
+but for rounding to whole neurons. Where utility grows in proportion to sizes the McCormick envelope is nearer.
+
+References:
+  R. J. Duffin, E. L. Peterson, C. Zener, Geometric Programming, 1967.
+  A. M. Geoffrion, Lagrangean relaxation for integer programming, Mathematical Programming Study 2, 1974.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from naivenas_jax.align.problem.problem import Group, Problem
+from naivenas_jax.align.program.formulate import Formulation
+from naivenas_jax.align.program.mccormick import Box
+from naivenas_jax.sizes.row import Row
+
+_BISECTIONS = 30
+#: With several budgets their prices are found in turns, so often.
+_CYCLES = 4
+#: What a group without classes counts as where its logarithm is taken.
+_LITTLE = 0.5
+#: Groups with more possible numbers than this in all are not looked at: the bound is infinite.
+_MOST = 4_000_000
+
+
+class Ceiling(NamedTuple):
+    """What no answer is worth more than.
+
+    Attributes:
+      worth: the bound.
+      totals: of the groups, where it is reached; between two choices in general.
+      loose: for each group how much more it is worth between them by the bound than it can be.
+    """
+
+    worth: float
+    totals: np.ndarray
+    loose: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Tangent:
+    """A count is at least ``floor + sum_g a_g(t_g)``; ``parts``: for each group its ``a_g``, for all its totals."""
+
+    room: float
+    parts: list[np.ndarray]
+
+
+class Logarithms:
+    """The bound for one problem.
+
+    Args:
+      problem: the problem.
+      form: its program.
+      scale: utilities are divided by it.
+      inserted: what an inserted class costs.
+    """
+
+    def __init__(self, problem: Problem, form: Formulation, scale: float, inserted: float):
+        self.problem, self.form = problem, form
+        self.counts = form.envelope.polynomials
+        self.rows = np.array(sorted({row for count in self.counts for row in count.rows}), dtype=int)
+        self.matrix = problem.rows[self.rows][:, form.free].toarray()
+        self.constant = (problem.rows @ form.fixed_kept)[self.rows]
+        room = form.program.upper(form.new_columns)
+        groups = [problem.groups[g] for g in form.free]
+        few = sum(group.size + n + 1 for group, n in zip(groups, room, strict=True)) <= _MOST
+        #: whether anything can be said
+        self.able = bool(groups) and few and all(value >= 0 for count in self.counts for value in count.terms.values())
+        if self.able:
+            self.worth = [_worth(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
+            self.allowed = _allowed(problem, form, self.worth)
+            #: the smallest totals, and sizes, that there can be
+            self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
+            self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
+            self.conditions = form.program.conditions(form.kept_columns, form.new_columns)
+            self.able = bool(np.all(self.least >= 1))  # nothing has no logarithm
+
+    def ceiling(self, box: Box, at: np.ndarray, prices: np.ndarray) -> Ceiling:
+        """What no answer with sizes in a box is worth more than, in scaled utilities; minus infinity if there is none.
+
+        Args:
+          box: bounds of sizes.
+          at: where the tangents touch: the totals of the free groups.
+          prices: of the rows of the program, as a linear program has them; those of the budgets are found here.
+        """
+        if not self.able:
+            return Ceiling(np.inf, at, np.zeros_like(at))
+        totals = self._totals(box)
+        if any(not each.size for each in totals):
+            return Ceiling(-np.inf, at, np.zeros_like(at))
+        lowest = np.array([each[0] for each in totals], dtype=float)
+        highest = np.array([each[-1] for each in totals], dtype=float)
+        at = np.clip(at, np.maximum(lowest, _LITTLE), np.maximum(highest, _LITTLE))
+        tangents = self._tangents(totals, lowest, highest, at)
+        worth, constant = self._priced(totals, prices)
+        return _dual(worth, constant, tangents, totals)
+
+    def open_rows(self, box: Box, ceiling: Ceiling) -> dict[int, tuple[float, float]]:
+        """For each row that a single group makes up how loose the bound is there, and its size where it is reached."""
+        found = {}
+        for i, row in enumerate(self.rows.tolist()):
+            groups = np.flatnonzero(self.matrix[i])
+            if len(groups) == 1 and row in box:
+                g = int(groups[0])
+                size = self.constant[i] + self.matrix[i, g] * ceiling.totals[g]
+                found[row] = float(ceiling.loose[g]), float(size)
+        return found
+
+    def _totals(self, box: Box) -> list[np.ndarray]:
+        """What each group can have in a box of sizes that it alone makes up."""
+        low, high = np.zeros(len(self.worth)), np.full(len(self.worth), np.inf)
+        for i, row in enumerate(self.rows.tolist()):
+            groups = np.flatnonzero(self.matrix[i])
+            if len(groups) == 1 and row in box:
+                g, times = int(groups[0]), self.matrix[i, groups[0]]
+                low[g] = max(low[g], np.ceil((box[row][0] - self.constant[i]) / times - 1e-9))
+                high[g] = min(high[g], np.floor((box[row][1] - self.constant[i]) / times + 1e-9))
+        return [own[(own >= a) & (own <= b)] for own, a, b in zip(self.allowed, low, high, strict=True)]
+
+    def _priced(self, totals: list[np.ndarray], prices: np.ndarray) -> tuple[list[np.ndarray], float]:
+        """The worth of all totals, less what conditions on several groups cost."""
+        numbers, coefficients, bounds, equal = self.conditions
+        price = -prices[numbers]
+        price = np.where(equal, price, np.maximum(price, 0.0))
+        cost = price @ coefficients if len(numbers) else np.zeros(len(totals))
+        return [f[t] - c * t for f, t, c in zip(self.worth, totals, cost, strict=True)], float(price @ bounds)
+
+    def _tangents(
+        self, totals: list[np.ndarray], lowest: np.ndarray, highest: np.ndarray, at: np.ndarray
+    ) -> list[_Tangent]:
+        """The counts from below, as fractions of their bounds."""
+        made = self.matrix * at  # of each row by each group
+        whole = np.where(made.sum(1) > 0, made.sum(1), 1.0)
+        shares = made / whole[:, None]
+        # what is constant in a row is spread over its groups, so that the share of each is (offset + t) / (offset + at)
+        offset = self.constant[:, None] / whole[:, None] * at
+        sizes = np.zeros(len(self.problem.present))
+        sizes[self.rows] = made.sum(1) + self.constant
+        least = np.maximum(self.matrix @ lowest + self.constant, self.least)
+        rise = shares * np.log((offset + np.maximum(highest, _LITTLE)) / (offset + at))
+        fall = np.minimum(np.log(least / sizes[self.rows]), 0.0)
+        empty = fall[:, None] - (rise.sum(1)[:, None] - rise)  # no more than this where a group has nothing
+        found = []
+        for count in self.counts:
+            slope, bound = count.gradient(sizes), max(count.bound, 1.0)
+            weight = np.array([slope.get(row, 0.0) * sizes[row] for row in self.rows.tolist()]) / bound
+            parts = [_part(weight, shares[:, g], offset[:, g], empty[:, g], t, at[g]) for g, t in enumerate(totals)]
+            found.append(_Tangent((count.bound - count.at(sizes)) / bound, parts))
+        return found
+
+
+def _part(
+    weight: np.ndarray, share: np.ndarray, offset: np.ndarray, empty: np.ndarray, totals: np.ndarray, at: float
+) -> np.ndarray:
+    """What one group adds to a count, from below, for all totals that it can have."""
+    rows = np.flatnonzero(weight * share)
+    found = np.zeros(len(totals))
+    for own in np.unique(offset[rows]):  # mostly one: rows have no constant
+        these = rows[offset[rows] == own]
+        times = float(weight[these] @ share[these])
+        positive = own + totals > 0
+        found[positive] += times * np.log((own + totals[positive]) / (own + at))
+        if not positive[0]:
+            found[0] += float(weight[these] @ empty[these])
+    return found
+
+
+def _dual(worth: list[np.ndarray], constant: float, tangents: list[_Tangent], totals: list[np.ndarray]) -> Ceiling:
+    """The least bound over the prices of all budgets, one after the other."""
+    nothing = np.array([])
+    best = Ceiling(np.inf, nothing, nothing)
+    if any(tangent.room < sum(float(part.min()) for part in tangent.parts) for tangent in tangents):
+        return best._replace(worth=-np.inf)
+    groups = _Groups.of(totals)
+    every, parts = np.concatenate(worth), [np.concatenate(tangent.parts) for tangent in tangents]
+    prices, rooms = np.zeros(len(tangents)), np.array([tangent.room for tangent in tangents])
+    for _ in range(1 if len(tangents) == 1 else _CYCLES):
+        for b, room in enumerate(rooms):
+            prices[b] = 0.0
+            rest = every - sum(price * part for price, part in zip(prices, parts, strict=True) if price)
+            prices[b], found = _cheapest(groups, rest, parts[b], float(room))
+            besides = constant + float(prices @ rooms) - prices[b] * room
+            best = min(best, found._replace(worth=found.worth + besides), key=lambda each: each.worth)
+    return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """The totals of all groups in one array, and where those of each begin."""
+
+    totals: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, totals: list[np.ndarray]) -> _Groups:
+        lengths = np.array([len(own) for own in totals])
+        return cls(np.concatenate(totals).astype(float), np.cumsum(lengths) - lengths, lengths)
+
+    def best(self, values: np.ndarray) -> np.ndarray:
+        """The position of the first largest value of each group."""
+        largest = np.repeat(np.maximum.reduceat(values, self.starts), self.lengths)
+        found = np.flatnonzero(values >= largest)
+        return found[np.searchsorted(found, self.starts)]
+
+
+def _cheapest(groups: _Groups, worth: np.ndarray, part: np.ndarray, room: float) -> tuple[float, Ceiling]:
+    """The price of one budget at which the bound is least, and that bound."""
+
+    def at(price: float) -> tuple[float, float, np.ndarray]:
+        """The bound, its slope, and the positions of what is chosen."""
+        values = worth - price * part
+        chosen = groups.best(values)
+        return float(values[chosen].sum()) + price * room, room - float(part[chosen].sum()), chosen
+
+    low, high, below = 0.0, 1.0, at(0.0)
+    if below[1] >= 0:  # the budget does not bind
+        return 0.0, Ceiling(below[0], groups.totals[below[2]], np.zeros(len(groups.starts)))
+    above = at(high)
+    while above[1] < 0:
+        low, high, below, above = high, 2 * high, above, at(2 * high)
+    best = min((below[0], low), (above[0], high))
+    for _ in range(_BISECTIONS):
+        price = (low + high) / 2
+        here = at(price)
+        best = min(best, (here[0], price))
+        low, below = (price, here) if here[1] < 0 else (low, below)
+        high, above = (high, above) if here[1] < 0 else (price, here)
+    share = above[1] / (above[1] - below[1])  # of the two choices, so that the tangent is met
+    totals = between(groups.totals[below[2]], groups.totals[above[2]], share)
+    priced = worth - best[1] * part
+    hull = share * priced[below[2]] + (1 - share) * priced[above[2]]
+    within = [slice(start, start + length) for start, length in zip(groups.starts, groups.lengths, strict=True)]
+    real = [np.interp(t, groups.totals[own], priced[own]) for t, own in zip(totals, within, strict=True)]
+    return best[1], Ceiling(best[0], totals, np.maximum(hull - real, 0.0))
+
+
+def between(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """The weighted geometric mean; ``share`` is the weight of the first."""
+    logs = [np.log(np.maximum(totals, _LITTLE)) for totals in (one, other)]
+    return np.exp(share * logs[0] + (1 - share) * logs[1])
+
+
+def _worth(group: Group, room: int, scale: float, inserted: float) -> np.ndarray:
+    """The most that a number of classes is worth, kept and inserted ones together."""
+    kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
+    totals = np.arange(group.size + room + 1)
+    best = np.minimum(totals, kept)
+    return group.worth[best] / scale - inserted * (totals - best)
+
+
+def _allowed(problem: Problem, form: Formulation, worth: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The totals of each group that break no condition on it alone."""
+    allowed = [np.ones(len(each), dtype=bool) for each in worth]
+    part = problem.rows[:, form.free].tocsr()
+    constant = problem.rows @ form.fixed_kept
+    alone: dict[int, tuple[int, float]] = {}  # rows of a single free group, and how often they hold it
+    for row in np.flatnonzero(np.diff(part.indptr) == 1).tolist():
+        alone[row] = int(part.indices[part.indptr[row]]), float(part.data[part.indptr[row]])
+        group, times = alone[row]
+        allowed[group] &= constant[row] + times * np.arange(len(worth[group])) >= problem.least[row]
+    asked = [(row, target.wish) for row, target in problem.targets if target.exact]
+    for row, size in (*asked, *problem.pinned):
+        if row in alone:
+            group, times = alone[row]
+            allowed[group] &= constant[row] + times * np.arange(len(worth[group])) == size
+    for condition in problem.required:
+        _require(condition, problem.row_of, alone, constant, allowed)
+    return [np.flatnonzero(each) for each in allowed]
+
+
+def _require(
+    condition: Row,
+    row_of: Mapping[str, int],
+    alone: Mapping[int, tuple[int, float]],
+    constant: np.ndarray,
+    allowed: list[np.ndarray],
+) -> None:
+    """Leave out what a condition forbids, if it is about one group."""
+    rows = [(row_of[axis], count) for axis, count in condition.terms]
+    groups = {alone[row][0] for row, _ in rows if row in alone}
+    if len(groups) != 1 or any(row not in alone for row, _ in rows):
+        return
+    (group,) = groups
+    totals = np.arange(len(allowed[group]))
+    value = sum(count * (constant[row] + alone[row][1] * totals) for row, count in rows) + condition.constant
+    match condition.sense:
+        case "<=":
+            allowed[group] &= value <= condition.bound
+        case ">=":
+            allowed[group] &= value >= condition.bound
+        case "==":
+            allowed[group] &= value == condition.bound
+        case "multiple of":
+            allowed[group] &= value % condition.bound == 0

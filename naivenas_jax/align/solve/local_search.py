@@ -1,0 +1,92 @@
+"""What was dropped and still fits within the budgets is taken back, the most useful first.
+
+One class of a group at a time, a few, or as many as multiples ask for; in small problems also more of one group for
+less of another. When nothing is left to take, nothing that was dropped could be returned within the budgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from naivenas_jax.align.problem.budget import Polynomial
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.program.concave_utility import own_best
+from naivenas_jax.align.solve.solution import Answer, distance, violations
+
+
+class Refill:
+    """Takes back for one problem.
+
+    Args:
+      problem: the problem.
+      free: groups that may change.
+      counts: of the budgets.
+      pairs: whether to exchange classes of two groups as well.
+      scale: what differences of utility are compared with.
+    """
+
+    def __init__(self, problem: Problem, free: np.ndarray, counts: Sequence[Polynomial], pairs: bool, scale: float):
+        self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
+        self.near = math.inf  #: how far an answer may be from relaxed requests, in all
+        self.free = [int(g) for g in free]
+        self.steps = _steps(problem, self.free)
+        self.most = {g: own_best(problem.groups[g]) for g in self.free}
+
+    def filled(self, answer: Answer) -> Answer:
+        """An answer of at least the same worth to which nothing can be added."""
+        while (better := next(self._better(answer), None)) is not None:
+            answer = better
+        return answer
+
+    def _better(self, answer: Answer) -> Iterator[Answer]:
+        """Answers that keep more of one group, or more of one and less of another, and are worth more."""
+        for _, kept in sorted(self._moves(answer), key=lambda move: -move[0]):
+            candidate = Answer(kept, answer.new)
+            if self.within(candidate) and self.sound(candidate):
+                yield candidate
+
+    def sound(self, answer: Answer) -> bool:
+        """Whether it breaks nothing, and is near enough to what was asked."""
+        return not violations(self.problem, answer) and distance(self.problem, answer) <= self.near
+
+    def within(self, answer: Answer) -> bool:
+        """Whether the budgets hold."""
+        sizes = self.problem.sizes(answer.kept, answer.new)
+        return all(count.at(sizes) <= count.bound for count in self.counts)
+
+    def _moves(self, answer: Answer) -> Iterator[tuple[float, np.ndarray]]:
+        """Numbers to keep, with what they gain in worth."""
+        up = [(g, n) for g in self.free for n in self.steps[g] if answer.kept[g] + n <= self.most[g]]
+        down = [(g, -n) for g in self.free for n in self.steps[g] if answer.kept[g] >= n]
+        for g, n in up:
+            gain = self._gain(answer, g, n)
+            yield gain, _changed(answer.kept, (g, n))
+            for h, m in down if self.pairs else ():
+                total = gain + self._gain(answer, h, m)
+                if h != g and total > 1e-9 * self.scale:
+                    yield total, _changed(answer.kept, (g, n), (h, m))
+
+    def _gain(self, answer: Answer, group: int, change: int) -> float:
+        worths, kept = self.problem.groups[group].worth, int(answer.kept[group])
+        return float(worths[kept + change] - worths[kept])
+
+
+def _changed(kept: np.ndarray, *changes: tuple[int, int]) -> np.ndarray:
+    kept = kept.copy()
+    for group, change in changes:
+        kept[group] += change
+    return kept
+
+
+def _steps(problem: Problem, free: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """For each group a single class, a few at once, and as many as multiples ask for."""
+    asked = {row.bound for row in problem.required if row.sense == "multiple of"}
+    columns = problem.rows.tocsc()
+    found = {}
+    for group in free:
+        counts = {int(n) for n in columns.data[columns.indptr[group] : columns.indptr[group + 1]]}
+        found[group] = tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)})
+    return found

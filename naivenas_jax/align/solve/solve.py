@@ -1,0 +1,199 @@
+"""Solve the reduced problem, in the promised order.
+
+1. requests: the exact ones hold, the relaxed ones come as near as they can (sum of the distances; of sizes that are
+   equally near, those further in the direction of the wish);
+2. objectives, where any are given: each as small as can be, one after the other;
+3. utility: the largest total that can be kept, where differences below 1e-7 of the largest utility count as equal;
+4. change: as few neurons as possible are dropped or inserted beyond that, each counted once per axis that it lies on,
+   so that what need not change does not; then the fewest are inserted, the largest change is smallest (it is spread),
+   and changes fall on the earlier vertices.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.program.concave_utility import own_best
+from naivenas_jax.align.program.formulate import Formulation, formulate
+from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
+from naivenas_jax.align.solve.branch_and_bound import solve_within
+from naivenas_jax.align.solve.solution import Answer, rank, read, scale_of, violations, worth, write_segments
+from naivenas_jax.errors import SolverError
+
+_SEGMENTS = 16
+_ROUNDS = 12
+#: How far a later step may fall behind a whole number that an earlier one has found. Above the tolerance of the
+#: solver, or it would find a contradiction; far below that of the utility, which grows when sizes are bent by it.
+_SLACK = 1e-8
+
+
+class UnprovenError(Exception):
+    """The time limit struck first. Internal: callers turn it into a `TimeLimitError`.
+
+    Attributes:
+      answer: the best found by then that breaks no constraint, or None.
+      gap: how far it may be from the optimum, in words.
+    """
+
+    def __init__(self, answer: Answer | None, gap: str):
+        super().__init__(gap)
+        self.answer, self.gap = answer, gap
+
+
+def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
+    """The optimum of the reduced problem.
+
+    Raises:
+      NoSolutionError: if there is none.
+      UnprovenError: if the time limit, in seconds, strikes first.
+    """
+    apart = _apart(problem)
+    if not violations(problem, apart) and _wishes_met(problem, apart) and not problem.objectives:
+        return apart  # every group at its own best: nothing can be better
+    if problem.budgets:
+        return _within(problem, time_limit)
+    answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
+    if answer is None:
+        raise SolverError(
+            "The linear pieces of the utility could not be refined to an exact answer; nothing was changed."
+        )
+    broken = violations(problem, answer)
+    if broken:
+        raise SolverError(f"The solver's answer breaks a constraint: {broken[0]}. Nothing was changed.")
+    return answer
+
+
+def _within(problem: Problem, time_limit: float | None) -> Answer:
+    try:
+        return solve_within(problem, time_limit=time_limit)
+    except StoppedError as stop:
+        raise UnprovenError(None, "") from stop
+
+
+def _apart(problem: Problem) -> Answer:
+    """Every group at its own best, as if there were no other. Those that fill a requested row alone have its size."""
+    kept, new = np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int)
+    total = np.array([group.size for group in problem.groups])
+    free = np.array([not group.fixed for group in problem.groups])
+    for row, target in problem.targets:
+        start, stop = problem.rows.indptr[row : row + 2]
+        groups, counts = problem.rows.indices[start:stop], problem.rows.data[start:stop]
+        alone = free[groups]
+        if np.count_nonzero(alone) == 1:
+            rest = target.wish - counts[~alone] @ total[groups[~alone]]
+            group, wanted = int(groups[alone][0]), max(0, int(rest // counts[alone][0]))
+            kept[group] = min(wanted, own_best(problem.groups[group]))
+            new[group] = wanted - kept[group]
+    return Answer(kept, new)
+
+
+def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Answer | None:
+    formulation, step = formulate(problem, time_limit, segment_count=segment_count), "requests"
+    try:
+        x = _nearest_requests(formulation)
+        step = "objectives"
+        x = _smallest_objectives(formulation, x)
+        step = "utility"
+        return _largest_worth_least_change(problem, formulation)
+    except StoppedError as stop:
+        raise _unproven(problem, formulation, step, stop.bound) from stop
+    except NoSolutionError as error:
+        if step != "utility" or x is None:
+            raise
+        raise SolverError("HiGHS finds no solution where it has found one before; nothing was changed.") from error
+
+
+def nearest(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
+    """Sizes that are feasible and as near to all requests as can be, exact or not."""
+    formulation = formulate(problem, time_limit, elastic=True)
+    sizes = _sizes(problem, formulation, _nearest_requests(formulation))
+    return {target.axis: int(sizes[row]) for row, target in problem.targets}
+
+
+def _sizes(problem: Problem, formulation: Formulation, x: np.ndarray | None) -> np.ndarray:
+    if x is None:
+        x = formulation.program.minimise(np.zeros(formulation.program.size))
+    return problem.sizes(*read(formulation, x))
+
+
+def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
+    """Step 1. Fixes the total distance for the later steps."""
+    if formulation.distance is None:
+        return None
+    x = formulation.program.minimise(formulation.distance)
+    total = round(float(formulation.distance @ x))
+    formulation.program.set_bound(formulation.distance_row, total + _SLACK)
+    if total and formulation.backward is not None:
+        x = formulation.program.minimise(formulation.backward, x)
+        formulation.program.set_bound(formulation.backward_row, round(float(formulation.backward @ x)) + _SLACK)
+    return x
+
+
+def _smallest_objectives(formulation: Formulation, x: np.ndarray | None) -> np.ndarray | None:
+    """Step 2. Fixes what each objective has come to for the later steps."""
+    for cost, row in formulation.objectives:
+        x = formulation.program.minimise(cost, x)
+        formulation.program.set_bound(row, round(float(cost @ x)) + _SLACK)
+    return x
+
+
+def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> Answer | None:
+    """Steps 3 and 4. Segments overestimate the worth where they are not exact; they are refined where it matters.
+
+    None: not exact after many refinements, for want of segments.
+    """
+    focus: list[tuple[int, ...]] = [() for _ in problem.groups]
+    # only what is free: the rest may be worth so much that differences drown in it
+    free = [problem.groups[g] for g in formulation.free]
+    scale = scale_of(free)
+    tolerance, best, program = 1e-7 * scale, -np.inf, formulation.program
+    for _ in range(_ROUNDS):
+        slopes = write_segments(problem, formulation, focus, scale)
+        program.set_bound(formulation.worth_row, np.inf)
+        x = program.minimise(-slopes)
+        answer = Answer(*read(formulation, x))
+        best = max(best, worth(free, answer.kept[formulation.free]))
+        if float(slopes @ x) * scale <= best + tolerance:
+            program.set_bound(formulation.worth_row, -(best - tolerance) / scale)
+            answer = _least_change(formulation, x)
+            if worth(free, answer.kept[formulation.free]) >= best - 2 * tolerance:
+                return answer
+        focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
+    return None
+
+
+def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
+    """Step 4."""
+    program = formulation.program
+    x = program.minimise(formulation.change, x)
+    program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
+    x = program.minimise(formulation.order, x)
+    program.set_bound(formulation.change_row, np.inf)
+    return Answer(*read(formulation, x))
+
+
+def _wishes_met(problem: Problem, answer: Answer) -> bool:
+    sizes = problem.sizes(answer.kept, answer.new)
+    return all(sizes[row] == target.wish for row, target in problem.targets)
+
+
+def _unproven(problem: Problem, formulation: Formulation, step: str, bound: float) -> UnprovenError:
+    """The best point found before the time limit struck, checked like any other."""
+    unchanged = Answer(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
+    found = [Answer(*read(formulation, x)) for x in reversed(formulation.program.found)]
+    sound = [answer for answer in (*found, _apart(problem), unchanged) if not violations(problem, answer)]
+    if not sound:
+        return UnprovenError(None, "")
+    best = min(sound, key=lambda answer: rank(problem, answer))
+    distance = rank(problem, best)[0]
+    if step == "requests":
+        least = max(0, int(np.ceil(bound - 1e-6))) if np.isfinite(bound) else 0
+        return UnprovenError(best, f"the requests are missed by {distance:g} neurons in all, at the least by {least}")
+    if step == "objectives":
+        return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
+    free = [problem.groups[g] for g in formulation.free]
+    most = sum(float(group.worth[own_best(group)]) for group in free)
+    most = min(most, -bound * scale_of(free)) if np.isfinite(bound) else most
+    kept = worth(free, best.kept[formulation.free])
+    return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")

@@ -1,0 +1,159 @@
+"""Plain functions as vertices: those that keep the neuron axis, and those whose sizes may never change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
+from naivenas_jax.graph.vertex import Vertex, vertices_only
+from naivenas_jax.graph.vertices.independence_check import probe
+from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.graph.vertices.pickling import by_name, function_of
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+
+
+@dataclass(frozen=True)
+class Function(Op):
+    """A function of arrays, without parameters.
+
+    Attributes:
+      fn: the function.
+      leading: the axes before the neurons of its first input, where they are known.
+    """
+
+    fn: Callable[..., Any]
+    leading: tuple[int, ...] | None = field(default=None, compare=False)
+
+    @property
+    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+        return keywords_of(self.fn)
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        del scope
+        return self.fn(*inputs, **select(kwargs, self.keywords))
+
+    def describe(self) -> str:
+        return getattr(self.fn, "__name__", type(self.fn).__name__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _restored, (type(self), {**values, "fn": by_name(self.fn)})
+
+
+def _restored(kind: type[Function], values: Mapping[str, Any]) -> Function:
+    return kind(**{**values, "fn": function_of(values["fn"])})
+
+
+@dataclass(frozen=True)
+class Invariant(Function):
+    """SizeInvariant: neuron i of the output depends on neuron i of each input, and on nothing else."""
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        name, sizes = "/".join(tying.scope), {len(port) for port in ports}
+        if len(sizes) > 1:
+            raise SizeMismatchError(
+                f"Vertex {name!r} is invariant, which ties its inputs neuron by neuron; found sizes "
+                f"{[len(p) for p in ports]}. All must be equal."
+            )
+        found = probe(self.fn, len(ports), len(ports[0]), self.leading)
+        if found.nout is not None and found.nout != len(ports[0]):
+            raise SizeMismatchError(
+                f"Vertex {name!r} was declared invariant, but makes {found.nout} neurons of {len(ports[0])}. Use "
+                "nas.absorb_vertex for a computation that changes their number, nas.immutable_vertex to freeze it."
+            )
+        for port in ports:
+            tying.tie(port, ports[0])
+        if found.fixed:
+            tying.fix(ports[0], f"{name!r} keeps its size: {found.fixed}")
+        if found.coupled:
+            tying.couple(ports[0], f"{name!r}: {found.coupled}")
+        return ports[0]
+
+
+@dataclass(frozen=True)
+class Immutable(Function):
+    """Immutable: neither the inputs' sizes nor the output's may ever change."""
+
+    nout: int = 0
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        reason = f"{'/'.join(tying.scope)!r} is immutable"
+        output = tying.new(self.nout)
+        for vector in (*ports, output):
+            tying.fix(vector, reason)
+        return output
+
+
+def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vertex:
+    """A function that keeps the neuron axis: activations, pooling, scaling, elementwise functions of your own.
+
+    Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration
+    is checked by running ``fn`` on made-up numbers: a function that mixes the neurons (a softmax) makes the axis
+    *coupled*, one that runs with a certain number of neurons only makes it immutable.
+
+    Args:
+      name: name of the vertex.
+      fn: ``fn(*arrays, **keywords) -> array``; neurons lie on the last axis. It gets those keyword arguments of
+        ``graph.apply`` that its signature names.
+      *inputs: the vertices it reads, all with the same number of neurons.
+
+    Raises:
+      SizeMismatchError: if the inputs differ in size, or ``fn`` changes the number of neurons.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> nas.invariant_vertex("act", nn.relu, nas.input_vertex("x", 4)).nout
+    4
+    """
+    sources = _at_least_one(name, inputs)
+    return Vertex(name, Invariant(checked_function(name, fn), _leading(sources)), sources)
+
+
+def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: int | None = None) -> Vertex:
+    """A function whose sizes may never change; the neurons of its inputs are fixed as well.
+
+    Args:
+      name: name of the vertex.
+      fn: ``fn(*arrays, **keywords) -> array``.
+      *inputs: the vertices it reads.
+      nout: the number of neurons of the output; by default found out by running ``fn`` on made-up numbers.
+
+    Raises:
+      GraphError: if ``nout`` is not given and cannot be found out.
+
+    >>> import jax.numpy as jnp, naivenas_jax as nas
+    >>> nas.immutable_vertex("pairs", lambda x: x[..., ::2], nas.input_vertex("x", 4)).nout
+    2
+    """
+    sources = _at_least_one(name, inputs)
+    size = nout if nout is not None else _measured(name, checked_function(name, fn), sources)
+    if not is_count(size):
+        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={size!r}.")
+    return Vertex(name, Immutable(checked_function(name, fn), _leading(sources), int(size)), sources)
+
+
+def _leading(inputs: tuple[Vertex, ...]) -> tuple[int, ...] | None:
+    shape = shape_of(inputs[0])
+    return None if shape is None else shape[:-1]
+
+
+def _measured(name: str, fn: Callable[..., Any], inputs: tuple[Vertex, ...]) -> int:
+    sizes = {source.nout for source in inputs}
+    found = probe(fn, len(inputs), sizes.pop(), _leading(inputs)) if len(sizes) == 1 else None
+    if found is None or found.nout is None:
+        raise GraphError(
+            f"Cannot find out how many neurons vertex {name!r} makes of inputs of {[v.nout for v in inputs]}: its "
+            "function does not run on made-up input. Pass nout=."
+        )
+    return found.nout
+
+
+def _at_least_one(name: str, inputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
+    if not inputs:
+        raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
+    return vertices_only(name, inputs)

@@ -1,0 +1,70 @@
+"""A whole graph as the computation of one vertex."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.graph import Graph, tie_vertices
+from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.op import Op, select
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+
+
+@dataclass(frozen=True)
+class Subgraph(Op):
+    """The vertices of ``graph`` keep their own ties; axes and variables are found under ``outer/inner``."""
+
+    graph: Graph
+
+    nested = True
+
+    @property
+    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+        return self.graph.keywords
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        expected = [vertex.nout for vertex in self.graph.inputs]
+        if [len(port) for port in ports] != expected:
+            raise SizeMismatchError(
+                f"Vertex {'/'.join(tying.scope)!r} wraps a graph with inputs of sizes {expected}, found "
+                f"{[len(port) for port in ports]}."
+            )
+        vectors = tie_vertices(self.graph.vertices, tying, dict(zip(self.graph.inputs, ports, strict=True)))
+        return vectors[self.graph.outputs[0]]
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        return self.graph.run(scope, *inputs, **select(kwargs, _passed_on(self.keywords)))
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Subgraph:
+        del ports
+        inner = {name.removeprefix("/"): size for name, size in sizes.items() if name.startswith("/")}
+        return Subgraph(with_sizes(self.graph, inner))
+
+    def describe(self) -> str:
+        return f"graph of {len(self.graph)}"
+
+
+def _passed_on(keywords: frozenset[str] | None) -> frozenset[str] | None:
+    return None if keywords is None else keywords | {"train", "intercept"}
+
+
+def graph_vertex(name: str, graph: Graph, *inputs: Vertex) -> Vertex:
+    """A vertex that computes a whole graph with one output.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> block = nas.Graph(x, nas.layer("dense", nn.Dense(4), x))
+    >>> y = nas.layer("block", block, nas.input_vertex("image", 3))
+    >>> y.nout
+    4
+    """
+    if len(graph.outputs) != 1:
+        raise GraphError(f"Vertex {name!r} can wrap a graph with one output; this one has {len(graph.outputs)}.")
+    return Vertex(name, Subgraph(graph), inputs)

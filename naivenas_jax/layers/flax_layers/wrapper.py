@@ -1,0 +1,112 @@
+"""Layers around another layer, whose weights they normalise: weight and spectral normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+from flax import nnx
+
+from naivenas_jax.graph.vertices.expression import names_in
+from naivenas_jax.layers.describe import as_tuple, describes
+from naivenas_jax.layers.nesting import translated, understood, within
+from naivenas_jax.layers.registry import rule_of
+from naivenas_jax.layers.rule import LayerRule, Path, by_path
+
+_INNER = "layer_instance"
+
+
+@describes(nn.WeightNorm, nnx.WeightNorm)
+def weight_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Each weight is divided by its length over all axes but the feature axes, and multiplied by a scale per feature.
+
+    The axes that the length is taken over are coupled: a weight of zero is as good as none, but an input of zero is
+    not. (Salimans and Kingma, Weight Normalization, NeurIPS 2016.)
+    """
+    rule = _inside(layer, nin)
+    leaves, coupled = dict(rule.leaves), dict(rule.coupled)  # type: ignore[arg-type]
+    for path, tokens in _parameters(rule):
+        if not _chosen(layer, path):
+            continue
+        features = [axis % len(tokens) for axis in _axes(layer.feature_axes)]
+        if layer.use_scale:
+            leaves[_beside(layer, path, "scale")] = " ".join(tokens[axis] for axis in features)
+        rest = [token for axis, token in enumerate(tokens) if axis not in features]
+        coupled |= dict.fromkeys(_named(rest), "weights are divided by their length over it")
+    scales = [path for path in leaves if path not in rule.leaves]
+    return replace(
+        rule,
+        leaves=leaves,
+        new={**rule.new, **dict.fromkeys(scales, 1.0)},
+        initialisers={**rule.initialisers, **dict.fromkeys(scales, layer.scale_init)},
+        coupled=coupled,
+    )
+
+
+@describes(nn.SpectralNorm, nnx.SpectralNorm)
+def spectral_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """Each matrix is divided by its largest singular value, which couples all neurons that it reads and makes.
+
+    Beside each lie the vector and the value that the power iteration has come to. (Miyato et al., Spectral
+    Normalization for Generative Adversarial Networks, ICLR 2018.)
+    """
+    rule = _inside(layer, nin)
+    leaves, coupled = dict(rule.leaves), dict(rule.coupled)  # type: ignore[arg-type]
+    starts = {}
+    for path, tokens in _parameters(rule):
+        if len(tokens) < 2 or layer.n_steps < 1:
+            continue
+        leaves[_beside(layer, path, "u")] = f"1 {tokens[-1]}"
+        leaves[_beside(layer, path, "sigma")] = ""
+        starts[_beside(layer, path, "sigma")] = 1.0
+        coupled |= dict.fromkeys(_named(tokens), "weights are divided by their largest singular value")
+    inner = rule.train
+    return replace(
+        rule,
+        leaves=leaves,
+        new={**rule.new, **starts},
+        coupled=coupled,
+        train=lambda train: {**(inner(train) if inner else {}), "update_stats": train},
+    )
+
+
+def _inside(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+    """The rule of the layer that is wrapped, which also says what it is called with."""
+    wrapped = layer.layer_instance
+    rule = rule_of(wrapped, nin)
+    return replace(within(_INNER, rule), train=translated(wrapped, rule), keywords=understood(wrapped, rule))
+
+
+def _parameters(rule: LayerRule) -> Iterator[tuple[Path, list[str]]]:
+    """The parameters of the wrapped layer, and what lies on their dimensions."""
+    for path, text in by_path(rule.leaves).items():
+        if path[0] == "params":
+            yield path[2:], [token.removeprefix("<") for token in text.split()]
+
+
+def _named(tokens: list[str]) -> list[str]:
+    named = [token for token in tokens if token != "_" and not token.isdigit()]
+    return [name for token in named for name in names_in(token)]
+
+
+def _axes(feature_axes: Any) -> tuple[int, ...]:
+    return () if feature_axes is None else as_tuple(feature_axes)
+
+
+def _chosen(layer: Any, path: Path) -> bool:
+    """Whether weight normalisation applies to a parameter."""
+    if isinstance(layer, nnx.WeightNorm):
+        return bool(layer.variable_filter(path, None))
+    name = "/".join((_INNER, *path))
+    return not layer.variable_filter or any(part in name for part in layer.variable_filter)
+
+
+def _beside(layer: Any, path: Path, what: str) -> Path:
+    """Where a wrapper keeps a variable of its own for a parameter: one name, made of the parameter's path."""
+    if isinstance(layer, nnx.Module):
+        places = {"scale": ("params", "scales", "/".join(path))}
+        return places.get(what, ("batch_stats", "batch_stats", "/".join((*path, what))))
+    collection = "params" if what == "scale" else layer.collection_name
+    return collection, "/".join((_INNER, *path, what))

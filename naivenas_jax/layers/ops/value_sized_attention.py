@@ -1,0 +1,87 @@
+"""Attention whose values have a size of their own, where Flax's layers cannot say so; with Flax's variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.nnx.nn import attention as nnx_attention, dtypes
+
+
+class ValueSizedAttention(nn.MultiHeadDotProductAttention):
+    """Flax's linen layer, which has one size for queries, keys and values, with another for values.
+
+    Attributes:
+      value_features: the size of all heads' values together; None: as for queries and keys.
+
+    >>> import jax
+    >>> layer = ValueSizedAttention(num_heads=2, qkv_features=8, value_features=6)
+    >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 3, 4)))
+    >>> variables["params"]["query"]["kernel"].shape, variables["params"]["value"]["kernel"].shape
+    ((4, 2, 4), (4, 2, 3))
+    """
+
+    value_features: int | None = None
+
+    @nn.compact
+    def __call__(  # type: ignore[override]
+        self,
+        inputs_q: Any,
+        inputs_k: Any = None,
+        inputs_v: Any = None,
+        *,
+        mask: Any = None,
+        deterministic: bool | None = None,
+        dropout_rng: Any = None,
+        sow_weights: bool = False,
+    ) -> Any:
+        """As Flax's layer; only the projection to values gets other features on its way."""
+        features = self.value_features or self.qkv_features or inputs_q.shape[-1]
+
+        def sized(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            dense = context.module
+            if dense.name != "value" or dense.parent is not self or context.method_name != "__call__":
+                return run(*args, **kwargs)
+            shape = self.num_heads, features // self.num_heads
+            return dense.clone(features=shape, name=None, parent=dense.scope)(*args, **kwargs)
+
+        with nn.intercept_methods(sized):
+            return super().__call__(
+                inputs_q,
+                inputs_k,
+                inputs_v,
+                mask=mask,
+                deterministic=deterministic,
+                dropout_rng=dropout_rng,
+                sow_weights=sow_weights,
+            )
+
+
+def value_sized_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    *,
+    dtype: Any = None,
+    precision: Any = None,
+    **keywords: Any,
+) -> Any:
+    """softmax(q k^T / sqrt(D)) v of nnx, for values of any width. The fused one of Flax takes equal widths only.
+
+    Args:
+      query: shape (..., queries, heads, D).
+      key: shape (..., keys, heads or fewer, D).
+      value: shape (..., keys, heads or fewer, any).
+      bias: added to the scores.
+      dtype: of the computation; by default that of the arguments.
+      precision: of the products.
+      **keywords: those of ``nnx.dot_product_attention``.
+    """
+    query, key, value = dtypes.promote_dtype((query, key, value), dtype=dtype)
+    weights = nnx_attention.dot_product_attention_weights(
+        query, key, bias, dtype=query.dtype, precision=precision, **keywords
+    )
+    value = jnp.repeat(value, query.shape[-2] // value.shape[-2], axis=-2)  # each of the fewer heads for its group
+    return jnp.einsum("...hqk,...khd->...qhd", weights, value, precision=precision)

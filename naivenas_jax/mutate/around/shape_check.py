@@ -1,0 +1,57 @@
+"""Try a mutated graph on shapes before it is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from naivenas_jax.errors import GraphError, NaiveNASError, StructureError
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.trace.model.call_arguments import shape_of
+
+
+def tried(mutation: Mutation, inputs: Any) -> Mutation:
+    """The mutation, if its graph can be computed on inputs of these shapes.
+
+    Args:
+      mutation: what a verb is about to return.
+      inputs: arrays or shapes for the graph before the change, one per input; an array if there is one input. None: the
+        graph is not tried.
+
+    Raises:
+      GraphError: if there are more or fewer than the graph has inputs.
+      StructureError: says what the computation said.
+    """
+    if inputs is None:
+        return mutation
+    given = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    if len(given) != len(mutation.before.inputs):
+        names = ", ".join(vertex.name for vertex in mutation.before.inputs)
+        raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
+    shapes = _after(mutation, given)
+    try:
+        jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
+    except NaiveNASError:
+        raise
+    except Exception as error:  # whatever a layer or function says to shapes that do not fit
+        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("while computing")]
+        raise StructureError(
+            f"The changed graph cannot be computed on inputs of shapes {[s.shape for s in shapes]}: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {', '.join(where)}. "
+            "Nothing was changed."
+        ) from error
+    return mutation
+
+
+def _after(mutation: Mutation, inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """The shapes of inputs of the new graph: an input that has been resized has other neurons on its last axis."""
+    found = []
+    for vertex, array in zip(mutation.before.inputs, inputs, strict=True):
+        shape = shape_of(array)
+        axis = mutation.plan.axes.get(vertex.name)
+        if axis is not None and axis.changed and shape.shape[-1:] == (axis.before,):
+            shape = jax.ShapeDtypeStruct((*shape.shape[:-1], axis.after), shape.dtype)
+        found.append(shape)
+    return found

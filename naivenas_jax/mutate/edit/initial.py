@@ -1,0 +1,107 @@
+"""What the variables of inserted vertices start at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import core
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Path
+from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.transfer.new_neurons.fill import Fill, NewEntries, initialised, key_for, strategy
+from naivenas_jax.transfer.variables import filled, flat
+
+
+def initial_variables(
+    graph: Graph,
+    inserted: Collection[str],
+    kept: Mapping[str, np.ndarray],
+    wanted: Mapping[str, np.ndarray],
+    how: str | Fill,
+    rng: Any,
+) -> tuple[dict[Path, Any], bool]:
+    """Variables of inserted vertices.
+
+    Args:
+      graph: the network after the edit, with its final sizes.
+      inserted: names of the inserted vertices.
+      kept: for vertices that were there before, which old neuron each of their neurons is.
+      wanted: for inserted vertices that take the place of an old one, which old neuron the consumers' weights expect at
+        each position.
+      how: "identity" (layers pass the old neurons on; a layer that cannot starts as "init"), "init", or what else
+        ``new=`` may be.
+      rng: a key, or None.
+
+    Returns:
+      Arrays by path, and whether all neurons that the consumers expect arrive unchanged.
+    """
+    arrays: dict[Path, Any] = {}
+    carried = dict(kept)
+    identical = how == "identity"
+    for vertex in graph.vertices:
+        if vertex.name not in inserted:
+            continue
+        arriving = carried[vertex.inputs[0].name]
+        leaving = wanted.get(vertex.name, _widened(arriving, vertex.nout)) if vertex.op.absorbs else arriving
+        start = flat(_init(vertex, rng))
+        if how == "identity":
+            passes = (arriving[:, None] == leaving[None, :]) & (leaving[None, :] != NEW)
+            values = vertex.op.identity(passes)
+            identical &= vertex.op.keeps_values(bool(values)) and bool(passes.any(0)[leaving != NEW].all())
+            named = {(path[0], vertex.name, *path[1:]): value for path, value in values.items()}
+            arrays |= {p: _as(named[p](np.shape(a), passes), a) if p in named else a for p, a in start.items()}
+        else:
+            leaves = graph.ties.leaves
+            arrays |= {p: _filled(p, a, leaves[p], strategy(how), rng) if p in leaves else a for p, a in start.items()}
+        carried[vertex.name] = leaving
+    return arrays, identical
+
+
+def _widened(arriving: np.ndarray, size: int) -> np.ndarray:
+    """The same neurons for as long as there is room, then new ones."""
+    return np.concatenate([arriving, np.full(max(0, size - len(arriving)), NEW)])[:size]
+
+
+def _as(value: Any, like: Any) -> jax.Array:
+    return jnp.asarray(value, like.dtype)
+
+
+def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
+    """The vertex's own initial variables, tried on its true input shapes or on such as it may expect."""
+    true = [shape_of(source) for source in vertex.inputs]
+    if None in true and vertex.op.positional:
+        raise StructureError(
+            f"The variables of {vertex.name!r} ({vertex.op.describe()}) depend on the number of positions that it "
+            "reads. Give every graph input its whole shape: nas.input_vertex(name, size, shape=...)."
+        )
+    shapes = vertex.op.example_shapes(vertex.nin) if None in true else true
+    inputs = [jnp.zeros(shape) for shape in shapes if shape is not None]
+    key = key_for(rng, (vertex.name,))
+    try:
+        _, variables = core.init(lambda scope, *xs: vertex.op.call(scope.push(vertex.name), xs, {}))(
+            {"params": key, "dropout": key}, *inputs
+        )
+    except Exception as error:
+        raise StructureError(
+            f"Vertex {vertex.name!r} cannot be initialised on inputs of shapes {[x.shape for x in inputs]}. If it "
+            "needs another shape, give every graph input its whole shape: nas.input_vertex(name, size, shape=...). "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return dict(variables)
+
+
+def _filled(path: Path, array: Any, leaf: Leaf, fill: Fill, rng: Any) -> Any:
+    if fill is initialised:
+        return array
+    axes = tuple(None if a is None else AxisPlan.of(0, [NEW] * n) for a, n in zip(leaf.axes, array.shape, strict=True))
+    old = np.zeros([n if axis is None else 0 for axis, n in zip(axes, array.shape, strict=True)], array.dtype)
+    entries = NewEntries(path, old, array.shape, np.ones(array.shape, bool), axes, leaf, key_for(rng, path))
+    return _as(filled(entries, fill), array)

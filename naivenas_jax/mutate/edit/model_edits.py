@@ -1,0 +1,239 @@
+"""Changes of structure inside a vertex that holds a whole model, at what its modules take in and return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
+from naivenas_jax.graph.edit import Edit, Place
+from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.source import input_vertex
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.function import immutable_vertex
+from naivenas_jax.mutate.edit.draft import Draft, StandIn
+from naivenas_jax.mutate.edit.initial import initial_variables
+from naivenas_jax.mutate.edit.reconcile import reconcile
+from naivenas_jax.mutate.edit.widths import with_axes
+from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_network, flat, nested
+
+_CHANGED = "the edit need not keep the function"
+
+
+class Inside(NamedTuple):
+    """A vertex that holds a whole model, and the values in it that have a name."""
+
+    vertex: Vertex
+    places: Mapping[Place, jax.ShapeDtypeStruct]
+
+    def shape(self, place: Place) -> jax.ShapeDtypeStruct:
+        """Of the value at a place.
+
+        Raises:
+          UnknownNameError: if there is none.
+        """
+        if place not in self.places:
+            known = [p.name for p in self.places if p.end == place.end]
+            raise UnknownNameError(
+                f"{unknown_name(place.name, known)} An edit inside {self.vertex.name!r} happens at the call of a "
+                "module that takes in and returns an array of floats, and is not under jax.vmap."
+            )
+        return self.places[place]
+
+    def source(self, place: Place, name: str) -> Vertex:
+        """An input vertex for the value at a place."""
+        found = self.shape(place)
+        if len(found.shape) < 2:
+            raise StructureError(f"{place} has the shape {found.shape}; an edit needs a batch axis and one of neurons.")
+        return input_vertex(name, found.shape[-1], shape=found.shape[1:], dtype=found.dtype)
+
+
+def inside(graph: Graph, *names: str) -> Inside | None:
+    """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model.
+
+    Raises:
+      StructureError: if some are names of vertices and some are not.
+    """
+    within = [name for name in names if name not in graph]
+    owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())] if within else []
+    if not owners:
+        return None
+    outside, known = [name for name in names if name in graph], {place.name for place in owners[0].places}
+    if not outside:
+        return owners[0]
+    if within[0] not in known:
+        return None  # a name that there is not
+    raise StructureError(
+        f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "
+        "same imported model."
+    )
+
+
+def insert_inside(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    name: str,
+    insert: Callable[[Graph], Mutation],
+) -> Mutation:
+    """Insert after a module: ``insert`` does it in a graph of one vertex that stands for the module, and its reader."""
+    place = Place(name, "out")
+    stand = where.source(place, name)
+    small = Graph(stand, immutable_vertex("~reader", _same, stand))
+    inserted = insert(small)
+    piece = Graph(inserted.graph.inputs, inserted.graph["~reader"].inputs)
+    edit = Edit(place, (place,), piece)
+    mutation = _edited(graph, variables, where, edit, inserted.variables, inserted._comparable)
+    return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, name: str, options: Options) -> Mutation:
+    """What read a module reads what the module took in instead."""
+    taken, returned = Place(name, "in"), Place(name, "out")
+
+    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+        source = where.source(taken, name)
+        return _edited(graph, variables, where, Edit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
+
+    return _equal_first(graph, variables, where, (taken, returned), edit, options)
+
+
+def replace_inside(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    name: str,
+    make: Callable[[Vertex], Vertex],
+    new: Any,
+    options: Options,
+) -> Mutation:
+    """What read a module reads what ``make`` computes of what the module took in."""
+    taken, returned = Place(name, "in"), Place(name, "out")
+    source, width = where.source(taken, "taken"), where.shape(returned).shape[-1]
+    made = make(source)
+    if made.nout != width:
+        raise StructureError(
+            f"{returned} has {width} neurons, what takes its place {made.nout}. Inside a model it must be as wide: "
+            "change the width with nas.delta_nout, before or after."
+        )
+    piece = Graph(source, made)
+    added, _ = initial_variables(piece, [made.name], {"taken": np.arange(source.nout)}, {}, new, options.rng)
+    return _edited(graph, variables, where, Edit(returned, (taken,), piece), nested(added), _CHANGED)
+
+
+def connect_inside(
+    graph: Graph, variables: Mapping[str, Any], where: Inside, source: str, target: str, options: Options
+) -> Mutation:
+    """What a module takes in is added to what another one returned before."""
+    made, taken = Place(source, "out"), Place(target, "in")
+
+    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+        old, new = where.source(taken, "taken"), where.source(made, "made")
+        return _edited(graph, variables, where, Edit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED)
+
+    return _equal_first(graph, variables, where, (made, taken), edit, options)
+
+
+def _equal_first(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    places: tuple[Place, Place],
+    edit: Callable[[Graph, Mapping[str, Any], Inside], Mutation],
+    options: Options,
+) -> Mutation:
+    """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
+    one, other = (where.shape(place).shape for place in places)
+    where.vertex.op.check_reads(places[1], places[:1])
+    if one[:-1] != other[:-1]:
+        raise StructureError(
+            f"{places[0]} has the shape {one}, and would meet what reads {places[1]} of shape {other}: all dimensions "
+            "but the last have to be the same. Insert a layer that makes them so."
+        )
+    if one[-1] == other[-1]:
+        return edit(graph, variables, where)
+    aligned = _aligned(graph, variables, where, places, options)
+    after = Inside(aligned.graph[where.vertex.name], aligned.graph[where.vertex.name].op.places())
+    edited = replace(edit(aligned.graph, aligned.variables, after), aligned=aligned.aligned)
+    return then(aligned, edited, "sizes were aligned first")
+
+
+def _aligned(
+    graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
+) -> Mutation:
+    """As many neurons at one place as at the other: the first stands in for the second."""
+    check_network(graph, variables)
+    draft = Draft.of(graph)
+    name = where.vertex.name
+    staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
+    first, second = map(str, places)
+    stand = StandIn(first, where.shape(places[0]).shape[-1], None)
+    try:
+        axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
+    except TimeLimitError as error:  # what was found is of the staged graph, and the edit is still to come
+        raise TimeLimitError(str(error), gap=error.gap) from error
+    kept = {axis: plan for axis, plan in axes.items() if axis in graph.ties.axes}
+    return replace(with_axes(graph, variables, kept, options), aligned=aligned)
+
+
+def _edited(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    where: Inside,
+    edit: Edit,
+    added: Mapping[str, Any],
+    incomparable: str | None,
+) -> Mutation:
+    """The edit of the vertex, and all that a mutation tells of it."""
+    check_network(graph, variables)
+    _check_names(graph, variables, edit.piece)
+    op, kept = where.vertex.op.edited(edit, variables, added)
+    draft = Draft.of(graph)
+    final = replace(draft, ops={**draft.ops, where.vertex.name: op}).staged()
+    before, after = flat(variables), flat(kept)
+    plan = _plan(graph, final, before, after)
+    gone = sorted({"/".join(path[1:-1]) for path in plan.removed})
+    return Mutation(
+        graph=final,
+        variables=kept,
+        plan=plan,
+        before=graph,
+        notes=(f"no longer used: {', '.join(gone)}",) if gone else (),
+        _variables_before=variables,
+        _records=(UndoRecord.of(plan, variables, final.ties.leaves, False),),
+        _comparable=incomparable,
+    )
+
+
+def _check_names(graph: Graph, variables: Mapping[str, Any], piece: Graph) -> None:
+    """Inserted vertices lie beside the variables of the model."""
+    taken = {name for collection in variables.values() if isinstance(collection, Mapping) for name in collection}
+    for vertex in piece.vertices:
+        if vertex not in piece.inputs and (vertex.name in taken or vertex.name in graph):
+            raise DuplicateNameError(
+                f"The inserted {vertex!r} needs another name: the variables or the graph have {vertex.name!r} already."
+            )
+
+
+def _plan(graph: Graph, final: Graph, before: Mapping[Path, Any], after: Mapping[Path, Any]) -> Plan:
+    """No neuron changes; what lies on inserted vertices alone is new."""
+    leaves = {path: leaf.axes for path, leaf in final.ties.leaves.items()}
+    new = {axis for path, axes in leaves.items() if path not in before for axis in axes}
+    new -= {*graph.ties.axes, *(axis for path, axes in leaves.items() if path in before for axis in axes)}
+    axes = {
+        axis: AxisPlan.of(0, np.full(size, NEW)) if axis in new else AxisPlan.identity(size)
+        for axis, size in final.ties.sizes.items()
+    }
+    return Plan(axes, leaves, frozenset(after) - frozenset(before), frozenset(before) - frozenset(after))

@@ -1,0 +1,198 @@
+"""Finish an edit: reconcile the sizes, transfer the variables, put producers in the place of stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.errors import TimeLimitError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.vertices.arithmetic import Elementwise
+from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.graph.vertices.stack import Flatten, positions_at
+from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
+from naivenas_jax.mutate.edit.initial import initial_variables
+from naivenas_jax.mutate.edit.reconcile import reconcile
+from naivenas_jax.mutate.edit.widths import rescaled, unproven
+from naivenas_jax.mutate.request.edit_arguments import check_edited
+from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.transfer.new_neurons.fill import Fill, finished, split, strategy
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_network, flat, nested, transfer
+
+
+def realign(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    draft: Draft,
+    options: Options,
+    *,
+    created_as: str | Fill = "identity",
+    comparable: bool = False,
+) -> Mutation:
+    """Align the sizes of an edited graph, transfer the variables, and put producers in the place of stand-ins.
+
+    Args:
+      graph: before the edit.
+      variables: its variables.
+      draft: the edit.
+      options: keywords of the verb.
+      created_as: what variables of inserted vertices start at.
+      comparable: whether the edit itself keeps the function, so that the oracle may compare with ``graph``.
+    """
+    finish = partial(complete, graph, options, created_as)
+    try:
+        mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
+    except TimeLimitError as error:
+        raise error.then(lambda mutation, gap: finish(mutation)) from error
+    return finish(mutation)
+
+
+def complete(graph: Graph, options: Options, created_as: Any, mutation: Mutation) -> Mutation:
+    """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
+    check_edited(graph, mutation.graph, options.free_outputs)
+    restacked = _restacked(mutation.graph)
+    if restacked is None:
+        return mutation
+    follow_up = _realign_once(mutation.graph, mutation.variables, restacked, options, created_as, False)
+    return then(mutation, follow_up, "a flatten stacks another number of positions: what reads it was realigned")
+
+
+def _held(graph: Graph, draft: Draft) -> Draft:
+    """A sum or product of another width than before (it lost the only input that others were broadcast to)."""
+    for name, slots in draft.slots.items():
+        if name in graph and isinstance(draft.ops[name], Elementwise):
+            widths = [_width(graph, slot) for slot in slots]
+            if max(widths) != graph.nout(name) and 0 not in widths:
+                draft = _standing_in(draft, name, graph.nout(name), graph.outputs_of(name))
+    return draft
+
+
+def _width(graph: Graph, slot: Slot) -> int:
+    """The width of a slot while sizes are aligned; 0: not known, since its source is new."""
+    if slot.stand_in:
+        return slot.stand_in.width
+    return graph.nout(slot.source) if slot.source in graph and slot.source else 0
+
+
+def _standing_in(draft: Draft, name: str, width: int, readers: Iterable[str]) -> Draft:
+    """What reads a vertex keeps its width until sizes are aligned."""
+    stand = StandIn(f"~{name}", width, name)
+    slots = {
+        reader: tuple(Slot(s.source, stand) if s.source == name else s for s in draft.slots[reader])
+        for reader in readers
+        if reader in draft.slots
+    }
+    return draft.with_slots(slots)
+
+
+def _restacked(graph: Graph) -> Draft | None:
+    """Where the edit has changed how many positions a flatten stacks: its readers get a stand-in of the old width."""
+    draft = Draft.of(graph)
+    for vertex in graph.vertices:
+        if not isinstance(vertex.op, Flatten) or shape_of(vertex.inputs[0]) is None:
+            continue
+        positions = positions_at(vertex.inputs[0], vertex.name)
+        if positions != vertex.op.positions:
+            draft = replace(draft, ops={**draft.ops, vertex.name: Flatten(positions)})
+            draft = _standing_in(draft, vertex.name, vertex.nout, graph.outputs_of(vertex.name))
+    return None if draft == Draft.of(graph) else draft
+
+
+def _realign_once(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    draft: Draft,
+    options: Options,
+    created_as: str | Fill,
+    comparable: bool,
+) -> Mutation:
+    strategy(options.new)  # raises if there is none of that name
+    check_network(graph, variables)
+    stands, staged = draft.stand_ins(draft.final_order()), draft.staged()
+    finish = partial(_edited, graph, variables, draft, staged, options, created_as, comparable)
+    try:
+        axes, aligned = reconcile(graph, variables, draft, staged, stands, options)
+    except TimeLimitError as error:
+        raise error.then(lambda found, gap: unproven(finish(*found), gap)) from error
+    return finish(axes, aligned)
+
+
+def _edited(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    draft: Draft,
+    staged: Graph,
+    options: Options,
+    created_as: Any,
+    comparable: bool,
+    axes: dict[str, AxisPlan],
+    aligned: str,
+) -> Mutation:
+    """The mutation that an edit comes down to, once the sizes are known."""
+    fill, leaves, stands = strategy(options.new), staged.ties.leaves, draft.stand_ins(draft.final_order())
+    resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
+    final = draft.final(resized)
+    inserted = [v.name for v in final.vertices if v.name not in graph]
+    plan = _plan(graph, variables, staged, axes, inserted)
+    fresh, identical = initial_variables(
+        final,
+        inserted,
+        {v.name: axes[v.name].source for v in final.vertices if v.name not in inserted},
+        {source: axes[name].source for name, (_, source) in stands.items() if source},
+        created_as,
+        options.rng,
+    )
+    gone = [v.name for v in graph.vertices if v.name not in final]
+    merged = nested({**flat(transfer(plan, leaves, variables, fill, options.rng)), **fresh})
+    return Mutation(
+        graph=final,
+        variables=finished(fill, final, plan, merged),
+        plan=plan,
+        before=graph,
+        aligned=aligned,
+        notes=(f"removed: {', '.join(gone)}",) if gone else (),
+        _variables_before=variables,
+        _records=(UndoRecord.of(plan, variables, leaves, fill is split),),
+        _comparable=_incomparable(plan, comparable and identical),
+    )
+
+
+def _plan(
+    graph: Graph, variables: Mapping[str, Any], staged: Graph, axes: Mapping[str, AxisPlan], inserted: list[str]
+) -> Plan:
+    """The plan in terms of the old and the new variables."""
+    leaves, known = staged.ties.leaves, flat(variables)
+    return Plan(
+        axes={name: _since(graph, name, axis, inserted) for name, axis in axes.items()},
+        leaves={path: leaf.axes for path, leaf in leaves.items()},
+        created=frozenset(path for path in leaves if path not in known),
+        removed=frozenset(path for path in known if path not in leaves),
+        rescaled=rescaled(leaves),
+    )
+
+
+def _since(graph: Graph, name: str, axis: AxisPlan, inserted: list[str]) -> AxisPlan:
+    """The plan of an axis since before the edit: inserted vertices, and those that stack anew, have new neurons."""
+    if name not in graph and any(
+        name == vertex or name.startswith((f"{vertex}:", f"{vertex}/")) for vertex in inserted
+    ):
+        return AxisPlan.of(0, np.full(axis.after, NEW))
+    if name in graph and graph.nout(name) != axis.before:
+        return AxisPlan.of(graph.nout(name), np.full(axis.after, NEW))
+    return axis
+
+
+def _incomparable(plan: Plan, keeps_function: bool) -> str | None:
+    if not keeps_function:
+        return "the edit need not keep the function"
+    if any(axis.dropped.size for axis in plan.axes.values()):
+        return "the edit dropped neurons"
+    return None

@@ -1,0 +1,204 @@
+"""Budgets of `resize`, read and counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.cost.operations import Operations, operations
+from naivenas_jax.cost.parameters import parameters, variable_bytes
+from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
+from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
+from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.mutate.request.bounds import inside
+from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.row import Row, multiple_of
+from naivenas_jax.transfer.variables import check_variables, flat, nested
+
+#: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
+Limit = int | float | Mapping[str, int | float] | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may cost, as `resize` was asked. ``inputs`` are needed for operations."""
+
+    max_params: Limit = None
+    max_bytes: Limit = None
+    max_macs: Limit = None
+    max_activation_bytes: Limit = None
+    inputs: Sequence[Any] | None = None
+
+    def __bool__(self) -> bool:
+        limits = (self.max_params, self.max_bytes, self.max_macs, self.max_activation_bytes)
+        return any(limit is not None for limit in limits)
+
+    def budgets(self, graph: Graph, variables: Mapping[str, Any]) -> tuple[Budget, ...]:
+        """The budgets, with what they count.
+
+        Raises:
+          BudgetError: if a limit is no number that it can be, or a part has no operations.
+          UnknownNameError: if there is no such part.
+          VariablesError: if the variables are not those of the graph.
+        """
+        check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+        counts = _Counts(graph, variables, self.inputs)
+        return tuple(
+            _budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
+            for name in ("max_params", "max_bytes", "max_macs", "max_activation_bytes")
+            for part, bound in _parts(name, getattr(self, name)).items()
+        )
+
+    def effort(self, graph: Graph, variables: Mapping[str, Any]) -> Count:
+        """Operations, where the shapes of the inputs are known; else parameters."""
+        if self.inputs is None and any(getattr(vertex.op, "shape", None) is None for vertex in graph.inputs):
+            return parameters(graph.ties, variables)
+        return operations(graph, variables, _shapes(graph, self.inputs)).macs
+
+    def check(self, budgets: Sequence[Budget], graph: Graph, variables: Mapping[str, Any]) -> None:
+        """Count again, on what came out.
+
+        Raises:
+          SolverError: if a budget does not hold there.
+        """
+        for budget, recounted in zip(budgets, self.budgets(graph, variables), strict=True):
+            if (found := recounted.count.at(graph.ties.sizes)) > budget.bound:
+                raise SolverError(f"{budget} does not hold for the network that was found: {found}.")
+
+
+def _parts(name: str, limit: Limit) -> dict[str, Any]:
+    if limit is None:
+        return {}
+    if not isinstance(limit, Mapping):
+        return {"": limit}
+    if not limit:
+        raise BudgetError(f"{name} is a mapping without parts: name one, or give a number for the whole.")
+    for part in limit:
+        if not isinstance(part, str):
+            raise BudgetError(f"{name} of parts maps names to limits; found {part!r:.80} in place of a name.")
+    return dict(limit)
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """What a network costs, and what parts of it do."""
+
+    graph: Graph
+    variables: Mapping[str, Any]
+    inputs: Sequence[Any] | None
+
+    def of(self, name: str, part: str) -> Count:
+        """What a budget of this name counts; all of it, if the part is empty."""
+        if name == "max_params":
+            return parameters(self.graph.ties, self._variables(name, part))
+        if name == "max_bytes":
+            return variable_bytes(self.graph.ties, self._variables(name, part))
+        found = self._operations(name, part)
+        return found.macs if name == "max_macs" else found.activation_bytes
+
+    @cached_property
+    def operations(self) -> Operations:
+        return operations(self.graph, self.variables, _shapes(self.graph, self.inputs))
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Of all variables, without their collections."""
+        return ["/".join(path[1:]) for path in flat(self.variables)]
+
+    @cached_property
+    def modules(self) -> list[str]:
+        """The parts that have variables."""
+        return parts(path.rpartition("/")[0] for path in self.paths if "/" in path)
+
+    def _variables(self, name: str, part: str) -> dict[str, Any]:
+        """The variables under a vertex or module."""
+        arrays = flat(self.variables).items()
+        found = {path: array for (path, array), own in zip(arrays, self.paths, strict=True) if under(part, [own])}
+        if not found:
+            raise UnknownNameError(f"{name}: {unknown_name(part, self.modules)}")
+        return nested(found)
+
+    def _operations(self, name: str, part: str) -> Operations:
+        """The operations of a vertex or module."""
+        if not part:
+            return self.operations
+        require_placed(self.graph)
+        found = self.operations.of(part)
+        if not found.each:
+            having = [each for each in self.operations.parts if each not in self.paths]
+            if not under(part, self.paths) and part not in self.graph:
+                raise UnknownNameError(f"{name}: {unknown_name(part, having)}")
+            raise without_operations(name, part, having)
+        return found
+
+
+def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
+    number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
+    if not number or not 0 < limit < math.inf:  # not NaN either
+        raise BudgetError(
+            f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
+            f"it); found {limit!r:.80}."
+        )
+    if count.at(graph.ties.sizes) == 0:
+        raise BudgetError(f"{name} limits what there is nothing of: its count is 0 for this network and these inputs.")
+    bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(graph.ties.sizes))
+    return Budget(name, count, bound)
+
+
+def _shapes(graph: Graph, inputs: Sequence[Any] | None) -> Sequence[Any]:
+    """Shapes to count operations at: those that were given, or a batch of one where the graph knows them."""
+    if inputs is not None:
+        return inputs if isinstance(inputs, tuple | list) else (inputs,)
+    from_sources = [getattr(vertex.op, "shape", None) for vertex in graph.inputs]
+    if any(shape is None for shape in from_sources):
+        unknown = [v.name for v, shape in zip(graph.inputs, from_sources, strict=True) if shape is None]
+        raise BudgetError(
+            f"To count operations the shape of input {unknown[0]!r} must be known: pass inputs=(...), arrays or "
+            "shapes, or give nas.input_vertex(name, size, shape=...)."
+        )
+    return [
+        jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)  # type: ignore[attr-defined]
+        for vertex, shape in zip(graph.inputs, from_sources, strict=True)
+        if shape is not None
+    ]
+
+
+def require_room(budgets: Sequence[Budget], graph: Graph) -> None:
+    """Growth needs a budget, and one that the network does not exceed already.
+
+    Raises:
+      BudgetError: if there is none, or one is exceeded.
+    """
+    if not budgets:
+        raise BudgetError("grow=True spends what is left of a budget: give one, such as max_params=2.0.")
+    for budget in budgets:
+        if (present := budget.count.at(graph.ties.sizes)) > budget.bound:
+            raise BudgetError(
+                f"grow=True drops nothing, but {budget} is exceeded now: {present}. Leave grow out to shrink, or allow "
+                "more."
+            )
+
+
+def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row, ...]:
+    """Sizes in multiples: of the handles that are named, or of every whole axis that can be one.
+
+    Raises:
+      UnknownNameError: if there is no such handle.
+    """
+    if asked is None:
+        return ()
+    handles = graph.handles()
+    if isinstance(asked, Mapping):
+        for name in asked:
+            if name not in handles:
+                raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
+        return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
+    rows = {name: multiple_of(name, asked).because("multiple_of=") for name in inside(graph)}
+    return tuple(row for name, row in rows.items() if handles[name].size >= asked)

@@ -1,0 +1,123 @@
+"""Arguments of the structural verbs, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+from flax import nnx
+
+from naivenas_jax.errors import DuplicateNameError, StructureError
+from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.graph.vertices.stack import Flatten
+
+
+def vertex_of(graph: Any, name: str) -> Vertex:
+    """The vertex that an argument of a verb names."""
+    return require_graph(graph).vertex(name)
+
+
+def added_by(graph: Graph, after: Vertex, make: Any) -> tuple[Vertex, tuple[Vertex, ...]]:
+    """What ``make`` builds after a vertex: the last new vertex, and all of them."""
+    if not callable(make) or isinstance(make, nn.Module | nnx.Module):
+        raise StructureError(f"make must be a function of a vertex, {_example(after)}; found {make!r:.120}.")
+    last = make(after)
+    if not isinstance(last, Vertex) or last in graph.vertices:
+        raise StructureError(
+            f"make must return a new vertex that reads {after.name!r}, {_example(after)}; found {last!r:.120}."
+        )
+    order = topological((last,))
+    if after not in order:
+        raise StructureError(f"What make returned, {last!r}, does not read {after.name!r}.")
+    present = set(graph.vertices)
+    added = tuple(vertex for vertex in order if vertex not in present)
+    for vertex in added:
+        if vertex.name in graph:
+            raise DuplicateNameError(
+                f"The inserted {vertex!r} has the name of {graph[vertex.name]!r}. Names are unique in a graph."
+            )
+        if isinstance(vertex.op, Source):
+            raise StructureError(
+                f"The inserted vertices depend on input {vertex.name!r}, which the graph does not have."
+            )
+    return last, added
+
+
+def _example(after: Vertex) -> str:
+    return f"such as lambda v: nas.layer('new', nn.Dense({after.nout}), v)"
+
+
+def readers_of(graph: Graph, after: str, outputs: Iterable[str] | None) -> tuple[str, ...]:
+    """The readers of ``after`` that ``outputs=`` names; None: all."""
+    every = tuple(dict.fromkeys(graph.outputs_of(after)))
+    if outputs is None:
+        if not every and graph[after] not in graph.outputs:
+            raise StructureError(f"Nothing reads {after!r}, so nothing can be inserted after it.")
+        return every
+    chosen = (outputs,) if isinstance(outputs, str) else tuple(outputs) if isinstance(outputs, Iterable) else ()
+    if not chosen:
+        raise StructureError(
+            f"outputs must name vertices that read {after!r} ({', '.join(every)}), found {outputs!r:.80}."
+        )
+    for name in chosen:
+        if graph.vertex(name).name not in every:
+            raise StructureError(f"{name!r} does not read {after!r}. Read by: {', '.join(every) or 'nothing'}.")
+    return chosen
+
+
+def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex, ...]:
+    """The inputs of a removed vertex that ``reconnect=`` names."""
+    if isinstance(reconnect, str) and reconnect in ("all", "none"):
+        return vertex.inputs if reconnect == "all" else ()
+    chosen = tuple(reconnect) if isinstance(reconnect, Iterable) and not isinstance(reconnect, str) else (reconnect,)
+    known = {source.name: source for source in vertex.inputs}
+    for name in chosen:
+        if name not in known:
+            raise StructureError(
+                f"reconnect must be 'all', 'none' or inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
+                f"found {name!r}."
+            )
+    return tuple(known[name] for name in chosen)
+
+
+def check_edited(before: Graph, after: Graph, free_outputs: bool) -> None:
+    """Raise if an edited graph cannot be computed, as far as the shapes of its inputs are known.
+
+    Raises:
+      StructureError: names the first vertex whose inputs no longer fit together, or an output of another width.
+    """
+    for vertex in after.outputs:
+        if vertex.name in before and vertex.nout != before.nout(vertex.name) and not free_outputs:
+            raise StructureError(
+                f"Output {vertex.name!r} would have {vertex.nout} neurons in place of {before.nout(vertex.name)}. Pass "
+                "free_outputs=True if it may."
+            )
+    for vertex in after.vertices:
+        shapes = [shape for source in vertex.inputs if (shape := shape_of(source)) is not None]
+        if isinstance(vertex.op, Flatten) or len(shapes) < len(vertex.inputs):
+            continue
+        examples = vertex.op.example_shapes(vertex.nin)
+        if any(len(shape) < len(example) for shape, example in zip(shapes, examples, strict=True)):
+            problem: str | None = "it needs more axes than that"
+        elif len({len(shape) for shape in shapes}) > 1 and not vertex.op.absorbs:
+            problem = "one would be broadcast over the batch or the positions of another"
+        else:
+            problem = _uncomputable(vertex)
+        if problem:
+            raise StructureError(
+                f"After the edit vertex {vertex.name!r} ({vertex.op.describe()}) would read arrays of shapes {shapes}, "
+                f"which it cannot: {problem}. The positions have to fit as well as the neurons."
+            )
+
+
+def _uncomputable(vertex: Vertex) -> str | None:
+    try:
+        shape_of(vertex)
+    except Exception as error:  # whatever a layer or function says to shapes that do not fit
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return None

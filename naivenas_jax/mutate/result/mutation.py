@@ -1,0 +1,161 @@
+"""The result of every verb: a new graph, new variables, and how to get there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.errors import PlanError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.result.oracle import Check, check
+from naivenas_jax.mutate.result.request_record import Asked
+from naivenas_jax.transfer.carrying.carry import CarryReport, carry
+from naivenas_jax.transfer.carrying.follow import Follows, apart
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import as_given
+
+
+def require_mutation(mutation: Any) -> Mutation:
+    """``mutation``, if it is one.
+
+    Raises:
+      PlanError: if not.
+    """
+    if not isinstance(mutation, Mutation):
+        raise PlanError(
+            "The first argument must be a nas.Mutation, as every verb returns it, which knows the network before the "
+            f"change too; found {type(mutation).__name__}: {mutation!r:.80}."
+        )
+    return mutation
+
+
+@dataclass(frozen=True, eq=False)
+class Mutation:
+    """A changed network. Unpacks to the pair ``graph, variables``.
+
+    Attributes:
+      graph: the new graph.
+      variables: its variables.
+      plan: for each axis where its neurons come from.
+      before: the graph before the change; untouched.
+      aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if
+        nothing disagreed.
+      notes: what else is worth knowing, in words.
+      gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
+        where these are proven to be the best, infinite where a limit on latency was met and nothing is proven.
+    """
+
+    graph: Graph
+    variables: dict[str, Any]
+    plan: Plan
+    before: Graph
+    aligned: str = "none"
+    notes: tuple[str, ...] = ()
+    gap: float = 0.0
+    _variables_before: Any = field(default=None, repr=False)
+    _records: tuple[UndoRecord, ...] = field(default=(), repr=False)
+    _comparable: str | None = field(default=None, repr=False)
+    _asked: Asked = field(default=Asked(), repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.graph
+        yield self.variables
+
+    def indices(self, handle: str) -> np.ndarray:
+        """Shape (size,): for each neuron of an axis its position before, -1 where it is new."""
+        return self.plan.axis(handle).source
+
+    def undo(self, variables: Any) -> tuple[Graph, dict[str, Any]]:
+        """The graph before and its variables: what was kept as it is in ``variables`` now, the rest as it was then.
+
+        Args:
+          variables: of the new graph, trained further or not.
+        """
+        for record in reversed(self._records):
+            variables = record.restore(variables)
+        return self.before, as_given(variables, self._variables_before)
+
+    def carry(
+        self,
+        tree: Any,
+        *,
+        fresh: Any = None,
+        new: Literal["zeros", "params"] = "zeros",
+        under: tuple[str, ...] = (),
+        report: bool = False,
+    ) -> Any:
+        """Anything shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
+
+        Args:
+          tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
+            their key path, and shape. A state that follows by itself (`TaylorAverage`) may be passed alone, or as a
+            value of a dict.
+          fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
+            the result is not clear from the tree, which the error then says.
+          new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
+          under: where the tree is shaped like a part of the variables, the path of that part, ``("params", "critic")``.
+          report: also return a `CarryReport`: what was kept and what had to start again.
+
+        Raises:
+          CarryError: names a leaf that belongs to no variable.
+        """
+        before, after = self._variables_before, self.variables
+        if isinstance(tree, Follows):
+            moved = tree.follow(self)
+            return (moved, CarryReport(())) if report else moved
+        own, rest = apart(tree)
+        carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+        if own:
+            carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
+        return (carried, found) if report else carried
+
+    def check(self, *inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Check:
+        """Run the dead-neuron oracle: compare with the original whose dropped neurons are zero where they are read.
+
+        Args:
+          *inputs: arrays for the graph *before* the change.
+          tolerance: largest difference allowed, relative to the largest output; by default according to the dtype.
+          **kwargs: passed to ``apply``.
+
+        Returns:
+          What was compared, and the largest difference.
+
+        Raises:
+          OracleError: if the outputs differ.
+        """
+        self.before.check_inputs(inputs)
+        return check(
+            self.before,
+            self._variables_before,
+            self.graph,
+            self.variables,
+            self.plan,
+            inputs,
+            kwargs,
+            self._comparable,
+            tolerance,
+        )
+
+    def __repr__(self) -> str:
+        changed = self.plan.named or self.plan.changed
+        changes = ", ".join(f"{name}: {axis.before} -> {axis.after}" for name, axis in changed.items())
+        return f"Mutation({changes or 'no sizes change'}; aligned={self.aligned!r})"
+
+
+def then(first: Mutation, second: Mutation, note: str) -> Mutation:
+    """Two mutations, one after the other, as one; the oracle no longer applies."""
+    return replace(
+        second,
+        plan=second.plan @ first.plan,
+        before=first.before,
+        aligned=second.aligned,
+        notes=(*first.notes, *second.notes, note),
+        _variables_before=first._variables_before,
+        _asked=replace(second._asked, utility=first._asked.utility),  # scores are of the network before
+        _records=(*first._records, *second._records),
+        _comparable=second._comparable or first._comparable or note,
+    )

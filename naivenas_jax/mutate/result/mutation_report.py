@@ -1,0 +1,240 @@
+"""What a mutation does to each handle, in figures: sizes, costs, utility kept, and why it did not keep more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from naivenas_jax.align.plan import AxisPlan
+from naivenas_jax.cost.costs import Costs, costs
+from naivenas_jax.cost.operations import operations
+from naivenas_jax.cost.parameters import parameters
+from naivenas_jax.graph.evaluation.evaluate import holds_indices
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.result.request_record import Asked
+from naivenas_jax.mutate.result.score_errors import Certainty
+from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.supposed import supposed
+from naivenas_jax.utility.tied import total_utility
+from naivenas_jax.utility.user_scores import Utility
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HandleReport:
+    """One handle before and after.
+
+    Attributes:
+      handle: its name.
+      before, after: its sizes; 0 where it is not there.
+      kept, new: of the neurons after, how many were there before, and how many were not.
+      params: before and after, the parameters that would be gone if this handle had no neurons: those that make them,
+        read them, or belong to what is tied to them. A weight between two handles is counted at both.
+      macs: the same for multiply-accumulates; None without inputs.
+      utility_kept: the share of the total utility of its neurons, tied ones included, that is kept; None where no
+        utility decided, or the total is not positive.
+      bound_by: where it has fewer neurons than before, what one more would break: budgets, conditions, the request;
+        "utility" if the dropped ones were worth less than nothing. "minimum" if it cannot have fewer.
+      score_kept: of measured scores, the share that is kept, and its standard error at the most; None where none were
+        given, or their total is not positive.
+      unsure: how many of the dropped neurons may be worth as much as the least of those kept: their measured score and
+        its standard error reach it. None where no scores were given.
+      same_as: the first handle with just the same neurons before and after, where that is another; None: itself.
+    """
+
+    handle: str
+    before: int
+    after: int
+    kept: int
+    new: int
+    params: Pair
+    macs: Pair | None
+    utility_kept: float | None
+    bound_by: tuple[str, ...]
+    score_kept: tuple[float, float] | None = None
+    unsure: int | None = None
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All handles, and the totals.
+
+    Attributes:
+      handles: those of the graph before, then those that are new.
+      before, after: what the networks cost.
+    """
+
+    handles: tuple[HandleReport, ...]
+    before: Costs
+    after: Costs
+
+
+def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, Utility] | None = None) -> Figures:
+    """The figures of a mutation.
+
+    Args:
+      mutation: what a verb returned.
+      inputs: arrays or shapes for the graph before; none: no operations.
+      measured: scores and their standard errors, by handle of the graph before.
+    """
+    old = _Side.of(mutation.before, mutation._variables_before, inputs)
+    new = _Side.of(mutation.graph, mutation.variables, _inputs_after(mutation, inputs))
+    names = {before: after for after, before in mutation.plan.renamed.items()}
+    pairs = [(name, names.get(name, name)) for name in mutation.before.handles()]
+    named = {after for _, after in pairs}
+    pairs += [(name, name) for name in mutation.graph.handles() if name not in named]
+    binding = _Binding(mutation, old, new)
+    sure = Certainty.of(mutation.before, measured) if measured is not None else None
+    rows = _same([_row(mutation, binding, before, after, sure) for before, after in pairs], pairs, old, new)
+    return Figures(rows, old.costs, new.costs)
+
+
+def _same(rows: Sequence[HandleReport], pairs: Sequence[tuple[str, str]], old: _Side, new: _Side) -> tuple[Any, ...]:
+    """The rows, each with the first one that is about the same neurons."""
+    first: dict[Any, str] = {}
+    found = []
+    for row, (before, after) in zip(rows, pairs, strict=True):
+        key = old.graph.ties.axes.get(before), new.graph.ties.axes.get(after)
+        other = first.setdefault(key, row.handle) if key != (None, None) else row.handle
+        found.append(row if other == row.handle else replace(row, same_as=other))
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """A network and what its handles cost."""
+
+    graph: Graph
+    params: Count
+    macs: Count | None
+    costs: Costs
+
+    @classmethod
+    def of(cls, graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]) -> _Side:
+        macs = operations(graph, variables, inputs).macs if inputs else None
+        return cls(graph, parameters(graph.ties, variables), macs, costs(graph, variables, *inputs))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        return supposed(self.graph.ties, {})
+
+    def on(self, count: Count | None, axis: str) -> int:
+        """What of a count would be gone without the neurons of an axis."""
+        ties = self.graph.ties
+        if count is None or axis not in ties.axes:
+            return 0
+        return count.at(self.sizes) - count.at(supposed(ties, dict.fromkeys(ties.plain(ties.axes[axis]), 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Binding:
+    """Why handles have not more neurons."""
+
+    mutation: Mutation
+    old: _Side
+    new: _Side
+
+    @property
+    def asked(self) -> Asked:
+        return self.mutation._asked
+
+    @cached_property
+    def utility(self) -> dict[str, np.ndarray]:
+        """The total utility of each neuron of each handle before."""
+        return total_utility(self.mutation.before, self.asked.utility) if self.asked.utility else {}
+
+    def of(self, handle: str, plan: AxisPlan) -> tuple[str, ...]:
+        ties = self.new.graph.ties
+        if handle not in ties.axes or plan.after >= plan.before:
+            return ()
+        open_runs = [run for run in sorted(ties.plain(ties.axes[handle])) if run not in ties.fixed]
+        found = [reason for run in open_runs for reason in self._one_more(run, handle)]
+        if self._worthless(handle, plan):
+            found.append("utility")
+        return tuple(dict.fromkeys([*found, *(["minimum"] if plan.after == 1 else [])]))
+
+    def _one_more(self, run: int, handle: str) -> list[str]:
+        """What does not hold with one more class; where that is a multiple, also what does not hold at the next."""
+        ties = self.new.graph.ties
+        now = self.new.sizes
+        found: list[str] = []
+        steps = [1]
+        for step in steps:
+            sizes = supposed(ties, {run: ties.run_sizes[run] + step})
+            moved = {axis for axis, size in sizes.items() if size != now[axis]}
+            met = [target.axis for target in self.asked.targets if target.wish == now[target.axis]]
+            found += [f"request for {axis!r}" for axis in met if axis in moved]
+            found += [budget.name for budget in self.asked.budgets if not budget.holds(sizes)]
+            for row in self._conditions(handle):
+                if not row.holds(sizes):
+                    found.append(str(row))
+                    if row.sense == "multiple of" and row.bound not in steps:
+                        steps.append(row.bound)
+        return found
+
+    def _conditions(self, handle: str) -> list[Row]:
+        """Those on sizes, each once: of equal ones the first that names this handle, or the first."""
+        distinct: dict[Any, Row] = {}
+        for key, row in self._keyed:
+            if key not in distinct or (handle in row.axes and handle not in distinct[key].axes):
+                distinct[key] = row
+        return list(distinct.values())
+
+    @cached_property
+    def _keyed(self) -> list[tuple[Any, Row]]:
+        """Conditions on sizes, each with what it says of the runs: equal where axes are tied."""
+        axes = self.new.graph.ties.axes
+        found: list[tuple[Any, Row]] = []
+        for row in (*self.asked.required, *self.new.graph.ties.rows):
+            counts = Counter[int]()
+            for axis, count in row.terms:
+                counts.update({run: count * times for run, times in Counter(axes[axis]).items()})
+            found.append(((frozenset(counts.items()), row.sense, row.bound, row.constant, row.reason), row))
+        return found
+
+    def _worthless(self, handle: str, plan: AxisPlan) -> bool:
+        worth = self.utility.get(handle)
+        return worth is not None and plan.dropped.size > 0 and bool((worth[plan.dropped] < 0).all())
+
+
+def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: Certainty | None) -> HandleReport:
+    plan = mutation.plan.axes.get(after) or AxisPlan.identity(0)
+    old, new = binding.old, binding.new
+    there = before in mutation.before.ties.axes
+    worth = binding.utility.get(before)
+    total = 0.0 if worth is None else float(worth.sum())
+    return HandleReport(
+        handle=after,
+        before=mutation.before.ties.size(before) if there else 0,
+        after=mutation.graph.ties.size(after) if after in mutation.graph.ties.axes else 0,
+        kept=len(plan.kept),
+        new=len(plan.new),
+        params=(old.on(old.params, before), new.on(new.params, after)),
+        macs=None if old.macs is None else (old.on(old.macs, before), new.on(new.macs, after)),
+        utility_kept=float(worth[plan.kept].sum()) / total if worth is not None and total > 0 else None,
+        bound_by=binding.of(after, plan) if there else (),
+        score_kept=sure.kept(before, plan) if sure and there else None,
+        unsure=sure.unsure(before, plan) if sure and there else None,
+    )
+
+
+def _inputs_after(mutation: Mutation, inputs: Sequence[Any]) -> list[Any]:
+    """The shapes of the inputs of the new network."""
+    found = []
+    for vertex, value in zip(mutation.before.inputs, inputs, strict=bool(inputs)):
+        axis = mutation.plan.axes.get(vertex.name)
+        if axis is None or axis.after == axis.before or holds_indices(vertex, value):
+            found.append(value)
+        else:
+            found.append(jax.ShapeDtypeStruct((*np.shape(value)[:-1], axis.after), value.dtype))
+    return found

@@ -1,0 +1,217 @@
+"""The dead-neuron oracle: a shrunk network computes what the original does with the dropped neurons forced to zero.
+
+Neurons are forced to zero where weights read them, since what lies between (a batch normalisation, an activation with
+``f(0) != 0``) may turn a zero into something else. The original is masked while it runs, so the oracle shares no code
+with the transfer of parameters that it checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import core
+
+from naivenas_jax.align.plan import NEW, Path, Plan
+from naivenas_jax.errors import OracleError
+from naivenas_jax.graph.evaluation.evaluate import holds_indices
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.subgraph import Subgraph
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the oracle found.
+
+    Attributes:
+      compared: whether the outputs could be compared with the original's.
+      reason: why not.
+      max_difference: the largest absolute difference of an output that both networks have.
+    """
+
+    compared: bool
+    reason: str | None = None
+    max_difference: float | None = None
+
+
+def check(
+    before: Graph,
+    variables_before: Any,
+    after: Graph,
+    variables_after: Any,
+    plan: Plan,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    incomparable: str | None,
+    tolerance: float | None,
+) -> Check:
+    """Compare two networks; raises `OracleError` where they should agree and do not."""
+    with jax.default_matmul_precision("highest"):
+        outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
+        reason = _nothing(inputs) or incomparable or _renumbered(before, plan, inputs)
+        reason = reason or _coupled(before, plan) or _unread(before, plan)
+        if reason:
+            return Check(False, reason)
+        expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
+    difference = 0.0
+    for vertex, got, wanted in zip(after.outputs, outputs, expected, strict=True):
+        difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
+    return Check(True, None, difference)
+
+
+def _nothing(inputs: tuple[Any, ...]) -> str | None:
+    """Outputs for no examples agree whatever the networks compute."""
+    return "the inputs are empty" if any(np.size(array) == 0 for array in inputs) else None
+
+
+def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwargs: Any) -> Any:
+    """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
+
+    def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: Any) -> Any:
+        source = vertex.inputs[port]
+        axis = plan.axes.get("/".join((*path, source.name)))
+        if not vertex.op.absorbs or axis is None or not axis.dropped.size or holds_indices(source, value):
+            return value
+        alive = np.ones(axis.before, bool)
+        alive[axis.dropped] = False
+        return jnp.where(alive, value, 0)
+
+    masked = _inner_masked(graph, variables, plan)
+    return core.apply(graph.run, mutable=False)(masked, *inputs, intercept=mask, **kwargs)
+
+
+def _inner_masked(graph: Graph, variables: Any, plan: Plan) -> Any:
+    """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them."""
+    readers = _inner_readers(graph, plan)
+
+    def masked(keys: Any, array: Any) -> Any:
+        path = tuple(key.key for key in keys)
+        for axis, dim in readers.get(path, ()):
+            array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
+        return array
+
+    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables
+
+
+def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:
+    """For each leaf the axes that lose neurons and that it reads inside a vertex, with the dimension.
+
+    These are inner axes, and of a recurrent layer its own output.
+    """
+    lossy = _inner_losses(graph, plan)
+    found: dict[Path, list[tuple[str, int]]] = {}
+    for path, leaf in graph.ties.leaves.items():
+        for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
+            if axis is not None and role == "in" and (axis in lossy or _reads_itself(path, axis, plan)):
+                found.setdefault(path, []).append((axis, dim))
+        for dim, name in enumerate(plan.leaves.get(path, ())):
+            if name is not None and leaf.axes[dim] is None and name in lossy:  # taps of a window
+                found.setdefault(path, []).append((name, dim))
+    return found
+
+
+def _reads_itself(path: Path, axis: str, plan: Plan) -> bool:
+    """Whether a leaf that reads an axis belongs to the vertex that puts it out, and neurons are lost there."""
+    return "/".join(path[1:]).startswith(f"{axis}/") and bool(plan.axes[axis].dropped.size)
+
+
+def _inner_losses(graph: Graph, plan: Plan) -> list[str]:
+    """Axes that lose neurons and are no vertex's output."""
+    visible = _visible(graph)
+    return [name for name, axis in plan.axes.items() if axis.dropped.size and name not in visible]
+
+
+def _visible(graph: Graph, outer: str = "") -> set[str]:
+    """The axes that an intercepted evaluation gets to see: those of vertices, also inside wrapped graphs."""
+    found = {outer + vertex.name for vertex in graph.vertices}
+    for vertex in graph.vertices:
+        if isinstance(vertex.op, Subgraph):
+            found |= _visible(vertex.op.graph, f"{outer}{vertex.name}/")
+    return found
+
+
+def _unread(graph: Graph, plan: Plan) -> str | None:
+    """An axis that lost neurons which no parameter reads, nor any product of them, and no vertex puts out."""
+    ties = graph.ties
+    places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
+    read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes.get(axis, ()))}
+    lost = next((axis for run, axis in _touched(graph, plan, _inner_losses(graph, plan)) if run not in read), None)
+    return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
+
+
+def _touched(graph: Graph, plan: Plan, axes: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The runs on these axes that changed, each with an axis, those that users know by name first.
+
+    Where an axis kept all its neurons, so did its runs: of heads that go, the features stay.
+    """
+    ties = graph.ties
+    kept = {run for axis, row in ties.axes.items() if axis not in plan.changed for run in ties.plain(row)}
+    for axis in sorted(axes, key=lambda axis: axis.startswith("~")):
+        for run in sorted(ties.plain(ties.axes.get(axis, ())) - kept):
+            yield run, axis
+
+
+def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of the new network: those of the old one, without the neurons that inputs lost."""
+    result = []
+    for vertex, value in zip(graph.inputs, inputs, strict=True):
+        axis = plan.axes.get(vertex.name)
+        if axis is None or not axis.changed or holds_indices(vertex, value):
+            result.append(value)
+        else:
+            taken = jnp.take(jnp.asarray(value), np.maximum(axis.source, 0), axis=-1)
+            result.append(jnp.where(axis.source == NEW, 0, taken))
+    return tuple(result)
+
+
+def _coupled(graph: Graph, plan: Plan) -> str | None:
+    why = graph.ties.coupled_runs
+    found = next(((axis, why[run]) for run, axis in _touched(graph, plan, plan.changed) if run in why), None)
+    return f"{found[0]!r} changed and is coupled: {found[1]}" if found else None
+
+
+def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None:
+    changed = [
+        v.name for v, x in zip(graph.inputs, inputs, strict=True) if v.name in plan.changed and holds_indices(v, x)
+    ]
+    return f"the indices of input {changed[0]!r} have been renumbered" if changed else None
+
+
+def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float | None) -> float:
+    all_got, all_wanted = _numbers(got), _numbers(wanted)
+    source = plan.axes[name].source if name in plan.axes else np.arange(all_got.shape[-1])
+    got64, wanted64 = all_got[..., source != NEW], all_wanted[..., source[source != NEW]]
+    difference = float(np.max(np.abs(got64 - wanted64), initial=0.0))
+    allowed = _tolerance(got.dtype, tolerance) * max(1.0, float(np.max(np.abs(wanted64), initial=0.0)))
+    if not difference <= allowed:  # also catches NaN
+        if np.isfinite(wanted64).all() and not np.isfinite(got64).all():
+            raise OracleError(
+                f"Output {name!r} is not finite, where that of the original is: a new neuron computes something like "
+                "0 / 0, which no zero weight can hide. Start it elsewhere: new='split', or a function of NewEntries."
+            )
+        raise OracleError(
+            f"Output {name!r} differs by {difference:.3g} (allowed: {allowed:.3g}) from the original with the dropped "
+            "neurons forced to zero. If the original is finite on these inputs, a vertex does not compute what it was "
+            "declared to (an invariant_vertex or a registered layer that mixes its neurons)."
+        )
+    return difference
+
+
+def _numbers(array: Any) -> np.ndarray:
+    """In double precision, with a dimension of neurons: a scalar has one of them."""
+    return np.atleast_1d(np.asarray(array).astype(np.complex128 if np.iscomplexobj(array) else np.float64))
+
+
+def _tolerance(dtype: Any, tolerance: float | None) -> float:
+    if tolerance is not None:
+        return tolerance
+    return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+
+
+def _tuple(outputs: Any) -> tuple[Any, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,78 @@
+"""Other names for vertices; nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.errors import RequestError
+from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.map_ops import substitute_ends
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.mutate.around.verb import settled
+from naivenas_jax.mutate.request.edit_arguments import vertex_of
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_variables, flat, nested
+
+
+@settled
+def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str]) -> Mutation:
+    """Call vertices otherwise. Their variables move along, and so does what `Mutation.carry` is given.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      names: ``{"old": "new"}``; names may be swapped.
+
+    Returns:
+      A `Mutation`; its plan has the axes by their new names, and says in ``renamed`` and ``moved`` what they were.
+
+    Raises:
+      UnknownNameError: if there is no vertex of an old name.
+      DuplicateNameError: if two vertices would have the same name.
+      GraphError: if a new name is none.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(5), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.rename(graph, variables, {"hidden": "stem"})
+    >>> mutation.graph.inputs_of("out"), sorted(mutation.variables["params"])
+    (('stem',), ['out', 'stem'])
+    """
+    require_graph(graph)
+    if not isinstance(names, Mapping):
+        raise RequestError(f"rename takes {{'old': 'new'}}, found {type(names).__name__}: {names!r:.80}.")
+    for old in names:
+        vertex_of(graph, old)
+    sizes = graph.ties.sizes
+    check_variables(graph.ties.leaves, sizes, variables)
+    final = _named(graph, names)
+    # the same vertices in the same order: what they tie comes in the same order as well
+    renamed = {new: old for old, new in zip(graph.ties.axes, final.ties.axes, strict=True) if new != old}
+    moved = {new: old for old, new in zip(graph.ties.leaves, final.ties.leaves, strict=True) if new != old}
+    forward = {old: new for new, old in moved.items()}
+    plan = Plan(
+        axes={axis: AxisPlan.identity(size) for axis, size in final.ties.sizes.items()},
+        leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
+        moved=moved,
+        renamed=renamed,
+    )
+    return Mutation(
+        graph=final,
+        variables=nested({forward.get(path, path): array for path, array in flat(variables).items()}),
+        plan=plan,
+        before=graph,
+        _variables_before=variables,
+        _records=(UndoRecord(plan, {}, {}, final.ties.leaves),),
+    )
+
+
+def _named(graph: Graph, names: Mapping[str, str]) -> Graph:
+    made: dict[Vertex, Vertex] = {}
+    for vertex in graph.vertices:
+        inputs = tuple(made[source] for source in vertex.inputs)
+        made[vertex] = Vertex(names.get(vertex.name, vertex.name), vertex.op.renamed(names), inputs)
+    return substitute_ends(graph, made)

@@ -1,0 +1,258 @@
+"""Other computations in the place of vertices: `replace_layer`, `map_vertices`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.align.problem.request import to
+from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.map_ops import substitute_ends
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.layers.registry import layer
+from naivenas_jax.mutate.around.verb import settled
+from naivenas_jax.mutate.edit.initial import initial_variables
+from naivenas_jax.mutate.edit.model_edits import inside, replace_inside
+from naivenas_jax.mutate.edit.realign import complete
+from naivenas_jax.mutate.request.conditions import conditions
+from naivenas_jax.mutate.request.edit_arguments import vertex_of
+from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.verbs.resize import delta_nout
+from naivenas_jax.sizes.row import size
+from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.variables import check_network, flat, nested
+
+_REPLACED = "a computation was replaced by another"
+
+
+@settled
+def replace_layer(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    name: str,
+    make: Any,
+    *,
+    keep: bool = True,
+    new: Any = "init",
+    **keywords: Any,
+) -> Mutation:
+    """Put another layer, or any other computation, in the place of a vertex. It keeps its name and its inputs.
+
+    A layer of another width first changes the width of the vertex, as by ``delta_nout(graph, variables,
+    {name: nas.to(width)})``, and then takes its place.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      name: of the vertex; inside an imported model the path of a module. What takes its place there must be as wide,
+        and has its variables beside those of the model, under the path with "_" for "/" and "_new", or the name that
+        ``make`` gives it; nothing is kept of the module's.
+      make: a linen or nnx layer, or a `Graph`; or a function that gets the inputs of the vertex and returns a new one
+        that reads them, ``lambda x: nas.invariant_vertex("act", nn.gelu, x)``. Its name does not matter.
+      keep: whether variables that old and new have in common (the same path, shape and axes) keep their values. A
+        kernel of another window, say, starts anew.
+      new: what the other variables start at: "init", their own initialisers, or else as for `insert_vertex`.
+      **keywords: ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``, ``minimise``: as
+        for `delta_nout`, where the width changes; ``inputs``, ``fallback``, ``on_change``.
+
+    Raises:
+      UnknownNameError: if there is no such vertex.
+      StructureError: if it is an input, the new vertex does not read the same vertices, or its width is another one and
+        not its own to choose.
+      InfeasibleError: if the vertex cannot have the new width.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("digits", nn.Dense(5), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.replace_layer(graph, variables, "digits", nn.Dense(10), keep=False)  # a new head
+    >>> mutation.graph.nout("digits"), mutation.variables["params"]["digits"]["kernel"].shape
+    (10, (4, 10))
+    """
+    options = Options.read({**keywords, "new": None})
+    if where := inside(require_graph(graph), name):
+        own = f"{name.replace('/', '_')}_new"
+        return replace_inside(graph, variables, where, name, lambda v: _made(own, (v,), make), new, options)
+    vertex = vertex_of(graph, name)
+    made = _replacement(vertex, make)
+    if made.nout == vertex.nout:
+        return _swapped(graph, variables, {name: made.op}, keep, new, options)
+    if not (made.op.absorbs and vertex.op.absorbs):
+        raise StructureError(
+            f"{name!r} ({vertex.op.describe()}) makes {vertex.nout} neurons, its replacement ({made.op.describe()}) "
+            f"{made.nout}, and the two do not both have a width of their own. Make it {vertex.nout} wide and change "
+            "the width with nas.delta_nout, or use nas.insert_vertex and nas.remove_vertex."
+        )
+    widths = {key: value for key, value in keywords.items() if key != "align"}
+    wider = delta_nout(graph, variables, {name: to(made.nout)}, new="zeros", **widths)
+    again = _replacement(wider.graph[name], make)
+    swapped = _swapped(wider.graph, wider.variables, {name: again.op}, keep, new, options)
+    return then(wider, swapped, _REPLACED)
+
+
+@settled
+def map_vertices(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    fn: Callable[[Vertex], Vertex | None],
+    *,
+    keep: bool = True,
+    new: Any = "init",
+    **keywords: Any,
+) -> Mutation:
+    """Transform all vertices by a function, all at once.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      fn: gets each vertex but inputs of the graph and imported models, and returns what takes its place: a vertex that
+        reads the same vertices, ``vertex.inputs``, and is as wide; None or the vertex itself: it stays.
+      keep, new, **keywords: as for `replace_layer`.
+
+    Raises:
+      StructureError: if a vertex that ``fn`` returns reads others or has another width.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> y = nas.invariant_vertex("act", nn.relu, nas.layer("hidden", nn.Dense(4), x))
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), y))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> def smooth(vertex):
+    ...     if vertex.op.describe() == "relu":
+    ...         return nas.invariant_vertex(vertex.name, nn.gelu, *vertex.inputs)
+    >>> nas.map_vertices(graph, variables, smooth).graph["act"]
+    Vertex('act', gelu, inputs=[hidden], nout=4)
+    """
+    if not callable(fn):
+        raise StructureError(f"map_vertices takes a function of a vertex; found {type(fn).__name__}: {fn!r:.80}.")
+    ops = {}
+    for vertex in require_graph(graph).vertices:
+        made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)
+        if made is None or made is vertex:
+            continue
+        ops[vertex.name] = _checked(vertex.name, vertex.inputs, made).op
+        if made.nout != vertex.nout:
+            raise StructureError(
+                f"map_vertices would make {vertex.name!r} {made.nout} wide in place of {vertex.nout}. Change widths "
+                "with nas.delta_nout, before or after."
+            )
+    return _swapped(graph, variables, ops, keep, new, Options.read({**keywords, "new": None}))
+
+
+def _replacement(vertex: Vertex, make: Any) -> Vertex:
+    """What ``make`` stands for, in the place of a vertex."""
+    if isinstance(vertex.op, Source):
+        raise StructureError(
+            f"{vertex.name!r} is an input of the graph. Change its width with nas.delta_nout(graph, variables, "
+            f"{{{vertex.name!r}: nas.to(size)}})."
+        )
+    if vertex.op.at_root:
+        raise StructureError(f"{vertex.name!r} holds a whole model; what it computes cannot be replaced.")
+    return _made(vertex.name, vertex.inputs, make)
+
+
+def _made(name: str, inputs: tuple[Vertex, ...], make: Any) -> Vertex:
+    """What ``make`` stands for, on these inputs."""
+    if isinstance(make, nn.Module | nnx.Module | Graph) or not callable(make):
+        return layer(name, make, *inputs)
+    return _checked(name, inputs, make(*inputs))
+
+
+def _checked(name: str, inputs: tuple[Vertex, ...], made: Any) -> Vertex:
+    if not isinstance(made, Vertex) or made.inputs != inputs:
+        reads = f"one that reads {[v.name for v in made.inputs]}" if isinstance(made, Vertex) else repr(made)[:80]
+        raise StructureError(
+            f"In the place of {name!r} goes a vertex that reads the same vertices, in the same order: "
+            f"{[v.name for v in inputs]}; found {reads}. Further vertices are inserted with nas.insert_vertex."
+        )
+    return made
+
+
+def _swapped(
+    graph: Graph, variables: Mapping[str, Any], ops: Mapping[str, Op], keep: bool, new: Any, options: Options
+) -> Mutation:
+    """Other computations of the same widths."""
+    check_network(graph, variables)
+    final = _with_ops(graph, ops)
+    sizes = {v.name: np.arange(v.nout) for v in final.vertices}
+    start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)
+    old = flat(variables)
+    fits = {path for path, array in start.items() if keep and _fits(graph, final, path, array, old)}
+    fresh = {path: array for path, array in start.items() if path not in fits}
+    stays = {path: array for path, array in old.items() if _stays(graph, path, ops, fits)}
+    kept = {path: _cast(a, start[path].dtype) if path in fits else a for path, a in stays.items()}
+    plan = _plan(graph, final, kept, fresh, old)
+    gone = {path: array for path, array in old.items() if path not in kept}
+    # where a flatten now stacks other positions its readers follow, and not what was put in on purpose
+    widths = [*conditions(options.constraints, final.ties.sizes), *(size(n) == final.nout(n) for n in ops)]
+    return complete(
+        graph,
+        replace(options, constraints=widths),
+        new,
+        Mutation(
+            graph=final,
+            variables=nested({**kept, **fresh}),
+            plan=plan,
+            before=graph,
+            notes=tuple(f"replaced: {name}" for name in ops),
+            _variables_before=variables,
+            _records=(UndoRecord(plan, {}, gone, final.ties.leaves),),
+            _comparable=_REPLACED if ops else None,
+        ),
+    )
+
+
+def _with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:
+    made: dict[Vertex, Vertex] = {}
+    for vertex in graph.vertices:
+        inputs = tuple(made[source] for source in vertex.inputs)
+        made[vertex] = Vertex(vertex.name, ops.get(vertex.name, vertex.op), inputs)
+    return substitute_ends(graph, made)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    """An array of a variable that stays; in a dry run its shape."""
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(array.shape, dtype)
+    return jnp.asarray(array, dtype)
+
+
+def _fits(graph: Graph, final: Graph, path: Path, array: Any, old: Mapping[Path, Any]) -> bool:
+    """Whether a variable of a new computation means what one of the old did."""
+    before, after = graph.ties.leaves.get(path), final.ties.leaves.get(path)
+    if before is None or after is None or np.shape(array) != np.shape(old[path]):
+        return False
+    return before.roles == after.roles and before.axes == after.axes
+
+
+def _stays(graph: Graph, path: Path, ops: Mapping[str, Op], fits: set[Path]) -> bool:
+    """Whether an old variable is there afterwards: if it is of another vertex, or fits."""
+    return path in fits or not (path[1:2] and path[1] in ops and not graph[path[1]].op.at_root)
+
+
+def _plan(
+    graph: Graph, final: Graph, kept: Mapping[Path, Any], fresh: Mapping[Path, Any], old: Mapping[Path, Any]
+) -> Plan:
+    """Neurons of vertices stay; inner axes that only the new computation has are new."""
+    known = graph.ties.sizes
+    return Plan(
+        axes={
+            axis: AxisPlan.identity(size) if known.get(axis) == size else AxisPlan.of(known.get(axis, 0), [NEW] * size)
+            for axis, size in final.ties.sizes.items()
+        },
+        leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
+        created=frozenset(fresh),
+        removed=frozenset(path for path in old if path not in kept and path not in fresh),
+    )

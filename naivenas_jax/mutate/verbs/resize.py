@@ -1,0 +1,280 @@
+"""Changes of width: `delta_nout`, `delta_nin`, `resize`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.align.problem.request import Relaxed, Target, targets
+from naivenas_jax.errors import BudgetError, RequestError, UnknownNameError
+from naivenas_jax.graph.graph import Graph, require_graph, unknown_name
+from naivenas_jax.mutate.around.callbacks import OnChange
+from naivenas_jax.mutate.around.fallback import Fallback
+from naivenas_jax.mutate.around.verb import settle
+from naivenas_jax.mutate.edit.widths import between_layers, change_widths
+from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
+from naivenas_jax.mutate.request.budget_request import Limit, Limits, multiples, require_room
+from naivenas_jax.mutate.request.conditions import Constraints, Minimise, conditions
+from naivenas_jax.mutate.request.latency_request import Latency, LatencyLimit
+from naivenas_jax.mutate.request.options import MaxNew, Options
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.utility.user_scores import Utility
+
+
+def delta_nout(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    request: Mapping[str, Any],
+    *,
+    utility: Utility | None = None,
+    new: New = None,
+    rng: Any = None,
+    time_limit: float | None = None,
+    max_new: MaxNew = None,
+    free_outputs: bool = False,
+    constraints: Constraints = None,
+    minimise: Minimise = None,
+    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
+    inputs: Sequence[Any] | None = None,
+    fallback: Fallback = (),
+    on_change: OnChange = None,
+) -> Mutation:
+    """Change the number of output neurons of vertices, and of all that is tied to them.
+
+    All requests are met together: exact ones hold, relaxed ones come as near as they can, the total utility kept is the
+    largest possible, and sizes nobody asked about change least.
+
+    Args:
+      graph: the network.
+      variables: its variables; untouched.
+      request: ``{name: change}``; a change is a number of neurons (-2, 3, 0 to keep the size), ``nas.to(size)``, or
+        ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes
+        ``vertex:axis``.
+      utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
+        Negative: rather drop. Default: `magnitude`.
+      new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
+        function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's
+        own initialiser; `gradmax`; a function of `NewEntries`; or a mapping from names of parameters to these.
+      rng: a key for new parameters; default ``jax.random.key(0)``.
+      time_limit: of the solver, in seconds.
+      max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
+        its size, at least 200.
+      free_outputs: whether outputs of the graph may lose and gain neurons without being named.
+      constraints: conditions on sizes besides the request, such as ``nas.size("a") + 2 * nas.size("b") <= 10`` or
+        ``nas.multiple_of("a", 8)``: one, several, or a function that gets the sizes of all axes by name and returns
+        them. The axes that they name may change as if the request named them, except inputs and outputs.
+      minimise: sums of sizes, one or several, to be made as small as can be after the relaxed requests are met and
+        before the utility decides.
+      layer_keywords: ``{vertex: {keyword: value}}``, passed on to the resize rule of a layer of one's own.
+      inputs: arrays or shapes, one per input of the graph; if given, the changed graph is tried on their shapes.
+      fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
+        order. Default: the error is raised.
+      on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
+
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
+    Raises:
+      RequestError, UnknownNameError, UtilityError, VariablesError: bad arguments, by name.
+      InfeasibleError: no sizes satisfy the request; says what conflicts, and the nearest sizes that do.
+      TimeLimitError: the time limit struck.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> y = nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x))
+    >>> graph = nas.Graph(x, y)
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> graph2, variables2 = nas.delta_nout(graph, variables, {"hidden": -3})
+    >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
+    (5, (5, 2))
+    """
+    besides = constraints, minimise, layer_keywords
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, *besides)
+
+    def attempt(request: Mapping[str, Any]) -> Mutation:
+        wanted = _targets(graph, request)
+        return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
+
+    return settle(graph, variables, request, attempt, fallback, on_change, inputs)
+
+
+def delta_nin(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    request: Mapping[str, Any],
+    **keywords: Any,
+) -> Mutation:
+    """Change the number of input neurons of vertices: `delta_nout` of the vertices that they read.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      request: ``{vertex: (change, ...)}``, one per input, None where it does not matter; ``nas.relaxed((...))`` relaxes
+        all of them. A vertex with one input may be given a single change.
+      **keywords: those of `delta_nout`.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> y = nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x))
+    >>> graph = nas.Graph(x, y)
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> nas.delta_nin(graph, variables, {"out": (-3,)}).graph.nin("out")
+    (5,)
+    """
+    require_graph(graph)
+    if not isinstance(request, Mapping):
+        raise RequestError(f"A request is a mapping {{vertex: (change, ...)}}, found {type(request).__name__}.")
+    by_source: dict[str, Any] = {}
+    for name, asked in request.items():
+        for source, change in zip(graph.inputs_of(name), _per_input(graph, name, asked), strict=True):
+            if change is None:
+                continue
+            if by_source.setdefault(source, change) != change:
+                raise RequestError(
+                    f"Two different changes are asked of {source!r}, an input of {name!r}: {by_source[source]!r} and "
+                    f"{change!r}. Ask for one, None for the other."
+                )
+    return delta_nout(graph, variables, by_source, **keywords)
+
+
+def resize(
+    graph: Graph,
+    variables: Mapping[str, Any],
+    *,
+    request: Mapping[str, Any] | None = None,
+    max_params: Limit = None,
+    max_macs: Limit = None,
+    max_bytes: Limit = None,
+    max_activation_bytes: Limit = None,
+    max_latency: float | Mapping[str, float] | None = None,
+    latency: Latency | None = None,
+    multiple_of: int | Mapping[str, int] | None = None,
+    least: Bound = None,
+    most: Bound = None,
+    grow: bool = False,
+    inputs: Sequence[Any] | None = None,
+    utility: Utility | None = None,
+    new: New = None,
+    rng: Any = None,
+    time_limit: float | None = None,
+    max_new: MaxNew = None,
+    free_outputs: bool = False,
+    constraints: Constraints = None,
+    minimise: Minimise = None,
+    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
+    fallback: Fallback = (),
+    on_change: OnChange = None,
+) -> Mutation:
+    """Let utility decide: drop every neuron in reach whose (total, tied) utility is negative, and keep to the budgets.
+
+    Within budgets the total utility kept is the largest that is found by branch and bound, ``mutation.gap`` says how
+    far it may be from the best, and nothing that was dropped would still fit. Counts are exact: they are sums of
+    products of sizes, ``sum(c * size(a) * size(b) * ...)``, and counted again on the result.
+
+    With magnitudes as utility nothing is negative, so subtract a threshold. At least one neuron of every axis stays.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      request: sizes that are asked for besides, as for `delta_nout`. All of the graph may change, not only what the
+        request reaches.
+      max_params: the most parameters; a whole number, or a float as a fraction of the present (0.5: half of them); or a
+        mapping from parts (vertices, paths of modules) to these.
+      max_macs: the most multiply-accumulates, for the given ``inputs``; or by part: those that take weights of the
+        part, or are computed in it.
+      max_bytes: the most bytes of all variables; or by part.
+      max_activation_bytes: the most bytes that matrix products and convolutions return, for the given ``inputs``; or by
+        part, as for ``max_macs``.
+      max_latency: the longest that an evaluation may take by the model ``latency``: a float as a fraction of the
+        present, a whole number in microseconds; or ``{part: limit}`` for one part, by a table. It is kept by a search.
+        Of a function of one's own nothing is proven: ``mutation.gap`` is inf.
+      latency: `measure_latency`, or a function that takes a graph and returns seconds.
+      multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
+      least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
+        whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
+      most: the largest size, in the same way; a fraction is rounded down.
+      grow: drop nothing, and spend what is left of the budgets on new neurons. The j-th new neuron of a group of tied
+        ones is worth the mean utility of the group, divided by 1 + j, and the total is the largest that is found.
+        ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
+      inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
+        graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
+      utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
+        different layers say little about each other.
+      new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords, fallback, on_change: as for
+        `delta_nout`.
+
+    Raises:
+      BudgetError: a budget is no number that it can be, or cannot be counted.
+      Others: as `delta_nout`.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> y = nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x))
+    >>> graph = nas.Graph(x, y)
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.resize(graph, variables, utility={"hidden": [1.0, -1.0, 2.0, -0.5]})
+    >>> mutation.indices("hidden").tolist()
+    [0, 2]
+    >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
+    1
+    """
+    sizes = require_graph(graph).ties.sizes
+    between = bounds(graph, least, most)
+    asked_to_grow = request or asks_growth(between, sizes)
+    if not (asked_to_grow or grow) and constraints is None and minimise is None and max_new is None:
+        max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
+    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
+    rows = (*multiples(graph, multiple_of), *between, *conditions(constraints, sizes))
+    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise, layer_keywords)
+
+    limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency)
+    if limit and grow:
+        raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
+    if limit and utility is None:
+        options = replace(options, utility=between_layers(graph, variables))  # once, for all attempts
+
+    def once(request: Mapping[str, Any], further: Sequence[Budget] = ()) -> Mutation:
+        wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)
+        if grow:
+            require_room(budgets, graph)
+        mutation = change_widths(graph, variables, wanted, options, None, (*budgets, *further), grow)
+        limits.check(budgets, *mutation)
+        return mutation
+
+    def attempt(request: Mapping[str, Any]) -> Mutation:
+        if limit is None:
+            return once(request)
+        return limit.search(
+            graph,
+            limits.effort(graph, variables),
+            lambda sizes, further: once({**request, **sizes}, further),
+            grows=options.max_new != 0,
+        )
+
+    return settle(graph, variables, request or {}, attempt, fallback, on_change, inputs)
+
+
+def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:
+    sizes = require_graph(graph).ties.sizes
+    if isinstance(request, Mapping):
+        for name in request:
+            if name not in sizes:
+                raise UnknownNameError(unknown_name(name, sizes))
+    return targets(request, sizes)
+
+
+def _per_input(graph: Graph, name: str, asked: Any) -> tuple[Any, ...]:
+    count = len(graph.inputs_of(name))
+    if isinstance(asked, Relaxed) and isinstance(asked.wish, tuple):
+        changes: tuple[Any, ...] = tuple(None if wish is None else Relaxed(wish) for wish in asked.wish)
+    else:
+        changes = tuple(asked) if isinstance(asked, tuple | list) else (asked,)
+    if len(changes) != count:
+        raise RequestError(
+            f"{name!r} has {count} inputs ({', '.join(graph.inputs_of(name))}), found {len(changes)} changes: "
+            f"{asked!r}. Give one per input, None where it does not matter."
+        )
+    return changes

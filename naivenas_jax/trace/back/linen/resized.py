@@ -1,0 +1,114 @@
+"""A linen module whose inner modules have other sizes than its code gives them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import Any, cast
+
+import flax.linen as nn
+
+from naivenas_jax.trace.back.config_numbers import Route, replaced
+from naivenas_jax.trace.back.linen.linen_search import Numbers, Place, give, held
+
+#: `Numbers` as a hashable value.
+Frozen = tuple[tuple[Place, tuple[tuple[Route, Any], ...]], ...]
+
+
+def with_numbers(module: nn.Module, found: Numbers, lift: bool = True) -> nn.Module:
+    """The module with these numbers: of its own class if its fields say them all, else of a class derived from it.
+
+    Args:
+      module: as its code has it.
+      found: the numbers.
+      lift: whether to set numbers of modules in its fields there.
+    """
+    inner = {place: dict(changes) for place, changes in found.items() if place}
+    own, rest = lifted(module, found) if lift else (dict(found.get((), {})), inner)
+    module = replaced(module, own)
+    if not any(rest.values()):
+        return module
+    frozen: Frozen = tuple((place, tuple(changes.items())) for place, changes in rest.items() if changes)
+    fields = {name: getattr(module, name) for name in _fields(module)}
+    return resized_class(cast(Hashable, type(module)))(**fields, resized=frozen)
+
+
+def plain(module: nn.Module) -> tuple[nn.Module, Numbers]:
+    """The inverse: the module as its code has it, and what else its inner modules are given."""
+    frozen = getattr(module, "resized", None)
+    if not getattr(type(module), "is_resized", False):
+        return module, {}
+    base = type(module).__bases__[0]
+    fields = {name: getattr(module, name) for name in _fields(module) if name != "resized"}
+    return base(**fields), {place: dict(changes) for place, changes in frozen or ()}
+
+
+def lifted(module: nn.Module, found: Numbers) -> tuple[dict[Route, Any], dict[Place, dict[Route, Any]]]:
+    """Which numbers can be changed in the fields of a module, and which belong to modules that its code makes."""
+    own: dict[Route, Any] = dict(found.get((), {}))
+    rest: dict[Place, dict[Route, Any]] = {}
+    for name in dict.fromkeys(place[0] for place in found if place):
+        inner = {place[1:]: changes for place, changes in found.items() if place[:1] == (name,)}
+        place = next((pair for called, *pair in held(module) if called == name), None)
+        if place is None:
+            rest.update({(name, *place): dict(changes) for place, changes in inner.items()})
+            continue
+        route, child = cast(tuple[Route, nn.Module], place)
+        child_own, child_rest = lifted(child, inner)
+        own.update({(*route, *at): value for at, value in child_own.items()})
+        rest.update({(name, *place): changes for place, changes in child_rest.items()})
+    return own, rest
+
+
+@cache
+def resized_class(base: type[nn.Module]) -> type[nn.Module]:
+    """A class like ``base`` whose inner modules are given the sizes in its field ``resized`` while it runs."""
+    namespace: dict[str, Any] = {name: _within(base, name) for name in _methods(base)}
+    namespace |= {
+        "__annotations__": {"resized": Frozen},
+        "resized": (),
+        "is_resized": True,
+        "__module__": base.__module__,
+        "__doc__": f"{base.__name__}, with inner modules of the sizes in ``resized``.",
+    }
+    return type(f"Resized{base.__name__}", (base,), namespace)
+
+
+def _within(base: type[nn.Module], name: str) -> Callable[..., Any]:
+    original = getattr(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.scope is None:
+            return original(self, *args, **kwargs)
+        with nn.intercept_methods(_giving(dict(self.resized), len(self.path))):
+            return original(self, *args, **kwargs)
+
+    method.__name__, method.__qualname__, method.__doc__ = name, f"Resized{base.__name__}.{name}", original.__doc__
+    method.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    return method
+
+
+def _giving(resized: Mapping[Place, Any], depth: int) -> Any:
+    def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        give(context.module, lambda place: dict(resized.get(place[depth:], ())))
+        return next_fun(*args, **kwargs)
+
+    return interceptor
+
+
+def _methods(base: type[nn.Module]) -> list[str]:
+    """The methods in which Flax lets modules be called."""
+    own = [kind for kind in base.__mro__ if issubclass(kind, nn.Module) and kind is not nn.Module]
+    names = dict.fromkeys(name for kind in own for name, value in vars(kind).items() if inspect.isfunction(value))
+    return [
+        name
+        for name in names
+        if (name == "__call__" or not name.startswith("_"))
+        and name != "setup"
+        and not getattr(getattr(base, name), "nowrap", False)
+    ]
+
+
+def _fields(module: nn.Module) -> list[str]:
+    return [name for name in module.__dataclass_fields__ if name != "parent" and module.__dataclass_fields__[name].init]

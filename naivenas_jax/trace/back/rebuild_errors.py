@@ -1,0 +1,77 @@
+"""Why the user's own model cannot be had with the new sizes, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from naivenas_jax.errors import RebuildError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.trace.back.changed import Change, Changed
+from naivenas_jax.trace.back.source_lines import Line
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What came of the likeliest try.
+
+    Attributes:
+      problem: in words.
+      line: of the user's code.
+      error: what the user's model raised; None: it ran, and computed something else.
+      said: what had been changed.
+    """
+
+    problem: str
+    line: Line | None
+    error: Exception | None
+    said: str
+
+
+def refusal(name: str, failure: Failure, changed: Changed, graph: Graph) -> RebuildError:
+    """The error to be raised."""
+    place = tuple(failure.line.module.split("/")) if failure.line and failure.line.module else ()
+    near = changed.inside(place) if changed.under(place) else changed.near(())
+    sizes = failure.line.sizes(near) if failure.line else []
+    message = "\n".join(
+        [
+            f"{name} cannot be had with the new sizes, so that it computes what the graph does.",
+            *_where(failure, sizes),
+            f"  What happened: {_short(failure.problem)}",
+            *([f"  What had been set: {_short(failure.said)}"] if failure.said else []),
+            f"  What changed: {_listed(near)}",
+            *(_coupled(changed, graph) if failure.error is None else []),
+            "What works: keep using mutation.graph, which evaluates the model at any size, and its variables; or let "
+            "the model take this size from an array (x.shape[-1]) or from a field, import that, and mutate it.",
+        ]
+    )
+    lines = ((failure.line.file, failure.line.number),) if failure.line else ()
+    return RebuildError(message, lines, tuple((change.what, change.old, change.new) for change in sizes or near))
+
+
+def _where(failure: Failure, sizes: list[Change]) -> list[str]:
+    if failure.line is None:
+        return []
+    return [f"  {failure.line}"] + [
+        f"  {change.old} is written there, and would have to be {change.new} ({change.what})" for change in sizes
+    ]
+
+
+def _coupled(changed: Changed, graph: Graph) -> list[str]:
+    """Sizes that enter a computation as a number, and not only as the number of terms."""
+    names = {change.what for own in changed.sizes.values() for change in own}
+    return [
+        f"  {name!r} is coupled: {reason}. The model computes with its size (as in 1 / sqrt(size), or a mean), the "
+        "graph with what it was trained with; for the queries of an attention, multiplying their kernel and bias by "
+        "sqrt(new / old) would make up for that, which is not done here."
+        for name, reason in graph.ties.coupled.items()
+        if name in names
+    ][:1]
+
+
+def _listed(changes: list[Change], most: int = 6) -> str:
+    return ", ".join(map(str, changes[:most])) + (", ..." if len(changes) > most else "")
+
+
+def _short(text: str, most: int = 500) -> str:
+    lines = " ".join(line.strip() for line in text.strip().splitlines())
+    return lines if len(lines) <= most else lines[:most] + "..."

@@ -1,0 +1,230 @@
+"""`from_function`, `from_linen`, `from_nnx`: an existing model as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import core, nnx
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.trace.model.call_arguments import Arguments, Signature, shape_of
+from naivenas_jax.trace.model.imported_model import Model, ModelFunction, neurons_of
+from naivenas_jax.trace.model.model_op import Imported, Pick
+from naivenas_jax.trace.model.nnx_model import NnxModel
+from naivenas_jax.trace.program.module_names import linen_marks
+from naivenas_jax.transfer.variables import as_given, flat, nested
+
+Imports = tuple[Graph, dict[str, Any]]
+
+
+def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
+    """Import a JAX function of (variables, inputs).
+
+    Args:
+      fn: ``fn(variables, *inputs) -> outputs``, any pytree of arrays.
+      variables: a nested dict of arrays.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the function, unless `apply` is given others.
+
+    Returns:
+      The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
+      the other, and returns those of the outputs: an array if there is one, else a tuple.
+
+    >>> import jax.numpy as jnp, naivenas_jax as nas
+    >>> def mlp(variables, x):
+    ...     return jnp.maximum(x @ variables["first"]["kernel"], 0) @ variables["second"]["kernel"]
+    >>> variables = {"first": {"kernel": jnp.ones((3, 8))}, "second": {"kernel": jnp.ones((8, 2))}}
+    >>> graph, variables = nas.from_function(mlp, variables, jnp.ones((1, 3)))
+    >>> smaller, its_variables = nas.delta_nout(graph, variables, {"first": -3})
+    >>> smaller.apply(its_variables, jnp.ones((4, 3))).tolist()[0]
+    [15.0, 15.0]
+    """
+    if not callable(fn):
+        raise GraphError(f"from_function takes a function (variables, *inputs) first; found {_said(fn)}.")
+    signature = Signature.of(fn)
+
+    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
+        del rngs, mutable
+        args, keywords = signature.call(arrays, given)
+        return fn(values, *args, **keywords), {}
+
+    graph, plain = _imported(function, fn, _plain(variables), inputs, kwargs, signature)
+    return graph, as_given(plain, variables)
+
+
+def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
+    """Import a linen module with its variables.
+
+    ``graph.apply`` understands ``mutable=``, ``rngs=`` and the module's own arguments, as ``module.apply`` does.
+
+    Args:
+      module: the module.
+      variables: as ``module.init`` makes them, or pretrained.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the module, unless `apply` is given others: ``train=False``, ``method="encode"``.
+
+    Returns:
+      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
+
+    >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
+    >>> model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
+    >>> x = jnp.ones((1, 3))
+    >>> graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    >>> mutation = nas.delta_nout(graph, variables, {"layers_0": -3})
+    >>> mutation.variables["params"]["layers_2"]["kernel"].shape
+    (5, 2)
+    """
+    if not isinstance(module, nn.Module):
+        raise GraphError(
+            f"from_linen takes a linen module, then its variables and inputs; found {_said(module)}. For nnx models "
+            "there is nas.from_nnx, for functions nas.from_function."
+        )
+    if isinstance(variables, Mapping) and "params" in (variables.get("params") or ()):
+        raise GraphError(
+            "variables['params'] has 'params' inside, which Flax takes for a mistake. Pass the variables as init "
+            "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
+        )
+    method = kwargs.get("method") or type(module).__call__
+    signature = Signature.of(getattr(type(module), method) if isinstance(method, str) else method)
+
+    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
+        own = {key: value for key, value in given.items() if key != "method"}
+        args, keywords = signature.call(arrays, own)
+        keywords["method"] = given.get("method")
+        wanted = list(mutable) if isinstance(mutable, tuple) else mutable
+        with linen_marks():
+            result = module.apply(values, *args, rngs=rngs or None, mutable=wanted or False, **keywords)
+        return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
+
+    graph, plain = _imported(function, module, _plain(variables), inputs, kwargs, signature)
+    return graph, as_given(plain, variables)
+
+
+def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
+    """Import an nnx model; its variables are grouped by collection, ``{"params": ..., "batch_stats": ...}``.
+
+    ``graph.apply(..., train=True)`` computes what the model does after ``model.train()``, else after ``model.eval()``.
+    In training, statistics come with ``mutable=["batch_stats"]``, and ``rngs={"dropout": key}`` does what
+    ``nnx.reseed(model, dropout=key)`` does. A ``train`` argument of the model itself is passed on, too.
+
+    Args:
+      model: the model; untouched.
+      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
+      **kwargs: keyword arguments of the model, unless `apply` is given others.
+
+    Returns:
+      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
+
+    >>> import jax.numpy as jnp, flax.nnx as nnx, naivenas_jax as nas
+    >>> model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 2, rngs=nnx.Rngs(1)))
+    >>> graph, variables = nas.from_nnx(model, jnp.ones((1, 3)))
+    >>> nas.delta_nout(graph, variables, {"layers/0": -3}).variables["params"]["layers"]["2"]["kernel"].shape
+    (5, 2)
+    """
+    if not isinstance(model, nnx.Module):
+        raise GraphError(
+            f"from_nnx takes an nnx model, then its inputs; found {_said(model)}. For linen modules there is "
+            "nas.from_linen, for functions nas.from_function."
+        )
+    own = NnxModel.of(model)
+    return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature, ("train",))
+
+
+def _said(found: Any) -> str:
+    """What was given in the place of a model."""
+    if isinstance(found, type):
+        return f"the class {found.__name__}: make one, {found.__name__}(...)"
+    return f"{type(found).__name__}: {found!r:.80}"
+
+
+def _imported(
+    function: ModelFunction,
+    identity: Any,
+    variables: dict[str, Any],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    signature: Signature,
+    modes: tuple[str, ...] = (),
+) -> Imports:
+    arguments, leaves = Arguments.split(inputs)
+    if not leaves:
+        found = ", ".join(f"{value!r:.40}" for value in inputs) or "none"
+        raise GraphError(
+            "Give example inputs (arrays or their shapes): they tell what shapes to trace the model at. Found: "
+            f"{found}. Numbers, text and other values of Python are constants of the model."
+        )
+    shapes = [shape_of(leaf) for leaf in leaves]
+    keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
+    model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, named=keywords)
+    taken = _of_the_model(model)
+    sources = [
+        Vertex(_free(name, taken), Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
+        for name, leaf in zip(_names(inputs, signature), shapes, strict=True)
+    ]
+    whole = Vertex(_free("model", taken), Imported(model, model.base.ties.run_sizes), tuple(sources))
+    sizes = tuple(neurons_of(model.base.program))
+    outputs = [
+        Vertex(_free("output" if len(sizes) == 1 else f"output{i}", taken), Pick(i, sizes), (whole,))
+        for i in range(len(sizes))
+    ]
+    return Graph(sources, outputs), variables
+
+
+def _of_the_model(model: Model) -> frozenset[str]:
+    """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
+    paths = [path[:end] for path, _ in model.variables for end in range(2, len(path) + 1)]
+    modules = [place.name for place in model.base.places]
+    return frozenset([*model.base.ties.axes, *("/".join(path[1:]) for path in paths), *modules])
+
+
+def _free(name: str, taken: frozenset[str]) -> str:
+    """A name for an input, an output or the whole, which must not be one that the model uses itself."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _names(inputs: tuple[Any, ...], signature: Signature) -> list[str]:
+    """A name for each array of the inputs: that of the argument, numbered if it holds several."""
+    found = []
+    for i, value in enumerate(inputs):
+        count = len(Arguments.split(value)[1])
+        found += [signature.name(i) + (str(j) if count > 1 else "") for j in range(count)]
+    return found
+
+
+def _hashable(identity: Any) -> Hashable:
+    """What two imports are equal by: the model as a value where it can be one, else itself."""
+    try:
+        hash(identity)
+    except TypeError:
+        return object()
+    return identity
+
+
+def _plain(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """As nested dicts; the keys stay as they are."""
+    if not isinstance(variables, Mapping):
+        raise GraphError(f"variables must be a nested dict of arrays, found {type(variables).__name__}.")
+    arrays = flat(variables)
+    for path, array in arrays.items():
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise GraphError(
+                f"variables{''.join(f'[{key!r}]' for key in path)} is {type(array).__name__}, and must be an array: "
+                "put lists into dicts, {'0': ..., '1': ...}; unbox partitioned parameters with flax.core.meta.unbox."
+            )
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            raise GraphError(
+                f"variables{''.join(f'[{key!r}]' for key in path)} is a PRNG key, which has no neurons and cannot be a "
+                "variable. Give it as an argument of the function; linen modules take keys with rngs=."
+            )
+        if len(path) == 1:
+            raise GraphError(f"variables[{path[0]!r}] must be in a collection, such as {{'params': variables}}.")
+    return nested(arrays)

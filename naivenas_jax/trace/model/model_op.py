@@ -1,0 +1,292 @@
+"""An imported model as the computation of a vertex."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.graph.edit import Edit, Place
+from naivenas_jax.graph.op import Op
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.edited_model import Watch, check_order, edited_function
+from naivenas_jax.trace.model.imported_model import Model, neurons_of
+from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
+from naivenas_jax.trace.program.capture import Path
+from naivenas_jax.trace.program.rebind import Sizes, evaluate
+from naivenas_jax.transfer.variables import flat, nested
+
+
+@dataclass(frozen=True)
+class Imported(Op):
+    """An imported model with the sizes that its runs of neurons have now.
+
+    Attributes:
+      model: what was imported.
+      runs: the size of each run of its base program.
+      named: places whose neurons have an axis of their own.
+    """
+
+    model: Model
+    runs: tuple[int, ...]
+    named: tuple[Place, ...] = ()
+
+    keywords = None
+    at_root = True
+    bundles = True
+    declares_width = False
+
+    def __deepcopy__(self, memo: Any) -> Imported:
+        return self  # a value
+
+    def __reduce__(self) -> tuple:
+        raise GraphError(
+            "A graph of an imported model cannot be pickled, as it holds the trace of a function. Save its variables "
+            "and the sizes {name: handle.size} of graph.handles(). To load, import the model again and give it those "
+            "sizes: nas.delta_nout(graph, variables, {name: nas.to(size), ...}). The saved variables fit the result."
+        )
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        ties, root = self.model.base.ties, replace(tying, scope=())
+        parts = {run: root.new(size) for run, size in enumerate(self.runs) if run not in ties.products}
+        plain = tuple(parts)
+
+        def vector_of(row: tuple[int, ...]) -> Vector:
+            return Vector.concat([part_of(run) for run in row])
+
+        def part_of(run: int) -> Vector:
+            if run not in parts:
+                parts[run] = root.blocks.product([vector_of(factor) for factor in ties.products[run]])
+            return parts[run]
+
+        axes = {axis: vector_of(row) for axis, row in ties.axes.items()}
+        # a leaf's axis has the first name that its neurons get: readable ones first, and runs last
+        for axis in sorted(axes, key=lambda name: name.startswith("~")):
+            root.called(axes[axis], self._axis(axis))
+        for run in plain:
+            root.called(parts[run], self._run(run))
+        for place in self.named:
+            found = self.model.base.places[place][0]
+            dim, size = found.value.dims[-1], found.aval.shape[-1]
+            vector = _fixed(root, size, str(place)) if dim is None else vector_of(self.model.base.rows[dim])
+            root.called(vector, str(place))
+        for path, leaf in ties.leaves.items():
+            dims = tuple(None if axis is None else axes[axis] for axis in leaf.axes)
+            root.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init)
+        for run, reason in ties.fixed.items():
+            root.fix(parts[run], reason)
+        for run, reason in ties.coupled_runs.items():
+            root.couple(parts[run], reason)
+        for number, port in enumerate(ports):
+            _tie_input(root, port, axes.get(end_axis("input", number)))
+        outputs = ((axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(self.model.base.program)))
+        return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if scope.get_flag("initializing", False):
+            raise GraphError(
+                "An imported graph has no initialiser: its variables come with the import, and with every mutation. "
+                "For other ones initialise the model itself, and import it with them."
+            )
+        rngs = {name: rng.as_jax_rng() for name, rng in scope.rngs.items()}
+        variables = {path: _read(scope, path, shape) for path, shape in self._shapes.items()}
+        outputs, updates = self.computed(variables, inputs, rngs, scope.mutable, kwargs)
+        for path, value in updates.items():
+            _write(scope, path, value)
+        return outputs
+
+    def computed(
+        self,
+        variables: Mapping[Path, Any],
+        inputs: Sequence[Any],
+        rngs: Mapping[str, Any],
+        mutable: Any,
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+    ) -> tuple[tuple[Any, ...], dict[Path, Any]]:
+        """The arrays of the outputs, and the updated variables.
+
+        Args:
+          variables: by path.
+          inputs: arrays.
+          rngs: keys by stream.
+          mutable: as of `flax`; None: updates go nowhere.
+          kwargs: of the model.
+          watch: sees named values, and may replace them.
+        """
+        arrays = [jax.numpy.asarray(x) for x in inputs]
+        shapes = [self._original(number, shape_of(array)) for number, array in enumerate(arrays)]
+        analysed, named = self.model.program(shapes, rngs, mutable, kwargs)
+        given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
+        program, sizes = analysed.program, replace(self._sizes(analysed), watch=watch)
+        arguments = [given[role.kind][role.which] for role in program.arguments]
+        closed = program.closed
+        return program.outputs(evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments))
+
+    @cached_property
+    def _shapes(self) -> dict[Path, tuple[int, ...]]:
+        """The shape of every variable now."""
+        base, sizes = self.model.base.ties, Sizes({}, self.runs, self.model.base.ties.products)
+        return {
+            path: tuple(
+                n if axis is None else sizes.row(base.axes[axis])
+                for n, axis in zip(was.shape, base.leaves[path].axes, strict=True)
+            )
+            for path, was in self.model.variables
+        }
+
+    def _original(self, number: int, now: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """The shape of an input as the model that was imported takes it."""
+        base = self.model.base.ties
+        row = base.axes.get(end_axis("input", number))
+        if row is None or now.shape[-1:] != (Sizes({}, self.runs, base.products).row(row),):
+            return now
+        return jax.ShapeDtypeStruct((*now.shape[:-1], self.model.inputs[number].shape[-1]), now.dtype)
+
+    def _sizes(self, analysed: Analysed) -> Sizes:
+        ties = analysed.ties
+        return Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Imported:
+        del ports
+        products = self.model.base.ties.products
+        runs = tuple(0 if run in products else sizes[self._run(run)] for run in range(len(self.runs)))
+        return replace(self, runs=runs)
+
+    def _run(self, run: int) -> str:
+        return self._axis(f"~{run}")
+
+    def _axis(self, axis: str) -> str:
+        """The name of an axis in the graph. What nobody has named means something else after each edit."""
+        lasting = not axis.startswith("~") or axis.startswith(ENDS) or axis in self._of_leaves
+        if lasting or not self.model.edits:
+            return axis
+        return f"~{self.model.edits}{axis}"
+
+    @cached_property
+    def _of_leaves(self) -> frozenset[str]:
+        return frozenset(axis for leaf in self.model.base.ties.leaves.values() for axis in leaf.axes if axis)
+
+    def returns(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        analysed, program = self.model.base, self.model.base.program
+        sizes = self._sizes(analysed)
+        return tuple(
+            jax.ShapeDtypeStruct(sizes.shape(analysed.frame.read(atom), atom.aval.shape), atom.aval.dtype)
+            for role, atom in zip(program.results, program.closed.jaxpr.outvars, strict=True)
+            if role.kind == "output"
+        )
+
+    def places(self) -> dict[Place, jax.ShapeDtypeStruct]:
+        sizes = self._sizes(self.model.base)
+        return {
+            place: jax.ShapeDtypeStruct(sizes.shape(found[0].value, found[0].aval.shape), found[0].aval.dtype)
+            for place, found in self.model.base.places.items()
+        }
+
+    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
+        check_order(at, reads, self.model.base.places)
+
+    def naming(self, places: tuple[Place, ...]) -> Imported:
+        return replace(self, named=places)
+
+    def edited(
+        self, edit: Edit, variables: Mapping[str, Any], added: Mapping[str, Any]
+    ) -> tuple[Imported, dict[str, Any]]:
+        """See `Op.edited`. The edited model is a function again, which is traced at the present sizes."""
+        base, sizes = self.model.base, self._sizes(self.model.base)
+        inputs = [
+            jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
+            for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
+            if role.kind == "input"
+        ]
+        function = edited_function(self, edit, {path: shape_of(array) for path, array in flat(variables).items()})
+
+        def trace(values: Mapping[str, Any]) -> Model:
+            model = self.model
+            return Model.trace(
+                function, (self, edit), values, model.arguments, inputs, model.defaults, model.edits + 1, model.named
+            )
+
+        every = {**flat(variables), **flat(added)}
+        model = trace(nested(every))
+        before, after = base.program.read, model.base.program.read
+        kept = {path: array for path, array in every.items() if path in after or path not in before}
+        if len(kept) < len(every):
+            model = trace(nested(kept))
+        return Imported(model, model.base.ties.run_sizes), nested(kept)
+
+    def describe(self) -> str:
+        return "imported model"
+
+
+def _tie_input(tying: Tying, port: Vector, neurons: Vector | None) -> None:
+    if neurons is None:
+        tying.fix(port, "it is an input of the model, read by position or index")
+    else:
+        tying.tie(neurons, port)
+
+
+def _fixed(tying: Tying, size: int, what: str) -> Vector:
+    vector = tying.new(size)
+    tying.fix(vector, f"it is {what} that does not lie on an axis of neurons")
+    return vector
+
+
+def _read(scope: Scope, path: Path, shape: tuple[int, ...]) -> Any:
+    node: Any = scope.root._variables
+    for key in path:
+        if not isinstance(node, Mapping) or key not in node:
+            raise VariablesError(
+                f"The variables have no variables{''.join(f'[{k!r}]' for k in path)}, which the imported model needs."
+            )
+        node = node[key]
+    if (found := jax.numpy.shape(node)) != shape:
+        raise VariablesError(
+            f"variables{''.join(f'[{k!r}]' for k in path)} has shape {found}, but in this graph it must have {shape}."
+            " The variables belong to another graph, or to this one before or after a mutation."
+        )
+    return node
+
+
+def _write(scope: Scope, path: Path, value: Any) -> None:
+    for key in path[1:-1]:
+        scope = scope.push(key, reuse=True)
+    scope.put_variable(path[0], path[-1], value)
+
+
+@dataclass(frozen=True)
+class Pick(Op):
+    """One output of an imported model.
+
+    Attributes:
+      number: which.
+      sizes: of all outputs, in order.
+    """
+
+    number: int
+    sizes: tuple[int, ...]
+
+    declares_width = False
+
+    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        del tying
+        start = sum(self.sizes[: self.number])
+        return ports[0].cut(start, start + self.sizes[self.number])
+
+    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        del scope, kwargs
+        return inputs[0][self.number]
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Pick:
+        del ports
+        return replace(self, sizes=tuple(sizes.get(end_axis("output", i), size) for i, size in enumerate(self.sizes)))
+
+    def describe(self) -> str:
+        return f"output {self.number}"

@@ -1,0 +1,119 @@
+"""An nnx model as a function of its variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from flax.core.scope import in_filter
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.layers.ops.nnx_streams import disconnect, reconnect
+from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
+from naivenas_jax.trace.model.call_arguments import Signature
+from naivenas_jax.trace.program.module_names import mark_nnx
+from naivenas_jax.transfer.variables import flat, nested
+
+Place = tuple[Any, ...]
+#: Collections that a model may write to in vain, as in linen: nobody asked to see them.
+_OPTIONAL = ("params", "intermediates", "perturbations")
+
+
+@dataclass(frozen=True, eq=False)
+class NnxModel:
+    """An nnx model taken apart. Its streams of random numbers are no part of it.
+
+    Attributes:
+      graphdef: its configuration.
+      places: where each variable lies in the model, by path.
+      constants: what lies in the model and is no variable, by place.
+      variables: the arrays, grouped by collection.
+      signature: of its ``__call__``.
+    """
+
+    graphdef: Any
+    places: Mapping[tuple[str, ...], Place]
+    constants: Mapping[Place, Any]
+    variables: dict[str, Any]
+    signature: Signature
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> NnxModel:
+        own = nnx.clone(model)
+        disconnect(own)
+        _switch(own, train=False)
+        graphdef, state = nnx.split(own)
+        places, constants, arrays = {}, {}, {}
+        for place, leaf in nnx.to_flat_state(state):
+            value = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else None
+            if isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+                path = (collection_of(type(leaf)), *map(str, place))
+                places[path], arrays[path] = place, value
+            else:
+                constants[place] = leaf
+        return cls(graphdef, places, constants, nested(arrays), Signature.of(type(model).__call__))
+
+    @property
+    def identity(self) -> Any:
+        """What it is equal by: the configuration, unless it holds constants."""
+        return object() if self.constants else NnxLayer(self.graphdef)
+
+    def function(
+        self, values: Any, inputs: Any, rngs: Mapping[str, Any], mutable: Any, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Outputs, and those variables that changed."""
+        arrays = {self.places[path]: array for path, array in flat(values).items()}
+        module = nnx.merge(self.graphdef, nnx.State(_tree({**self.constants, **arrays})))
+        given = dict(kwargs)
+        train = given.get("train", False)
+        if self.signature.keywords is None or "train" not in self.signature.keywords:
+            given.pop("train", None)  # it has no such argument, only a mode
+        _switch(module, bool(train))
+        reconnect(module, rngs)
+        if rngs and "rngs" in (self.signature.keywords or ()):
+            given.setdefault("rngs", nnx.Rngs(**rngs))
+        args, keywords = self.signature.call(inputs, given)
+        mark_nnx(module)
+        outputs = module(*args, **keywords)
+        return outputs, self._updates(module, arrays, mutable)
+
+    def _updates(self, module: nnx.Module, before: Mapping[Place, Any], mutable: Any) -> dict[str, Any]:
+        changed: dict[tuple[str, ...], Any] = {}
+        for place, leaf in nnx.to_flat_state(nnx.state(module)):
+            if not isinstance(leaf, nnx.Variable) or isinstance(leaf, nnx.RngState):
+                continue
+            collection, value = collection_of(type(leaf)), leaf.get_raw_value()
+            if value is before.get(place) or place in self.constants:
+                continue
+            if in_filter(mutable or False, collection):
+                changed[(collection, *map(str, place))] = value
+            elif mutable is not None and collection not in _OPTIONAL:
+                raise GraphError(
+                    f"The model updates {'.'.join(map(str, place))}, which is in the collection {collection!r}: pass "
+                    f"graph.apply(..., mutable=[{collection!r}]), and take the updated variables from the result."
+                )
+        return nested(changed)
+
+
+def _switch(module: nnx.Module, train: bool) -> None:
+    """Into training or evaluation, by the model's own methods where it has any."""
+    name = "train" if train else "eval"
+    own = getattr(module, name, None)
+    if callable(own):
+        own()
+    else:  # an attribute of that name is in the way
+        getattr(nnx.Module, name)(module)
+
+
+def _tree(leaves: Mapping[Place, Any]) -> dict[Any, Any]:
+    tree: dict[Any, Any] = {}
+    for place, value in leaves.items():
+        node = tree
+        for key in place[:-1]:
+            node = node.setdefault(key, {})
+        node[place[-1]] = value.copy() if isinstance(value, nnx.Variable) else value
+    return tree

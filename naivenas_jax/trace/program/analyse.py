@@ -1,0 +1,135 @@
+"""From a program to ties: the arguments, the walk, the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from naivenas_jax.graph.edit import Place
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.trace.program import rules as rules  # fills the table
+from naivenas_jax.trace.program.analysis import Analysis, Frame, Named, vectors_of
+from naivenas_jax.trace.program.axis_names import Made, named
+from naivenas_jax.trace.program.capture import Path, Program, Role
+from naivenas_jax.trace.program.value import Dim, Value, constant, variable
+
+
+@dataclass(frozen=True, eq=False)
+class Analysed:
+    """A program and what was found out about it.
+
+    Attributes:
+      program: what was analysed.
+      frame: what is known of every value in it.
+      ties: with an axis for every handle, and one for every other dimension of a variable.
+      rows: for each vector in the frame the runs that it consists of.
+      places: values that have a name, once for each time that they are computed.
+    """
+
+    program: Program
+    frame: Frame
+    ties: Ties
+    rows: Mapping[Vector, tuple[int, ...]]
+    places: Mapping[Place, Sequence[Named]]
+
+
+def analyse(program: Program) -> Analysed:
+    """Find the ties of a program. Updated variables are tied to themselves.
+
+    The last dimension of an input, unless that holds indices, and of an output lies on the axis `end_axis`: it is for
+    the verbs to say when these may change. Their other dimensions are fixed.
+    """
+    analysis, frame = Analysis(), Frame()
+    closed = program.closed
+    arguments = [
+        _argument(analysis, role, var.aval) for role, var in zip(program.arguments, closed.jaxpr.invars, strict=True)
+    ]
+    constants = [constant(array) for array in closed.consts]
+    results = analysis.walk(closed.jaxpr, frame, constants, arguments)
+    variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
+    for role, value in zip(program.results, results, strict=True):
+        _result(analysis, variables.get(role.which) if role.kind == "variable" else None, value)
+    analysis.couple_norms()
+    made = _declare(analysis, variables)
+    for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
+        _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
+    for number, part in enumerate(analysis.parts):
+        analysis.tying.called(part, f"~part{number}")
+    vectors = list(vectors_of(frame))
+    ties, rows = analysis.tying.freeze_with(vectors)
+    return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
+
+
+#: How the axes of inputs and outputs begin.
+ENDS = ("~input:", "~output:")
+
+
+def end_axis(kind: str, number: int) -> str:
+    """The axis of the neurons of an input or output of the model, if they can change."""
+    return f"~{kind}:{number}"
+
+
+def _argument(analysis: Analysis, role: Role, aval: Any) -> Value:
+    if role.kind == "variable":
+        return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
+    fixed: tuple[Dim, ...] = (None,) * aval.ndim
+    if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.inexact):
+        return Value((*fixed[:-1], analysis.new(aval.shape[-1])))
+    return Value(fixed)
+
+
+def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
+    if variable is None:
+        analysis.joins(value)
+        for dim in value.dims[:-1]:
+            analysis.fix(dim, "it is a dimension of an output of the model other than the last")
+        return
+    for a, b in zip(variable.dims, value.dims, strict=True):
+        analysis.tie(a, b, "it is updated with something of fixed size")
+
+
+def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
+    """Declare every variable; returns those that make neurons."""
+    found = []
+    for path, value in variables.items():
+        read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
+        made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
+        roles = tuple(None if dim is None else "in" if d in read else "out" for d, dim in enumerate(value.dims))
+        neutral = 1.0 if path in analysis.neutral else 0.0
+        analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
+        if read:
+            if len(read) == len(value.dims):
+                # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
+                made = [d for d in sorted(read) if (path, d) not in analysis.indexed and value.dims[d] is not None]
+            axes = tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)
+            found.append(Made(path, axes, len(value.dims) - 1 in made))
+        for d, dim in enumerate(value.dims):
+            if dim is not None and not (read and d in made):
+                analysis.tying.called(dim, _own_axis(path, d))
+    return found
+
+
+def _own_axis(path: Path, dim: int) -> str:
+    """The axis of a dimension of a variable, which is the same whatever else the model is found to do."""
+    return f"~{'/'.join(path)}[{dim}]"
+
+
+def _declare_ends(analysis: Analysis, values: Sequence[Value], kind: str) -> None:
+    for number, value in enumerate(values):
+        if value.dims and value.dims[-1] is not None:
+            analysis.tying.called(value.dims[-1], end_axis(kind, number))
+
+
+def _axes(analysis: Analysis, dim: Vector | None, axis: str) -> tuple[str, tuple[str, ...]]:
+    """Name a dimension, and the factors of products that lie on it (of queries, keys and values side by side)."""
+    if dim is None:
+        raise AssertionError(f"{axis} makes no neurons.")
+    analysis.tying.called(dim, axis)
+    factors = analysis.tying.blocks.factors_within(dim)
+    for number, factor in enumerate(factors):
+        analysis.tying.called(factor, f"{axis}:{number}")
+    return axis, tuple(f"{axis}:{number}" for number in range(len(factors)))

@@ -1,0 +1,54 @@
+"""Why a model cannot be traced, in words."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.errors
+
+from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
+
+#: What JAX raises where Python wants to know a value that is not known while a function is traced.
+_NEEDS_A_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+_LIBRARIES = (str(Path(jax.__file__).parent), str(Path(__file__).parent), "<frozen", "<__")
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Trace a model of the user's inside.
+
+    Raises:
+      GraphError: if its shapes or its Python code depend on values; names the line.
+      VariablesError: if the variables do not fit a linen module.
+    """
+    try:
+        yield
+    except _NEEDS_A_VALUE as error:
+        raise GraphError(
+            f"The model cannot be imported: it needs a value while it is traced{_place(error)}. Found: "
+            f"{str(error).splitlines()[0].rstrip('.')}. A model is traced once for all values, so shapes, and Python's "
+            "if, while, range, int() and functions of numpy, must not depend on them. What works: jnp.where, "
+            "jax.lax.cond, jax.lax.while_loop, functions of jax.numpy, size= for jnp.nonzero and its like; or what "
+            "decides given as a number instead of an array, so that it is a constant."
+        ) from error
+    except DOES_NOT_FIT as error:
+        raise VariablesError(
+            f"The variables do not fit the module: {error} Make them with module.init, or take those of this module."
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """The last line of the traceback that is none of JAX's or ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "site-packages/flax" not in f.filename]
+    return f", at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""

@@ -1,0 +1,146 @@
+"""Neurons picked at positions that are known when the model is traced: slices, reversal, constant indices.
+
+What is picked is a `Vector` of its own. When sizes change, the positions follow from where its runs lie on the axis
+that it was picked from: as a slice where they are evenly spaced, else as a gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.trace.program.analysis import Analysis, Frame
+from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.trace.program.table import binds, ties
+from naivenas_jax.trace.program.value import Dim, Value, together
+
+
+def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
+    """The neurons at these positions of a dimension; None if the dimension is fixed."""
+    if dim is None or (len(positions) == len(dim) and (positions == np.arange(len(dim))).all()):
+        return dim
+    ends = [0, *(np.flatnonzero(np.diff(positions) != 1) + 1).tolist(), len(positions)]
+    ranges = [(int(positions[a]), int(positions[b - 1]) + 1) for a, b in pairwise(ends) if len(positions)]
+    return Vector.concat([dim.cut(start, stop) for start, stop in ranges])
+
+
+def _strided(params: Any, d: int) -> np.ndarray:
+    strides = params["strides"] or (1,) * len(params["start_indices"])
+    return np.arange(params["start_indices"][d], params["limit_indices"][d], strides[d])
+
+
+@ties("slice")
+def slice_(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """A range of neurons, or every k-th of a range."""
+    picked = tuple(pick(dim, _strided(eqn.params, d)) for d, dim in enumerate(values[0].dims))
+    frame.extra[frame.position] = picked
+    return [replace(values[0], dims=picked, known=None)]
+
+
+@binds("slice")
+def bind_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """A slice with the bounds of today; irregular remains are gathered after it."""
+    params = eqn.params
+    starts, stops = list(params["start_indices"]), list(params["limit_indices"])
+    strides = list(params["strides"] or (1,) * len(starts))
+    irregular: list[tuple[int, np.ndarray]] = []
+    for d, (dim, picked) in enumerate(zip(frame.read(eqn.invars[0]).dims, frame.extra[frame.position], strict=True)):
+        if picked is None or dim is None:
+            continue
+        places = sizes.positions(dim, picked, _strided(params, d))
+        step = _spacing(places)
+        if step is None:
+            starts[d], stops[d], strides[d] = 0, arrays[0].shape[d], 1
+            irregular.append((d, places))
+        else:
+            first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
+            starts[d], stops[d], strides[d] = first, last + 1, step
+    result = bind(eqn, arrays, start_indices=tuple(starts), limit_indices=tuple(stops), strides=tuple(strides))[0]
+    for d, places in irregular:
+        result = take(result, places, d)
+    return [result]
+
+
+def _spacing(places: np.ndarray) -> int | None:
+    """The distance between neighbours if it is positive and always the same."""
+    steps = np.unique(np.diff(places))
+    return 1 if not len(steps) else int(steps[0]) if len(steps) == 1 and steps[0] > 0 else None
+
+
+def take(array: Any, places: np.ndarray, axis: int) -> Any:
+    """Entries at known places."""
+    return jnp.take(array, places, axis=axis, mode="clip")
+
+
+@ties("rev")
+def rev(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The last neuron comes first."""
+    turned = eqn.params["dimensions"]
+    dims = tuple(
+        pick(dim, np.arange(n)[::-1]) if d in turned else dim
+        for d, (dim, n) in enumerate(zip(values[0].dims, eqn.invars[0].aval.shape, strict=True))
+    )
+    frame.extra[frame.position] = dims
+    return [replace(values[0], dims=dims, known=None)]
+
+
+@binds("rev")
+def bind_rev(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Where a neuron has become several, those stay in order."""
+    result, plain = arrays[0], []
+    for d in eqn.params["dimensions"]:
+        dim, n = frame.read(eqn.invars[0]).dims[d], eqn.invars[0].aval.shape[d]
+        if dim is None:
+            plain.append(d)
+            continue
+        places = sizes.positions(dim, frame.extra[frame.position][d], np.arange(n)[::-1])
+        if (np.diff(places) == -1).all():
+            plain.append(d)
+        else:
+            result = take(result, places, d)
+    return bind(eqn, [result], dimensions=tuple(plain)) if plain else [result]
+
+
+@ties("dynamic_slice")
+def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions that are taken whole pass; of others a range is picked if its start is known, else they are fixed."""
+    operand, shape, sizes = values[0], eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    dims: list[Dim] = []
+    for d, (dim, old, new) in enumerate(zip(operand.dims, shape, sizes, strict=True)):
+        start = _start(analysis, values[1 + d], old - new) if dim is not None and old != new else None
+        if start is not None:
+            dim = pick(dim, np.arange(start, start + new))
+        elif old != new:
+            analysis.fix(dim, "a part of it is read at a position known only when the network runs")
+            dim = None
+        dims.append(dim)
+    frame.extra[frame.position] = tuple(dims)
+    weight = all(value.weight for value in values)
+    return [together(dims, [operand]) if weight else Value(tuple(dims))]
+
+
+def _start(analysis: Analysis, value: Value, most: int) -> int | None:
+    known = analysis.content(value)
+    return None if known is None else int(np.clip(known, 0, most))
+
+
+@binds("dynamic_slice")
+def bind_dynamic_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
+    operand = frame.read(eqn.invars[0])
+    for d, picked in enumerate(frame.extra[frame.position]):
+        dim, start = operand.dims[d], frame.read(eqn.invars[1 + d]).known
+        if picked is not None and dim is not None:
+            whole = lengths[d] == eqn.invars[0].aval.shape[d]
+            old = 0 if whole or start is None else int(np.clip(start.array, 0, None))
+            old = min(old, eqn.invars[0].aval.shape[d] - lengths[d])
+            places = sizes.positions(dim, picked, np.arange(old, old + lengths[d]))
+            lengths[d] = len(places)
+            arrays[1 + d] = np.asarray(places[0] if len(places) else 0, eqn.invars[1 + d].aval.dtype)
+    return bind(eqn, arrays, slice_sizes=tuple(lengths))

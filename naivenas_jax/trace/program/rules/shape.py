@@ -1,0 +1,189 @@
+"""Primitives that move neurons without touching them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.trace.program.analysis import Analysis, Frame
+from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.trace.program.table import binds, ties
+from naivenas_jax.trace.program.value import Dim, Value, together, weight_of
+
+
+def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
+    """A value whose dimensions come from those of another; None: a new dimension."""
+    origins = [frozenset() if d is None else value.origin(d) for d in order]
+    moved = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
+    return replace(moved, summed=value.summed)
+
+
+@ties("transpose")
+def transpose(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions change places."""
+    del analysis, frame
+    order = eqn.params["permutation"]
+    return [moved(values[0], order, [values[0].dims[d] for d in order])]
+
+
+@ties("squeeze")
+def squeeze(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions of size one go."""
+    del frame
+    for d in eqn.params["dimensions"]:
+        analysis.fix_single(values[0].dims[d], "squeeze")
+    kept = [d for d in range(len(values[0].dims)) if d not in eqn.params["dimensions"]]
+    return [moved(values[0], kept, [values[0].dims[d] for d in kept])]
+
+
+@ties("expand_dims")
+def expand_dims(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions of size one come."""
+    del analysis, frame
+    old = iter(range(len(values[0].dims)))
+    order = [None if d in eqn.params["dimensions"] else next(old) for d in range(eqn.outvars[0].aval.ndim)]
+    return [moved(values[0], order, [None if d is None else values[0].dims[d] for d in order])]
+
+
+@ties("broadcast_in_dim")
+def broadcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """A dimension along which nothing differs has neurons of its own, until it is tied to something."""
+    del frame
+    value, places = values[0], list(eqn.params["broadcast_dimensions"])
+    old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
+    for d in set(range(len(old))) - set(order):
+        analysis.fix_single(value.dims[d], "broadcast_in_dim")
+    dims = [analysis.new(n) if d is None else value.dims[d] for d, n in zip(order, new, strict=True)]
+    return [moved(value, order, dims)]
+
+
+@binds("broadcast_in_dim")
+def bind_broadcast(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
+
+
+@ties("iota")
+def iota(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Numbers along one dimension, which is fixed; the same along the others."""
+    del frame, values
+    shape, along = eqn.params["shape"], eqn.params["dimension"]
+    return [Value(tuple(None if d == along else analysis.new(n) for d, n in enumerate(shape)), True)]
+
+
+@binds("iota")
+def bind_iota(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
+
+
+@ties("concatenate")
+def concatenate(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Neurons of the operands one after the other; the other dimensions are tied."""
+    del frame
+    along = eqn.params["dimension"]
+    dims = list(values[0].dims)
+    for value in values[1:]:
+        dims = [a if d == along else analysis.tie(a, b, "it is concatenated beside an axis of fixed size")
+                for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))]  # fmt: skip
+    parts = [value.dims[along] for value in values]
+    sizes = [atom.aval.shape[along] for atom in eqn.invars]
+    dims[along] = _stacked(analysis, parts, sizes)
+    return [together(dims, values)]
+
+
+def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
+    if all(part is None for part in parts):
+        return None
+    made = []
+    for part, size in zip(parts, sizes, strict=True):
+        if part is None:  # fixed neurons beside free ones: they have to be counted too
+            if not size:
+                continue
+            part = analysis.tying.new(size)
+            analysis.fix(part, "it is a fixed part of a concatenation")
+        made.append(part)
+    return Vector.concat(made)
+
+
+@ties("split")
+def split(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Ranges of neurons go their own ways."""
+    del analysis, frame
+    along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
+    for size in eqn.params["sizes"]:
+        dims = list(values[0].dims)
+        dims[along] = None if dim is None else dim.cut(start, start + size)
+        results.append(replace(values[0], dims=tuple(dims), summed=None))
+        start += size
+    return results
+
+
+@binds("split")
+def bind_split(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    along = eqn.params["axis"]
+    parts = [sizes.shape(frame.values[var], var.aval.shape)[along] for var in eqn.outvars]
+    return bind(eqn, arrays, sizes=tuple(parts))
+
+
+@ties("tile")
+def tile(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """The neurons of an axis several times over."""
+    del frame
+    value, times = values[0], eqn.params["reps"]
+    dims = [
+        dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
+        for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
+    ]
+    return [moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
+
+
+@binds("tile")
+def bind_tile(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Along an axis of size one nothing differs: it may be repeated another number of times."""
+    shape, old, dims = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape, frame.read(eqn.invars[0]).dims
+    reps = tuple(
+        new if n == 1 and dim is None else k
+        for new, n, dim, k in zip(shape, old, dims, eqn.params["reps"], strict=True)
+    )
+    return bind(eqn, arrays, reps=reps)
+
+
+@ties("stack")
+def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """All operands are tied; the new dimension is fixed."""
+    del frame
+    tied = values[0]
+    for value in values[1:]:
+        tied = analysis.tie_all(tied, value, "it is stacked beside an axis of fixed size")
+    order: list[int | None] = list(range(len(tied.dims)))
+    order.insert(eqn.params["axis"], None)
+    return [moved(together(tied.dims, values), order, [None if d is None else tied.dims[d] for d in order])]
+
+
+@ties("unstack")
+def unstack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """One array for each neuron, so their number is fixed."""
+    del frame
+    value, axis = values[0], eqn.params["axis"]
+    analysis.fix(value.dims[axis], "every neuron of it is used by itself")
+    kept = [d for d in range(len(value.dims)) if d != axis]
+    return [moved(value, kept, [value.dims[d] for d in kept])] * len(eqn.outvars)
+
+
+@ties("pad")
+def pad(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """What is padded to the ends of an axis is fixed; between neurons, or cut off, it fixes the axis."""
+    del frame
+    dims = []
+    for dim, (low, high, inside) in zip(values[0].dims, eqn.params["padding_config"], strict=True):
+        if dim is not None and (low < 0 or high < 0 or inside):
+            analysis.fix(dim, "it is cut off or dilated by a pad")
+            dim = None
+        if dim is not None and (low or high):
+            dim = _stacked(analysis, [None, dim, None], [low, len(dim), high])
+        dims.append(dim)
+    origins = [values[0].origin(d) for d in range(len(dims))]
+    weight = all(value.weight for value in values)
+    return [weight_of(dims, origins, values[:1]) if weight else Value(tuple(dims))]

@@ -1,0 +1,156 @@
+"""Writing into a part of an array: what is written is tied to the neurons in whose place it comes.
+
+Known positions pick neurons of the operand, as in `pick`; the neurons of the update are tied to those. Positions that
+are known only when the network runs fix both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.trace.program.analysis import Analysis, Frame
+from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.trace.program.rules.pick import pick
+from naivenas_jax.trace.program.table import binds, ties
+from naivenas_jax.trace.program.value import Dim, Value, weight_of
+
+
+def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update: Dim, name: str) -> tuple[Dim, Dim]:
+    """Write at positions of a dimension: the dimension, and the neurons at the positions; None where they are fixed."""
+    if positions is None:
+        for one in (dim, update):
+            analysis.fix(one, f"{name} writes into it at a position known only when the network runs")
+        return None, None
+    picked = pick(dim, positions)
+    reason = f"{name} writes something of fixed size into it"
+    if picked is None:
+        analysis.fix(update, f"{name} writes it into an axis of fixed size")
+        return None, None
+    if update is None:
+        analysis.fix(picked, reason)
+    else:
+        analysis.tie(picked, update, reason)
+    return dim, picked
+
+
+def _overwritten(
+    operand: Value, update: Value, indices: Sequence[Value], dims: Sequence[Dim], places: Mapping[int, int]
+) -> list[Value]:
+    """What is left of an operand. Of weights, each dimension comes from its own and from ``places``' of the update."""
+    if not all(value.weight for value in (operand, update, *indices)):
+        return [Value(tuple(dims))]
+    written = {d: update.origin(place) for d, place in places.items()}
+    origins = [operand.origin(d) | written.get(d, frozenset()) for d in range(len(dims))]
+    return [weight_of(dims, origins, [operand, update])]
+
+
+@ties("dynamic_update_slice")
+def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """A window of the operand is replaced."""
+    (operand, update), starts = values[:2], values[2:]
+    shapes = [atom.aval.shape for atom in eqn.invars[:2]]
+    dims: list[Dim] = []
+    windows: list[Dim] = []
+    for d, (size, width) in enumerate(zip(*shapes, strict=True)):
+        positions: np.ndarray | None = np.arange(width)
+        if size != width:
+            known = analysis.content(starts[d]) if operand.dims[d] or update.dims[d] else None
+            positions = None if known is None else np.clip(int(known), 0, size - width) + np.arange(width)
+        dim, picked = _written(analysis, operand.dims[d], positions, update.dims[d], "dynamic_update_slice")
+        dims.append(dim)
+        windows.append(picked if size != width else None)
+    frame.extra[frame.position] = tuple(windows)
+    return _overwritten(operand, update, starts, dims, {d: d for d in range(len(dims))})
+
+
+@binds("dynamic_update_slice")
+def bind_dynamic_update_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """The window begins where its first neuron lies now."""
+    arrays, operand = list(arrays), frame.read(eqn.invars[0])
+    for d, picked in enumerate(frame.extra[frame.position]):
+        known = frame.read(eqn.invars[2 + d]).known
+        dim = operand.dims[d]
+        if dim is not None and picked is not None and known is not None:
+            size, width = (atom.aval.shape[d] for atom in eqn.invars[:2])
+            old = np.clip(int(known.array), 0, size - width) + np.arange(width)
+            arrays[2 + d] = _first(sizes.positions(dim, picked, old), eqn.invars[2 + d])
+    return bind(eqn, arrays)
+
+
+def _first(places: np.ndarray, atom: Any) -> np.ndarray:
+    return np.asarray(places[0] if len(places) else 0, atom.aval.dtype)
+
+
+@ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
+def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+    """Dimensions that are written whole are tied, at known positions those neurons; others are fixed."""
+    operand, indices, updates = values
+    name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
+    analysis.fix_all(indices, "it holds indices")
+    dims: list[Dim] = [None] * len(operand.dims)
+    picks: list[Dim] = [None] * len(operand.dims)
+    places = _places(eqn)
+    for d, dim in enumerate(operand.dims):
+        place = places.get(d)
+        update = None if place is None else updates.dims[place]
+        positions = _positions(analysis, eqn, d, indices if dim or update else None)
+        dims[d], picked = _written(analysis, dim, positions, update, name)
+        picks[d] = picked if d in numbers.scatter_dims_to_operand_dims else None
+    for place in set(range(len(updates.dims))) - set(places.values()):
+        analysis.fix(updates.dims[place], f"{name} writes it to several places")
+    frame.extra[frame.position] = tuple(picks)
+    return _overwritten(operand, updates, [indices], dims, places)
+
+
+def _places(eqn: Any) -> dict[int, int]:
+    """For dimensions of the operand the dimension of the updates that lies on it."""
+    numbers, ndim = eqn.params["dimension_numbers"], eqn.invars[0].aval.ndim
+    windows = [d for d in range(ndim) if d not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)]
+    found = dict(zip(windows, sorted(numbers.update_window_dims), strict=True))
+    rest = [p for p in range(eqn.invars[2].aval.ndim) if p not in numbers.update_window_dims]
+    if len(rest) == len(numbers.inserted_window_dims) == len(numbers.scatter_dims_to_operand_dims) == 1:
+        found[numbers.inserted_window_dims[0]] = rest[0]  # entries at a list of positions
+    return found
+
+
+def _positions(analysis: Analysis, eqn: Any, d: int, indices: Value | None) -> np.ndarray | None:
+    """The positions that are written along a dimension of the operand; None if they are not known."""
+    numbers, shapes = eqn.params["dimension_numbers"], [atom.aval.shape for atom in eqn.invars]
+    place, size = _places(eqn).get(d), shapes[0][d]
+    if d not in numbers.scatter_dims_to_operand_dims:
+        whole = place is not None and shapes[2][place] == size
+        return np.arange(size) if whole else None
+    known = None if indices is None else analysis.content(indices)
+    if known is None or numbers.operand_batching_dims:
+        return None
+    start = known[..., numbers.scatter_dims_to_operand_dims.index(d)].reshape(-1).astype(np.int64)
+    if d not in numbers.inserted_window_dims and place is not None and len(start) == 1:
+        start = start[0] + np.arange(shapes[2][place])
+    elif d not in numbers.inserted_window_dims or (place is None and len(start) != 1):
+        return None
+    return start if ((start >= 0) & (start < size)).all() else None
+
+
+@binds("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
+def bind_scatter(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Known positions follow the neurons."""
+    arrays, operand, known = list(arrays), frame.read(eqn.invars[0]), frame.read(eqn.invars[1]).known
+    numbers, picks = eqn.params["dimension_numbers"], frame.extra[frame.position]
+    if known is None or all(picked is None for picked in picks):
+        return bind(eqn, arrays)
+    columns = []
+    for i, d in enumerate(numbers.scatter_dims_to_operand_dims):
+        old, picked = known.array[..., i].reshape(-1).astype(np.int64), picks[d]
+        if picked is not None:
+            window = d not in numbers.inserted_window_dims
+            now = sizes.positions(operand.dims[d], picked, old[0] + np.arange(len(picked)) if window else old)
+            old = now[:1] if window and len(now) else np.zeros(1, np.int64) if window else now
+        columns.append(old)
+    count = max(map(len, columns))
+    shape = tuple(count if n != 1 else 1 for n in known.array.shape[:-1])
+    stacked = np.stack([np.broadcast_to(column, (count,)) for column in columns], -1)
+    arrays[1] = stacked.reshape(*shape, len(columns)).astype(eqn.invars[1].aval.dtype)
+    return bind(eqn, arrays)

@@ -1,0 +1,162 @@
+"""Optimizer state, averages, gradients and masks, carried through a plan.
+
+Each leaf is matched to a variable (``match``) and indexed as the variable is (``take``), so that surviving neurons keep
+their moments. What new neurons start with is decided per leaf, by the first of these that applies:
+
+1. a fresh start is given (``fresh``): what it has there;
+2. the leaf is known to hold a copy of parameters (schedule_free's ``z``, lookahead's ``slow``, ...; the table is
+   ``states.ITERATES``), or ``new="params"``: the new parameters;
+3. zero.
+
+A statistic whose meaning changes with the sizes (``factored``) starts again, which is reported and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.errors import CarryError
+from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
+from naivenas_jax.transfer.carrying.match import Variables
+from naivenas_jax.transfer.carrying.renaming import follow_names
+from naivenas_jax.transfer.carrying.states import StateLeaf, walk
+from naivenas_jax.transfer.graft import Edit, graft, growth
+
+logger = logging.getLogger("naivenas_jax")
+
+
+@dataclass(frozen=True)
+class CarryReport:
+    """What became of the leaves of a carried tree, named as jax prints their key paths.
+
+    Attributes:
+      carried: leaves whose old numbers live on.
+      restarted: leaves whose old numbers could not be kept, and why.
+    """
+
+    carried: tuple[str, ...]
+    restarted: tuple[tuple[str, str], ...] = ()
+
+
+def carry(
+    plan: Plan,
+    tree: Any,
+    before: Any,
+    after: Any,
+    *,
+    fresh: Any = None,
+    new: Literal["zeros", "params"] = "zeros",
+    under: Path = (),
+) -> tuple[Any, CarryReport]:
+    """Carry a tree that is shaped like the variables, or like some of them, through a plan.
+
+    Arguments:
+      plan: leads from ``before`` to ``after``.
+      tree: anything whose leaves belong to variables: the state of ``tx.init(variables["params"])`` or of
+        ``tx.init(variables)``, averages, gradients, masks, the variables themselves.
+      before: the variables the plan was made for, or their ``jax.ShapeDtypeStruct``.
+      after: the variables the plan leads to; shapes do, unless new entries are those of the new parameters.
+      fresh: ``tx.init(new_params)``. The result then has exactly its structure. Needed only where the structure is
+        not clear from the tree: variables were created and the state is masked, partitioned or factored.
+      new: what entries of new neurons are where ``fresh`` does not say: "zeros" (with the exceptions in the module's
+        docstring), or "params" for averages of the parameters.
+      under: the tree is shaped like the variables below this path, as for an optimizer of ``params["critic"]`` alone.
+
+    Returns:
+      The carried tree, and a report of what was kept and what had to start again.
+
+    Raises:
+      CarryError: a leaf belongs to no variable or to several that change differently, or the structure is not clear.
+      PlanError: a leaf is traced, or spread over several processes.
+
+    >>> import numpy as np
+    >>> from naivenas_jax.align.plan import AxisPlan
+    >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, -1])}, {("params", "a", "bias"): ("a",)})
+    >>> variables = {"params": {"a": {"bias": np.ones(3)}}}
+    >>> state, report = carry(plan, {"mu": {"a": {"bias": np.array([1., 2., 3.])}}}, variables, variables)
+    >>> state["mu"]["a"]["bias"].tolist(), report.carried
+    ([1.0, 3.0, 0.0], ("['mu']['a']['bias']",))
+    """
+    if new not in ("zeros", "params"):
+        raise CarryError(f'new={new!r} is neither "zeros" nor "params".')
+    if plan.moved:
+        plan, tree, before = follow_names(plan, tree, before, under)
+    variables, leaves = Variables.of(plan, before, after, under), walk(tree)
+    rules = Rules.of(variables, leaves, new == "params")
+    done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)
+    for label, reason in report.restarted:
+        logger.warning("%s starts again: %s", label, reason)
+    return done, report
+
+
+def _in_place(rules: Rules, tree: Any, leaves: list[StateLeaf]) -> tuple[Any, CarryReport]:
+    """The tree's own structure, less what was removed, plus what was created wherever all variables have a place."""
+    plan = rules.variables.plan
+    entries = [(leaf, rules.hole(leaf) if leaf.hole else rules.entry(leaf)) for leaf in leaves]
+    report = _report([(leaf, entry) for leaf, entry in entries if not leaf.hole])
+    if not plan.created and not plan.removed:
+        treedef = jax.tree_util.tree_structure(tree)
+        leaves_now = [entry.value for leaf, entry in entries if not leaf.hole]
+        return jax.tree_util.tree_unflatten(treedef, leaves_now), report
+    _check_collections(rules, entries)
+    edit = Edit(
+        values={leaf.keys: entry.value for leaf, entry in entries if not leaf.hole and not entry.gone},
+        cut=frozenset(leaf.keys for leaf, entry in entries if entry.gone),
+        grown=growth(rules, entries) if plan.created - rules.variables.before.keys() else {},
+    )
+    return graft(tree, edit), report
+
+
+def _into(rules: Rules, leaves: list[StateLeaf], fresh: Any) -> tuple[Any, CarryReport]:
+    """The structure of a fresh start, with what the leaves of the tree become in their places."""
+    old = {leaf.keys: leaf for leaf in leaves if not leaf.hole}
+    places = [leaf for leaf in walk(fresh) if not leaf.hole]
+    entries = [(place, _placed(rules, old.get(place.keys), place)) for place in places]
+    for leaf in (old[keys] for keys in old.keys() - {place.keys for place in places}):
+        if not rules.entry(leaf).gone:
+            entries.append((leaf, Entry(restarted="a fresh start has no place for it, and it was dropped")))
+    treedef = jax.tree_util.tree_structure(fresh)
+    created = rules.variables.plan.created
+    report = _report([(leaf, entry) for leaf, entry in entries if entry.restarted or entry.path not in created])
+    return jax.tree_util.tree_unflatten(treedef, [entry.value for _, entry in entries[: len(places)]]), report
+
+
+def _placed(rules: Rules, leaf: StateLeaf | None, place: StateLeaf) -> Entry:
+    """What comes to one place of a fresh start."""
+    if leaf is None:
+        path = rules.variables.created_at(place.names)
+        if isinstance(place.value, jax.ShapeDtypeStruct) and not rules.abstract:
+            raise CarryError(
+                f"`fresh` holds only the shape of {place.label}, which is new. Give the arrays themselves."
+            )
+        return Entry(place.value, path, restarted="" if path else "the tree held nothing there")
+    entry = rules.entry(leaf, place)
+    if entry.gone:
+        raise CarryError(
+            f"`fresh` has {place.label}, which the plan removed. It has to be made for the new variables: "
+            "fresh=tx.init(new_params)."
+        )
+    return entry
+
+
+def _check_collections(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> None:
+    """A collection that did not exist before has no place that could be recognised."""
+    variables = rules.variables
+    alien = variables.plan.created - {p for p in variables.plan.created if any(p[0] == q[0] for q in variables.before)}
+    held = [(leaf, entry.path) for leaf, entry in entries if entry.path is not None]
+    named = any(len(variables.form_of(path, leaf)) == len(path) for leaf, path in held)
+    if alien and not variables.under and (named or not held):
+        path = "/".join(min(alien))
+        raise CarryError(f"{path} is the first of its collection, and its place in the tree is unknown. {HINT}")
+
+
+def _report(entries: list[tuple[StateLeaf, Entry]]) -> CarryReport:
+    return CarryReport(
+        carried=tuple(leaf.label for leaf, entry in entries if not entry.gone and not entry.restarted),
+        restarted=tuple((leaf.label, entry.restarted) for leaf, entry in entries if entry.restarted),
+    )

@@ -1,0 +1,76 @@
+"""Trees across a change of names: what lies under the old path of a variable is put under the new one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.errors import CarryError
+from naivenas_jax.transfer.carrying.entry import variable_of
+from naivenas_jax.transfer.carrying.match import Variables
+from naivenas_jax.transfer.carrying.states import StateLeaf, walk
+from naivenas_jax.transfer.graft import Edit, graft
+
+
+def follow_names(plan: Plan, tree: Any, before: Any, under: Path) -> tuple[Plan, Any, Any]:
+    """The same plan without new names, and the tree and old variables as if they had always been called so.
+
+    Args:
+      plan: a plan that moves variables.
+      tree: what belongs to the old variables.
+      before: the old variables.
+      under: the tree is shaped like the variables below this path.
+    """
+    forward = {old: new for new, old in plan.moved.items()}
+    taken = [new for new, old in plan.moved.items() if new in plan.removed and new not in forward]
+    if taken:
+        raise CarryError(
+            f"{'/'.join(taken[0])} was removed, and another variable has got its name. Carry the tree through the two "
+            "mutations one after the other."
+        )
+    identity = Plan({}, {})
+    variables = Variables.of(identity, before, before, under)
+    renamed = _renamed(tree, variables, forward, under)
+    old = Variables.of(identity, before, before)
+    return replace(plan, moved={}, renamed={}), renamed, _renamed(before, old, forward, ())
+
+
+def _renamed(tree: Any, variables: Variables, forward: dict[Path, Path], under: Path) -> Any:
+    branches = _branches(forward)
+    grown: dict[Any, list[tuple[Path, Any]]] = defaultdict(list)
+    cut = set()
+    for leaf in walk(tree):
+        found = _new_form(leaf, variables, forward, branches)
+        if found is None:
+            continue
+        old, new = found
+        root = leaf.keys[: len(leaf.names) - len(old)]
+        cut.add(leaf.keys)
+        grown[root].append((new, leaf.value))
+    return graft(tree, Edit({}, frozenset(cut), grown)) if cut else tree
+
+
+def _new_form(
+    leaf: StateLeaf, variables: Variables, forward: dict[Path, Path], branches: dict[Path, Path]
+) -> tuple[Path, Path] | None:
+    """The end of a leaf's key path that spells a variable which has moved, and how it is spelled now."""
+    if leaf.hole:  # it may stand for a whole branch
+        ends = (leaf.names[start:] for start in range(len(leaf.names)))
+        return next(((end, branches[end]) for end in ends if end in branches), None)
+    path = variable_of(variables, leaf)
+    if path is None or path not in forward:
+        return None
+    old = variables.form_of(path, leaf)
+    return old, forward[path][len(path) - len(old) :]
+
+
+def _branches(forward: dict[Path, Path]) -> dict[Path, Path]:
+    """Every branch all of whose variables move in the same way, with and without its collection."""
+    found: dict[Path, set[Path]] = defaultdict(set)
+    for old, new in forward.items():
+        for start in (0, 1):
+            for end in range(start + 1, len(old) + 1):
+                found[old[start:end]].add(new[start:end])
+    return {old: next(iter(new)) for old, new in found.items() if len(new) == 1 and old not in new}

@@ -1,0 +1,84 @@
+"""How much the loss depends on each neuron, to second order: the diagonal of the Fisher information."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+
+from naivenas_jax.errors import UtilityError
+from naivenas_jax.graph.evaluation.batches import batches_of
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.transfer.new_neurons.loss import Loss
+from naivenas_jax.transfer.variables import check_network
+from naivenas_jax.utility.scores.taylor import slopes
+from naivenas_jax.utility.spread import Scores, averaged
+
+
+@overload
+def fisher(
+    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: Literal[False] = ...
+) -> Scores: ...
+@overload
+def fisher(
+    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: Literal[True]
+) -> tuple[Scores, Scores]: ...
+def fisher(
+    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: bool = False
+) -> Scores | tuple[Scores, Scores]:
+    """How much the loss would change without each neuron, to second order: half the mean squared gate derivative.
+
+    With a gate m_c on all neurons of a class c (the neurons that are tied together), where weights read them,
+
+        score of c = 1/2 mean over examples of (d loss / d m_c)^2.
+
+    At a minimum the first derivative is 0 on average, and this is the change of the loss to second order, with the
+    Fisher information in the place of the second derivative. Gates are those of `taylor`; each class has its score at
+    the first handle that holds it.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      loss_fn: ``loss_fn(apply, variables, batch) -> scalar``, as for `taylor`; it gets batches of one example, so
+        that it has to evaluate without statistics of the batch (``train=False``): over one example they leave nothing.
+      batches: trees of arrays, each of which has the examples along its first axis.
+      errors: also return the standard error of each score, from the spread over examples.
+
+    Returns:
+      Scores by handle, each of shape (size,); with ``errors`` a pair of scores and standard errors.
+
+    Raises:
+      UtilityError: no examples, fewer than two with ``errors``, or ``loss_fn`` does not return one number.
+      VariablesError: the variables are not those of the graph.
+
+    Source: LeCun, Denker and Solla, Optimal Brain Damage, 1990; Theis et al., Faster gaze prediction with dense
+    networks and Fisher pruning, 2018; gates of coupled channels, Liu et al., Group Fisher Pruning, ICML 2021.
+
+    >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(1), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    >>> def loss(apply, variables, batch):
+    ...     inputs, targets = batch
+    ...     return jnp.mean((apply(variables, inputs) - targets) ** 2)
+    >>> scores, errors = nas.fisher(graph, variables, loss, [(jnp.ones((8, 3)), jnp.ones((8, 1)))], errors=True)
+    >>> scores["hidden"].shape, errors["hidden"].shape
+    ((4,), (4,))
+    """
+    check_network(graph, variables)
+    step = jax.jit(partial(_halves, graph, loss_fn))
+    portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
+    return averaged(graph, portions, "example", errors, "fisher")
+
+
+def _halves(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
+    """Half the squared derivatives, shape (examples, classes)."""
+
+    def one(example: Any) -> Any:
+        single = jax.tree.map(lambda array: jnp.asarray(array)[None], example)
+        return 0.5 * slopes(graph, loss_fn, variables, single) ** 2
+
+    return jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
