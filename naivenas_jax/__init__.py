@@ -1,85 +1,186 @@
-"""Change the shape of a trained JAX network and keep what it knows."""
+"""Change the shape of a trained JAX network and keep what it knows.
 
-from naivenas_jax.align.plan import AxisPlan as AxisPlan, Plan as Plan
-from naivenas_jax.align.problem.request import relaxed as relaxed, to as to
-from naivenas_jax.cost.costs import Costs as Costs, costs as costs
-from naivenas_jax.cost.latency import LatencyTable as LatencyTable, measure_latency as measure_latency
+``import naivenas_jax as nas``. `__all__` is the table of contents: every public name, in the order of a day's work.
+"""
+
+from importlib.metadata import version as _version
+
+from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.problem.request import relaxed, to
+from naivenas_jax.cost.costs import Costs, costs
+from naivenas_jax.cost.latency import LatencyTable, measure_latency
 from naivenas_jax.errors import (
-    BudgetError as BudgetError,
-    CarryError as CarryError,
-    DuplicateNameError as DuplicateNameError,
-    GraphError as GraphError,
-    ImmutableError as ImmutableError,
-    InfeasibleError as InfeasibleError,
-    NaiveNASError as NaiveNASError,
-    OracleError as OracleError,
-    PlanError as PlanError,
-    RebuildError as RebuildError,
-    RequestError as RequestError,
-    SizeMismatchError as SizeMismatchError,
-    SolverError as SolverError,
-    StructureError as StructureError,
-    TimeLimitError as TimeLimitError,
-    TooSmallError as TooSmallError,
-    UnknownNameError as UnknownNameError,
-    UnregisteredLayerError as UnregisteredLayerError,
-    UtilityError as UtilityError,
-    VariablesError as VariablesError,
+    BudgetError,
+    CarryError,
+    DuplicateNameError,
+    GraphError,
+    ImmutableError,
+    InfeasibleError,
+    NaiveNASError,
+    OracleError,
+    PlanError,
+    RebuildError,
+    RequestError,
+    SizeMismatchError,
+    SolverError,
+    StructureError,
+    TimeLimitError,
+    TooSmallError,
+    UnknownNameError,
+    UnregisteredLayerError,
+    UtilityError,
+    VariablesError,
 )
-from naivenas_jax.fit.compensate import compensate as compensate
-from naivenas_jax.fit.compress import compress as compress
-from naivenas_jax.fit.recalibrate import recalibrate as recalibrate
-from naivenas_jax.graph.graph import Graph as Graph, apply as apply
-from naivenas_jax.graph.source import input_vertex as input_vertex
-from naivenas_jax.graph.vertex import Vertex as Vertex
-from naivenas_jax.graph.vertices.custom import absorb_vertex as absorb_vertex
-from naivenas_jax.graph.vertices.function import (
-    immutable_vertex as immutable_vertex,
-    invariant_vertex as invariant_vertex,
-)
-from naivenas_jax.graph.vertices.stack import concat as concat, flatten as flatten
+from naivenas_jax.fit.compensate import compensate
+from naivenas_jax.fit.compress import compress
+from naivenas_jax.fit.recalibrate import recalibrate
+from naivenas_jax.graph.graph import Graph, apply
+from naivenas_jax.graph.graph_summary import Summary
+from naivenas_jax.graph.handles import Handle
+from naivenas_jax.graph.source import input_vertex
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.custom import absorb_vertex
+from naivenas_jax.graph.vertices.function import immutable_vertex, invariant_vertex
+from naivenas_jax.graph.vertices.stack import concat, flatten
 from naivenas_jax.layers import registered as _registered  # noqa: F401  registers the layers of linen and nnx
-from naivenas_jax.layers.flax_layers.attend import attend as attend
-from naivenas_jax.layers.registry import layer as layer, register_layer as register_layer
-from naivenas_jax.layers.rule import LayerRule as LayerRule
-from naivenas_jax.mutate.around import callbacks as watch, fallback as fallback  # noqa: F401
-from naivenas_jax.mutate.result.mutation import Mutation as Mutation
-from naivenas_jax.mutate.verbs.kernel import change_kernel as change_kernel
-from naivenas_jax.mutate.verbs.rename import rename as rename
-from naivenas_jax.mutate.verbs.replace import map_vertices as map_vertices, replace_layer as replace_layer
-from naivenas_jax.mutate.verbs.resize import delta_nin as delta_nin, delta_nout as delta_nout, resize as resize
-from naivenas_jax.mutate.verbs.structure import (
-    create_edge as create_edge,
-    insert_vertex as insert_vertex,
-    remove_edge as remove_edge,
-    remove_vertex as remove_vertex,
-)
-from naivenas_jax.schedule.gradual import Gradual as Gradual, gradual as gradual
-from naivenas_jax.schedule.soft import Soft as Soft, masked as masked, soft_masks as soft_masks
-from naivenas_jax.schedule.sparsity import group_lasso as group_lasso, group_shrink as group_shrink
-from naivenas_jax.show.diagram import diagram as diagram
-from naivenas_jax.show.report import Report as Report, report as report
-from naivenas_jax.show.summary import summary as summary
-from naivenas_jax.sizes.row import multiple_of as multiple_of, size as size
-from naivenas_jax.trace.back.rebuild import rebuild as rebuild
-from naivenas_jax.trace.model.importing import (
-    from_function as from_function,
-    from_linen as from_linen,
-    from_nnx as from_nnx,
-)
-from naivenas_jax.transfer.masks import freeze_mask as freeze_mask
-from naivenas_jax.transfer.new_neurons.fill import NewEntries as NewEntries
-from naivenas_jax.transfer.new_neurons.gradmax import gradmax as gradmax
-from naivenas_jax.utility.combine import (
-    combine as combine,
-    normalise as normalise,
-    replace_nonfinite as replace_nonfinite,
-)
-from naivenas_jax.utility.scores.activity import activity as activity
-from naivenas_jax.utility.scores.batchnorm_scale import batchnorm_scale as batchnorm_scale
-from naivenas_jax.utility.scores.comparable import comparable as comparable
-from naivenas_jax.utility.scores.fisher import fisher as fisher
-from naivenas_jax.utility.scores.magnitude import magnitude as magnitude
-from naivenas_jax.utility.scores.random_scores import random_utility as random_utility
-from naivenas_jax.utility.scores.taylor import TaylorAverage as TaylorAverage, taylor as taylor
-from naivenas_jax.utility.tied import total_utility as total_utility
+from naivenas_jax.layers.flax_layers.attend import attend
+from naivenas_jax.layers.registry import layer, register_layer
+from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.mutate.around import callbacks as watch, fallback
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.verbs.kernel import change_kernel
+from naivenas_jax.mutate.verbs.rename import rename
+from naivenas_jax.mutate.verbs.replace import map_vertices, replace_layer
+from naivenas_jax.mutate.verbs.resize import delta_nin, delta_nout, resize
+from naivenas_jax.mutate.verbs.structure import create_edge, insert_vertex, remove_edge, remove_vertex
+from naivenas_jax.schedule.gradual import Gradual, gradual
+from naivenas_jax.schedule.soft import Soft, masked, soft_masks
+from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
+from naivenas_jax.show.diagram import diagram
+from naivenas_jax.show.report import Report, report
+from naivenas_jax.show.summary import summary
+from naivenas_jax.sizes.row import multiple_of, size
+from naivenas_jax.trace.back.rebuild import rebuild
+from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
+from naivenas_jax.transfer.carrying.carry import CarryReport
+from naivenas_jax.transfer.masks import freeze_mask
+from naivenas_jax.transfer.new_neurons.fill import NewEntries
+from naivenas_jax.transfer.new_neurons.gradmax import gradmax
+from naivenas_jax.utility.combine import combine, normalise, replace_nonfinite
+from naivenas_jax.utility.scores.activity import activity
+from naivenas_jax.utility.scores.batchnorm_scale import batchnorm_scale
+from naivenas_jax.utility.scores.comparable import comparable
+from naivenas_jax.utility.scores.fisher import fisher
+from naivenas_jax.utility.scores.magnitude import magnitude
+from naivenas_jax.utility.scores.random_scores import random_utility
+from naivenas_jax.utility.scores.taylor import TaylorAverage, taylor
+from naivenas_jax.utility.tied import total_utility
+
+__version__ = _version("naivenas_jax")
+
+__all__ = [
+    # Build a network
+    "input_vertex",
+    "layer",
+    "invariant_vertex",
+    "absorb_vertex",
+    "immutable_vertex",
+    "concat",
+    "flatten",
+    "attend",
+    "Vertex",
+    "Graph",
+    "apply",
+    "register_layer",
+    "LayerRule",
+    # Import an existing model, and get its own class back
+    "from_linen",
+    "from_nnx",
+    "from_function",
+    "rebuild",
+    # Look at a network
+    "Handle",
+    "Summary",
+    "summary",
+    "diagram",
+    "Costs",
+    "costs",
+    "LatencyTable",
+    "measure_latency",
+    # Change widths
+    "delta_nout",
+    "delta_nin",
+    "resize",
+    "to",
+    "relaxed",
+    "size",
+    "multiple_of",
+    "fallback",
+    "watch",
+    # Change the structure
+    "insert_vertex",
+    "remove_vertex",
+    "create_edge",
+    "remove_edge",
+    "replace_layer",
+    "map_vertices",
+    "rename",
+    "change_kernel",
+    # What a change returns, and what it knows
+    "Mutation",
+    "Plan",
+    "AxisPlan",
+    "CarryReport",
+    "Report",
+    "report",
+    "freeze_mask",
+    # New neurons
+    "NewEntries",
+    "gradmax",
+    # Utility: which neurons stay
+    "magnitude",
+    "taylor",
+    "TaylorAverage",
+    "fisher",
+    "activity",
+    "batchnorm_scale",
+    "random_utility",
+    "comparable",
+    "combine",
+    "normalise",
+    "replace_nonfinite",
+    "total_utility",
+    # Change with data
+    "compensate",
+    "compress",
+    "recalibrate",
+    # Change during training
+    "gradual",
+    "Gradual",
+    "soft_masks",
+    "masked",
+    "Soft",
+    "group_lasso",
+    "group_shrink",
+    # Errors
+    "BudgetError",
+    "CarryError",
+    "DuplicateNameError",
+    "GraphError",
+    "ImmutableError",
+    "InfeasibleError",
+    "NaiveNASError",
+    "OracleError",
+    "PlanError",
+    "RebuildError",
+    "RequestError",
+    "SizeMismatchError",
+    "SolverError",
+    "StructureError",
+    "TimeLimitError",
+    "TooSmallError",
+    "UnknownNameError",
+    "UnregisteredLayerError",
+    "UtilityError",
+    "VariablesError",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from importlib import metadata
 
 import naivenas_jax as nas
 
@@ -10,11 +11,13 @@ NAMES = [
     "AxisPlan",
     "BudgetError",
     "CarryError",
+    "CarryReport",
     "Costs",
     "DuplicateNameError",
     "Gradual",
     "Graph",
     "GraphError",
+    "Handle",
     "ImmutableError",
     "InfeasibleError",
     "LatencyTable",
@@ -32,6 +35,7 @@ NAMES = [
     "Soft",
     "SolverError",
     "StructureError",
+    "Summary",
     "TaylorAverage",
     "TimeLimitError",
     "TooSmallError",
@@ -56,6 +60,7 @@ NAMES = [
     "delta_nin",
     "delta_nout",
     "diagram",
+    "fallback",
     "fisher",
     "flatten",
     "freeze_mask",
@@ -95,16 +100,21 @@ NAMES = [
     "taylor",
     "to",
     "total_utility",
+    "watch",
 ]
 
 
 def test_names():
-    public = [
-        name
-        for name, value in vars(nas).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    ]
-    assert sorted(public) == sorted(NAMES)
+    assert sorted(nas.__all__) == sorted(NAMES)
+
+
+def test_nothing_else_is_to_be_seen():
+    seen = [name for name, value in vars(nas).items() if name[0] != "_" and not isinstance(value, types.ModuleType)]
+    assert sorted({*seen, "fallback", "watch"}) == sorted(NAMES)  # the two are modules
+
+
+def test_version():
+    assert nas.__version__ == metadata.version("naivenas_jax")
 
 
 def test_everything_says_what_it_is():

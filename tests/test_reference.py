@@ -1,7 +1,6 @@
 """Every public name has a row in exactly one part of the reference, and the index leads to every page of docs/."""
 
 import re
-import types
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +8,10 @@ import naivenas_jax as nas
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROW = re.compile(r"^\| `nas\.(\w+)` \|", re.MULTILINE)
-MODULES = {"fallback", "watch"}  # public as modules; the others are where things live
 
 
 def public() -> set[str]:
-    names = {name for name, value in vars(nas).items() if not isinstance(value, types.ModuleType)}
-    return MODULES | {name for name in names if not name.startswith("_")}
+    return set(nas.__all__)
 
 
 def test_every_public_name_is_in_one_part():
