@@ -123,7 +123,7 @@ def compensated(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "
             "before and after. Compensate a mutation that leaves inputs alone."
         )
-    runs = Runs(data, tuple(zip(networks, (mutation._variables_before, mutation.variables), strict=True)))
+    runs = Runs(data, tuple(zip(networks, (mutation.variables_before, mutation.variables), strict=True)))
     fitting = Fitting(mutation, networks, runs, weights, outcomes, ridge)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
     variables = mutation.variables
@@ -133,5 +133,5 @@ def compensated(
         else:
             variables = fitting.refitted(variables, stage)
     return replace(
-        mutation, variables=variables, notes=(*mutation.notes, NOTE), _comparable=mutation._comparable or NOTE
+        mutation, variables=variables, notes=(*mutation.notes, NOTE), incomparable=mutation.incomparable or NOTE
     )

@@ -55,7 +55,7 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
     [1.0, 0.0, 1.0]
     """
     _require_shrink(mutation)
-    return masks_of(mutation.before, mutation.plan, mutation._variables_before)
+    return masks_of(mutation.before, mutation.plan, mutation.variables_before)
 
 
 def masked(variables: Any, masks: Any) -> Any:
@@ -112,10 +112,10 @@ def _require_shrink(mutation: Mutation) -> None:
     inputs = next((v.name for v in before.inputs if v.name in plan.changed), None)
     if inputs is not None:
         raise StructureError(f"Soft masks keep the inputs of the graph, but {inputs!r} shrinks. Leave it as it is.")
-    if mutation._comparable:
+    if mutation.incomparable:
         raise StructureError(
             "Soft masks switch off neurons of the variables before, but those after are others: "
-            f"{mutation._comparable}."
+            f"{mutation.incomparable}."
         )
     if coupled := _coupled(before, plan):
         name, reason = next(iter(coupled.items()))

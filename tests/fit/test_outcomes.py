@@ -157,7 +157,7 @@ def test_outcomes_gain_more_than_half_of_what_can_be_gained(activation, scale):
     """Against the smallest squares that a quasi-Newton method finds from where the steps end."""
     pruned, data = pruned_layer(activation, scale)
     before = pruned.before
-    variables = pruned._variables_before
+    variables = pruned.variables_before
     wanted = activation_of(before, variables, data)
     found = {}
     for outcomes in (False, True):
@@ -216,12 +216,12 @@ def test_batches_of_few_examples(sizes):
     pruned, data = pruned_layer(nn.relu, 1.0)
     batches = np.split(np.asarray(data[: sum(sizes)]), np.cumsum(sizes)[:-1])
     fitted = nas.compensate(pruned, batches, statistics=sum(sizes) > 1)
-    wanted = pruned.before.apply(pruned._variables_before, data[: sum(sizes)])
+    wanted = pruned.before.apply(pruned.variables_before, data[: sum(sizes)])
     errors = [float(((m.graph.apply(m.variables, data[: sum(sizes)]) - wanted) ** 2).mean()) for m in (pruned, fitted)]
     assert errors[1] < errors[0]
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(fitted.variables))
     if sum(sizes) > 1:
-        small = nas.compress(pruned.before, pruned._variables_before, batches, max_params=0.5, steps=1)
+        small = nas.compress(pruned.before, pruned.variables_before, batches, max_params=0.5, steps=1)
         assert all(np.isfinite(array).all() for array in jax.tree.leaves(small.variables))
 
 
@@ -241,7 +241,7 @@ def test_what_overflows_leaves_the_fit_as_it_was(field, turn):
 def test_inputs_that_hardly_vary(mean, spread):
     """All that is dropped is a shift; rounding is no reason to move weights. Fresh inputs lie a little apart."""
     pruned, data = pruned_layer(nn.relu, 1.0)
-    before, variables = pruned.before, pruned._variables_before
+    before, variables = pruned.before, pruned.variables_before
     few, fresh = mean + spread * data[:50], mean + 0.01 * data[50:100]
     fitted = nas.compensate(pruned, [few[:30], few[30:]], statistics=False)
     wanted = before.apply(variables, fresh)

@@ -194,7 +194,7 @@ class Fitting:
     def _parting(self) -> int:
         """The first step that does something else in one network than in the other; of the same, their number."""
         inputs, own = self.runs.data.first, self.mutation
-        pairs = zip(self.networks, (own._variables_before, own.variables), strict=True)
+        pairs = zip(self.networks, (own.variables_before, own.variables), strict=True)
         before, after = (network.program(variables, inputs).steps for network, variables in pairs)
         steps = zip(before, after, strict=False)
         differ = (i for i, (then, now) in enumerate(steps) if list(doings(then.eqn)) != list(doings(now.eqn)))
@@ -202,17 +202,17 @@ class Fitting:
 
     @cached_property
     def _before(self) -> dict[Path, Any]:
-        return flat(self.mutation._variables_before)
+        return flat(self.mutation.variables_before)
 
     @cached_property
     def _present_before(self) -> Any:
-        return on_device(self.mutation._variables_before)
+        return on_device(self.mutation.variables_before)
 
     @cached_property
     def _uses(self) -> tuple[list[Event], list[Event]]:
         """Every use of a variable, in the network before and after; on shapes."""
         own, inputs, (before, after) = self.mutation, self.runs.data.first, self.networks
-        return before.events(own._variables_before, inputs), after.events(own.variables, inputs)
+        return before.events(own.variables_before, inputs), after.events(own.variables, inputs)
 
 
 def _made(events: Sequence[Event]) -> list[Any]:

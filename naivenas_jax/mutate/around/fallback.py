@@ -74,7 +74,7 @@ def keep(graph: Graph, variables: Mapping[str, Any], request: Request, error: Na
         ),
         before=graph,
         notes=(f"nothing was changed: {_first_line(error)}",),
-        _variables_before=variables,
+        variables_before=variables,
     )
 
 

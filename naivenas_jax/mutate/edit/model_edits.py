@@ -91,7 +91,7 @@ def insert_inside(
     inserted = insert(small)
     piece = Graph(inserted.graph.inputs, inserted.graph["~reader"].inputs)
     edit = Edit(place, (place,), piece)
-    mutation = _edited(graph, variables, where, edit, inserted.variables, inserted._comparable)
+    mutation = _edited(graph, variables, where, edit, inserted.variables, inserted.incomparable)
     return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
 
 
@@ -211,9 +211,9 @@ def _edited(
         plan=plan,
         before=graph,
         notes=(f"no longer used: {', '.join(gone)}",) if gone else (),
-        _variables_before=variables,
-        _records=(UndoRecord.of(plan, variables, final.ties.leaves, False),),
-        _comparable=incomparable,
+        variables_before=variables,
+        undo_records=(UndoRecord.of(plan, variables, final.ties.leaves, False),),
+        incomparable=incomparable,
     )
 
 

@@ -159,9 +159,9 @@ def _edited(
         before=graph,
         aligned=aligned,
         notes=(f"removed: {', '.join(gone)}",) if gone else (),
-        _variables_before=variables,
-        _records=(UndoRecord.of(plan, variables, leaves, fill is split),),
-        _comparable=_incomparable(plan, comparable and identical),
+        variables_before=variables,
+        undo_records=(UndoRecord.of(plan, variables, leaves, fill is split),),
+        incomparable=_incomparable(plan, comparable and identical),
     )
 
 

@@ -18,7 +18,7 @@ from naivenas_jax.graph.map_ops import with_sizes
 from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.mutate.result.request_record import Asked
+from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
@@ -50,7 +50,7 @@ def change_widths(
     utility = options.utility
     if utility is None:
         utility = between_layers(graph, variables) if budgets else magnitude(graph, variables, axes=reached)
-    asked = Asked(wanted, required, tuple(budgets), scores(utility, sizes))
+    asked = RequestRecord(wanted, required, tuple(budgets), scores(utility, sizes))
     try:
         aligned = align(
             ties,
@@ -68,7 +68,7 @@ def change_widths(
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(with_axes(graph, variables, axes, options), gap)) from error
     asked = replace(asked, kept=aligned.kept, lost=aligned.lost)
-    return replace(with_axes(graph, variables, aligned.axes, options), gap=aligned.gap, _asked=asked)
+    return replace(with_axes(graph, variables, aligned.axes, options), gap=aligned.gap, request_record=asked)
 
 
 def between_layers(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -92,9 +92,9 @@ def with_axes(graph: Graph, variables: Mapping[str, Any], axes: Mapping[str, Axi
         variables=finished(fill, after, plan, transfer(plan, ties.leaves, variables, fill, options.rng)),
         plan=plan,
         before=graph,
-        _variables_before=variables,
-        _records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
-        _comparable=_incomparable(graph, plan, options),
+        variables_before=variables,
+        undo_records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
+        incomparable=_incomparable(graph, plan, options),
     )
 
 

@@ -185,8 +185,8 @@ class LatencyLimit:
 
 def _gap(found: Mutation, ideal: Mutation) -> float:
     """How much more could be kept at the most, as a share, if not even ``ideal`` loses less than it does."""
-    least = ideal._asked.lost - ideal.gap * ideal._asked.kept
-    return max(0.0, found._asked.lost - least) / max(found._asked.kept, 1e-12)
+    least = ideal.request_record.lost - ideal.gap * ideal.request_record.kept
+    return max(0.0, found.request_record.lost - least) / max(found.request_record.kept, 1e-12)
 
 
 def _representatives(graph: Graph) -> list[str]:

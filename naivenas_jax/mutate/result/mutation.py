@@ -12,7 +12,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
-from naivenas_jax.mutate.result.request_record import Asked
+from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
@@ -47,6 +47,11 @@ class Mutation:
       notes: what else is worth knowing, in words.
       gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
         where these are proven to be the best, infinite where a limit on latency was met and nothing is proven.
+      variables_before: the variables of ``before``; untouched.
+      undo_records: for each step of the change, in order, what `undo` needs: the removed entries.
+      incomparable: why the new network may compute something else than the old one with its dropped neurons at zero, so
+        that `check` cannot compare them; None if it can.
+      request_record: what a change of width was asked to do, for reports.
     """
 
     graph: Graph
@@ -56,10 +61,10 @@ class Mutation:
     aligned: str = "none"
     notes: tuple[str, ...] = ()
     gap: float = 0.0
-    _variables_before: Any = field(default=None, repr=False)
-    _records: tuple[UndoRecord, ...] = field(default=(), repr=False)
-    _comparable: str | None = field(default=None, repr=False)
-    _asked: Asked = field(default=Asked(), repr=False)
+    variables_before: Any = field(default=None, repr=False)
+    undo_records: tuple[UndoRecord, ...] = field(default=(), repr=False)
+    incomparable: str | None = field(default=None, repr=False)
+    request_record: RequestRecord = field(default=RequestRecord(), repr=False)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.graph
@@ -75,9 +80,9 @@ class Mutation:
         Args:
           variables: of the new graph, trained further or not.
         """
-        for record in reversed(self._records):
+        for record in reversed(self.undo_records):
             variables = record.restore(variables)
-        return self.before, as_given(variables, self._variables_before)
+        return self.before, as_given(variables, self.variables_before)
 
     def carry(
         self,
@@ -103,7 +108,7 @@ class Mutation:
         Raises:
           CarryError: names a leaf that belongs to no variable.
         """
-        before, after = self._variables_before, self.variables
+        before, after = self.variables_before, self.variables
         if isinstance(tree, Follows):
             moved = tree.follow(self)
             return (moved, CarryReport(())) if report else moved
@@ -130,13 +135,13 @@ class Mutation:
         self.before.check_inputs(inputs)
         return check(
             self.before,
-            self._variables_before,
+            self.variables_before,
             self.graph,
             self.variables,
             self.plan,
             inputs,
             kwargs,
-            self._comparable,
+            self.incomparable,
             tolerance,
         )
 
@@ -154,8 +159,10 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         before=first.before,
         aligned=second.aligned,
         notes=(*first.notes, *second.notes, note),
-        _variables_before=first._variables_before,
-        _asked=replace(second._asked, utility=first._asked.utility),  # scores are of the network before
-        _records=(*first._records, *second._records),
-        _comparable=second._comparable or first._comparable or note,
+        variables_before=first.variables_before,
+        request_record=replace(
+            second.request_record, utility=first.request_record.utility
+        ),  # scores are of the network before
+        undo_records=(*first.undo_records, *second.undo_records),
+        incomparable=second.incomparable or first.incomparable or note,
     )

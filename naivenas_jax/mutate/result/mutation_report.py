@@ -18,7 +18,7 @@ from naivenas_jax.cost.parameters import parameters
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.mutate.result.request_record import Asked
+from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.mutate.result.score_errors import Certainty
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row
@@ -87,7 +87,7 @@ def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, 
       inputs: arrays or shapes for the graph before; none: no operations.
       measured: scores and their standard errors, by handle of the graph before.
     """
-    old = _Side.of(mutation.before, mutation._variables_before, inputs)
+    old = _Side.of(mutation.before, mutation.variables_before, inputs)
     new = _Side.of(mutation.graph, mutation.variables, _inputs_after(mutation, inputs))
     names = {before: after for after, before in mutation.plan.renamed.items()}
     pairs = [(name, names.get(name, name)) for name in mutation.before.handles()]
@@ -145,8 +145,8 @@ class _Binding:
     new: _Side
 
     @property
-    def asked(self) -> Asked:
-        return self.mutation._asked
+    def asked(self) -> RequestRecord:
+        return self.mutation.request_record
 
     @cached_property
     def utility(self) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from naivenas_jax.sizes.row import Row
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class RequestRecord:
     """Requests, conditions, budgets and utility of a change of width, in terms of the axes of the graph before.
 
     Attributes:

@@ -81,9 +81,9 @@ def change_kernel(
         plan=plan,
         before=graph,
         notes=notes,
-        _variables_before=variables,
-        _records=(UndoRecord.of(plan, variables, leaves, False),),
-        _comparable="; ".join(notes) or (None if kept else f"new={new!r} need not keep the function"),
+        variables_before=variables,
+        undo_records=(UndoRecord.of(plan, variables, leaves, False),),
+        incomparable="; ".join(notes) or (None if kept else f"new={new!r} need not keep the function"),
     )
 
 

@@ -65,8 +65,8 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
         variables=nested({forward.get(path, path): array for path, array in flat(variables).items()}),
         plan=plan,
         before=graph,
-        _variables_before=variables,
-        _records=(UndoRecord(plan, {}, {}, final.ties.leaves),),
+        variables_before=variables,
+        undo_records=(UndoRecord(plan, {}, {}, final.ties.leaves),),
     )
 
 

@@ -207,9 +207,9 @@ def _swapped(
             plan=plan,
             before=graph,
             notes=tuple(f"replaced: {name}" for name in ops),
-            _variables_before=variables,
-            _records=(UndoRecord(plan, {}, gone, final.ties.leaves),),
-            _comparable=_REPLACED if ops else None,
+            variables_before=variables,
+            undo_records=(UndoRecord(plan, {}, gone, final.ties.leaves),),
+            incomparable=_REPLACED if ops else None,
         ),
     )
 
