@@ -240,7 +240,7 @@ class Graph:
 
     def handles(self) -> dict[str, Handle]:
         """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
-        return handles(self.ties, {vertex.name for vertex in self._order if vertex.op.bundles})
+        return handles(self.ties, {vertex.name for vertex in self._order if vertex.op.returns() is not None})
 
     def summary(self, variables: Mapping[str, Any] | None = None) -> Summary:
         """Every handle with what is tied to it, how much of the network is resizable, and what froze the rest.

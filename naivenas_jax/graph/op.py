@@ -13,7 +13,6 @@ import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.edit import Edit, Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 
@@ -36,8 +35,6 @@ class Op(ABC):
     positional = False
     #: Whether its variables lie beside those of the other vertices, and not under the name of its own.
     at_root = False
-    #: Whether its output is several arrays side by side, for others to pick from, so that no request means all of it.
-    bundles = False
     #: Names of the keyword arguments that the computation understands; None: any.
     keywords: frozenset[str] | None = frozenset()
 
@@ -89,30 +86,11 @@ class Op(ABC):
         return as_identity
 
     def returns(self) -> tuple[jax.ShapeDtypeStruct, ...] | None:
-        """The arrays that the computation returns, at the shapes that it was made with; None: it has to be tried."""
-        return None
+        """The shapes of the arrays that lie side by side in the output, for other vertices to pick from.
 
-    def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:
-        """Values inside that an edit may replace, at the present sizes; a vertex that holds a whole model has some."""
-        return {}
-
-    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
-        """Raise unless the values at ``reads`` have been computed whenever that at ``at`` is needed."""
-        raise AssertionError(f"{type(self).__name__} has no {at}, {reads}.")
-
-    def naming(self, places: tuple[Place, ...]) -> Op:
-        """The same, but it gives the neurons at these places an axis each, named ``str(place)``."""
-        raise AssertionError(f"{type(self).__name__} has no {places}.")
-
-    def edited(self, edit: Edit, variables: Mapping[str, Any], added: Mapping[str, Any]) -> tuple[Op, dict[str, Any]]:
-        """The same with an edit, and its variables: without those that nothing depends on any more.
-
-        Args:
-          edit: at one of the places.
-          variables: of the whole graph.
-          added: those of the piece.
+        No request means such an output as a whole. None: the output is one array.
         """
-        raise AssertionError(f"{type(self).__name__} cannot be edited by {edit}, {variables}, {added}.")
+        return None
 
     def describe(self) -> str:
         """A few words for tables and error messages."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
-from naivenas_jax.graph.edit import Edit, Place
 from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.source import input_vertex
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.function import immutable_vertex
@@ -29,9 +29,10 @@ _CHANGED = "the edit need not keep the function"
 
 
 class Inside(NamedTuple):
-    """A vertex that holds a whole model, and the values in it that have a name."""
+    """A vertex that holds a whole model: the vertex, its computation, and the values in it that have a name."""
 
     vertex: Vertex
+    op: ModelOp
     places: Mapping[Place, jax.ShapeDtypeStruct]
 
     def shape(self, place: Place) -> jax.ShapeDtypeStruct:
@@ -63,7 +64,7 @@ def inside(graph: Graph, *names: str) -> Inside | None:
       StructureError: if some are names of vertices and some are not.
     """
     within = [name for name in names if name not in graph]
-    owners = [Inside(vertex, places) for vertex in graph.vertices if (places := vertex.op.places())] if within else []
+    owners = list(_models(graph).values()) if within else []
     if not owners:
         return None
     outside, known = [name for name in names if name in graph], {place.name for place in owners[0].places}
@@ -75,6 +76,12 @@ def inside(graph: Graph, *names: str) -> Inside | None:
         f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "
         "same imported model."
     )
+
+
+def _models(graph: Graph) -> dict[str, Inside]:
+    """The vertices that hold a whole model with named values, by name."""
+    found = {v.name: Inside(v, v.op, v.op.places()) for v in graph.vertices if isinstance(v.op, ModelOp)}
+    return {name: model for name, model in found.items() if model.places}
 
 
 def insert_inside(
@@ -90,7 +97,7 @@ def insert_inside(
     small = Graph(stand, immutable_vertex("~reader", _same, stand))
     inserted = insert(small)
     piece = Graph(inserted.graph.inputs, inserted.graph["~reader"].inputs)
-    edit = Edit(place, (place,), piece)
+    edit = ModelEdit(place, (place,), piece)
     mutation = _edited(graph, variables, where, edit, inserted.variables, inserted.incomparable)
     return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
 
@@ -105,7 +112,7 @@ def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, nam
 
     def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
         source = where.source(taken, name)
-        return _edited(graph, variables, where, Edit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
+        return _edited(graph, variables, where, ModelEdit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
 
     return _equal_first(graph, variables, where, (taken, returned), edit, options)
 
@@ -130,7 +137,7 @@ def replace_inside(
         )
     piece = Graph(source, made)
     added, _ = initial_variables(piece, [made.name], {"taken": np.arange(source.nout)}, {}, new, options.rng)
-    return _edited(graph, variables, where, Edit(returned, (taken,), piece), nested(added), _CHANGED)
+    return _edited(graph, variables, where, ModelEdit(returned, (taken,), piece), nested(added), _CHANGED)
 
 
 def connect_inside(
@@ -141,7 +148,9 @@ def connect_inside(
 
     def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
         old, new = where.source(taken, "taken"), where.source(made, "made")
-        return _edited(graph, variables, where, Edit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED)
+        return _edited(
+            graph, variables, where, ModelEdit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED
+        )
 
     return _equal_first(graph, variables, where, (made, taken), edit, options)
 
@@ -156,7 +165,7 @@ def _equal_first(
 ) -> Mutation:
     """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
     one, other = (where.shape(place).shape for place in places)
-    where.vertex.op.check_reads(places[1], places[:1])
+    where.op.check_reads(places[1], places[:1])
     if one[:-1] != other[:-1]:
         raise StructureError(
             f"{places[0]} has the shape {one}, and would meet what reads {places[1]} of shape {other}: all dimensions "
@@ -165,7 +174,7 @@ def _equal_first(
     if one[-1] == other[-1]:
         return edit(graph, variables, where)
     aligned = _aligned(graph, variables, where, places, options)
-    after = Inside(aligned.graph[where.vertex.name], aligned.graph[where.vertex.name].op.places())
+    after = _models(aligned.graph)[where.vertex.name]
     edited = replace(edit(aligned.graph, aligned.variables, after), aligned=aligned.aligned)
     return then(aligned, edited, "sizes were aligned first")
 
@@ -176,8 +185,7 @@ def _aligned(
     """As many neurons at one place as at the other: the first stands in for the second."""
     check_network(graph, variables)
     draft = Draft.of(graph)
-    name = where.vertex.name
-    staged = replace(draft, ops={**draft.ops, name: draft.ops[name].naming(places)}).staged()
+    staged = replace(draft, ops={**draft.ops, where.vertex.name: where.op.naming(places)}).staged()
     first, second = map(str, places)
     stand = StandIn(first, where.shape(places[0]).shape[-1], None)
     try:
@@ -192,14 +200,14 @@ def _edited(
     graph: Graph,
     variables: Mapping[str, Any],
     where: Inside,
-    edit: Edit,
+    edit: ModelEdit,
     added: Mapping[str, Any],
     incomparable: str | None,
 ) -> Mutation:
     """The edit of the vertex, and all that a mutation tells of it."""
     check_network(graph, variables)
     _check_names(graph, variables, edit.piece)
-    op, kept = where.vertex.op.edited(edit, variables, added)
+    op, kept = where.op.edited(edit, variables, added)
     draft = Draft.of(graph)
     final = replace(draft, ops={**draft.ops, where.vertex.name: op}).staged()
     before, after = flat(variables), flat(kept)

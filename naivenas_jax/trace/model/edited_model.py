@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from naivenas_jax.errors import StructureError
-from naivenas_jax.graph.edit import Edit, Place
+from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import select
 from naivenas_jax.trace.model.call_arguments import Arguments
 from naivenas_jax.trace.model.imported_model import ModelFunction
@@ -37,7 +37,7 @@ class Watch:
       updates: what the piece has updated, by path.
     """
 
-    edit: Edit
+    edit: ModelEdit
     variables: Mapping[str, Any]
     rngs: Mapping[str, Any]
     mutable: Any
@@ -85,7 +85,7 @@ class Watch:
         return made
 
 
-def edited_function(op: Imported, edit: Edit, before: Mapping[Path, jax.ShapeDtypeStruct]) -> ModelFunction:
+def edited_function(op: Imported, edit: ModelEdit, before: Mapping[Path, jax.ShapeDtypeStruct]) -> ModelFunction:
     """The edited model.
 
     Args:

@@ -11,7 +11,7 @@ import jax
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.graph.edit import Edit, Place
+from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
@@ -25,7 +25,7 @@ from naivenas_jax.transfer.variables import flat, nested
 
 
 @dataclass(frozen=True)
-class Imported(Op):
+class Imported(ModelOp):
     """An imported model with the sizes that its runs of neurons have now.
 
     Attributes:
@@ -40,7 +40,6 @@ class Imported(Op):
 
     keywords = None
     at_root = True
-    bundles = True
     declares_width = False
 
     def __deepcopy__(self, memo: Any) -> Imported:
@@ -197,9 +196,9 @@ class Imported(Op):
         return replace(self, named=places)
 
     def edited(
-        self, edit: Edit, variables: Mapping[str, Any], added: Mapping[str, Any]
+        self, edit: ModelEdit, variables: Mapping[str, Any], added: Mapping[str, Any]
     ) -> tuple[Imported, dict[str, Any]]:
-        """See `Op.edited`. The edited model is a function again, which is traced at the present sizes."""
+        """See `ModelOp.edited`. The edited model is a function again, which is traced at the present sizes."""
         base, sizes = self.model.base, self._sizes(self.model.base)
         inputs = [
             jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)

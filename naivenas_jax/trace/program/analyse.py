@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from naivenas_jax.graph.edit import Place
+from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.program import rules as rules  # fills the table

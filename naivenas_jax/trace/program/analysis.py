@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend import core as jex
 
-from naivenas_jax.graph.edit import Place
+from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Tying
 from naivenas_jax.trace.program.capture import Path

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from naivenas_jax.graph.edit import Place
 from naivenas_jax.graph.evaluation.name_scopes import computing, computing_in_linen, path_of
+from naivenas_jax.graph.model_vertex import Place
 
 
 def place_of(name: str, rank: int) -> Place | None:

@@ -1,0 +1,74 @@
+"""What a vertex has that holds a whole model: values with names, and edits that replace them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.op import Op
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value inside a model that has a name: what a module takes in (``end="in"``), or what it returns ("out")."""
+
+    name: str
+    end: str
+
+    def __str__(self) -> str:
+        return f"the {'input' if self.end == 'in' else 'output'} of {self.name!r}"
+
+
+@dataclass(frozen=True)
+class ModelEdit:
+    """At one place, compute a graph of the values at some places instead.
+
+    A layer is inserted by a graph that reads the value at the place itself, a module is removed by the identity of what
+    the module took in, and a skip edge is a sum.
+
+    Attributes:
+      at: the place whose value is replaced for everything that reads it.
+      reads: the places whose values are the inputs of the graph.
+      piece: the graph: one input for each of ``reads``, and one output of the shape of the value at ``at``.
+    """
+
+    at: Place
+    reads: tuple[Place, ...]
+    piece: Graph
+
+
+class ModelOp(Op):
+    """The computation of a vertex that holds a whole model, and can be edited inside."""
+
+    @abstractmethod
+    def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:
+        """The values inside that an edit may replace, with their present shapes."""
+
+    @abstractmethod
+    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
+        """Raise unless the values at ``reads`` have been computed whenever the value at ``at`` is needed.
+
+        Raises:
+          StructureError: names the place whose value comes too late.
+        """
+
+    @abstractmethod
+    def naming(self, places: tuple[Place, ...]) -> ModelOp:
+        """The same computation, in which the neurons at each of these places have an axis named ``str(place)``."""
+
+    @abstractmethod
+    def edited(
+        self, edit: ModelEdit, variables: Mapping[str, Any], added: Mapping[str, Any]
+    ) -> tuple[ModelOp, dict[str, Any]]:
+        """The computation after an edit, and its variables, without those that nothing depends on any more.
+
+        Args:
+          edit: an edit at one of the places.
+          variables: the variables of the whole graph.
+          added: the variables of the edit's piece.
+        """
