@@ -1,14 +1,38 @@
-"""Make a graph anew, with other sizes or other vertices."""
+"""The same graph with other computations at its vertices."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
+
+
+def map_ops(
+    graph: Graph, op_at: Callable[[Vertex, tuple[Vertex, ...]], Op], names: Mapping[str, str] | None = None
+) -> Graph:
+    """A graph with the same edges, in which every vertex has the computation that a function gives it.
+
+    Args:
+      graph: the graph.
+      op_at: gets a vertex of ``graph`` and the inputs of the vertex that is made in its place; returns its computation.
+      names: the new name of each vertex that gets another one.
+    """
+    called = {} if names is None else names
+    made: dict[Vertex, Vertex] = {}
+    for vertex in graph.vertices:
+        inputs = tuple(made[source] for source in vertex.inputs)
+        made[vertex] = Vertex(called.get(vertex.name, vertex.name), op_at(vertex, inputs), inputs)
+    return Graph([made[vertex] for vertex in graph.inputs], [made[vertex] for vertex in graph.outputs])
+
+
+def with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:
+    """The same graph with other computations at the vertices that ``ops`` names."""
+    return map_ops(graph, lambda vertex, _: ops.get(vertex.name, vertex.op))
 
 
 def with_sizes(
@@ -32,13 +56,12 @@ def with_sizes(
         )
     for name in given:
         _check_keywords(graph, name, given[name])
-    made: dict[Vertex, Vertex] = {}
-    for vertex in graph.vertices:
-        inputs = tuple(made[source] for source in vertex.inputs)
-        own = AxesOf(vertex.name, sizes)
-        op = vertex.op.resized(tuple(source.nout for source in inputs), own, **given.get(vertex.name, {}))
-        made[vertex] = Vertex(vertex.name, op, inputs)
-    return substitute_ends(graph, made)
+
+    def resized(vertex: Vertex, inputs: tuple[Vertex, ...]) -> Op:
+        ports = tuple(source.nout for source in inputs)
+        return vertex.op.resized(ports, AxesOf(vertex.name, sizes), **given.get(vertex.name, {}))
+
+    return map_ops(graph, resized)
 
 
 def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, Any]) -> None:
@@ -54,11 +77,6 @@ def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, Any]) -> Non
             f"layer_keywords: the resize rule of {name!r} ({op.describe()}) does not take them ({error}). They are for "
             "vertices whose Op.resized, or layers whose rule's resize=, has such arguments."
         ) from error
-
-
-def substitute_ends(graph: Graph, made: Mapping[Vertex, Vertex]) -> Graph:
-    """A graph between what has become of the inputs and outputs of ``graph``."""
-    return Graph([made.get(v, v) for v in graph.inputs], [made.get(v, v) for v in graph.outputs])
 
 
 class AxesOf(Mapping[str, int]):

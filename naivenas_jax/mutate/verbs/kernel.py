@@ -12,7 +12,7 @@ from flax import nnx
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.map_ops import substitute_ends
+from naivenas_jax.graph.map_ops import with_ops
 from naivenas_jax.graph.op import is_count
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
@@ -76,7 +76,7 @@ def change_kernel(
     fill = strategy(new)
     kept = fill is zeros or new is None
     return Mutation(
-        graph=_with_ops(graph, {name: _op(graph[name].op, each) for name, each in changed.items()}),
+        graph=with_ops(graph, {name: _op(graph[name].op, each) for name, each in changed.items()}),
         variables=transfer(plan, leaves, variables, fill, rng),
         plan=plan,
         before=graph,
@@ -159,11 +159,3 @@ def _op(op: LayerOp, each: Sequence[Resized]) -> LayerOp:
     named = isinstance(padding[0], str)
     attributes = {"kernel_size": size, "padding": padding[0] if named else tuple(padding)}
     return op.reshaped(attributes, {("params", "kernel"): size})
-
-
-def _with_ops(graph: Graph, ops: Mapping[str, LayerOp]) -> Graph:
-    made: dict[Vertex, Vertex] = {}
-    for vertex in graph.vertices:
-        inputs = tuple(made[source] for source in vertex.inputs)
-        made[vertex] = Vertex(vertex.name, ops.get(vertex.name, vertex.op), inputs)
-    return substitute_ends(graph, made)

@@ -8,8 +8,7 @@ from typing import Any
 from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.graph.map_ops import substitute_ends
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.map_ops import map_ops
 from naivenas_jax.mutate.around.verb import settled
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -49,7 +48,7 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
         vertex_of(graph, old)
     sizes = graph.ties.sizes
     check_variables(graph.ties.leaves, sizes, variables)
-    final = _named(graph, names)
+    final = map_ops(graph, lambda vertex, _: vertex.op.renamed(names), names)
     # the same vertices in the same order: what they tie comes in the same order as well
     renamed = {new: old for old, new in zip(graph.ties.axes, final.ties.axes, strict=True) if new != old}
     moved = {new: old for old, new in zip(graph.ties.leaves, final.ties.leaves, strict=True) if new != old}
@@ -68,11 +67,3 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
         variables_before=variables,
         undo_records=(UndoRecord(plan, {}, {}, final.ties.leaves),),
     )
-
-
-def _named(graph: Graph, names: Mapping[str, str]) -> Graph:
-    made: dict[Vertex, Vertex] = {}
-    for vertex in graph.vertices:
-        inputs = tuple(made[source] for source in vertex.inputs)
-        made[vertex] = Vertex(names.get(vertex.name, vertex.name), vertex.op.renamed(names), inputs)
-    return substitute_ends(graph, made)

@@ -16,7 +16,7 @@ from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
 from naivenas_jax.align.problem.request import to
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.graph.map_ops import substitute_ends
+from naivenas_jax.graph.map_ops import with_ops
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
@@ -185,7 +185,7 @@ def _swapped(
 ) -> Mutation:
     """Other computations of the same widths."""
     check_network(graph, variables)
-    final = _with_ops(graph, ops)
+    final = with_ops(graph, ops)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)
     old = flat(variables)
@@ -212,14 +212,6 @@ def _swapped(
             incomparable=_REPLACED if ops else None,
         ),
     )
-
-
-def _with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:
-    made: dict[Vertex, Vertex] = {}
-    for vertex in graph.vertices:
-        inputs = tuple(made[source] for source in vertex.inputs)
-        made[vertex] = Vertex(vertex.name, ops.get(vertex.name, vertex.op), inputs)
-    return substitute_ends(graph, made)
 
 
 def _cast(array: Any, dtype: Any) -> Any:
