@@ -31,7 +31,7 @@ class _Selection:
 
     def __init__(self, ties: Ties, problem: Problem, answer: Answer):
         self.sizes, self.products = ties.run_sizes, ties.products
-        self.start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+        self.start = ties.starts
         self.alive = np.zeros(self.start[-1], dtype=bool)
         self.inserted: dict[int, int] = {}  # run that new classes follow -> how many
         self.models: dict[int, np.ndarray] = {}  # the same run -> a surviving class for each of them

@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from naivenas_jax.align.names import in_names_of
 from naivenas_jax.errors import PlanError, UnknownNameError
+from naivenas_jax.paths import Path, is_unnamed, path_text
+from naivenas_jax.sizes.ties import Ties
 
 NEW = -1
-Path = tuple[str, ...]
 Dims = tuple[str | None, ...]
 
 
@@ -144,6 +146,41 @@ class Plan:
     moved: Mapping[Path, Path] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def identity(
+        cls,
+        ties: Ties,
+        *,
+        axes: Mapping[str, AxisPlan] = MappingProxyType({}),
+        leaves: Mapping[Path, Dims] = MappingProxyType({}),
+        created: frozenset[Path] = frozenset(),
+        removed: frozenset[Path] = frozenset(),
+        moved: Mapping[Path, Path] = MappingProxyType({}),
+        renamed: Mapping[str, str] = MappingProxyType({}),
+    ) -> Plan:
+        """The plan by which every neuron of a graph stays in its place, but for what is given here.
+
+        Args:
+          ties: of the graph after the change.
+          axes: axes that change, or that the graph does not have (the windows of kernels).
+          leaves: leaves that lie on other axes than ``ties`` says.
+          created: see the attributes of `Plan`, as for ``removed``, ``moved`` and ``renamed``.
+          removed: see there.
+          moved: see there.
+          renamed: see there.
+
+        >>> Plan.identity(Ties((2,), {"a": (0,)}, {}, {}, {}), removed=frozenset({("params", "b", "bias")}))
+        Plan(removed leaf params/b/bias)
+        """
+        return cls(
+            axes={**{axis: AxisPlan.identity(size) for axis, size in ties.sizes.items()}, **axes},
+            leaves={**{path: leaf.axes for path, leaf in ties.leaves.items()}, **leaves},
+            created=created,
+            removed=removed,
+            moved=moved,
+            renamed=renamed,
+        )
+
     def factor(self, path: Path) -> float:
         """What the entries of a leaf that are kept are multiplied by; 1 for most."""
         axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled else None
@@ -152,7 +189,7 @@ class Plan:
     def axis(self, name: str) -> AxisPlan:
         """The plan of one axis; raises if there is none of that name."""
         if name not in self.axes:
-            known = ", ".join(sorted(axis for axis in self.axes if not axis.startswith("~")))
+            known = ", ".join(sorted(axis for axis in self.axes if not is_unnamed(axis)))
             raise UnknownNameError(f"The plan has no axis {name!r}. It has: {known}.")
         return self.axes[name]
 
@@ -164,7 +201,7 @@ class Plan:
     @property
     def named(self) -> dict[str, AxisPlan]:
         """The axes that are not as they were, without those whose names begin with ``~``, which nobody gave."""
-        return {name: axis for name, axis in self.changed.items() if not name.startswith("~")}
+        return {name: axis for name, axis in self.changed.items() if not is_unnamed(name)}
 
     def __matmul__(self, earlier: Plan) -> Plan:
         """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
@@ -203,8 +240,8 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"{name}: {axis!r}" for name, axis in (self.named or self.changed).items()]
-        lines += [f"new leaf {'/'.join(path)}" for path in sorted(self.created)]
-        lines += [f"removed leaf {'/'.join(path)}" for path in sorted(self.removed)]
+        lines += [f"new leaf {path_text(path)}" for path in sorted(self.created)]
+        lines += [f"removed leaf {path_text(path)}" for path in sorted(self.removed)]
         lines += [f"{old} is now {new}" for new, old in self.renamed.items()]
         return "\n".join(lines) or "nothing changes"
 

@@ -192,7 +192,7 @@ class Sizes:
         own = self.analysed.ties
         fixed = [run for run in row if run in own.fixed]
         free = tuple(run for run in row if run not in own.fixed)
-        constant = Count.constant(sum(own.run_sizes[run] for run in fixed))
+        constant = Count.constant(own.length(fixed))
         return constant + self._combined(free) if free else constant
 
     def _combined(self, row: tuple[int, ...]) -> Count:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.align.plan import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import flat

@@ -12,7 +12,7 @@ from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_val
 from naivenas_jax.fit.network.variable_uses import Event, Standardisation
 from naivenas_jax.fit.regression.ridge import added
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested
 
 

@@ -21,7 +21,8 @@ from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.linen_module import GraphModule
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.sizes.ties import Ties, Tying
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.sizes.tying import Tying
 
 
 @jax.tree_util.register_static

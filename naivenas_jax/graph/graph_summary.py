@@ -12,7 +12,8 @@ import numpy as np
 
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.handles import Handle
-from naivenas_jax.sizes.ties import Leaf, Path, Ties
+from naivenas_jax.paths import Path
+from naivenas_jax.sizes.ties import Leaf, Ties
 
 _NO_AXIS = "no neurons lie along it"
 COLUMNS = ("handle", "size", "tied to", "parameters", "remark")

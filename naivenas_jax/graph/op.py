@@ -14,7 +14,7 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 class Op(ABC):

@@ -13,7 +13,7 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, is_count
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 @dataclass(frozen=True)

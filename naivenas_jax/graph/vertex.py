@@ -10,7 +10,7 @@ import jax
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 @jax.tree_util.register_static

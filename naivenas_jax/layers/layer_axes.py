@@ -10,7 +10,7 @@ from naivenas_jax.graph.vertices.expression import is_name, names_in, size_of, v
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.rule import port_name
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 def axes_of(op: Any, ports: tuple[Vector, ...], tying: Tying) -> dict[str, Vector]:

@@ -9,7 +9,8 @@ from typing import Any
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.graph.vertices.expression import renamed
-from naivenas_jax.layers.rule import LayerRule, Path, by_path, reasons
+from naivenas_jax.layers.rule import LayerRule, by_path, reasons
+from naivenas_jax.paths import Path
 
 
 def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> LayerRule:

@@ -11,6 +11,7 @@ import numpy as np
 
 from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.row import Conditions
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
@@ -18,7 +19,6 @@ from naivenas_jax.sizes.row import Conditions
 Identity = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
 #: Where a variable lies: ``"collection/path"``, or the names one by one where one of them contains a slash.
 Key = str | tuple[str, ...]
-Path = tuple[str, ...]
 ValueT = TypeVar("ValueT")
 
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.edit.widths import ends
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.utility.tied import count
@@ -110,9 +110,9 @@ def _members(ties: Ties, runs: Iterable[int]) -> list[np.ndarray]:
 
 def _factors(ties: Ties, run: int) -> list[np.ndarray]:
     if run not in ties.products:
-        return [sum(ties.run_sizes[:run]) + np.arange(ties.run_sizes[run])]
+        return [np.arange(ties.starts[run], ties.starts[run + 1])]
     rows = ties.products[run]
-    sizes = [sum(ties.run_sizes[one] for one in row) for row in rows]
+    sizes = [ties.length(row) for row in rows]
     return [
         np.broadcast_to(own.reshape(_along(i, len(rows))), sizes).ravel()
         for i, row in enumerate(rows)
@@ -123,7 +123,7 @@ def _factors(ties: Ties, run: int) -> list[np.ndarray]:
 def _name(graph: Graph, place: _Place, none: int) -> str:
     """The first handle that the neurons of a place lie on."""
     own = place.classes[place.classes != none][0]
-    run = int(np.searchsorted(np.cumsum(graph.ties.run_sizes), own, side="right"))
+    run = int(np.searchsorted(graph.ties.starts, own, side="right")) - 1
     return repr(next((name for name in graph.handles() if run in graph.ties.axes[name]), f"dimension {place.dim}"))
 
 

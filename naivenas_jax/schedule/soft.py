@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.widths import with_axes
@@ -117,26 +117,13 @@ def _require_shrink(mutation: Mutation) -> None:
             "Soft masks switch off neurons of the variables before, but those after are others: "
             f"{mutation.incomparable}."
         )
-    if coupled := _coupled(before, plan):
+    if coupled := before.ties.changed_coupled(plan.changed):
         name, reason = next(iter(coupled.items()))
         leave = ", ".join(f"{each!r}: 0" for each in coupled)
         raise StructureError(
             f"{name!r} loses neurons and is coupled: {reason}. A neuron of it that is zero is not the same as one that "
             f"is not there. Drop them for good, or leave what is coupled as it is: request={{{leave}}}."
         )
-
-
-def _coupled(before: Graph, plan: Plan) -> dict[str, str]:
-    """Axes that lose coupled neurons, one for each run of these, and why they are coupled."""
-    ties, why = before.ties, before.ties.coupled_runs
-    kept = {run for axis, row in ties.axes.items() if axis not in plan.changed for run in ties.plain(row)}
-    found: dict[str, str] = {}
-    for name in sorted(plan.changed, key=lambda name: name.startswith("~")):
-        for run in sorted(ties.plain(ties.axes.get(name, ())) - kept):
-            if run in why:
-                found.setdefault(name, why[run])
-                kept.add(run)
-    return found
 
 
 def _windows(before: Graph, plan: Plan) -> bool:
@@ -174,10 +161,8 @@ class Soft:
           variables: of the whole network, as trained; the mutation carries optimizer state along.
         """
         ties = self.graph.ties
-        sizes = ties.sizes
-        check_variables(ties.leaves, sizes, variables)
-        plan = self.plan.axes if self.plan else {axis: AxisPlan.identity(n) for axis, n in sizes.items()}
-        return with_axes(self.graph, variables, plan, Options())
+        check_variables(ties.leaves, ties.sizes, variables)
+        return with_axes(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
 
     def after(self, mutation: Mutation, variables: Any) -> Soft:
         """A further shrink of the hardened network, as masks.

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import CarryError
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
 from naivenas_jax.transfer.carrying.states import Keys, StateLeaf, is_hole, one_level
 

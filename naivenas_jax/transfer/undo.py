@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import multiplicity
 from naivenas_jax.transfer.take import placed_like, rescale, to_host

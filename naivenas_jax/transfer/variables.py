@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from flax.core import FrozenDict, freeze
 
-from naivenas_jax.align.plan import AxisPlan, Path, Plan
+from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import ByName, Fill, NewEntries, copied, key_for, split
 from naivenas_jax.transfer.take import new_mask, new_shape, placed_like, rescale, take, to_host

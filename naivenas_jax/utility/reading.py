@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex
 
-from naivenas_jax.align.plan import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested
 
 #: ``(path, dimension of the variable, activation, dimension of the activation)``

@@ -31,16 +31,15 @@ def _numbers(ties: Ties, run: int) -> np.ndarray:
     factors = ties.products.get(run, ())
     free = [i for i, row in enumerate(factors) if not ties.plain(row) <= ties.fixed.keys()]
     if len(free) != 1:
-        start = sum(ties.run_sizes[:run])
-        return np.arange(start, start + ties.run_sizes[run])
+        return np.arange(ties.starts[run], ties.starts[run + 1])
     own = np.concatenate([_numbers(ties, one) for one in factors[free[0]]])
-    sizes = [sum(ties.run_sizes[one] for one in row) for row in factors]
+    sizes = [ties.length(row) for row in factors]
     return np.broadcast_to(own.reshape([-1 if i == free[0] else 1 for i in range(len(sizes))]), sizes).ravel()
 
 
 def count(ties: Ties) -> int:
     """How many classes there are."""
-    return int(sum(ties.run_sizes))
+    return int(ties.starts[-1])
 
 
 @lru_cache(maxsize=16)
@@ -50,7 +49,7 @@ def homes(graph: Graph) -> dict[str, np.ndarray]:
     Handles that bear none are left out; so are classes that may not change.
     """
     ties = graph.ties
-    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    start = ties.starts
     free = np.ones(start[-1], bool)
     for run in range(len(ties.run_sizes)):
         if all(one in ties.fixed for one in ties.plain((run,))):
@@ -112,7 +111,7 @@ def total_utility(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
     [1.5, 2.25]
     """
     ties, totals = require_graph(graph).ties, class_totals(graph, utility)
-    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    start = ties.starts
     # a product may be a factor of another: those that are no factor of a later one come first
     for run in sorted(ties.products, key=lambda run: -len(ties.plain((run,)))):
         _give_to_factors(ties, totals, start, run)
@@ -122,7 +121,7 @@ def total_utility(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
 def _give_to_factors(ties: Ties, totals: np.ndarray, start: np.ndarray, run: int) -> None:
     factors = ties.products[run]
     own = totals[start[run] : start[run + 1]]
-    grid = own.reshape([sum(ties.run_sizes[one] for one in row) for row in factors])
+    grid = own.reshape([ties.length(row) for row in factors])
     for i, row in enumerate(factors):
         shares = grid.sum(tuple(d for d in range(grid.ndim) if d != i))
         places = np.concatenate([np.arange(start[one], start[one + 1]) for one in row])

@@ -16,7 +16,7 @@ from naivenas_jax.align.solve.solve import solve
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import multiple_of, size
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 KINDS = ("one", "multiple", "several", "bounds", "concatenation", "condition", "optional")
 

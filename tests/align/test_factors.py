@@ -10,7 +10,8 @@ from naivenas_jax.align.align import align
 from naivenas_jax.align.problem.factors import choices
 from naivenas_jax.align.problem.request import targets
 from naivenas_jax.errors import InfeasibleError
-from naivenas_jax.sizes.ties import Ties, Tying
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.sizes.tying import Tying
 
 SIZES = {"g": 4, "c": 3, "o": 3}
 PRODUCTS = {"gc": ("g", "c"), "cg": ("c", "g"), "go": ("g", "o")}  # a shuffle, and a layer with as many groups

@@ -40,7 +40,7 @@ class Choice:
 
     def size(self, ties: Ties, factor: Runs) -> int:
         """How many neurons a factor has after the change, if it is none that is counted."""
-        return self.pinned.get(tuple(sorted(factor)), sum(ties.run_sizes[run] for run in factor))
+        return self.pinned.get(tuple(sorted(factor)), ties.length(factor))
 
 
 def choices(ties: Ties, fixed: Collection[int], targets: Collection[Target]) -> list[Choice]:

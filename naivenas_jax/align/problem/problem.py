@@ -161,7 +161,7 @@ def reduce(
     columns = _columns(ties, rows)
     runs_of, group_of_run = _groups(ties, columns, fixed)
     worth = _class_utility(ties, utility)
-    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    start = ties.starts
     groups = tuple(_group(runs, start, worth, fixed.get(runs[0])) for runs in runs_of)
     names: list[list[str]] = [[] for _ in rows]
     for axis, row in row_of.items():
@@ -236,8 +236,7 @@ def _content(ties: Ties, runs: Runs, fixed: Mapping[int, str], choice: Choice) -
         free = [any(part not in fixed for part in ties.plain(row)) for row in factors]
         counted = max((i for i, moves in enumerate(free) if moves), default=0)
         sizes = [
-            choice.size(ties, row) if moves else sum(ties.run_sizes[part] for part in row)
-            for row, moves in zip(factors, free, strict=True)
+            choice.size(ties, row) if moves else ties.length(row) for row, moves in zip(factors, free, strict=True)
         ]
         others = math.prod(sizes[:counted] + sizes[counted + 1 :])
         for part, count in _content(ties, factors[counted], fixed, choice).items():
@@ -272,7 +271,7 @@ def _groups(
 
 def _class_utility(ties: Ties, utility: Mapping[str, np.ndarray]) -> np.ndarray:
     """The worth of each class: the sum over all neurons that it ties."""
-    start = np.concatenate([[0], np.cumsum(ties.run_sizes)]).astype(np.int64)
+    start = ties.starts
     worth = np.zeros(start[-1])
     with np.errstate(over="ignore", invalid="ignore"):
         for axis, scores in utility.items():
@@ -298,7 +297,7 @@ def _add_worth(ties: Ties, start: np.ndarray, worth: np.ndarray, runs: tuple[int
             worth[start[run] : start[run] + size] += part
             continue
         factors = ties.products[run]
-        grid = part.reshape([sum(ties.run_sizes[one] for one in row) for row in factors])
+        grid = part.reshape([ties.length(row) for row in factors])
         for i, row in enumerate(factors):  # a member of combinations is worth the sum of them
             _add_worth(ties, start, worth, row, grid.sum(tuple(d for d in range(grid.ndim) if d != i)))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import NEW, Plan
 from naivenas_jax.fit.network.variable_uses import Additive, Event, Other
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 
 
 class Columns(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core as jex
 
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.trace.program.rules.call import inner_of
 from naivenas_jax.transfer.variables import flat, nested
 

@@ -17,7 +17,7 @@ from naivenas_jax.fit.network.fit_batches import finite_inputs_of
 from naivenas_jax.fit.network.variable_uses import Event, Joined, Outcome, walk
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_network, flat
 

@@ -22,7 +22,7 @@ import numpy as np
 from naivenas_jax.fit.network.contraction import Contraction, contraction_of
 from naivenas_jax.fit.network.equations import Program
 from naivenas_jax.fit.network.pointwise_tail import Course, course_of
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
 
 

@@ -20,7 +20,7 @@ from naivenas_jax.fit.recalibrate import moments, restandardised
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.ridge import Fit, Sums, added, gram, ridge_fit
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.sizes.ties import Path
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat, nested
 

@@ -25,7 +25,8 @@ from naivenas_jax.fit.network.equations import Program
 from naivenas_jax.fit.network.network import Data, Network, on_device
 from naivenas_jax.fit.network.variable_uses import Additive, Event, walk
 from naivenas_jax.fit.regression.ridge import Sums, added, gram
-from naivenas_jax.sizes.ties import Path, Ties
+from naivenas_jax.paths import Path
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.utility.tied import by_handle, count, homes, numbers

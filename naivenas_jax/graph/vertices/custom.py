@@ -16,7 +16,7 @@ from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.row import Conditions
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 Init = Callable[..., Any]
 

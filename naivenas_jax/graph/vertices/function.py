@@ -15,7 +15,7 @@ from naivenas_jax.graph.vertices.independence_check import probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.pickling import by_name, function_of
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from naivenas_jax.graph.map_ops import with_sizes
 from naivenas_jax.graph.op import Op, select
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.layers.describe import as_tuple, describes
 from naivenas_jax.layers.nesting import translated, understood, within
 from naivenas_jax.layers.registry import rule_of
-from naivenas_jax.layers.rule import LayerRule, Path, by_path
+from naivenas_jax.layers.rule import LayerRule, by_path
+from naivenas_jax.paths import Path
 
 _INNER = "layer_instance"
 

@@ -19,9 +19,10 @@ from naivenas_jax.graph.vertices.expression import is_name, size_of
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of, hashable, with_attribute
 from naivenas_jax.layers.layer_axes import axes_of
-from naivenas_jax.layers.rule import LayerRule, Path, by_path, port_name, reasons
+from naivenas_jax.layers.rule import LayerRule, by_path, port_name, reasons
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 RuleOf = Callable[[Any, tuple[int, ...]], LayerRule]
 

@@ -18,9 +18,10 @@ from naivenas_jax.layers.attributes import set_attribute
 from naivenas_jax.layers.ops.layer_op import LayerOp, RuleOf, bool_of
 from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.ops.nnx_value import NnxLayer, Variable, collection_of
-from naivenas_jax.layers.rule import Path, by_path, port_name
+from naivenas_jax.layers.rule import by_path, port_name
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 
 #: Collections that a layer may write to in vain, as in linen: nobody asked to see them.
 _OPTIONAL = ("params", "intermediates", "perturbations")

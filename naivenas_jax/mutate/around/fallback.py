@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
 from naivenas_jax.errors import InfeasibleError, NaiveNASError, RequestError, SolverError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
@@ -64,14 +64,10 @@ def accept(graph: Graph, variables: Mapping[str, Any], request: Request, error: 
 def keep(graph: Graph, variables: Mapping[str, Any], request: Request, error: NaiveNASError) -> Mutation:
     """The network as it is."""
     del request
-    ties = graph.ties
     return Mutation(
         graph=graph,
         variables=dict(variables),
-        plan=Plan(
-            {axis: AxisPlan.identity(ties.size(axis)) for axis in ties.axes},
-            {path: leaf.axes for path, leaf in ties.leaves.items()},
-        ),
+        plan=Plan.identity(graph.ties),
         before=graph,
         notes=(f"nothing was changed: {_first_line(error)}",),
         variables_before=variables,

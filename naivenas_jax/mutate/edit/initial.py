@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Path
+from naivenas_jax.align.plan import NEW, AxisPlan
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import Fill, NewEntries, initialised, key_for, strategy
 from naivenas_jax.transfer.variables import filled, flat

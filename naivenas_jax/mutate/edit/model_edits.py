@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
 from naivenas_jax.graph.graph import Graph, unknown_name
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
@@ -22,6 +22,7 @@ from naivenas_jax.mutate.edit.reconcile import reconcile
 from naivenas_jax.mutate.edit.widths import with_axes
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_network, flat, nested
 
@@ -240,8 +241,9 @@ def _plan(graph: Graph, final: Graph, before: Mapping[Path, Any], after: Mapping
     leaves = {path: leaf.axes for path, leaf in final.ties.leaves.items()}
     new = {axis for path, axes in leaves.items() if path not in before for axis in axes}
     new -= {*graph.ties.axes, *(axis for path, axes in leaves.items() if path in before for axis in axes)}
-    axes = {
-        axis: AxisPlan.of(0, np.full(size, NEW)) if axis in new else AxisPlan.identity(size)
-        for axis, size in final.ties.sizes.items()
-    }
-    return Plan(axes, leaves, frozenset(after) - frozenset(before), frozenset(before) - frozenset(after))
+    return Plan.identity(
+        final.ties,
+        axes={axis: AxisPlan.of(0, np.full(final.ties.size(axis), NEW)) for axis in new if axis is not None},
+        created=frozenset(after) - frozenset(before),
+        removed=frozenset(before) - frozenset(after),
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.align.align import align
-from naivenas_jax.align.plan import AxisPlan
+from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
@@ -43,7 +43,7 @@ def reconcile(
     aligns = bool(stands or required or sums)
     utility = _utility(graph, variables, stands, options, sizes, aligns)
     if not aligns:
-        return {axis: AxisPlan.identity(size) for axis, size in sizes.items()}, "none"
+        return dict(Plan.identity(staged.ties).axes), "none"
     common: dict[str, Any] = {
         "time_limit": options.time_limit,
         "frozen": ends(Graph(staged.inputs, [staged[n] for n in draft.outputs]), set(stands), options.free_outputs),

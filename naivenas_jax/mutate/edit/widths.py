@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.align.align import align
-from naivenas_jax.align.plan import AxisPlan, Path, Plan
+from naivenas_jax.align.plan import AxisPlan, Plan
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import TimeLimitError
@@ -19,6 +19,7 @@ from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectiv
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.result.request_record import RequestRecord
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord

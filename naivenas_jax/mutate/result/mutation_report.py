@@ -22,7 +22,6 @@ from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.mutate.result.score_errors import Certainty
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row
-from naivenas_jax.sizes.supposed import supposed
 from naivenas_jax.utility.tied import total_utility
 from naivenas_jax.utility.user_scores import Utility
 
@@ -125,15 +124,15 @@ class _Side:
         return cls(graph, parameters(graph.ties, variables), macs, costs(graph, variables, *inputs))
 
     @cached_property
-    def sizes(self) -> dict[str, int]:
-        return supposed(self.graph.ties, {})
+    def sizes(self) -> Mapping[str, int]:
+        return self.graph.ties.sizes
 
     def on(self, count: Count | None, axis: str) -> int:
         """What of a count would be gone without the neurons of an axis."""
         ties = self.graph.ties
         if count is None or axis not in ties.axes:
             return 0
-        return count.at(self.sizes) - count.at(supposed(ties, dict.fromkeys(ties.plain(ties.axes[axis]), 0)))
+        return count.at(self.sizes) - count.at(ties.sizes_with(dict.fromkeys(ties.plain(ties.axes[axis]), 0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +169,7 @@ class _Binding:
         found: list[str] = []
         steps = [1]
         for step in steps:
-            sizes = supposed(ties, {run: ties.run_sizes[run] + step})
+            sizes = ties.sizes_with({run: ties.run_sizes[run] + step})
             moved = {axis for axis, size in sizes.items() if size != now[axis]}
             met = [target.axis for target in self.asked.targets if target.wish == now[target.axis]]
             found += [f"request for {axis!r}" for axis in met if axis in moved]

@@ -7,7 +7,7 @@ with the transfer of parameters that it checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core
 
-from naivenas_jax.align.plan import NEW, Path, Plan
+from naivenas_jax.align.plan import NEW, Plan
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
+from naivenas_jax.paths import Path
 
 
 @dataclass(frozen=True)
@@ -140,20 +141,9 @@ def _unread(graph: Graph, plan: Plan) -> str | None:
     ties = graph.ties
     places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
     read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes.get(axis, ()))}
-    lost = next((axis for run, axis in _touched(graph, plan, _inner_losses(graph, plan)) if run not in read), None)
+    changed = ties.changed_runs(plan.changed, among=_inner_losses(graph, plan))
+    lost = next((axis for run, axis in changed.items() if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
-
-
-def _touched(graph: Graph, plan: Plan, axes: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """The runs on these axes that changed, each with an axis, those that users know by name first.
-
-    Where an axis kept all its neurons, so did its runs: of heads that go, the features stay.
-    """
-    ties = graph.ties
-    kept = {run for axis, row in ties.axes.items() if axis not in plan.changed for run in ties.plain(row)}
-    for axis in sorted(axes, key=lambda axis: axis.startswith("~")):
-        for run in sorted(ties.plain(ties.axes.get(axis, ())) - kept):
-            yield run, axis
 
 
 def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -170,9 +160,8 @@ def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[An
 
 
 def _coupled(graph: Graph, plan: Plan) -> str | None:
-    why = graph.ties.coupled_runs
-    found = next(((axis, why[run]) for run, axis in _touched(graph, plan, plan.changed) if run in why), None)
-    return f"{found[0]!r} changed and is coupled: {found[1]}" if found else None
+    found = graph.ties.changed_coupled(plan.changed)
+    return next((f"{axis!r} changed and is coupled: {reason}" for axis, reason in found.items()), None)
 
 
 def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.plan import AxisPlan, Dims, Plan
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
@@ -20,6 +20,7 @@ from naivenas_jax.layers.flax_layers.window import Resized, Window
 from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.fill import strategy, zeros
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_network, transfer
@@ -141,15 +142,14 @@ def _paddings(padding: Any, rank: int) -> Sequence[Any]:
 
 
 def _plan(graph: Graph, changed: Mapping[str, Sequence[Resized]]) -> Plan:
-    axes = {axis: AxisPlan.identity(size) for axis, size in graph.ties.sizes.items()}
-    leaves = {path: leaf.axes for path, leaf in graph.ties.leaves.items()}
+    axes, leaves = dict[str, AxisPlan](), dict[Path, Dims]()
     for name, each in changed.items():
         path = ("params", name, "kernel")
         windows = [f"{name}:window{i}" for i in range(len(each))]
         for axis, before, one in zip(windows, _windows(graph[name]), each, strict=True):
             axes[axis] = AxisPlan.of(before.size, one.source(before.size))
-        leaves[path] = (*windows, *leaves[path][len(windows) :])
-    return Plan(axes, leaves)
+        leaves[path] = (*windows, *graph.ties.leaves[path].axes[len(windows) :])
+    return Plan.identity(graph.ties, axes=axes, leaves=leaves)
 
 
 def _op(op: LayerOp, each: Sequence[Resized]) -> LayerOp:

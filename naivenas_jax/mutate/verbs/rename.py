@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.map_ops import map_ops
@@ -53,12 +53,7 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
     renamed = {new: old for old, new in zip(graph.ties.axes, final.ties.axes, strict=True) if new != old}
     moved = {new: old for old, new in zip(graph.ties.leaves, final.ties.leaves, strict=True) if new != old}
     forward = {old: new for new, old in moved.items()}
-    plan = Plan(
-        axes={axis: AxisPlan.identity(size) for axis, size in final.ties.sizes.items()},
-        leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
-        moved=moved,
-        renamed=renamed,
-    )
+    plan = Plan.identity(final.ties, moved=moved, renamed=renamed)
     return Mutation(
         graph=final,
         variables=nested({forward.get(path, path): array for path, array in flat(variables).items()}),

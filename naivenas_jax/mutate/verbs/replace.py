@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Path, Plan
+from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.align.problem.request import to
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -30,6 +30,7 @@ from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import delta_nout
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.row import size
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_network, flat, nested
@@ -239,12 +240,13 @@ def _plan(
 ) -> Plan:
     """Neurons of vertices stay; inner axes that only the new computation has are new."""
     known = graph.ties.sizes
-    return Plan(
+    return Plan.identity(
+        final.ties,
         axes={
-            axis: AxisPlan.identity(size) if known.get(axis) == size else AxisPlan.of(known.get(axis, 0), [NEW] * size)
+            axis: AxisPlan.of(known.get(axis, 0), [NEW] * size)
             for axis, size in final.ties.sizes.items()
+            if known.get(axis) != size
         },
-        leaves={path: leaf.axes for path, leaf in final.ties.leaves.items()},
         created=frozenset(fresh),
         removed=frozenset(path for path in old if path not in kept and path not in fresh),
     )

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.model_op import Imported
-from naivenas_jax.trace.program.capture import Path
 from naivenas_jax.trace.program.rebind import Sizes
 from naivenas_jax.transfer.variables import flat
 

@@ -13,10 +13,10 @@ from jax.ad_checkpoint import checkpoint_name
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import select
+from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import Arguments
 from naivenas_jax.trace.model.imported_model import ModelFunction
 from naivenas_jax.trace.program.analysis import Frame, Named
-from naivenas_jax.trace.program.capture import Path
 from naivenas_jax.trace.program.module_names import mark, place_of
 from naivenas_jax.transfer.variables import flat, nested
 

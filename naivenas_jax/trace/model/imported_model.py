@@ -10,9 +10,10 @@ import jax
 from flax.core.scope import DenyList
 
 from naivenas_jax.errors import GraphError, StructureError
+from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import Arguments, shape_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
-from naivenas_jax.trace.program.capture import Path, Program, capture
+from naivenas_jax.trace.program.capture import Program, capture
 from naivenas_jax.trace.program.rebind import Sizes
 from naivenas_jax.transfer.variables import flat
 
@@ -155,7 +156,7 @@ def _align(
 
 
 def _present(analysed: Analysed, runs: list[int]) -> int:
-    return sum(analysed.ties.run_sizes[run] for run in runs)
+    return analysed.ties.length(runs)
 
 
 def _hashable(mutable: Any) -> Any:

@@ -13,13 +13,13 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
+from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.model.edited_model import Watch, check_order, edited_function
 from naivenas_jax.trace.model.imported_model import Model, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
-from naivenas_jax.trace.program.capture import Path
 from naivenas_jax.trace.program.rebind import Sizes, evaluate
 from naivenas_jax.transfer.variables import flat, nested
 

@@ -9,12 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.program import rules as rules  # fills the table
 from naivenas_jax.trace.program.analysis import Analysis, Frame, Named, vectors_of
 from naivenas_jax.trace.program.axis_names import Made, named
-from naivenas_jax.trace.program.capture import Path, Program, Role
+from naivenas_jax.trace.program.capture import Program, Role
 from naivenas_jax.trace.program.value import Dim, Value, constant, variable
 
 

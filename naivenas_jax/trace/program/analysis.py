@@ -11,9 +11,9 @@ import numpy as np
 from jax.extend import core as jex
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.ties import Tying
-from naivenas_jax.trace.program.capture import Path
+from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.trace.program.rebind import bind
 from naivenas_jax.trace.program.table import FOLDED, FROZEN, TIES
 from naivenas_jax.trace.program.value import Dim, Known, Origin, Product, Value, constant, together

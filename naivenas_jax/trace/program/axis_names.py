@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 
-Path = tuple[str, ...]
 _PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attention|qkv")
 
 

@@ -10,10 +10,10 @@ import jax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+from naivenas_jax.paths import Path
 from naivenas_jax.trace.program.import_errors import tracing
 from naivenas_jax.transfer.variables import flat, nested
 
-Path = tuple[str, ...]
 #: ``fn(variables, inputs, rngs, keywords) -> (outputs, updated variables)``; inputs and keywords are lists of arrays
 Traceable = Callable[[Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], tuple[Any, Any]]
 

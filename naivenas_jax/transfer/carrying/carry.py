@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import jax
 
-from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
 from naivenas_jax.transfer.carrying.match import Variables
 from naivenas_jax.transfer.carrying.renaming import follow_names

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import CarryError
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying import factored
 from naivenas_jax.transfer.carrying.match import Shape, Variables
 from naivenas_jax.transfer.carrying.states import CONSTANTS, ITERATES, REFUSED, StateLeaf

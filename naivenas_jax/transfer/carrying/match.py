@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.states import StateLeaf, walk
 from naivenas_jax.transfer.take import Sources, new_shape
 

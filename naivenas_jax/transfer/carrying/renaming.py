@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.entry import variable_of
 from naivenas_jax.transfer.carrying.match import Variables
 from naivenas_jax.transfer.carrying.states import StateLeaf, walk

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import Path
+from naivenas_jax.paths import Path
 
 Keys = tuple[Any, ...]
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import Path, Plan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.fill import NewEntries, keep_function
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
 from naivenas_jax.transfer.take import placed_like, to_host

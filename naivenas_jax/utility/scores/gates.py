@@ -21,9 +21,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.utility.tied import count, numbers

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import Path
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.utility.absolute import absolute

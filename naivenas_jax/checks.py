@@ -1,0 +1,41 @@
+"""What counts as a number in an argument: asked by every verb, layer and utility, answered here."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+
+def as_whole(value: object) -> int | None:
+    """``value`` as a Python integer if it is one whole number, else None.
+
+    Integers of Python, numpy and jax are whole numbers, also as arrays without dimensions. Booleans, floats (2.0 too)
+    and arrays with dimensions are not, nor is a number that jax is tracing, which nobody knows yet.
+
+    >>> as_whole(3), as_whole(np.int64(3)), as_whole(np.array(3))
+    (3, 3, 3)
+    >>> as_whole(True), as_whole(3.0), as_whole(np.array([3])), as_whole("3")
+    (None, None, None, None)
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # it raises for what is no integer, which is the question
+    except TypeError:
+        return None
+
+
+def as_number(value: object) -> int | float | None:
+    """``value`` as a Python number if it is one real number, else None; an int where it is whole, else a float.
+
+    Arguments for which ``0.5`` is a share and ``5`` an amount tell the two apart by the type of what is returned.
+    Infinities and NaN are numbers here.
+
+    >>> as_number(5), as_number(np.float32(0.5)), as_number(True), as_number(1j)
+    (5, 0.5, None, None)
+    """
+    whole = as_whole(value)
+    if whole is None and isinstance(value, float | np.floating):
+        return float(value)
+    return whole
