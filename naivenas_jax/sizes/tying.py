@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
-from naivenas_jax.paths import Path, path_text, unnamed_axis
+from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
 from naivenas_jax.sizes.blocks import Blocks, Vector
 from naivenas_jax.sizes.row import Conditions, Row, stated
 from naivenas_jax.sizes.ties import Leaf, Ties
+
+
+@dataclass(frozen=True)
+class Included:
+    """What a finished analysis is in another one. Made by `Tying.include`.
+
+    Attributes:
+      ties: the analysis that was taken in.
+      runs: the neurons of each of its runs.
+      axes: the neurons of each of its axes.
+    """
+
+    ties: Ties
+    runs: Mapping[int, Vector]
+    axes: Mapping[str, Vector]
+
+    def row(self, runs: Iterable[int]) -> Vector:
+        """The neurons of some runs, one after the other."""
+        return Vector.concat([self.runs[run] for run in runs])
 
 
 @dataclass
@@ -76,6 +96,73 @@ class Tying:
     def couple(self, vector: Vector, reason: str) -> None:
         """A neuron of ``vector`` being zero is not the same as its not being there, because of ``reason``."""
         self._coupled.append((vector, reason))
+
+    def include(
+        self,
+        ties: Ties,
+        names: Mapping[str, str],
+        run_sizes: Sequence[int] = (),
+        given: Mapping[str, Vector] = MappingProxyType({}),
+    ) -> Included:
+        """Take in all that a finished analysis says: its runs and products, axes, leaves, what is fixed or coupled.
+
+        Leaves get paths under this scope. Nothing is tied to neurons outside: the caller does that with the vectors
+        that are returned, or gives the vectors. Of axes that are tied as a whole, leaves know the first name only; and
+        reasons name what they name in ``ties``.
+
+        An imported model, whose runs may have other sizes than when it was traced, has its variables at the root and
+        has names of its own for axes and runs::
+
+            root = replace(tying, scope=())
+            model = root.include(base.ties, {axis: self._axis(axis) for axis in base.ties.axes}, self.runs)
+            for run in base.ties.plain(model.runs):
+                root.called(model.runs[run], self._run(run))
+            tying.tie(model.axes[end_axis("input", 0)], ports[0])
+            return model.axes[end_axis("output", 0)]
+
+        A graph in a vertex has its axes and variables under the name of the vertex, and reads what the ports hold::
+
+            names = {axis: path_text((*tying.scope, axis)) for axis in graph.ties.axes if not is_unnamed(axis)}
+            inputs = {vertex.name: port for vertex, port in zip(graph.inputs, ports, strict=True)}
+            return tying.include(graph.ties, names, given=inputs).axes[graph.outputs[0].name]
+
+        Args:
+          ties: the analysis.
+          names: what its axes are called here. One that is left out is named after the first leaf that lies on it.
+          run_sizes: the sizes of its runs here; of products any number. As in ``ties`` where not given.
+          given: the neurons of axes that exist here already, to which the others of the same runs are tied.
+        """
+        runs = self._runs(ties, run_sizes or ties.run_sizes)
+        axes = {axis: Vector.concat([runs[run] for run in row]) for axis, row in ties.axes.items()}
+        for axis, vector in given.items():
+            self.tie(axes[axis], vector)
+        same = {ties.axes[axis]: vector for axis, vector in given.items()}
+        included = Included(ties, runs, {axis: same.get(row, axes[axis]) for axis, row in ties.axes.items()})
+        # a leaf's axis has the first name that its neurons get: one that somebody gave, if there is one
+        for axis in sorted(names, key=is_unnamed):
+            self.called(included.axes[axis], names[axis])
+        for path, leaf in ties.leaves.items():
+            dims = tuple(None if axis is None else included.axes[axis] for axis in leaf.axes)
+            self.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init, leaf.rescaled)
+        for run, reason in ties.fixed.items():
+            self.fix(runs[run], reason)
+        for run, reason in ties.coupled_runs.items():
+            self.couple(runs[run], reason)
+        for row in ties.rows:
+            self.require(row, {axis: included.axes[axis] for axis in row.axes})
+        return included
+
+    def _runs(self, ties: Ties, sizes: Sequence[int]) -> dict[int, Vector]:
+        """Fresh neurons for every run of an analysis; the runs that are products are made of their factors."""
+        runs = {run: self.new(size) for run, size in enumerate(sizes) if run not in ties.products}
+
+        def run_of(run: int) -> Vector:
+            if run not in runs:
+                factors = [Vector.concat([run_of(part) for part in row]) for row in ties.products[run]]
+                runs[run] = self.blocks.product(factors)
+            return runs[run]
+
+        return {run: run_of(run) for run in range(len(ties.run_sizes))}
 
     def require_all(self, given: Conditions, vectors: Mapping[str, Vector]) -> None:
         """All that a function of the sizes of ``vectors`` returns; see `require`. A single input is "in" as well."""
