@@ -9,7 +9,7 @@ from typing import Any
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.model.model_op import Imported
+from naivenas_jax.trace.model.imported_op import ImportedOp
 from naivenas_jax.trace.program.analysis import Frame
 
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
@@ -58,7 +58,7 @@ def require_placed(graph: Graph) -> None:
       BudgetError: names such a module.
     """
     for vertex in graph.vertices:
-        if isinstance(vertex.op, Imported):
+        if isinstance(vertex.op, ImportedOp):
             placed, taking = set[str](), set[str]()
             for eqn, frame in _equations(vertex.op.model.base.frame):
                 placed.update(computed_in(eqn))

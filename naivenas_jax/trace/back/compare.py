@@ -20,7 +20,7 @@ from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.trace.back.value_numbering import same, traced
 from naivenas_jax.trace.model.call_arguments import shape_of
-from naivenas_jax.trace.model.imported_model import Model
+from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat, nested
 
 #: ``call(variables, arrays) -> outputs``; arrays are those of the inputs, outputs any pytree
@@ -89,7 +89,7 @@ class Setting:
         yield Case("the new variables, disturbed,", disturbed, arrays)
 
 
-def settings(graph: Graph, model: Model, variables: Mapping[str, Any], original: Call) -> list[Setting]:
+def settings(graph: Graph, model: TracedModel, variables: Mapping[str, Any], original: Call) -> list[Setting]:
     """The batch sizes to compare a model with the graph at: the imported one, and another if both can be called so.
 
     Args:
@@ -108,7 +108,7 @@ def settings(graph: Graph, model: Model, variables: Mapping[str, Any], original:
     return found
 
 
-def _input_shapes(graph: Graph, model: Model) -> Shapes:
+def _input_shapes(graph: Graph, model: TracedModel) -> Shapes:
     """Of the inputs as they are now; a request may have changed them."""
     return [
         struct

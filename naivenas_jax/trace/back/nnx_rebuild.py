@@ -16,18 +16,18 @@ import numpy as np
 from flax import nnx
 
 from naivenas_jax.trace.back.candidates import Attempt, Picked
-from naivenas_jax.trace.back.changed import Changed, options
 from naivenas_jax.trace.back.compare import Call
 from naivenas_jax.trace.back.config_numbers import Changes, Number, Route, numbers, replaced, written
 from naivenas_jax.trace.back.config_search import search
-from naivenas_jax.trace.model.imported_model import Model
+from naivenas_jax.trace.back.size_changes import Changed, options
 from naivenas_jax.trace.model.nnx_model import NnxModel
+from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat
 
 Place = tuple[str, ...]
 
 
-def call_of(module: nnx.Module, model: Model) -> Call:
+def call_of(module: nnx.Module, model: TracedModel) -> Call:
     """The model, called as it was when it was imported."""
     own = NnxModel.of(module)
 
@@ -39,7 +39,7 @@ def call_of(module: nnx.Module, model: Model) -> Call:
 
 def shapes_of(module: nnx.Module) -> dict[Place, tuple[int, ...]]:
     """The shapes of its variables, by path."""
-    return {path: tuple(np.shape(array)) for path, array in flat(NnxModel.of(module).variables).items()}
+    return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module).arrays.items()}
 
 
 def attempt(module: nnx.Module, changed: Changed, variables: Any, picked: Picked) -> Attempt:

@@ -14,13 +14,13 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.trace.back import nnx_rebuild as nnx_back
 from naivenas_jax.trace.back.candidates import Attempt, attempts
-from naivenas_jax.trace.back.changed import Changed
 from naivenas_jax.trace.back.compare import Call, Setting, settings
 from naivenas_jax.trace.back.linen import linen_rebuild as linen_back
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
+from naivenas_jax.trace.back.size_changes import Changed
 from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
 from naivenas_jax.trace.back.value_numbering import new_in, traced
-from naivenas_jax.trace.model.model_op import Imported, Pick
+from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 
 
 class Mutated(Protocol):
@@ -98,7 +98,7 @@ class _Back:
     attempt: Callable[[Changed, Any, Any], Attempt]
 
 
-def _back(model: Any, op: Imported) -> _Back:
+def _back(model: Any, op: ImportedOp) -> _Back:
     imported = op.model
     shapes = {path: tuple(struct.shape) for path, struct in imported.variables}
     if isinstance(model, nn.Module):
@@ -129,14 +129,14 @@ _OTHER = (
 )
 
 
-def _imported(graph: Graph) -> Imported:
+def _imported(graph: Graph) -> ImportedOp:
     """The imported model that a graph is.
 
     Raises:
       RebuildError: if it is none, or more.
     """
-    found = [vertex.op for vertex in graph.vertices if isinstance(vertex.op, Imported)]
-    others = [v.name for v in graph.vertices if not isinstance(v.op, Imported | Pick | Source)]
+    found = [vertex.op for vertex in graph.vertices if isinstance(vertex.op, ImportedOp)]
+    others = [v.name for v in graph.vertices if not isinstance(v.op, ImportedOp | ModelOutput | Source)]
     if len(found) != 1:
         raise RebuildError(
             "The graph of this mutation is not that of one imported model, so there is no class to go back to. Keep "

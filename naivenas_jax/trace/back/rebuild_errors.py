@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.back.changed import Change, Changed
+from naivenas_jax.trace.back.size_changes import Change, Changed
 from naivenas_jax.trace.back.source_lines import Line
 
 

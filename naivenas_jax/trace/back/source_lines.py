@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from naivenas_jax.trace.back.changed import Change
+from naivenas_jax.trace.back.size_changes import Change
 
 _OWN = str(Path(__file__).parents[2])
 #: Whoever wrote the model did not write these.

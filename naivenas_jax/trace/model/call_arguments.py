@@ -1,28 +1,28 @@
-"""The arguments of a model: its arrays, and what else it is called with."""
+"""What a model is called with: arrays, constants beside them, and the arguments that its signature names."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.typing import Array, PyTree, Shape
 
-_ARRAYS = jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 
 
-class _Array:
+class _ArrayMark:
     """Stands where an array was."""
 
     def __repr__(self) -> str:
         return "an array"
 
 
-_ARRAY = _Array()
+_ARRAY = _ArrayMark()
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,37 @@ class Arguments:
     """A pytree of arguments without its arrays: a hashable value.
 
     Attributes:
-      tree: its structure.
-      leaves: what is no array (numbers, flags, names) as it is; a mark in place of each array.
+      tree: the structure of the pytree.
+      leaves: for each leaf that is no array (a number, a flag, a name) the leaf itself; for each array a mark.
     """
 
-    tree: Any
-    leaves: tuple[Any, ...]
+    tree: jax.tree_util.PyTreeDef
+    leaves: tuple[object, ...]
 
     @classmethod
-    def split(cls, values: Any) -> tuple[Arguments, list[Any]]:
-        """Arguments, and their arrays in order."""
+    def split(cls, values: PyTree) -> tuple[Arguments, list[Array | Shape]]:
+        """Arguments, and their arrays in order.
+
+        Raises:
+          GraphError: if a leaf is neither an array nor hashable.
+        """
         leaves, tree = jax.tree.flatten(values)
         marked = tuple(_ARRAY if isinstance(leaf, _ARRAYS) else leaf for leaf in leaves)
         try:
             hash(marked)
         except TypeError as error:
             raise GraphError(f"Arguments of a model must be arrays or hashable ({error}).") from error
-        return cls(tree, marked), [leaf for leaf in leaves if isinstance(leaf, _ARRAYS)]
+        arrays = (leaf for leaf in leaves if isinstance(leaf, _ARRAYS))
+        return cls(tree, marked), [np.asarray(leaf) if isinstance(leaf, np.generic) else leaf for leaf in arrays]
 
-    def join(self, arrays: Sequence[Any]) -> Any:
-        """The inverse of `split`."""
+    def join(self, arrays: Iterable[Array | Shape]) -> PyTree:
+        """The inverse of `split`: the pytree with these arrays in the places of the marks."""
         rest = iter(arrays)
         return jax.tree.unflatten(self.tree, [next(rest) if leaf is _ARRAY else leaf for leaf in self.leaves])
 
 
-def shape_of(array: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype as JAX sees them.
+def shape_of(array: Array | Shape | complex) -> Shape:
+    """Shape and dtype of an array or number, as JAX sees them.
 
     Raises:
       GraphError: if it is an array of text or objects.
@@ -70,53 +75,64 @@ def shape_of(array: Any) -> jax.ShapeDtypeStruct:
 
 
 @dataclass(frozen=True)
-class Signature:
-    """What a model may be called with.
+class CallSignature:
+    """The arguments that a model may be called with, besides its variables.
 
     Attributes:
       positional: names of the arguments that can be given by position.
-      keywords: names of all arguments that can be given by name; None: any.
+      keywords: names of all arguments that can be given by name; None: any name.
     """
 
     positional: tuple[str, ...]
     keywords: frozenset[str] | None
 
     @classmethod
-    def of(cls, fn: Callable[..., Any], skip: int = 1) -> Signature:
-        """That of a function, its first arguments left out."""
+    def of(cls, fn: Callable[..., object]) -> CallSignature:
+        """The signature of a method or function without its first argument (the model itself, or its variables)."""
         try:
             parameters = list(inspect.signature(fn).parameters.values())
         except (TypeError, ValueError):  # some built-in functions have none
             return cls((), None)
-        positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
+        positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return cls(tuple(positional), None)
         keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         return cls(tuple(positional), frozenset((*positional, *keywords)))
 
+    def takes(self, keyword: str) -> bool:
+        """Whether the model takes an argument of this name."""
+        return self.keywords is None or keyword in self.keywords
+
     def name(self, position: int) -> str:
         """The name of an argument that is given by position."""
         return self.positional[position] if position < len(self.positional) else f"input{position}"
 
-    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of a call. What was a constant by position when it was imported may be given by name now.
+    def call(
+        self, args: Sequence[PyTree], kwargs: Mapping[str, PyTree]
+    ) -> tuple[tuple[PyTree, ...], dict[str, PyTree]]:
+        """The arguments of one call: by position, and by name.
+
+        A constant that was given by position at the import may be given by name now.
+
+        Args:
+          args: the inputs, as at the import.
+          kwargs: the keyword arguments of this call.
 
         Raises:
-          GraphError: if the model does not understand a keyword argument.
+          GraphError: if the model does not take a keyword argument.
         """
         given = {**kwargs}
         arguments = tuple(
             given.pop(self.name(i)) if self.name(i) in given and not _has_arrays(value) else value
             for i, value in enumerate(args)
         )
-        if self.keywords is not None and given.get("train") is False and "train" not in self.keywords:
-            del given["train"]  # evaluation is what it does anyway
-        unknown = [name for name in given if self.keywords is not None and name not in self.keywords]
-        if unknown:
+        if given.get("train") is False and not self.takes("train"):
+            del given["train"]  # a model without the argument evaluates anyway
+        if unknown := [name for name in given if not self.takes(name)]:
             known = ", ".join(sorted(self.keywords or ())) or "none"
             raise GraphError(f"The imported model takes no argument {unknown[0]!r}; its arguments are {known}.")
         return arguments, given
 
 
-def _has_arrays(value: Any) -> bool:
+def _has_arrays(value: PyTree) -> bool:
     return any(isinstance(leaf, _ARRAYS) for leaf in jax.tree.leaves(value))

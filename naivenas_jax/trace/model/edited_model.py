@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,43 +15,41 @@ from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import select
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import Arguments
-from naivenas_jax.trace.model.imported_model import ModelFunction
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
 from naivenas_jax.trace.program.analysis import Frame, Named
 from naivenas_jax.trace.program.module_names import mark, place_of
 from naivenas_jax.transfer.variables import flat, nested
-
-if TYPE_CHECKING:
-    from naivenas_jax.trace.model.model_op import Imported
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
 @dataclass(eq=False)
-class Watch:
-    """Looks at the named values of one evaluation, and puts what the edit computes in the place of one.
+class EditedEvaluation:
+    """One evaluation of an edited model: called with each named value, it returns the value to go on with.
 
     Attributes:
-      edit: what is watched for.
-      variables: of the piece, nested; what it updates is written back.
+      edit: what is computed, from which values, and which value it replaces.
+      variables: the variables of the edit's piece; what the piece updates is written back.
       rngs: keys by stream.
-      mutable: as of `flax`.
-      kwargs: of the model.
+      mutable: the collections that may be updated, as Flax takes them.
+      kwargs: the keyword arguments of the model.
       updates: what the piece has updated, by path.
     """
 
     edit: ModelEdit
-    variables: Mapping[str, Any]
-    rngs: Mapping[str, Any]
-    mutable: Any
-    kwargs: Mapping[str, Any]
-    updates: dict[Path, Any] = field(default_factory=dict)
-    _seen: dict[tuple[int, Place | None], Any] = field(default_factory=dict)
+    variables: Variables
+    rngs: Keys
+    mutable: Mutable
+    kwargs: Keywords
+    updates: dict[Path, PyTree] = field(default_factory=dict)
+    _seen: dict[tuple[int, Place | None], jax.Array] = field(default_factory=dict)
 
-    def __call__(self, name: str, frame: Frame, array: Any) -> Any:
-        """The value that takes the place of a named one. Names stay, for further edits."""
+    def __call__(self, name: str, frame: Frame, array: jax.Array) -> jax.Array:
+        """The value that takes the place of a named one. Values keep their names, so that they can be edited again."""
         place = place_of(name, array.ndim)
         if place != self.edit.at:
             self._seen[id(frame), place] = array = checkpoint_name(array, name)
             return array
-        if place in self.edit.reads:  # else it is the end of a module that is gone
+        if place in self.edit.reads:  # otherwise it is what a removed module returned, and nobody may find it
             self._seen[id(frame), place] = checkpoint_name(array, name)
         made = self._named([self._seen[id(frame), read] for read in self.edit.reads])
         if made.shape != array.shape:
@@ -61,8 +59,8 @@ class Watch:
             )
         return made.astype(array.dtype)
 
-    def _named(self, arrays: Sequence[Any]) -> Any:
-        """What the piece computes. The end of an inserted layer is a place, and its start if it is a single layer."""
+    def _named(self, arrays: Sequence[jax.Array]) -> jax.Array:
+        """What the piece computes. The output of an inserted layer is a place, and its input if the layer is alone."""
         (last,) = self.edit.piece.outputs
         if len(arrays) > 1 or last in self.edit.piece.inputs:
             return self._computed(arrays)
@@ -70,51 +68,69 @@ class Watch:
             arrays = [mark(arrays[0], Place(last.name, "in"))]
         return mark(self._computed(arrays), Place(last.name, "out"))
 
-    def _computed(self, arrays: Sequence[Any]) -> Any:
+    def _computed(self, arrays: Sequence[jax.Array]) -> jax.Array:
+        """What the piece computes; its updates are written down."""
         piece, kwargs = self.edit.piece, dict(self.kwargs)
-        if "deterministic" in kwargs:  # what many models call the opposite
+        if "deterministic" in kwargs:  # many models say it for the opposite of train
             kwargs.setdefault("train", not kwargs["deterministic"])
         known = None if piece.keywords is None else piece.keywords | {"train"}
         given = {"rngs": dict(self.rngs) or None, **select(kwargs, known)}
         current = nested({**flat(self.variables), **self.updates})
         if not self.mutable:
-            return piece.apply(current, *arrays, **given)
+            made: jax.Array = piece.apply(current, *arrays, **given)
+            return made
         mutable = list(self.mutable) if isinstance(self.mutable, tuple) else self.mutable
         made, updates = piece.apply(current, *arrays, mutable=mutable, **given)
         self.updates |= flat(updates)
         return made
 
 
-def edited_function(op: Imported, edit: ModelEdit, before: Mapping[Path, jax.ShapeDtypeStruct]) -> ModelFunction:
+#: ``evaluate(variables by path, arrays, rngs, mutable, kwargs, hook) -> (outputs, updated variables by path)``
+EvaluateModel: TypeAlias = Callable[
+    [Mapping[Path, Array], Sequence[Array | Shape], Keys, Mutable, Keywords, EditedEvaluation],
+    tuple[tuple[jax.Array, ...], dict[Path, PyTree]],
+]
+
+
+def edited_function(
+    evaluate: EvaluateModel, keywords: frozenset[str], edit: ModelEdit, before: Mapping[Path, Shape]
+) -> ModelFunction:
     """The edited model.
 
     Args:
-      op: the model before.
-      edit: what is done to it.
-      before: its variables, at their present shapes. Those that the function is not given are not needed any more.
+      evaluate: evaluates the model before.
+      keywords: the keyword arguments that the model before names.
+      edit: what is changed.
+      before: the variables of the model before, with their present shapes. The function may be called without those of
+        them that nothing depends on any more.
     """
 
     def function(
-        variables: Any, inputs: Any, rngs: Mapping[str, Any], mutable: Any, kwargs: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+        variables: Variables, inputs: PyTree, rngs: Keys, mutable: Mutable, kwargs: Keywords
+    ) -> tuple[PyTree, Variables]:
         known = flat(variables)
         own = {path: known[path] if path in known else jnp.zeros(s.shape, s.dtype) for path, s in before.items()}
         added = nested({path: array for path, array in known.items() if path not in before})
-        watch = Watch(edit, added, rngs, mutable, kwargs)
-        # a model that knows no training may have got layers that do
-        given = {key: value for key, value in kwargs.items() if key != "train" or key in op.model.named}
-        outputs, updates = op.computed(own, Arguments.split(inputs)[1], rngs, mutable, given, watch)
+        hook = EditedEvaluation(edit, added, rngs, mutable, kwargs)
+        # the model before may know no training, and a layer that the edit inserts may
+        given = {key: value for key, value in kwargs.items() if key != "train" or key in keywords}
+        outputs, updates = evaluate(own, Arguments.split(inputs)[1], rngs, mutable, given, hook)
         kept = {path: value for path, value in updates.items() if path in known or path not in before}
-        return outputs, nested({**kept, **watch.updates})
+        return outputs, nested({**kept, **hook.updates})
 
     return function
 
 
 def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[Named]]) -> None:
-    """Raise unless whatever an edit reads has been computed whenever it is needed.
+    """Raise unless everything that an edit reads has been computed whenever the edit computes.
+
+    Args:
+      where: the place whose value the edit replaces.
+      reads: the places whose values it reads.
+      places: where the model computes the value at each place, once for each time.
 
     Raises:
-      StructureError: names what comes too late, or lies in a loop.
+      StructureError: names the place that comes too late, or lies in a loop.
     """
     for read in reads:
         for at in places[where]:

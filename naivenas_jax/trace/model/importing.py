@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
@@ -14,28 +14,36 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.trace.model.call_arguments import Arguments, Signature, shape_of
-from naivenas_jax.trace.model.imported_model import Model, ModelFunction, neurons_of
-from naivenas_jax.trace.model.model_op import Imported, Pick
+from naivenas_jax.paths import Path
+from naivenas_jax.trace.model.call_arguments import Arguments, CallSignature, shape_of
+from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 from naivenas_jax.trace.model.nnx_model import NnxModel
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable, TracedModel, neurons_of
 from naivenas_jax.trace.program.module_names import linen_marks
 from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
-Imports = tuple[Graph, dict[str, Any]]
+#: What an import returns: the graph, and the variables in the layout that they had.
+Imports: TypeAlias = tuple[Graph, dict[str, PyTree]]
 
 
-def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
+def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTree, **kwargs: PyTree) -> Imports:
     """Import a JAX function of (variables, inputs).
 
     Args:
-      fn: ``fn(variables, *inputs) -> outputs``, any pytree of arrays.
+      fn: ``fn(variables, *inputs, **kwargs) -> outputs``; outputs are any pytree of arrays, neurons on the last axis.
       variables: a nested dict of arrays.
-      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
-      **kwargs: keyword arguments of the function, unless `apply` is given others.
+      *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
+        those. A leaf that is no array is a constant of the model.
+      **kwargs: keyword arguments of the function, unless ``graph.apply`` is given others.
 
     Returns:
       The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
-      the other, and returns those of the outputs: an array if there is one, else a tuple.
+      the other, and returns the arrays of the outputs: an array if there is one, else a tuple.
+
+    Raises:
+      GraphError: if ``fn`` cannot be called, the inputs hold no array, the variables are no nested dict of arrays, or
+        the function cannot be traced, because its shapes or its Python code depend on values.
 
     >>> import jax.numpy as jnp, naivenas_jax as nas
     >>> def mlp(variables, x):
@@ -48,18 +56,20 @@ def from_function(fn: Callable[..., Any], variables: Mapping[str, Any], *inputs:
     """
     if not callable(fn):
         raise GraphError(f"from_function takes a function (variables, *inputs) first; found {_said(fn)}.")
-    signature = Signature.of(fn)
+    signature = CallSignature.of(fn)
 
-    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
+    def function(
+        values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords
+    ) -> tuple[PyTree, Variables]:
         del rngs, mutable
-        args, keywords = signature.call(arrays, given)
+        args, keywords = signature.call(arguments, given)
         return fn(values, *args, **keywords), {}
 
-    graph, plain = _imported(function, fn, _plain(variables), inputs, kwargs, signature)
-    return graph, as_given(plain, variables)
+    arrays = _arrays(variables)
+    return _graph(function, fn, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
 
 
-def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Imports:
+def from_linen(module: nn.Module, variables: Variables, *inputs: PyTree, **kwargs: PyTree) -> Imports:
     """Import a linen module with its variables.
 
     ``graph.apply`` understands ``mutable=``, ``rngs=`` and the module's own arguments, as ``module.apply`` does.
@@ -67,11 +77,19 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
     Args:
       module: the module.
       variables: as ``module.init`` makes them, or pretrained.
-      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
-      **kwargs: keyword arguments of the module, unless `apply` is given others: ``train=False``, ``method="encode"``.
+      *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
+        those. A leaf that is no array is a constant of the model.
+      **kwargs: keyword arguments of the module, unless ``graph.apply`` is given others: ``train=False``,
+        ``method="encode"``.
 
     Returns:
-      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
+      The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
+      the other, and returns the arrays of the outputs: an array if there is one, else a tuple.
+
+    Raises:
+      GraphError: if ``module`` is no linen module, the inputs hold no array, the variables are no nested dict of
+        arrays, or the module cannot be traced, because its shapes or its Python code depend on values.
+      VariablesError: if the variables do not fit the module.
 
     >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> model = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)])
@@ -91,23 +109,31 @@ def from_linen(module: nn.Module, variables: Mapping[str, Any], *inputs: Any, **
             "variables['params'] has 'params' inside, which Flax takes for a mistake. Pass the variables as init "
             "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
         )
-    method = kwargs.get("method") or type(module).__call__
-    signature = Signature.of(getattr(type(module), method) if isinstance(method, str) else method)
+    signature = CallSignature.of(_method(module, kwargs.get("method")))
 
-    def function(values: Any, arrays: Any, rngs: Any, mutable: Any, given: Any) -> tuple[Any, Any]:
+    def function(
+        values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords
+    ) -> tuple[PyTree, Variables]:
         own = {key: value for key, value in given.items() if key != "method"}
-        args, keywords = signature.call(arrays, own)
+        args, keywords = signature.call(arguments, own)
         keywords["method"] = given.get("method")
         wanted = list(mutable) if isinstance(mutable, tuple) else mutable
         with linen_marks():
-            result = module.apply(values, *args, rngs=rngs or None, mutable=wanted or False, **keywords)
+            result = module.apply(values, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
-    graph, plain = _imported(function, module, _plain(variables), inputs, kwargs, signature)
-    return graph, as_given(plain, variables)
+    arrays = _arrays(variables)
+    return _graph(function, module, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
 
 
-def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
+def _method(module: nn.Module, method: object) -> Callable[..., PyTree]:
+    """The method of a linen module that ``method=`` means."""
+    if isinstance(method, str):
+        method = getattr(type(module), method)
+    return method if callable(method) else type(module).__call__
+
+
+def from_nnx(model: nnx.Module, *inputs: PyTree, **kwargs: PyTree) -> Imports:
     """Import an nnx model; its variables are grouped by collection, ``{"params": ..., "batch_stats": ...}``.
 
     ``graph.apply(..., train=True)`` computes what the model does after ``model.train()``, else after ``model.eval()``.
@@ -116,11 +142,17 @@ def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
 
     Args:
       model: the model; untouched.
-      *inputs: example inputs: arrays, their shapes, or pytrees of those. What is no array is a constant.
-      **kwargs: keyword arguments of the model, unless `apply` is given others.
+      *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
+        those. A leaf that is no array is a constant of the model.
+      **kwargs: keyword arguments of the model, unless ``graph.apply`` is given others.
 
     Returns:
-      The graph, and the variables. Outputs that are a pytree come as a tuple of its arrays.
+      The graph, and the variables as nested dicts. ``graph.apply`` takes the arrays of the inputs one after the other,
+      and returns the arrays of the outputs: an array if there is one, else a tuple.
+
+    Raises:
+      GraphError: if ``model`` is no nnx model, the inputs hold no array, or the model cannot be traced, because its
+        shapes or its Python code depend on values.
 
     >>> import jax.numpy as jnp, flax.nnx as nnx, naivenas_jax as nas
     >>> model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(8, 2, rngs=nnx.Rngs(1)))
@@ -134,25 +166,37 @@ def from_nnx(model: nnx.Module, *inputs: Any, **kwargs: Any) -> Imports:
             "nas.from_linen, for functions nas.from_function."
         )
     own = NnxModel.of(model)
-    return _imported(own.function, own.identity, own.variables, inputs, kwargs, own.signature, ("train",))
+    graph = _graph(own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",))
+    return graph, nested(own.arrays)
 
 
-def _said(found: Any) -> str:
-    """What was given in the place of a model."""
+def _said(found: object) -> str:
+    """What was given in the place of a model, for an error message."""
     if isinstance(found, type):
         return f"the class {found.__name__}: make one, {found.__name__}(...)"
     return f"{type(found).__name__}: {found!r:.80}"
 
 
-def _imported(
+def _graph(
     function: ModelFunction,
-    identity: Any,
-    variables: dict[str, Any],
-    inputs: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    signature: Signature,
+    identity: object,
+    variables: Mapping[Path, Array | Shape],
+    inputs: tuple[PyTree, ...],
+    kwargs: Keywords,
+    signature: CallSignature,
     modes: tuple[str, ...] = (),
-) -> Imports:
+) -> Graph:
+    """A model as a graph of an input vertex for each array, a vertex for the model, and one for each output.
+
+    Args:
+      function: the model.
+      identity: the model as the user gave it; where it can be hashed, two imports of equal models are equal.
+      variables: by path.
+      inputs: example inputs.
+      kwargs: keyword arguments, unless ``graph.apply`` is given others.
+      signature: what the model may be called with.
+      modes: keyword arguments besides these of the signature.
+    """
     arguments, leaves = Arguments.split(inputs)
     if not leaves:
         found = ", ".join(f"{value!r:.40}" for value in inputs) or "none"
@@ -162,22 +206,20 @@ def _imported(
         )
     shapes = [shape_of(leaf) for leaf in leaves]
     keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
-    model = Model.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, named=keywords)
-    taken = _of_the_model(model)
+    model = TracedModel.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords)
+    taken = _names_in(model)
     sources = [
         Vertex(_free(name, taken), Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
-        for name, leaf in zip(_names(inputs, signature), shapes, strict=True)
+        for name, leaf in zip(_input_names(inputs, signature), shapes, strict=True)
     ]
-    whole = Vertex(_free("model", taken), Imported(model, model.base.ties.run_sizes), tuple(sources))
+    whole = Vertex(_free("model", taken), ImportedOp(model, model.base.ties.run_sizes), tuple(sources))
     sizes = tuple(neurons_of(model.base.program))
-    outputs = [
-        Vertex(_free("output" if len(sizes) == 1 else f"output{i}", taken), Pick(i, sizes), (whole,))
-        for i in range(len(sizes))
-    ]
-    return Graph(sources, outputs), variables
+    names = ["output"] if len(sizes) == 1 else [f"output{i}" for i in range(len(sizes))]
+    outputs = [Vertex(_free(name, taken), ModelOutput(i, sizes), (whole,)) for i, name in enumerate(names)]
+    return Graph(sources, outputs)
 
 
-def _of_the_model(model: Model) -> frozenset[str]:
+def _names_in(model: TracedModel) -> frozenset[str]:
     """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
     paths = [path[:end] for path, _ in model.variables for end in range(2, len(path) + 1)]
     modules = [place.name for place in model.base.places]
@@ -191,8 +233,8 @@ def _free(name: str, taken: frozenset[str]) -> str:
     return name
 
 
-def _names(inputs: tuple[Any, ...], signature: Signature) -> list[str]:
-    """A name for each array of the inputs: that of the argument, numbered if it holds several."""
+def _input_names(inputs: tuple[PyTree, ...], signature: CallSignature) -> list[str]:
+    """A name for each array of the inputs: the name of the argument, numbered if the argument holds several arrays."""
     found = []
     for i, value in enumerate(inputs):
         count = len(Arguments.split(value)[1])
@@ -200,8 +242,8 @@ def _names(inputs: tuple[Any, ...], signature: Signature) -> list[str]:
     return found
 
 
-def _hashable(identity: Any) -> Hashable:
-    """What two imports are equal by: the model as a value where it can be one, else itself."""
+def _hashable(identity: object) -> Hashable:
+    """A value that two imports of equal models have in common: the model itself, where it can be hashed."""
     try:
         hash(identity)
     except TypeError:
@@ -209,8 +251,12 @@ def _hashable(identity: Any) -> Hashable:
     return identity
 
 
-def _plain(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """As nested dicts; the keys stay as they are."""
+def _arrays(variables: Variables) -> dict[Path, Array | Shape]:
+    """The arrays of the variables, by path.
+
+    Raises:
+      GraphError: if the variables are no nested dict of arrays.
+    """
     if not isinstance(variables, Mapping):
         raise GraphError(f"variables must be a nested dict of arrays, found {type(variables).__name__}.")
     arrays = flat(variables)
@@ -227,4 +273,4 @@ def _plain(variables: Mapping[str, Any]) -> dict[str, Any]:
             )
         if len(path) == 1:
             raise GraphError(f"variables[{path[0]!r}] must be in a collection, such as {{'params': variables}}.")
-    return nested(arrays)
+    return arrays

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 from flax.core.scope import in_filter
+from flax.typing import PathParts
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.ops.nnx_streams import disconnect, reconnect
 from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
-from naivenas_jax.trace.model.call_arguments import Signature
+from naivenas_jax.paths import Path
+from naivenas_jax.trace.model.call_arguments import CallSignature
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.module_names import mark_nnx
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
-Place = tuple[Any, ...]
 #: Collections that a model may write to in vain, as in linen: nobody asked to see them.
 _OPTIONAL = ("params", "intermediates", "perturbations")
 
@@ -30,19 +32,20 @@ class NnxModel:
     Attributes:
       graphdef: its configuration.
       places: where each variable lies in the model, by path.
-      constants: what lies in the model and is no variable, by place.
-      variables: the arrays, grouped by collection.
-      signature: of its ``__call__``.
+      constants: what lies in the model and is no array, by its place in the model.
+      arrays: the arrays, by path.
+      signature: the arguments of its ``__call__``.
     """
 
-    graphdef: Any
-    places: Mapping[tuple[str, ...], Place]
-    constants: Mapping[Place, Any]
-    variables: dict[str, Any]
-    signature: Signature
+    graphdef: nnx.GraphDef[nnx.Module]
+    places: Mapping[Path, PathParts]
+    constants: Mapping[PathParts, object]
+    arrays: Mapping[Path, Array | Shape]
+    signature: CallSignature
 
     @classmethod
     def of(cls, model: nnx.Module) -> NnxModel:
+        """Take a model apart; it is copied first."""
         own = nnx.clone(model)
         disconnect(own)
         _switch(own, train=False)
@@ -55,22 +58,22 @@ class NnxModel:
                 places[path], arrays[path] = place, value
             else:
                 constants[place] = leaf
-        return cls(graphdef, places, constants, nested(arrays), Signature.of(type(model).__call__))
+        return cls(graphdef, places, constants, arrays, CallSignature.of(type(model).__call__))
 
     @property
-    def identity(self) -> Any:
-        """What it is equal by: the configuration, unless it holds constants."""
+    def identity(self) -> object:
+        """What the model is equal by: its configuration, unless it holds constants."""
         return object() if self.constants else NnxLayer(self.graphdef)
 
     def function(
-        self, values: Any, inputs: Any, rngs: Mapping[str, Any], mutable: Any, kwargs: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """Outputs, and those variables that changed."""
+        self, values: Variables, inputs: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, kwargs: Keywords
+    ) -> tuple[PyTree, Variables]:
+        """Outputs, and the variables that changed."""
         arrays = {self.places[path]: array for path, array in flat(values).items()}
         module = nnx.merge(self.graphdef, nnx.State(_tree({**self.constants, **arrays})))
         given = dict(kwargs)
         train = given.get("train", False)
-        if self.signature.keywords is None or "train" not in self.signature.keywords:
+        if "train" not in (self.signature.keywords or ()):
             given.pop("train", None)  # it has no such argument, only a mode
         _switch(module, bool(train))
         reconnect(module, rngs)
@@ -81,8 +84,13 @@ class NnxModel:
         outputs = module(*args, **keywords)
         return outputs, self._updates(module, arrays, mutable)
 
-    def _updates(self, module: nnx.Module, before: Mapping[Place, Any], mutable: Any) -> dict[str, Any]:
-        changed: dict[tuple[str, ...], Any] = {}
+    def _updates(self, module: nnx.Module, before: Mapping[PathParts, Array], mutable: Mutable) -> dict[str, PyTree]:
+        """The variables of a model that has been called, as far as they are others than before.
+
+        Raises:
+          GraphError: if one is in a collection that may not be updated.
+        """
+        changed: dict[Path, Array] = {}
         for place, leaf in nnx.to_flat_state(nnx.state(module)):
             if not isinstance(leaf, nnx.Variable) or isinstance(leaf, nnx.RngState):
                 continue
@@ -100,7 +108,7 @@ class NnxModel:
 
 
 def _switch(module: nnx.Module, train: bool) -> None:
-    """Into training or evaluation, by the model's own methods where it has any."""
+    """Put a model into training or evaluation, by its own methods where it has any."""
     name = "train" if train else "eval"
     own = getattr(module, name, None)
     if callable(own):
@@ -109,8 +117,9 @@ def _switch(module: nnx.Module, train: bool) -> None:
         getattr(nnx.Module, name)(module)
 
 
-def _tree(leaves: Mapping[Place, Any]) -> dict[Any, Any]:
-    tree: dict[Any, Any] = {}
+def _tree(leaves: Mapping[PathParts, object]) -> dict[Hashable, PyTree]:
+    """Leaves by path as nested dicts; variables are copied."""
+    tree: dict[Hashable, PyTree] = {}
     for place, value in leaves.items():
         node = tree
         for key in place[:-1]:

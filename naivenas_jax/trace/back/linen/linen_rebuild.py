@@ -7,15 +7,15 @@ from typing import Any
 import flax.linen as nn
 
 from naivenas_jax.trace.back.candidates import Attempt, Picked
-from naivenas_jax.trace.back.changed import Changed
 from naivenas_jax.trace.back.compare import Call
 from naivenas_jax.trace.back.config_numbers import written
 from naivenas_jax.trace.back.linen.linen_search import Adapting, Numbers
-from naivenas_jax.trace.back.linen.resized import plain, with_numbers
-from naivenas_jax.trace.model.imported_model import Model
+from naivenas_jax.trace.back.linen.resized_module import plain, with_numbers
+from naivenas_jax.trace.back.size_changes import Changed
+from naivenas_jax.trace.model.traced_model import TracedModel
 
 
-def call_of(module: nn.Module, model: Model) -> Call:
+def call_of(module: nn.Module, model: TracedModel) -> Call:
     """The module, called as it was when it was imported."""
 
     def call(variables: Any, arrays: Any) -> Any:
@@ -24,7 +24,9 @@ def call_of(module: nn.Module, model: Model) -> Call:
     return call
 
 
-def attempt(module: nn.Module, model: Model, changed: Changed, variables: Any, arrays: Any, picked: Picked) -> Attempt:
+def attempt(
+    module: nn.Module, model: TracedModel, changed: Changed, variables: Any, arrays: Any, picked: Picked
+) -> Attempt:
     """Search the numbers of the module, and of the modules inside it as far as that is not enough."""
     own, given = plain(module)
     adapting = Adapting(changed, picked, {place: dict(changes) for place, changes in given.items()})

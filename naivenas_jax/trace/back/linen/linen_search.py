@@ -16,9 +16,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from naivenas_jax.trace.back.changed import Changed, options
 from naivenas_jax.trace.back.config_numbers import Changes, Number, Route, numbers, parts, replaced
 from naivenas_jax.trace.back.config_search import Found, Measure, search
+from naivenas_jax.trace.back.size_changes import Changed, options
 from naivenas_jax.transfer.variables import flat
 
 Place = tuple[str, ...]

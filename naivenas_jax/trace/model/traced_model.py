@@ -1,13 +1,13 @@
-"""An imported model: its programs, one for each way to call it."""
+"""The model behind an imported graph: a function, and its traces, one for each way to call it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 import jax
-from flax.core.scope import DenyList
+from flax.core.scope import CollectionFilter, DenyList
 
 from naivenas_jax.errors import GraphError, StructureError
 from naivenas_jax.paths import Path
@@ -15,39 +15,46 @@ from naivenas_jax.trace.model.call_arguments import Arguments, shape_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import Program, capture
 from naivenas_jax.trace.program.rebind import Sizes
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
-#: ``fn(variables, inputs, rngs, mutable, kwargs) -> (outputs, updated variables)``; mutable None: updates go nowhere
-ModelFunction = Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any, Mapping[str, Any]], tuple[Any, Any]]
+Arrays: TypeAlias = Sequence[Array]
+#: Keys of random numbers, by stream.
+Keys: TypeAlias = Mapping[str, jax.Array]
+#: The collections that may be updated, as Flax takes them; None: updates go nowhere, and nobody asks for them.
+Mutable: TypeAlias = CollectionFilter | None
+#: The keyword arguments of a model: constants, arrays, or trees of those.
+Keywords: TypeAlias = Mapping[str, PyTree]
+#: ``fn(variables, inputs, rngs, mutable, kwargs) -> (outputs, updated variables)``
+ModelFunction: TypeAlias = Callable[[Variables, tuple[PyTree, ...], Keys, Mutable, Keywords], tuple[PyTree, Variables]]
 
 
 @dataclass(frozen=True)
-class Model:
+class TracedModel:
     """What was imported. Equal to another if it is the same model, imported alike.
 
     Attributes:
       identity: the model as a value.
       variables: shapes and dtypes of its original variables, by path.
       arguments: the inputs that it was imported with, without their arrays.
-      inputs: shapes and dtypes of the arrays.
-      kwargs: keyword arguments that it was imported with, without their arrays.
+      inputs: shapes and dtypes of the arrays among the inputs.
+      kwargs: the keyword arguments that it was imported with, without their arrays.
       function: the model as a function.
-      base: the program at the inputs that it was imported with.
-      defaults: the arrays in ``kwargs``.
+      base: its trace at the inputs that it was imported with, analysed.
+      defaults: the keyword arguments that it was imported with, as they are.
       edits: how often it has been edited since the import.
-      named: the keyword arguments that the function names.
+      keywords: the keyword arguments that the function names.
     """
 
     identity: Hashable
-    variables: tuple[tuple[Path, jax.ShapeDtypeStruct], ...]
+    variables: tuple[tuple[Path, Shape], ...]
     arguments: Arguments
-    inputs: tuple[jax.ShapeDtypeStruct, ...]
+    inputs: tuple[Shape, ...]
     kwargs: Arguments
     function: ModelFunction = field(compare=False)
     base: Analysed = field(compare=False)
-    defaults: Mapping[str, Any] = field(compare=False)
+    defaults: Keywords = field(compare=False)
     edits: int = 0
-    named: frozenset[str] = frozenset()
+    keywords: frozenset[str] = frozenset()
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -55,48 +62,62 @@ class Model:
         cls,
         function: ModelFunction,
         identity: Hashable,
-        variables: Mapping[str, Any],
+        variables: Mapping[Path, Array | Shape],
         arguments: Arguments,
-        inputs: Sequence[jax.ShapeDtypeStruct],
-        kwargs: Mapping[str, Any],
+        inputs: Sequence[Shape],
+        kwargs: Keywords,
+        *,
         edits: int = 0,
-        named: frozenset[str] = frozenset(),
-    ) -> Model:
-        """Trace a model in evaluation, and find its ties."""
-        shapes = {path: shape_of(array) for path, array in flat(variables).items()}
+        keywords: frozenset[str] = frozenset(),
+    ) -> TracedModel:
+        """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
+        shapes = {path: shape_of(array) for path, array in variables.items()}
         static, arrays = Arguments.split(dict(kwargs))
 
-        def call(values: Any, data: Any, keys: Any, named: Any) -> tuple[Any, Any]:
-            del named
+        def call(values: Variables, data: Arrays, keys: Keys, extra: Arrays) -> tuple[PyTree, Variables]:
+            del extra
             return function(values, arguments.join(data), keys, None, kwargs)
 
         base = analyse(capture(call, shapes, inputs, {}, []))
-        key = object() if arrays else identity  # arrays among the keyword arguments are constants of the program
-        structs, given = tuple(shapes.items()), dict(kwargs)
-        return cls(key, structs, arguments, tuple(inputs), static, function, base, given, edits, named)
+        return cls(
+            identity=object() if arrays else identity,  # arrays among the keyword arguments are constants of the trace
+            variables=tuple(shapes.items()),
+            arguments=arguments,
+            inputs=tuple(inputs),
+            kwargs=static,
+            function=function,
+            base=base,
+            defaults=dict(kwargs),
+            edits=edits,
+            keywords=keywords,
+        )
 
-    def program(self, inputs: Sequence[Any], rngs: Mapping[str, Any], mutable: Any, given: Mapping[str, Any]) -> tuple:
-        """The program for this call, traced at the original sizes when it is first asked for, and its keyword arrays.
+    def program(
+        self, inputs: Sequence[Shape], rngs: Keys, mutable: Mutable, kwargs: Keywords
+    ) -> tuple[Analysed, list[Array | Shape]]:
+        """The trace of a call like this one, made at the original sizes when it is first asked for.
 
         Args:
-          inputs: the shapes that its arrays would have at the original sizes.
+          inputs: the shapes that the arrays of the inputs would have at the original sizes.
           rngs: keys by stream.
-          mutable: as of `flax`.
-          given: keyword arguments.
+          mutable: the collections that may be updated.
+          kwargs: the keyword arguments.
+
+        Returns:
+          The trace, analysed, and the arrays among the keyword arguments.
         """
-        inputs = tuple(inputs)
         keys = {name: jax.ShapeDtypeStruct(key.shape, key.dtype) for name, key in rngs.items()}
-        static, arrays = Arguments.split(dict(given))
-        named, mutable = tuple(map(shape_of, arrays)), _hashable(mutable)
-        key = (inputs, tuple(sorted(keys.items())), mutable, static, named)
-        if key not in self._programs:
+        static, arrays = Arguments.split(dict(kwargs))
+        extra, writable = tuple(map(shape_of, arrays)), _hashable_filter(mutable)
+        kind = (tuple(inputs), tuple(sorted(keys.items())), writable, static, extra)
+        if kind not in self._programs:
 
-            def call(values: Any, data: Any, streams: Any, extra: Any) -> tuple[Any, Any]:
-                kwargs = {**self.defaults, **static.join(extra)}
-                return self.function(values, self.arguments.join(data), streams, mutable, kwargs)
+            def call(values: Variables, data: Arrays, keys: Keys, extra: Arrays) -> tuple[PyTree, Variables]:
+                given = {**self.defaults, **static.join(extra)}
+                return self.function(values, self.arguments.join(data), keys, writable, given)
 
-            self._programs[key] = analyse(capture(call, dict(self.variables), inputs, keys, named))
-        return self._programs[key], arrays
+            self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra))
+        return self._programs[kind], arrays
 
     def runs_in(self, other: Analysed, runs: tuple[int, ...]) -> list[int]:
         """The sizes of the runs of another program, given those of the base program.
@@ -159,7 +180,8 @@ def _present(analysed: Analysed, runs: list[int]) -> int:
     return analysed.ties.length(runs)
 
 
-def _hashable(mutable: Any) -> Any:
+def _hashable_filter(mutable: Mutable) -> Mutable:
+    """The same filter of collections as a hashable value."""
     if mutable is None or isinstance(mutable, bool | DenyList | tuple):
         return mutable
     return (mutable,) if isinstance(mutable, str) else tuple(sorted(mutable))

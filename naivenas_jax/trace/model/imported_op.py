@@ -17,15 +17,16 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.trace.model.call_arguments import shape_of
-from naivenas_jax.trace.model.edited_model import Watch, check_order, edited_function
-from naivenas_jax.trace.model.imported_model import Model, neurons_of
+from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
+from naivenas_jax.trace.model.traced_model import TracedModel, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.rebind import Sizes, evaluate
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, Shape
 
 
 @dataclass(frozen=True)
-class Imported(ModelOp):
+class ImportedOp(ModelOp):
     """An imported model with the sizes that its runs of neurons have now.
 
     Attributes:
@@ -34,7 +35,7 @@ class Imported(ModelOp):
       named: places whose neurons have an axis of their own.
     """
 
-    model: Model
+    model: TracedModel
     runs: tuple[int, ...]
     named: tuple[Place, ...] = ()
 
@@ -42,7 +43,7 @@ class Imported(ModelOp):
     at_root = True
     declares_width = False
 
-    def __deepcopy__(self, memo: Any) -> Imported:
+    def __deepcopy__(self, memo: Any) -> ImportedOp:
         return self  # a value
 
     def __reduce__(self) -> tuple:
@@ -108,7 +109,7 @@ class Imported(ModelOp):
         rngs: Mapping[str, Any],
         mutable: Any,
         kwargs: Mapping[str, Any],
-        watch: Watch | None = None,
+        hook: EditedEvaluation | None = None,
     ) -> tuple[tuple[Any, ...], dict[Path, Any]]:
         """The arrays of the outputs, and the updated variables.
 
@@ -118,13 +119,13 @@ class Imported(ModelOp):
           rngs: keys by stream.
           mutable: as of `flax`; None: updates go nowhere.
           kwargs: of the model.
-          watch: sees named values, and may replace them.
+          hook: sees each named value, and returns what takes its place.
         """
         arrays = [jax.numpy.asarray(x) for x in inputs]
         shapes = [self._original(number, shape_of(array)) for number, array in enumerate(arrays)]
         analysed, named = self.model.program(shapes, rngs, mutable, kwargs)
         given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
-        program, sizes = analysed.program, replace(self._sizes(analysed), watch=watch)
+        program, sizes = analysed.program, replace(self._sizes(analysed), watch=hook)
         arguments = [given[role.kind][role.which] for role in program.arguments]
         closed = program.closed
         return program.outputs(evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments))
@@ -153,7 +154,7 @@ class Imported(ModelOp):
         ties = analysed.ties
         return Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
 
-    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Imported:
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
         del ports
         products = self.model.base.ties.products
         runs = tuple(0 if run in products else sizes[self._run(run)] for run in range(len(self.runs)))
@@ -192,12 +193,12 @@ class Imported(ModelOp):
     def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
         check_order(at, reads, self.model.base.places)
 
-    def naming(self, places: tuple[Place, ...]) -> Imported:
+    def naming(self, places: tuple[Place, ...]) -> ImportedOp:
         return replace(self, named=places)
 
     def edited(
         self, edit: ModelEdit, variables: Mapping[str, Any], added: Mapping[str, Any]
-    ) -> tuple[Imported, dict[str, Any]]:
+    ) -> tuple[ImportedOp, dict[str, Any]]:
         """See `ModelOp.edited`. The edited model is a function again, which is traced at the present sizes."""
         base, sizes = self.model.base, self._sizes(self.model.base)
         inputs = [
@@ -205,21 +206,29 @@ class Imported(ModelOp):
             for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
             if role.kind == "input"
         ]
-        function = edited_function(self, edit, {path: shape_of(array) for path, array in flat(variables).items()})
+        present = {path: shape_of(array) for path, array in flat(variables).items()}
+        function = edited_function(self.computed, self.model.keywords, edit, present)
 
-        def trace(values: Mapping[str, Any]) -> Model:
+        def trace(arrays: Mapping[Path, Array | Shape]) -> TracedModel:
             model = self.model
-            return Model.trace(
-                function, (self, edit), values, model.arguments, inputs, model.defaults, model.edits + 1, model.named
+            return TracedModel.trace(
+                function,
+                (self, edit),
+                arrays,
+                model.arguments,
+                inputs,
+                model.defaults,
+                edits=model.edits + 1,
+                keywords=model.keywords,
             )
 
         every = {**flat(variables), **flat(added)}
-        model = trace(nested(every))
+        model = trace(every)
         before, after = base.program.read, model.base.program.read
         kept = {path: array for path, array in every.items() if path in after or path not in before}
         if len(kept) < len(every):
-            model = trace(nested(kept))
-        return Imported(model, model.base.ties.run_sizes), nested(kept)
+            model = trace(kept)
+        return ImportedOp(model, model.base.ties.run_sizes), nested(kept)
 
     def describe(self) -> str:
         return "imported model"
@@ -261,7 +270,7 @@ def _write(scope: Scope, path: Path, value: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Pick(Op):
+class ModelOutput(Op):
     """One output of an imported model.
 
     Attributes:
@@ -283,7 +292,7 @@ class Pick(Op):
         del scope, kwargs
         return inputs[0][self.number]
 
-    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Pick:
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ModelOutput:
         del ports
         return replace(self, sizes=tuple(sizes.get(end_axis("output", i), size) for i, size in enumerate(self.sizes)))
 

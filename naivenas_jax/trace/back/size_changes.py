@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.model.model_op import Imported
+from naivenas_jax.trace.model.imported_op import ImportedOp
 from naivenas_jax.trace.program.rebind import Sizes
 from naivenas_jax.transfer.variables import flat
 
@@ -47,7 +47,7 @@ class Changed:
     sizes: Mapping[Path, tuple[Change, ...]]
 
     @classmethod
-    def of(cls, op: Imported, variables: Mapping[str, Any]) -> Changed:
+    def of(cls, op: ImportedOp, variables: Mapping[str, Any]) -> Changed:
         before = {path: tuple(struct.shape) for path, struct in op.model.variables}
         after = {path: tuple(np.shape(array)) for path, array in flat(variables).items()}
         sizes = {path: tuple(_changes(op, path)) for path, shape in before.items() if after.get(path) != shape}
@@ -80,7 +80,7 @@ class Changed:
         }
 
 
-def _changes(op: Imported, path: Path) -> Iterator[Change]:
+def _changes(op: ImportedOp, path: Path) -> Iterator[Change]:
     """The factors of a dimension come before the dimension: who stores one of them stores what was asked for."""
     ties = op.model.base.ties
     now = Sizes({}, op.runs, ties.products)
