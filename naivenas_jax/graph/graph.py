@@ -1,37 +1,36 @@
-"""The computation graph: an immutable value."""
+"""The computation graph: an immutable value that computes, and knows which neurons are tied."""
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, ClassVar
-from weakref import WeakValueDictionary
 
 import jax
 from flax import core
 from flax.core import Scope
+from flax.core.scope import CollectionFilter
+from flax.typing import PRNGKey, RNGSequences
 
-from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError, VariablesError
-from naivenas_jax.graph.construct import by_names, ordered, vertices_of
+from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
 from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.linen_module import GraphModule
-from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree, Variables
 
 
 @jax.tree_util.register_static
-class Graph:
+class Graph(Dag):
     """A network as a value: input vertices, output vertices and everything between them.
 
     A graph holds no arrays: variables are passed to `apply`, as in Flax. It is frozen, hashable, compared by value
     (functions inside it by identity), and a pytree without leaves, so that ``jax.jit(nas.apply)`` compiles once for
-    equal graphs.
+    equal graphs. ``graph["name"]`` is a vertex, ``len(graph)`` their number, ``"name" in graph`` whether there is one.
 
     Args:
       inputs: input vertices, in the order in which arrays are passed to `apply`; one vertex or several.
@@ -51,68 +50,62 @@ class Graph:
     (5, 2)
     """
 
-    _interned: ClassVar[WeakValueDictionary[Any, Graph]] = WeakValueDictionary()
-
-    inputs: tuple[Vertex, ...]
-    outputs: tuple[Vertex, ...]
-    _order: tuple[Vertex, ...]
-    _by_name: dict[str, Vertex]
-    _canonical: Graph
-    _hash: int
-
-    def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
-        self.__dict__["inputs"] = vertices_of("inputs", inputs)
-        self.__dict__["outputs"] = vertices_of("outputs", outputs)
-        self.__dict__["_order"] = ordered(self.inputs, self.outputs)
-        self.__dict__["_by_name"] = by_names(self._order)
-        key = _key(self)
-        # Equal graphs share one canonical key, so that hashing and comparing cost nothing from here on.
-        self.__dict__["_canonical"] = Graph._interned.setdefault(key, self)
-        self.__dict__["_hash"] = hash(key)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise ImmutableError(f"A Graph is immutable; cannot set {name!r}. Every change makes a new graph.")
-
-    def __delattr__(self, name: str) -> None:
-        raise ImmutableError(f"A Graph is immutable; cannot delete {name!r}. Every change makes a new graph.")
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Graph) and self._canonical is other._canonical)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self) -> tuple:
-        return _rebuild, _flat(self)
-
-    # -- computing ---------------------------------------------------------------------------------------------
-
-    def init(self, rng: Any, *inputs: Any, **kwargs: Any) -> dict[str, Any]:
-        """Initial variables, ``{"params": {vertex: {...}}, "batch_stats": ...}``, as of a Flax module.
+    def init(self, rng: PRNGKey | RNGSequences, *inputs: PyTree, **kwargs: object) -> dict[str, PyTree]:
+        """Make initial variables, as ``init`` of a Flax module does.
 
         Args:
-          rng: a key, or a dict of keys by stream (``{"params": ..., "dropout": ...}``).
-          *inputs: one array per input vertex.
-          **kwargs: passed on to the vertices that understand them.
+          rng: a key, or a dict of keys by stream, ``{"params": ..., "dropout": ...}``.
+          *inputs: one array per input vertex, neurons on the last axis.
+          **kwargs: keyword arguments for vertices; each vertex gets those that it understands.
+
+        Returns:
+          The variables by collection and vertex, ``{"params": {vertex: {parameter: array}}, "batch_stats": ...}``.
+
+        Raises:
+          GraphError: if the inputs do not fit, or the graph is of an imported model, whose variables come with it.
+
+        >>> import jax, flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(2), x))
+        >>> jax.tree.map(jax.numpy.shape, graph.init(jax.random.key(0), jax.numpy.ones((1, 3))))
+        {'params': {'dense': {'bias': (2,), 'kernel': (3, 2)}}}
         """
         _, variables = core.init(self.run)(rng, *inputs, **kwargs)
         return core.unfreeze(variables) if isinstance(variables, core.FrozenDict) else dict(variables)
 
     def apply(
-        self, variables: Mapping[str, Any], *inputs: Any, mutable: Any = False, rngs: Any = None, **kwargs: Any
-    ) -> Any:
+        self,
+        variables: Variables,
+        *inputs: PyTree,
+        mutable: CollectionFilter = False,
+        rngs: PRNGKey | RNGSequences | None = None,
+        **kwargs: object,
+    ) -> PyTree:
         """Compute the outputs. Pure: works under ``jax.jit``, ``jax.grad``, ``jax.vmap``.
 
         Args:
-          variables: as made by `init`, or by a mutation.
+          variables: the arrays of the network, as `init` or a mutation makes them.
           *inputs: one array per input vertex, neurons on the last axis.
           mutable: collections that may be updated, as in Flax; then ``(outputs, updates)`` is returned.
           rngs: keys by stream, as in Flax, for example ``{"dropout": key}``.
-          **kwargs: each vertex gets those it understands. ``train`` is understood by all layers whose behaviour
-            differs in training (batch normalisation, dropout); it is False unless given.
+          **kwargs: keyword arguments for vertices; each vertex gets those that it understands. ``train`` is understood
+            by all layers whose behaviour differs in training (batch normalisation, dropout); it is False unless given.
 
         Returns:
-          An array if the graph has one output, else a tuple. With ``mutable``, a pair with the updated collections.
+          An array if the graph has one output, else a tuple of one array per output vertex. With ``mutable``, a pair of
+          these and the updated collections.
+
+        Raises:
+          VariablesError: if the variables are not those of the graph.
+          GraphError: if the inputs do not fit, or no vertex understands a keyword argument.
+
+        >>> import jax, flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("norm", nn.BatchNorm(), x))
+        >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+        >>> y, updates = graph.apply(variables, jax.numpy.ones((5, 3)), mutable=["batch_stats"], train=True)
+        >>> y.shape, list(updates)
+        ((5, 3), ['batch_stats'])
         """
         if not isinstance(variables, Mapping):
             raise VariablesError(
@@ -127,22 +120,69 @@ class Graph:
                 "belong to it: a mutation returns a graph together with its variables."
             ) from error
 
-    def run(self, scope: Scope, *inputs: Any, intercept: Intercept | None = None, **kwargs: Any) -> Any:
-        """Compute the outputs inside a Flax scope that holds the variables."""
+    def run(self, scope: Scope, *inputs: PyTree, intercept: Intercept | None = None, **kwargs: object) -> PyTree:
+        """Compute the outputs inside a Flax scope that holds the variables; `apply` makes such a scope.
+
+        Args:
+          scope: the scope, with one child for each vertex, named after it.
+          *inputs: one array per input vertex, neurons on the last axis.
+          intercept: a function that sees, and may replace, every value on its way into a vertex.
+          **kwargs: keyword arguments for vertices; each vertex gets those that it understands.
+
+        Returns:
+          An array if the graph has one output, else a tuple of one array per output vertex.
+
+        Raises:
+          GraphError: if the inputs do not fit, or no vertex understands a keyword argument.
+
+        >>> import jax, flax.linen as nn, naivenas_jax as nas
+        >>> from flax import core
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(2), x))
+        >>> y, variables = core.init(graph.run)(jax.random.key(0), jax.numpy.ones((5, 3)))
+        >>> y.shape
+        (5, 2)
+        """
         self.check_inputs(inputs)
         self._check_keywords(kwargs)
-        results = run(self._order, self.outputs, dict(zip(self.inputs, inputs, strict=True)), scope, kwargs, intercept)
+        fed = dict(zip(self.inputs, inputs, strict=True))
+        results = run(self.vertices, self.outputs, fed, scope, kwargs, intercept)
         return results[0] if len(results) == 1 else results
 
-    def as_module(self, name: str | None = None) -> Any:
-        """The graph as a ``flax.linen`` module, to be used on its own or inside other modules."""
+    def as_module(self, name: str | None = None) -> GraphModule:
+        """The graph as a ``flax.linen`` module, on its own or inside other modules.
+
+        Args:
+          name: the name of the module inside its parent, as of any linen module.
+
+        Returns:
+          A module whose variables are those of the graph.
+
+        >>> import flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> module = nas.Graph(x, nas.layer("dense", nn.Dense(2), x)).as_module()
+        >>> isinstance(module, nn.Module)
+        True
+        """
         return GraphModule(self, name=name)
 
-    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """Raise unless there is one array per input vertex, with its neurons on the last axis."""
+    def check_inputs(self, inputs: tuple[PyTree, ...]) -> None:
+        """Check that there is one array per input vertex, with its neurons on the last axis.
+
+        Args:
+          inputs: what is to be checked.
+
+        Raises:
+          GraphError: if there are too few or too many arrays, or one is no array.
+          SizeMismatchError: if an array has another number of neurons than its input vertex.
+
+        >>> import jax, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> nas.Graph(x, -x).check_inputs((jax.numpy.ones((5, 3)),))
+        """
         check_inputs(self.inputs, inputs)
 
-    def _check_keywords(self, kwargs: Mapping[str, Any]) -> None:
+    def _check_keywords(self, kwargs: Mapping[str, object]) -> None:
         known = self.keywords
         unknown = [] if known is None else sorted(set(kwargs) - known - {"train"})
         if unknown:
@@ -153,104 +193,64 @@ class Graph:
 
     @cached_property
     def keywords(self) -> frozenset[str] | None:
-        """The keyword arguments that some vertex understands; None if one takes any."""
+        """The keyword arguments that some vertex understands; None if a vertex takes any."""
         found: frozenset[str] = frozenset()
-        for vertex in self._order:
+        for vertex in self:
             if vertex.op.keywords is None:
                 return None
             found |= vertex.op.keywords
         return found
 
-    # -- asking ------------------------------------------------------------------------------------------------
-
-    @property
-    def vertices(self) -> tuple[Vertex, ...]:
-        """All vertices in topological order, each after its inputs."""
-        return self._order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __iter__(self) -> Iterator[Vertex]:
-        return iter(self._order)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._by_name or (isinstance(name, Vertex) and self._by_name.get(name.name) is name)
-
-    def __getitem__(self, key: str | int | slice) -> Any:
-        """The vertex of that name; with a number or slice, by topological order."""
-        if isinstance(key, slice):
-            return self._order[key]
-        if isinstance(key, int):
-            if not -len(self) <= key < len(self):
-                count = f"The graph has {len(self)} vertices"
-                raise UnknownNameError(f"{count}, graph[0] to graph[-1]; found graph[{key}].")
-            return self._order[key]
-        return self.vertex(key)
-
-    def vertex(self, name: str) -> Vertex:
-        """The vertex of that name, and nothing but a name will do."""
-        if not isinstance(name, str) or name not in self._by_name:
-            raise UnknownNameError(unknown_name(name, self._by_name))
-        return self._by_name[name]
-
-    def nin(self, name: str) -> tuple[int, ...]:
-        """The number of neurons of each input of a vertex."""
-        return self.vertex(name).nin
-
-    def nout(self, name: str) -> int:
-        """The number of neurons that a vertex makes."""
-        return self.vertex(name).nout
-
-    def inputs_of(self, name: str) -> tuple[str, ...]:
-        """Names of the vertices that a vertex reads, in order, repeated where it reads one more than once."""
-        return tuple(source.name for source in self.vertex(name).inputs)
-
-    def outputs_of(self, name: str) -> tuple[str, ...]:
-        """Names of the vertices that read a vertex, in topological order, once per edge."""
-        return self._consumers[self.vertex(name).name]
-
-    def ancestors(self, name: str) -> tuple[str, ...]:
-        """Names of all vertices that a vertex depends on, in topological order."""
-        return tuple(v.name for v in topological((self.vertex(name),)) if v.name != name)
-
-    def descendants(self, name: str) -> tuple[str, ...]:
-        """Names of all vertices that depend on a vertex, in topological order."""
-        reached = {self.vertex(name).name}
-        for vertex in self._order:
-            if any(source.name in reached for source in vertex.inputs):
-                reached.add(vertex.name)
-        return tuple(v.name for v in self._order if v.name in reached and v.name != name)
-
-    def find(self, what: str | Callable[[Vertex], bool]) -> tuple[Vertex, ...]:
-        """The vertices whose name matches a shell pattern (``"conv*"``), or that satisfy a predicate."""
-        if callable(what):
-            return tuple(vertex for vertex in self._order if what(vertex))
-        if not isinstance(what, str):
-            raise GraphError(
-                f"find takes a shell pattern such as 'conv*', or a predicate of a vertex; found {what!r:.80}."
-            )
-        return tuple(vertex for vertex in self._order if fnmatch.fnmatchcase(vertex.name, what))
-
     def reach(self, *names: str) -> tuple[str, ...]:
-        """Names of the vertices whose size may change when the sizes of ``names`` do, themselves included."""
+        """The names of the vertices whose size may change when the sizes of some vertices do.
+
+        Args:
+          *names: the names of those vertices.
+
+        Returns:
+          Names in topological order, those that were given included.
+
+        Raises:
+          UnknownNameError: if there is no vertex of one of the names.
+
+        >>> import flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> hidden = nas.layer("hidden", nn.Dense(4), x)
+        >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.invariant_vertex("act", nn.relu, hidden)))
+        >>> graph.reach("hidden")
+        ('hidden', 'act')
+        """
         for name in names:
             self.vertex(name)
         reached = self.ties.reach(names)
-        return tuple(v.name for v in self._order if v.name in reached)
+        return tuple(v.name for v in self if v.name in reached)
 
     def handles(self) -> dict[str, Handle]:
-        """Every axis that can be resized, by name: its size, what is tied to it, and whether and why it is coupled."""
-        return handles(self.ties, {vertex.name for vertex in self._order if vertex.op.returns() is not None})
+        """Every axis that can be resized.
 
-    def summary(self, variables: Mapping[str, Any] | None = None) -> Summary:
+        Returns:
+          By name, a `Handle`: the size of the axis, what is tied to it, and whether and why it is coupled.
+
+        >>> import flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.invariant_vertex("act", nn.relu, nas.layer("hidden", nn.Dense(4), x)))
+        >>> graph.handles()["hidden"]
+        Handle(name='hidden', size=4, tied_to=('act',), coupled=None)
+        """
+        bundles = {vertex.name for vertex in self if vertex.op.returns() is not None}
+        return handles(self.ties, bundles)
+
+    def summary(self, variables: Variables | None = None) -> Summary:
         """Every handle with what is tied to it, how much of the network is resizable, and what froze the rest.
 
         Args:
-          variables: of this graph (or their shapes); with them, parameters are counted.
+          variables: the variables of this graph (or their shapes); with them, parameters are counted.
 
         Returns:
           A `Summary`: ``print`` it.
+
+        Raises:
+          VariablesError: if the variables lack an array of the graph.
 
         >>> import jax, flax.linen as nn, naivenas_jax as nas
         >>> x = nas.input_vertex("x", 3)
@@ -269,31 +269,39 @@ class Graph:
         return summarise(self.ties, self.handles(), ends, variables)
 
     def fixed(self) -> dict[str, str]:
-        """Why axes may not change, or some of their neurons: the reasons by axis, as a handle would be named."""
+        """Why axes may not change, or some of their neurons.
+
+        Returns:
+          The reasons by axis, as a handle would be named.
+
+        >>> import jax.numpy as jnp, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 4)
+        >>> nas.Graph(x, nas.immutable_vertex("pairs", lambda x: x[..., ::2], x)).fixed()
+        {'x': "'pairs' is immutable", 'pairs': "'pairs' is immutable"}
+        """
         return fixed(self.ties)
 
     @cached_property
     def ties(self) -> Ties:
         """Which neurons live and die together, and where they lie."""
         tying = Tying()
-        tie_vertices(self._order, tying)
+        tie_vertices(self.vertices, tying)
         return tying.freeze()
 
-    @cached_property
-    def _consumers(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, list[str]] = {vertex.name: [] for vertex in self._order}
-        for vertex in self._order:
-            for source in vertex.inputs:
-                found[source.name].append(vertex.name)
-        return {name: tuple(names) for name, names in found.items()}
 
-    def __repr__(self) -> str:
-        inputs, outputs = (", ".join(v.name for v in side) for side in (self.inputs, self.outputs))
-        return f"Graph(inputs=[{inputs}], outputs=[{outputs}], {len(self)} vertices)"
+def tie_vertices(
+    order: Iterable[Vertex], tying: Tying, fed: Mapping[Vertex, Vector] | None = None
+) -> dict[Vertex, Vector]:
+    """Let every vertex say what it ties.
 
+    Args:
+      order: the vertices, each after its inputs.
+      tying: collects what they say.
+      fed: the neurons of vertices that get them from outside.
 
-def tie_vertices(order: Iterable[Vertex], tying: Tying, fed: Mapping[Vertex, Any] | None = None) -> dict[Vertex, Any]:
-    """Let every vertex say what it ties; returns the neurons of each. ``fed``: neurons that come from outside."""
+    Returns:
+      The neurons of each vertex.
+    """
     vectors = dict(fed or {})
     for vertex in order:
         within = tying.within(vertex.name)
@@ -303,36 +311,11 @@ def tie_vertices(order: Iterable[Vertex], tying: Tying, fed: Mapping[Vertex, Any
     return vectors
 
 
-def unknown_name(name: object, known: Iterable[str]) -> str:
-    """The message for a name that does not exist, with the nearest that do."""
-    names = [name for name in known if not name.startswith("~")]  # the others are not for users
-    near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
-    return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
-
-
-def _key(graph: Graph) -> tuple:
-    return _flat(graph)
-
-
-def _flat(graph: Graph) -> tuple:
-    """The graph without nesting: vertices as (name, op, positions of inputs), then positions of inputs and outputs."""
-    position = {vertex: i for i, vertex in enumerate(graph.vertices)}
-    rows = tuple((v.name, v.op, tuple(position[source] for source in v.inputs)) for v in graph.vertices)
-    return rows, tuple(position[v] for v in graph.inputs), tuple(position[v] for v in graph.outputs)
-
-
-def _rebuild(rows: tuple, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Graph:
-    made: list[Vertex] = []
-    for name, op, sources in rows:
-        made.append(Vertex(name, op, tuple(made[i] for i in sources)))
-    return Graph(tuple(made[i] for i in inputs), tuple(made[i] for i in outputs))
-
-
-def require_graph(graph: Any) -> Graph:
+def require_graph(graph: object) -> Graph:
     """``graph``, if it is one.
 
     Raises:
-      GraphError: if not.
+      GraphError: if it is none.
     """
     if isinstance(graph, Graph):
         return graph
@@ -344,10 +327,40 @@ def require_graph(graph: Any) -> Graph:
     )
 
 
-def apply(graph: Graph, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Any:
+def apply(
+    graph: Graph,
+    variables: Variables,
+    *inputs: PyTree,
+    mutable: CollectionFilter = False,
+    rngs: PRNGKey | RNGSequences | None = None,
+    **kwargs: object,
+) -> PyTree:
     """``graph.apply(variables, *inputs, **kwargs)`` with the graph as an argument.
 
     ``jax.jit(nas.apply)`` compiles once per architecture: equal graphs, however they were made, share the compiled
-    program. Keyword arguments that are not arrays must be named in ``static_argnames``, such as ``train``.
+    program.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      *inputs: one array per input vertex, neurons on the last axis.
+      mutable: collections that may be updated, as for `Graph.apply`.
+      rngs: keys by stream, as for `Graph.apply`.
+      **kwargs: keyword arguments for vertices, as for `Graph.apply`. Under ``jax.jit``, name the keywords whose values
+        are no arrays, such as ``train`` and ``mutable``, in ``static_argnames``.
+
+    Returns:
+      As `Graph.apply`.
+
+    Raises:
+      GraphError: if ``graph`` is no graph, or the inputs do not fit.
+      VariablesError: if the variables are not those of the graph.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("dense", nn.Dense(2), x))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> jax.jit(nas.apply)(graph, variables, jax.numpy.ones((5, 3))).shape
+    (5, 2)
     """
-    return require_graph(graph).apply(variables, *inputs, **kwargs)
+    return require_graph(graph).apply(variables, *inputs, mutable=mutable, rngs=rngs, **kwargs)

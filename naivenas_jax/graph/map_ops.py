@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 

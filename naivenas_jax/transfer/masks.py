@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
-from naivenas_jax.graph.graph import Graph, require_graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.variables import flat, nested
 
 

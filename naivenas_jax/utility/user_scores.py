@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.graph import unknown_name
+from naivenas_jax.graph.dag import unknown_name
 
 #: A mapping from axis to scores, or a function of the axis; scores are an array or one number for all.
 Utility = Mapping[str, Any] | Callable[[str], Any]

@@ -20,7 +20,7 @@ from typing import Any
 
 from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.graph import unknown_name
+from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import check_variables
 

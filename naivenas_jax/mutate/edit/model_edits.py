@@ -11,7 +11,8 @@ import numpy as np
 
 from naivenas_jax.align.plan import NEW, AxisPlan, Plan
 from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.source import input_vertex
 from naivenas_jax.graph.vertex import Vertex

@@ -7,7 +7,8 @@ from typing import Any
 
 from naivenas_jax.align.problem.request import targets, to
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import Bound, bounds
 
 

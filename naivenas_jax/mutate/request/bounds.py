@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.handles import Handle
 from naivenas_jax.sizes.row import Row, size
 from naivenas_jax.sizes.ties import Leaf

@@ -16,7 +16,8 @@ from naivenas_jax.cost.operations import Operations, operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
 from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import inside
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.row import Row, multiple_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.graph import unknown_name
+from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.sizes.row import Row, Size, size
 
 #: One condition, several, or a function of the sizes of all axes by name that returns them.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
-from naivenas_jax.graph.graph import unknown_name
+from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.request.conditions import Constraints, Minimise
 from naivenas_jax.transfer.new_neurons.fill import New
 from naivenas_jax.utility.user_scores import Utility

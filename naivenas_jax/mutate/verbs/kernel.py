@@ -13,7 +13,7 @@ from naivenas_jax.align.plan import AxisPlan, Dims, Plan
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
-from naivenas_jax.graph.op import is_count
+from naivenas_jax.graph.op import Op, is_count
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
 from naivenas_jax.layers.flax_layers.window import Resized, Window
@@ -152,8 +152,9 @@ def _plan(graph: Graph, changed: Mapping[str, Sequence[Resized]]) -> Plan:
     return Plan.identity(graph.ties, axes=axes, leaves=leaves)
 
 
-def _op(op: LayerOp, each: Sequence[Resized]) -> LayerOp:
+def _op(op: Op, each: Sequence[Resized]) -> LayerOp:
     """The convolution with its new windows."""
+    assert isinstance(op, LayerOp)  # `_windows` has refused all others
     size = tuple(one.window.size for one in each)
     padding = [one.window.padding for one in each]
     named = isinstance(padding[0], str)

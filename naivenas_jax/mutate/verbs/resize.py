@@ -9,7 +9,8 @@ from typing import Any
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Relaxed, Target, targets
 from naivenas_jax.errors import BudgetError, RequestError, UnknownNameError
-from naivenas_jax.graph.graph import Graph, require_graph, unknown_name
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.callbacks import OnChange
 from naivenas_jax.mutate.around.fallback import Fallback
 from naivenas_jax.mutate.around.verb import settle

@@ -1,0 +1,294 @@
+"""A directed acyclic graph of named vertices: an immutable value, and the questions about its edges."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import ClassVar, Self, TypeAlias, overload
+from weakref import WeakValueDictionary
+
+from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError
+from naivenas_jax.graph.construct import by_names, ordered, vertices_of
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.order import topological
+from naivenas_jax.graph.vertex import Vertex
+
+#: One vertex without nesting: its name, its computation, and the positions of its inputs among the vertices.
+FlatVertex: TypeAlias = tuple[str, Op, tuple[int, ...]]
+#: The vertices in topological order, and the positions of the inputs and of the outputs among them.
+Flat: TypeAlias = tuple[tuple[FlatVertex, ...], tuple[int, ...], tuple[int, ...]]
+
+
+class Dag:
+    """Input vertices, output vertices and all between them: frozen, hashable, compared by value.
+
+    Functions inside the computations of vertices are compared by identity.
+
+    Attributes:
+      inputs: the input vertices, in the order in which they were given.
+      outputs: the output vertices, in the order in which they were given.
+    """
+
+    _interned: ClassVar[WeakValueDictionary[Flat, Dag]] = WeakValueDictionary()
+
+    inputs: tuple[Vertex, ...]
+    outputs: tuple[Vertex, ...]
+    _order: tuple[Vertex, ...]
+    _by_name: dict[str, Vertex]
+    _canonical: Dag
+    _hash: int
+
+    def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
+        self.__dict__["inputs"] = vertices_of("inputs", inputs)
+        self.__dict__["outputs"] = vertices_of("outputs", outputs)
+        self.__dict__["_order"] = ordered(self.inputs, self.outputs)
+        self.__dict__["_by_name"] = by_names(self._order)
+        key = self._flat()
+        # Equal graphs share one canonical key, so that hashing and comparing cost nothing from here on.
+        self.__dict__["_canonical"] = Dag._interned.setdefault(key, self)
+        self.__dict__["_hash"] = hash(key)
+
+    def _flat(self) -> Flat:
+        position = {vertex: i for i, vertex in enumerate(self._order)}
+        rows = tuple((v.name, v.op, tuple(position[source] for source in v.inputs)) for v in self._order)
+        return rows, tuple(position[v] for v in self.inputs), tuple(position[v] for v in self.outputs)
+
+    @classmethod
+    def _of_flat(cls, rows: tuple[FlatVertex, ...], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Self:
+        made: list[Vertex] = []
+        for name, op, sources in rows:
+            made.append(Vertex(name, op, tuple(made[i] for i in sources)))
+        return cls(tuple(made[i] for i in inputs), tuple(made[i] for i in outputs))
+
+    def __reduce__(self) -> tuple[Callable[..., Self], Flat]:
+        return self._of_flat, self._flat()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise ImmutableError(f"A Graph is immutable; cannot set {name!r}. Every change makes a new graph.")
+
+    def __delattr__(self, name: str) -> None:
+        raise ImmutableError(f"A Graph is immutable; cannot delete {name!r}. Every change makes a new graph.")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Dag) and self._canonical is other._canonical)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(v.name for v in side) for side in (self.inputs, self.outputs))
+        return f"{type(self).__name__}(inputs=[{inputs}], outputs=[{outputs}], {len(self)} vertices)"
+
+    @property
+    def vertices(self) -> tuple[Vertex, ...]:
+        """All vertices in topological order, each after its inputs."""
+        return self._order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Vertex]:
+        return iter(self._order)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name or (isinstance(name, Vertex) and self._by_name.get(name.name) is name)
+
+    @overload
+    def __getitem__(self, key: str | int) -> Vertex: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> tuple[Vertex, ...]: ...
+
+    def __getitem__(self, key: str | int | slice) -> Vertex | tuple[Vertex, ...]:
+        """The vertex of a name, or the vertices at a position or slice of the topological order."""
+        if isinstance(key, slice):
+            return self._order[key]
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                count = f"The graph has {len(self)} vertices"
+                raise UnknownNameError(f"{count}, graph[0] to graph[-1]; found graph[{key}].")
+            return self._order[key]
+        return self.vertex(key)
+
+    def vertex(self, name: str) -> Vertex:
+        """The vertex of a name; unlike ``graph[key]``, it takes no positions.
+
+        Args:
+          name: the name of the vertex.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> nas.Graph(x, x).vertex("x") is x
+        True
+        """
+        if not isinstance(name, str) or name not in self._by_name:
+            raise UnknownNameError(unknown_name(name, self._by_name))
+        return self._by_name[name]
+
+    def nin(self, name: str) -> tuple[int, ...]:
+        """The number of neurons of each input of a vertex.
+
+        Args:
+          name: the name of the vertex.
+
+        Returns:
+          One number per edge that leads to the vertex, in order; of an input vertex, none.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> a, b = nas.input_vertex("a", 2), nas.input_vertex("b", 3)
+        >>> nas.Graph([a, b], nas.concat("ab", a, b, a)).nin("ab")
+        (2, 3, 2)
+        """
+        return self.vertex(name).nin
+
+    def nout(self, name: str) -> int:
+        """The number of neurons that a vertex makes.
+
+        Args:
+          name: the name of the vertex.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> a, b = nas.input_vertex("a", 2), nas.input_vertex("b", 3)
+        >>> nas.Graph([a, b], nas.concat("ab", a, b)).nout("ab")
+        5
+        """
+        return self.vertex(name).nout
+
+    def inputs_of(self, name: str) -> tuple[str, ...]:
+        """The names of the vertices that a vertex reads.
+
+        Args:
+          name: the name of the vertex.
+
+        Returns:
+          One name per edge that leads to the vertex, in order: a vertex that is read twice is named twice.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> nas.Graph(x, nas.concat("twice", x, x)).inputs_of("twice")
+        ('x', 'x')
+        """
+        return tuple(source.name for source in self.vertex(name).inputs)
+
+    def outputs_of(self, name: str) -> tuple[str, ...]:
+        """The names of the vertices that read a vertex.
+
+        Args:
+          name: the name of the vertex.
+
+        Returns:
+          One name per edge that starts at the vertex, in topological order.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> nas.Graph(x, [nas.concat("twice", x, x), -x]).outputs_of("x")
+        ('twice', 'twice', '-x')
+        """
+        return self._consumers[self.vertex(name).name]
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """The names of all vertices that a vertex depends on, directly or not.
+
+        Args:
+          name: the name of the vertex.
+
+        Returns:
+          Names in topological order, without the vertex itself.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> a, b = nas.input_vertex("a", 3), nas.input_vertex("b", 3)
+        >>> nas.Graph([a, b], -(a + b)).ancestors("-(a+b)")
+        ('a', 'b', 'a+b')
+        """
+        return tuple(v.name for v in topological((self.vertex(name),)) if v.name != name)
+
+    def descendants(self, name: str) -> tuple[str, ...]:
+        """The names of all vertices that depend on a vertex, directly or not.
+
+        Args:
+          name: the name of the vertex.
+
+        Returns:
+          Names in topological order, without the vertex itself.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name.
+
+        >>> import naivenas_jax as nas
+        >>> a, b = nas.input_vertex("a", 3), nas.input_vertex("b", 3)
+        >>> nas.Graph([a, b], -(a + b)).descendants("a")
+        ('a+b', '-(a+b)')
+        """
+        reached = {self.vertex(name).name}
+        for vertex in self._order:
+            if any(source.name in reached for source in vertex.inputs):
+                reached.add(vertex.name)
+        return tuple(v.name for v in self._order if v.name in reached and v.name != name)
+
+    def find(self, what: str | Callable[[Vertex], bool]) -> tuple[Vertex, ...]:
+        """The vertices whose name matches a pattern, or for which a function returns True.
+
+        Args:
+          what: a shell pattern of names, such as ``"conv*"``, or a function of a vertex.
+
+        Returns:
+          The vertices in topological order; none if nothing matches.
+
+        Raises:
+          GraphError: if ``what`` is neither.
+
+        >>> import flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("dense2", nn.Dense(2), nas.layer("dense1", nn.Dense(4), x)))
+        >>> [vertex.name for vertex in graph.find("dense*")]
+        ['dense1', 'dense2']
+        >>> [vertex.name for vertex in graph.find(lambda vertex: vertex.nout > 3)]
+        ['dense1']
+        """
+        if callable(what):
+            return tuple(vertex for vertex in self._order if what(vertex))
+        if not isinstance(what, str):
+            raise GraphError(
+                f"find takes a shell pattern such as 'conv*', or a predicate of a vertex; found {what!r:.80}."
+            )
+        return tuple(vertex for vertex in self._order if fnmatch.fnmatchcase(vertex.name, what))
+
+    @cached_property
+    def _consumers(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {vertex.name: [] for vertex in self._order}
+        for vertex in self._order:
+            for source in vertex.inputs:
+                found[source.name].append(vertex.name)
+        return {name: tuple(names) for name, names in found.items()}
+
+
+def unknown_name(name: object, known: Iterable[str]) -> str:
+    """The message about a name that does not exist, with the nearest names that do.
+
+    Args:
+      name: the name.
+      known: all names that exist. Names that start with ``~`` were given by no user, and are not suggested.
+    """
+    names = [each for each in known if not each.startswith("~")]
+    near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
+    return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
