@@ -5,7 +5,8 @@
 
 from importlib.metadata import version as _version
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
 from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.latency import LatencyTable, measure_latency

@@ -1,6 +1,6 @@
 """Types that every folder shares, in the field's words.
 
-Arrays whose shapes matter are annotated with jaxtyping (``Float[np.ndarray, "neurons"]``); the tests check those with
+Arrays whose shapes matter are annotated with jaxtyping (``Float[np.ndarray, " neurons"]``); the tests check those with
 beartype. What is here are the types that have no shape.
 """
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.explain import explain, too_small
 from naivenas_jax.align.layout import layout
-from naivenas_jax.align.plan import AxisPlan
 from naivenas_jax.align.problem.factors import choices
 from naivenas_jax.align.problem.problem import Problem, closed, reduce
 from naivenas_jax.align.problem.request import Target

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.solve.solve import Answer
 from naivenas_jax.sizes.ties import Ties

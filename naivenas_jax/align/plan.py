@@ -11,110 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TypeAlias, TypeVar
 
-import numpy as np
-
-from naivenas_jax.align.names import in_names_of
+from naivenas_jax.align.axis_plan import AxisPlan, axis_from_json, axis_to_json
 from naivenas_jax.errors import PlanError, UnknownNameError
 from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.sizes.ties import Ties
 
-NEW = -1
-Dims = tuple[str | None, ...]
-
-
-def _frozen(values: Iterable[int]) -> np.ndarray:
-    array = np.array(values, dtype=np.int64)
-    array.setflags(write=False)
-    return array
-
-
-@dataclass(frozen=True, eq=False)
-class AxisPlan:
-    """Where each neuron of one axis comes from.
-
-    Attributes:
-      before: the number of neurons before the change.
-      source: shape (after,). The old position of each new position, or ``NEW``.
-      twin: shape (after,). For a new neuron, the old position of a surviving neuron of its group, which it may copy;
-        else ``NEW``.
-    """
-
-    before: int
-    source: np.ndarray
-    twin: np.ndarray
-
-    @classmethod
-    def of(cls, before: int, source: Iterable[int], twin: Iterable[int] | None = None) -> AxisPlan:
-        frozen = _frozen(source)
-        old = frozen[frozen != NEW]
-        if old.size and (old.min() < 0 or old.max() >= before or np.bincount(old).max() > 1):
-            raise PlanError(
-                f"The sources of an axis of {before} neurons must be different positions from 0 to {before - 1}, or "
-                f"{NEW} for a new neuron; found {_abbreviate(frozen)}."
-            )
-        return cls(int(before), frozen, _frozen(np.full(len(frozen), NEW) if twin is None else twin))
-
-    @classmethod
-    def identity(cls, size: int) -> AxisPlan:
-        return cls.of(size, np.arange(size))
-
-    @property
-    def after(self) -> int:
-        """The number of neurons after the change."""
-        return len(self.source)
-
-    @property
-    def changed(self) -> bool:
-        return self.after != self.before or not np.array_equal(self.source, np.arange(self.before))
-
-    @property
-    def kept(self) -> np.ndarray:
-        """Old positions that survive, in their new order."""
-        return self.source[self.source != NEW]
-
-    @property
-    def new(self) -> np.ndarray:
-        """New positions that have no source."""
-        return np.flatnonzero(self.source == NEW)
-
-    @property
-    def dropped(self) -> np.ndarray:
-        """Old positions that do not survive."""
-        return np.setdiff1d(np.arange(self.before), self.kept)
-
-    def after_plan(self, earlier: AxisPlan) -> AxisPlan:
-        """``earlier`` and then this one, as one step."""
-        return AxisPlan.of(earlier.before, _look_up(earlier.source, self.source), _look_up(earlier.source, self.twin))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, AxisPlan)
-            and self.before == other.before
-            and np.array_equal(self.source, other.source)
-            and np.array_equal(self.twin, other.twin)
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.before, self.source.tobytes(), self.twin.tobytes()))
-
-    def __repr__(self) -> str:
-        parts = [f"{self.before} -> {self.after}"]
-        if self.dropped.size:
-            parts.append(f"drops {_abbreviate(self.dropped)}")
-        if self.new.size:
-            parts.append(f"new at {_abbreviate(self.new)}")
-        return ", ".join(parts)
-
-
-def _look_up(table: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """``table[positions]``, where NEW stays NEW."""
-    return np.where(positions == NEW, NEW, table[positions] if table.size else NEW)
-
-
-def _abbreviate(values: np.ndarray, most: int = 8) -> str:
-    shown = ", ".join(map(str, values[:most]))
-    return f"[{shown}, ... {len(values)} in all]" if len(values) > most else f"[{shown}]"
+#: The axis that each dimension of a leaf lies on; None where its size is fixed.
+Dims: TypeAlias = tuple[str | None, ...]
+KeyT = TypeVar("KeyT")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,7 +37,7 @@ class Plan:
       moved: for each leaf that has another path than before, that path.
       renamed: for each axis that has another name than before, that name.
 
-    >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, NEW])}, {("params", "a", "bias"): ("a",)})
+    >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, -1])}, {("params", "a", "bias"): ("a",)})
     >>> print(plan)
     a: 3 -> 3, drops [1], new at [2]
     >>> Plan.from_json(plan.to_json()) == plan
@@ -182,12 +88,33 @@ class Plan:
         )
 
     def factor(self, path: Path) -> float:
-        """What the entries of a leaf that are kept are multiplied by; 1 for most."""
+        """The number by which the entries of a leaf that stay are multiplied.
+
+        The square root of ``after / before`` of the axis by the root of whose size the layer divides (queries of an
+        attention); 1 for leaves that are not in ``rescaled``.
+
+        Args:
+          path: of a leaf of the new variables.
+
+        >>> plan = Plan({"a": AxisPlan.of(4, [0])}, {("params", "q"): ("a",)}, rescaled={("params", "q"): 0})
+        >>> plan.factor(("params", "q"))
+        0.5
+        """
         axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled else None
         return 1.0 if axis is None else math.sqrt(self.axes[axis].after / self.axes[axis].before)
 
     def axis(self, name: str) -> AxisPlan:
-        """The plan of one axis; raises if there is none of that name."""
+        """The plan of one axis.
+
+        Args:
+          name: of a vertex, or of an inner axis ``vertex:axis``.
+
+        Raises:
+          UnknownNameError: if the plan has no axis of that name.
+
+        >>> Plan({"a": AxisPlan.of(2, [1])}, {}).axis("a")
+        2 -> 1, drops [0]
+        """
         if name not in self.axes:
             known = ", ".join(sorted(axis for axis in self.axes if not is_unnamed(axis)))
             raise UnknownNameError(f"The plan has no axis {name!r}. It has: {known}.")
@@ -195,20 +122,30 @@ class Plan:
 
     @property
     def changed(self) -> dict[str, AxisPlan]:
-        """The axes that are not as they were."""
+        """The axes on which neurons are dropped, added or moved."""
         return {name: axis for name, axis in self.axes.items() if axis.changed}
 
     @property
     def named(self) -> dict[str, AxisPlan]:
-        """The axes that are not as they were, without those whose names begin with ``~``, which nobody gave."""
+        """As ``changed``, without the axes that nobody has named, whose names begin with ``~``."""
         return {name: axis for name, axis in self.changed.items() if not is_unnamed(name)}
 
     def __matmul__(self, earlier: Plan) -> Plan:
-        """``later @ earlier``: first ``earlier``, then ``later``, as one plan."""
+        """``later @ earlier``: first ``earlier``, then ``later``, as one plan.
+
+        Args:
+          earlier: the plan that led to the network which this plan starts from.
+
+        Raises:
+          PlanError: if ``earlier`` is no plan, or leaves an axis with another size than this plan starts from.
+
+        >>> Plan({"a": AxisPlan.of(3, [0, 1])}, {}) @ Plan({"a": AxisPlan.of(4, [0, 1, 3])}, {})
+        Plan(a: 4 -> 2, drops [2, 3])
+        """
         if not isinstance(earlier, Plan):
             raise PlanError(f"Plans are composed with plans, later.plan @ earlier.plan; found {earlier!r:.80}.")
         removed = frozenset(earlier.moved.get(path, path) for path in self.removed - earlier.created)
-        earlier = in_names_of(self, replace(earlier, created=earlier.created - self.removed))
+        earlier = _renamed(self, replace(earlier, created=earlier.created - self.removed))
         created = earlier.created | self.created
         axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
         leaves = {}
@@ -249,10 +186,14 @@ class Plan:
         return f"Plan({'; '.join(str(self).splitlines())})"
 
     def to_json(self) -> str:
-        """The plan as JSON text; an unchanged axis is stored as its size alone."""
+        """The plan as JSON text; an unchanged axis is stored as its size alone.
+
+        >>> Plan({"a": AxisPlan.identity(3)}, {("params", "a", "bias"): ("a",)}).to_json()[:15]
+        '{"axes": {"a": '
+        """
         return json.dumps(
             {
-                "axes": {name: _axis_to_json(axis) for name, axis in self.axes.items()},
+                "axes": {name: axis_to_json(axis) for name, axis in self.axes.items()},
                 "leaves": [[list(path), list(dims)] for path, dims in self.leaves.items()],
                 "created": [list(path) for path in sorted(self.created)],
                 "removed": [list(path) for path in sorted(self.removed)],
@@ -264,11 +205,21 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Read what ``to_json`` wrote."""
+        """Read what ``to_json`` wrote.
+
+        Args:
+          text: JSON.
+
+        Raises:
+          PlanError: if the text is none that ``to_json`` has written.
+
+        >>> Plan.from_json('{"axes": {"a": 3}, "leaves": [], "created": [], "removed": []}')
+        Plan(nothing changes)
+        """
         try:
             data = json.loads(text)
             return cls(
-                axes={name: _axis_from_json(axis) for name, axis in data["axes"].items()},
+                axes={name: axis_from_json(axis) for name, axis in data["axes"].items()},
                 leaves={tuple(path): tuple(dims) for path, dims in data["leaves"]},
                 created=frozenset(map(tuple, data["created"])),
                 removed=frozenset(map(tuple, data["removed"])),
@@ -280,18 +231,49 @@ class Plan:
             raise PlanError(f"This is not a plan written by Plan.to_json: {error!r}.") from error
 
 
-def _fields(plan: Plan) -> tuple:
+def _fields(plan: Plan) -> tuple[object, ...]:
     names = dict(plan.moved), dict(plan.renamed)
     return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), *names
 
 
+def _renamed(later: Plan, earlier: Plan) -> Plan:
+    """Rename the axes and leaves of ``earlier`` to the names they have after ``later``.
+
+    Whatever ``later`` removes keeps its name. For every axis and leaf the result says what it was called first.
+    """
+    axis = _new_names(earlier.axes, later.renamed)
+    leaf = _new_names(earlier.leaves, later.moved)
+    return replace(
+        earlier,
+        axes={axis[name]: plan for name, plan in earlier.axes.items() if name in axis},
+        leaves={leaf[p]: tuple(d and axis.get(d, d) for d in dims) for p, dims in earlier.leaves.items() if p in leaf},
+        created=frozenset(leaf[path] for path in earlier.created if path in leaf),
+        moved=_first_names(leaf.keys() - earlier.created - later.removed, earlier.moved, leaf),
+        renamed=_first_names(axis.keys(), earlier.renamed, axis),
+    )
+
+
+def _new_names(names: Iterable[KeyT], old_by_new: Mapping[KeyT, KeyT]) -> dict[KeyT, KeyT]:
+    """The new name of each old one; without those whose name has been given to another."""
+    new_by_old = {old: new for new, old in old_by_new.items()}
+    return {name: new_by_old.get(name, name) for name in names if name in new_by_old or name not in old_by_new}
+
+
+def _first_names(names: Iterable[KeyT], first: Mapping[KeyT, KeyT], last: Mapping[KeyT, KeyT]) -> dict[KeyT, KeyT]:
+    """The first name, by the last one, of everything for which these differ."""
+    pairs = ((last[name], first.get(name, name)) for name in names)
+    return {new: old for new, old in pairs if new != old}
+
+
 def _joint(late: str | None, early: str | None) -> str | None:
+    """The name of the axis of a dimension over two plans; a name of its own if the dimension was put on another."""
     if late is None or early is None:
         return late or early
     return late if late == early else f"{early} => {late}"
 
 
 def _axis_after(later: AxisPlan, earlier: AxisPlan | None, name: str) -> AxisPlan:
+    """Two plans of the axis ``name`` as one."""
     if earlier is None:  # the axis came into being with the later plan
         return later
     if earlier.after != later.before:
@@ -300,15 +282,3 @@ def _axis_after(later: AxisPlan, earlier: AxisPlan | None, name: str) -> AxisPla
             f"the later expects {later.before}. Compose as later @ earlier, in the order they were made."
         )
     return later.after_plan(earlier)
-
-
-def _axis_to_json(axis: AxisPlan) -> int | dict:
-    if not axis.changed and not (axis.twin != NEW).any():
-        return axis.before
-    return {"before": axis.before, "source": axis.source.tolist(), "twin": axis.twin.tolist()}
-
-
-def _axis_from_json(data: int | dict) -> AxisPlan:
-    if isinstance(data, int):
-        return AxisPlan.identity(data)
-    return AxisPlan.of(data["before"], data["source"], data["twin"])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import NEW
+from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError
 
 Sources = Sequence[np.ndarray | None]

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from flax.core import FrozenDict, freeze
 
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.paths import Path

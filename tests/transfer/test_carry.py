@@ -13,7 +13,8 @@ import optax
 import pytest
 from flax.core import FrozenDict
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError, PlanError
 from naivenas_jax.transfer.carrying.carry import carry
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from naivenas_jax.align.plan import NEW
+from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError
 from naivenas_jax.transfer.take import new_mask, new_shape, take
 

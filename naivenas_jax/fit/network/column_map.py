@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, Plan
+from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.fit.network.variable_uses import Additive, Event, Other
 from naivenas_jax.paths import Path
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from naivenas_jax.align.plan import AxisPlan
+from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.result.mutation import Mutation

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core
 
-from naivenas_jax.align.plan import NEW, AxisPlan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex

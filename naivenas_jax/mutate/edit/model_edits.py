@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph

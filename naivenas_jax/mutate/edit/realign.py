@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_sizes

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.align.align import align
-from naivenas_jax.align.plan import AxisPlan, Plan
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import TimeLimitError

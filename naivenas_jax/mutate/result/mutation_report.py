@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from naivenas_jax.align.plan import AxisPlan
+from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core
 
-from naivenas_jax.align.plan import NEW, Plan
+from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph

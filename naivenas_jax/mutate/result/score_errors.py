@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.align.plan import AxisPlan
+from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.utility.tied import total_utility

@@ -9,7 +9,8 @@ from typing import Any
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.align.plan import AxisPlan, Dims, Plan
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.align.plan import Dims, Plan
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import to
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph, require_graph

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import NEW, AxisPlan, Plan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.sizes.ties import Leaf
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.plan import NEW
+from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph, require_graph

@@ -1,0 +1,165 @@
+"""Where each neuron of one axis comes from when a network changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias, TypedDict
+
+import numpy as np
+from jaxtyping import Int
+
+from naivenas_jax.errors import PlanError
+
+#: Stands for a position where there is none: a new neuron has no source.
+NEW = -1
+
+
+class AxisJson(TypedDict):
+    """An axis that changes, as `Plan.to_json` stores it."""
+
+    before: int
+    source: list[int]
+    twin: list[int]
+
+
+Positions: TypeAlias = Int[np.ndarray, " neurons"]
+
+
+@dataclass(frozen=True, eq=False)
+class AxisPlan:
+    """Where each neuron of one axis comes from.
+
+    Attributes:
+      before: the number of neurons before the change.
+      source: shape (after,). The old position of each new position, or ``NEW``.
+      twin: shape (after,). For a new neuron, the old position of a surviving neuron of its group, which it may copy;
+        else ``NEW``.
+
+    >>> AxisPlan.of(4, [0, 2, NEW])
+    4 -> 3, drops [1, 3], new at [2]
+    """
+
+    before: int
+    source: Int[np.ndarray, " after"]
+    twin: Int[np.ndarray, " after"]
+
+    @classmethod
+    def of(cls, before: int, source: Iterable[int], twin: Iterable[int] | None = None) -> AxisPlan:
+        """A plan from positions that are checked.
+
+        Args:
+          before: the number of neurons before the change.
+          source: for each new position the old one, or ``NEW``.
+          twin: for each new position the old position of a neuron that it may copy, or ``NEW``; nothing is copied where
+            not given.
+
+        Raises:
+          PlanError: if a source is no old position, or occurs twice.
+
+        >>> AxisPlan.of(3, [2, 0]).source.tolist()
+        [2, 0]
+        """
+        frozen = _frozen(source)
+        old = frozen[frozen != NEW]
+        if old.size and (old.min() < 0 or old.max() >= before or np.bincount(old).max() > 1):
+            raise PlanError(
+                f"The sources of an axis of {before} neurons must be different positions from 0 to {before - 1}, or "
+                f"{NEW} for a new neuron; found {_abbreviate(frozen)}."
+            )
+        return cls(int(before), frozen, _frozen(np.full(len(frozen), NEW) if twin is None else twin))
+
+    @classmethod
+    def identity(cls, size: int) -> AxisPlan:
+        """Every one of ``size`` neurons stays where it is.
+
+        >>> AxisPlan.identity(3).changed
+        False
+        """
+        return cls.of(size, np.arange(size))
+
+    @property
+    def after(self) -> int:
+        """The number of neurons after the change."""
+        return len(self.source)
+
+    @property
+    def changed(self) -> bool:
+        """Whether any neuron is dropped, added or moved."""
+        return self.after != self.before or not np.array_equal(self.source, np.arange(self.before))
+
+    @property
+    def kept(self) -> Positions:
+        """Shape (kept,): the old positions that survive, in their new order."""
+        kept: np.ndarray = self.source[self.source != NEW]
+        return kept
+
+    @property
+    def new(self) -> Positions:
+        """Shape (new,): the new positions that have no source."""
+        return np.flatnonzero(self.source == NEW)
+
+    @property
+    def dropped(self) -> Positions:
+        """Shape (dropped,): the old positions that do not survive, in order."""
+        return np.setdiff1d(np.arange(self.before), self.kept)
+
+    def after_plan(self, earlier: AxisPlan) -> AxisPlan:
+        """``earlier`` and then this plan, as one step.
+
+        Args:
+          earlier: a plan that leaves as many neurons as this one starts from.
+
+        >>> AxisPlan.of(3, [2, NEW]).after_plan(AxisPlan.of(4, [0, 1, 3])).source.tolist()
+        [3, -1]
+        """
+        return AxisPlan.of(earlier.before, _look_up(earlier.source, self.source), _look_up(earlier.source, self.twin))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, AxisPlan)
+            and self.before == other.before
+            and np.array_equal(self.source, other.source)
+            and np.array_equal(self.twin, other.twin)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.before, self.source.tobytes(), self.twin.tobytes()))
+
+    def __repr__(self) -> str:
+        parts = [f"{self.before} -> {self.after}"]
+        if self.dropped.size:
+            parts.append(f"drops {_abbreviate(self.dropped)}")
+        if self.new.size:
+            parts.append(f"new at {_abbreviate(self.new)}")
+        return ", ".join(parts)
+
+
+def axis_to_json(axis: AxisPlan) -> int | AxisJson:
+    """What JSON can hold of an axis: the size alone where nothing changes, and there is nothing to copy."""
+    if not axis.changed and not (axis.twin != NEW).any():
+        return axis.before
+    return {"before": axis.before, "source": axis.source.tolist(), "twin": axis.twin.tolist()}
+
+
+def axis_from_json(data: int | AxisJson) -> AxisPlan:
+    """Read what `axis_to_json` made."""
+    if isinstance(data, int):
+        return AxisPlan.identity(data)
+    return AxisPlan.of(data["before"], data["source"], data["twin"])
+
+
+def _frozen(values: Iterable[int]) -> Positions:
+    array = np.array(values if isinstance(values, Collection | np.ndarray) else list(values), dtype=np.int64)
+    array.setflags(write=False)
+    return array
+
+
+def _look_up(table: Int[np.ndarray, " old"], positions: Int[np.ndarray, " new"]) -> Int[np.ndarray, " new"]:
+    """``table[positions]``, where NEW stays NEW."""
+    return np.where(positions == NEW, NEW, table[positions] if table.size else NEW)
+
+
+def _abbreviate(values: Positions, most: int = 8) -> str:
+    shown = ", ".join(map(str, values[:most]))
+    return f"[{shown}, ... {len(values)} in all]" if len(values) > most else f"[{shown}]"
