@@ -43,9 +43,10 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.custom import absorb_vertex
 from naivenas_jax.graph.vertices.function import immutable_vertex, invariant_vertex
 from naivenas_jax.graph.vertices.stack import concat, flatten
-from naivenas_jax.layers import registered as _registered  # noqa: F401  registers the layers of linen and nnx
-from naivenas_jax.layers.flax_layers.attend import attend
-from naivenas_jax.layers.registry import layer, register_layer
+from naivenas_jax.layers.flax_layers import registered as _registered  # noqa: F401  registers the layers of linen and nnx
+from naivenas_jax.layers.ops.attend import attend
+from naivenas_jax.layers.ops.layer_vertex import layer
+from naivenas_jax.layers.registry import register_layer
 from naivenas_jax.layers.rule import LayerRule
 from naivenas_jax.mutate.around import callbacks as watch, fallback
 from naivenas_jax.mutate.result.mutation import Mutation

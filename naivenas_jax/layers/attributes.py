@@ -9,11 +9,14 @@ from typing import Any
 
 import flax.linen as nn
 from flax import nnx
-from flax.core import FrozenDict
+from flax.core import FrozenDict, freeze
 
 
-def attribute_of(owner: Any, name: str) -> Any:
+def attribute_of(owner: object, name: str) -> object:
     """The value of an attribute, however deep.
+
+    Raises:
+      AttributeError, IndexError, TypeError, ValueError: if there is none of that name.
 
     >>> attribute_of(nn.Sequential((nn.Dense(4), nn.Dense(2))), "layers.1.features")
     2
@@ -21,22 +24,23 @@ def attribute_of(owner: Any, name: str) -> Any:
     return reduce(_item, name.split("."), owner)
 
 
-def _item(owner: Any, name: str) -> Any:
+def _item(owner: object, name: str) -> object:
     return owner[int(name)] if isinstance(owner, Sequence | nnx.List) else getattr(owner, name)
 
 
-def with_attribute(owner: Any, path: Sequence[str], value: Any) -> Any:
-    """A copy of a linen layer (or tuple) with another value of an attribute, however deep."""
+def with_attribute(owner: object, path: Sequence[str], value: object) -> object:
+    """A copy of a linen layer, or of a tuple, with another value of the attribute at ``path``."""
     if not path:
         return value
-    inner = with_attribute(_item(owner, path[0]), path[1:], value)
+    inner: Any = with_attribute(_item(owner, path[0]), path[1:], value)
     if isinstance(owner, tuple):
         return (*owner[: int(path[0])], inner, *owner[int(path[0]) + 1 :])
+    assert isinstance(owner, nn.Module)
     return owner.clone(**{path[0]: inner})
 
 
-def set_attribute(owner: Any, path: Sequence[str], value: Any) -> None:
-    """Set an attribute of an nnx layer, however deep."""
+def set_attribute(owner: object, path: Sequence[str], value: object) -> None:
+    """Set the attribute of an nnx layer at ``path``."""
     current = _item(owner, path[0])
     if len(path) > 1 and not isinstance(current, tuple):
         set_attribute(current, path[1:], value)
@@ -44,12 +48,17 @@ def set_attribute(owner: Any, path: Sequence[str], value: Any) -> None:
         setattr(owner, path[0], with_attribute(current, path[1:], value))
 
 
+def own_fields(layer: nn.Module) -> list[dataclasses.Field[object]]:
+    """The fields that a linen layer is made with, besides its parent and its name."""
+    return [each for each in dataclasses.fields(layer) if each.init and each.name not in ("parent", "name")]
+
+
 def hashable(layer: nn.Module) -> nn.Module:
     """The same linen layer without parent or name, with tuples, frozen sets and frozen dicts for mutable attributes."""
-    return _frozen(layer, {}).clone(parent=None, name=None)
+    return _frozen_layer(layer, {}).clone(parent=None, name=None)
 
 
-def _frozen(value: Any, done: dict[int, Any]) -> Any:
+def _frozen(value: object, done: dict[int, nn.Module]) -> object:
     """The value itself wherever nothing has to be changed. What was one layer in two places is one afterwards."""
     if isinstance(value, nn.Module):
         if id(value) not in done:
@@ -62,12 +71,13 @@ def _frozen(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, set):
         return frozenset(value)
     if isinstance(value, Mapping) and not isinstance(value, FrozenDict):
-        return FrozenDict({key: _frozen(item, done) for key, item in value.items()})
+        return freeze({key: _frozen(item, done) for key, item in value.items()})
     return value
 
 
-def _frozen_layer(layer: nn.Module, done: dict[int, Any]) -> nn.Module:
-    names = [each.name for each in dataclasses.fields(layer) if each.init and each.name not in ("parent", "name")]
-    values = {name: getattr(layer, name) for name in names}
-    changed = {name: frozen for name, value in values.items() if (frozen := _frozen(value, done)) is not value}
+def _frozen_layer(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
+    values = {each.name: getattr(layer, each.name) for each in own_fields(layer)}
+    changed: dict[str, Any] = {
+        name: frozen for name, value in values.items() if (frozen := _frozen(value, done)) is not value
+    }
     return layer.clone(**changed) if changed else layer

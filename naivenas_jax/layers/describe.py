@@ -7,19 +7,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 from flax.nnx.nn import initializers
 
 from naivenas_jax.layers.registry import register_layer
-from naivenas_jax.layers.rule import Identity, LayerRule
+from naivenas_jax.layers.rule import Identity, Initialiser, RuleOf, VariableKey
 
-RuleOf = Callable[[Any, tuple[int, ...]], LayerRule]
+T = TypeVar("T")
+RuleOfT = TypeVar("RuleOfT", bound=RuleOf)
 
 #: What nnx initialises parameters of these names with, unless told otherwise.
-_DEFAULTS = {
+_DEFAULTS: dict[str, Initialiser] = {
     "kernel": initializers.lecun_normal(),
     "bias": initializers.zeros_init(),
     "scale": initializers.ones_init(),
@@ -27,42 +28,42 @@ _DEFAULTS = {
 }
 
 
-def describes(*layer_types: type) -> Callable[[RuleOf], RuleOf]:
-    """The decorated function is the rule of all these layers."""
+def describes(*layer_types: type) -> Callable[[RuleOfT], RuleOfT]:
+    """The decorated function makes the rules of all these layers."""
 
-    def register(rule: RuleOf) -> RuleOf:
+    def register(rule_of: RuleOfT) -> RuleOfT:
         for layer_type in layer_types:
-            register_layer(layer_type, rule)
-        return rule
+            register_layer(layer_type, rule_of)
+        return rule_of
 
     return register
 
 
-def present(**leaves: str | bool | None) -> dict[str, str]:
-    """Parameters by name, without those that the layer does not have."""
+def present(**leaves: str | bool | None) -> dict[VariableKey, str]:
+    """The patterns of parameters by name; False or None stands for a parameter that the layer does not have."""
     return {f"params/{name}": text for name, text in leaves.items() if isinstance(text, str)}
 
 
-def sizes(layer: Any, **axes: str) -> dict[str, str]:
-    """The axis that each attribute is the size of, for those that the layer has."""
+def sizes(layer: object, **axes: str) -> dict[str, str]:
+    """The axis that each attribute is the size of, for the attributes that the layer has."""
     return {attribute: axis for attribute, axis in axes.items() if getattr(layer, attribute, None) is not None}
 
 
-def initialisers(layer: Any, *names: str) -> dict[str, Any]:
+def initialisers(layer: object, *names: str) -> dict[VariableKey, Initialiser]:
     """The initialiser of each parameter: the layer's own, or nnx's default."""
     return {f"params/{name}": getattr(layer, f"{name}_init", _DEFAULTS[name]) for name in names}
 
 
-def shapes(layer: Any, **variables: str) -> dict[str, str]:
-    """The variable whose shape each attribute holds, for those that an nnx layer has; a linen layer has none."""
+def shapes(layer: object, **variables: str) -> dict[str, VariableKey]:
+    """The variable whose shape each attribute holds, for the attributes that an nnx layer has; none in linen."""
     return {
         attribute: key for attribute, key in variables.items() if hasattr(layer, "kernel") and hasattr(layer, attribute)
     }
 
 
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    """A number or sequence as a tuple."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+def as_tuple(value: T | Sequence[T]) -> tuple[T, ...]:
+    """A list or tuple as a tuple, and anything else as a tuple of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (cast(T, value),)  # Flax takes no other sequences
 
 
 def constant(value: float) -> Identity:

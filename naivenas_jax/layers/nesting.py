@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.graph.vertices.expression import renamed
-from naivenas_jax.layers.rule import LayerRule, by_path, reasons
+from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, path_of, reasons
 from naivenas_jax.paths import Path
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 
 def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> LayerRule:
@@ -18,12 +21,13 @@ def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> Laye
 
     Args:
       name: the attribute that the submodule is, and the name of its variables.
-      rule: its rule.
-      attribute: the attribute that the submodule is, where it has another name than its variables.
-      **axes: what its axes are in the layer, where they have another name there; ``in_`` stands for ``in``.
+      rule: the rule of the submodule.
+      attribute: the attribute that holds the submodule, where it has another name than the submodule's variables.
+      **axes: the names of the submodule's axes in the layer, where they differ; ``in_`` stands for ``in``.
 
     Raises:
-      GraphError: if the rule has a function of sizes, which knows no other names.
+      GraphError: if the rule has functions of sizes, ``resize`` or ``constraints``, which know the submodule's own
+        names of axes only.
 
     >>> dense = LayerRule(leaves={"params/kernel": "in out"}, sizes={"features": "out"})
     >>> part = within("up", dense, in_="hidden")
@@ -37,56 +41,65 @@ def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> Laye
         )
     names = {"in" if axis == "in_" else axis: new for axis, new in axes.items()}
     names |= {"in0": names["in"]} if "in" in names else {}
+    held_as = attribute or name
 
-    def placed(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {_below(name, path): value for path, value in by_path(mapping).items()}
+    def below(mapping: Mapping[VariableKey, ValueT]) -> dict[VariableKey, ValueT]:
+        return {_below(name, key): value for key, value in mapping.items()}
 
-    def reasoned(given: str | Mapping[str, str] | None, speaks_of: tuple[str, ...]) -> dict[str, str]:
+    def reasoned(given: Reasons, speaks_of: tuple[str, ...]) -> dict[str, str]:
         return {names.get(axis, axis): f"{name}: {reason}" for axis, reason in reasons(given, speaks_of).items()}
 
     return replace(
         rule,
-        leaves={path: _pattern(text, names) for path, text in placed(rule.leaves).items()},
-        sizes={f"{attribute or name}.{key}": renamed(axis, names) for key, axis in rule.sizes.items()},
+        leaves={path: _pattern(text, names) for path, text in below(rule.leaves).items()},
+        sizes={f"{held_as}.{key}": renamed(axis, names) for key, axis in rule.sizes.items()},
         inner={names.get(axis, axis): size for axis, size in rule.inner.items()},
         composed={names.get(axis, axis): renamed(text, names) for axis, text in rule.composed.items()},
-        shapes={f"{attribute or name}.{key}": _below(name, leaf) for key, leaf in rule.shapes.items()},
-        new=placed(rule.new),
-        initialisers=placed(rule.initialisers),
-        rescaled={path: names.get(axis, axis) for path, axis in placed(rule.rescaled).items()},
+        shapes={f"{held_as}.{key}": _below(name, leaf) for key, leaf in rule.shapes.items()},
+        new=below(rule.new),
+        initialisers=below(rule.initialisers),
+        rescaled={path: names.get(axis, axis) for path, axis in below(rule.rescaled).items()},
         identity=None,
         coupled=reasoned(rule.coupled, ("in0",)),
         fixed=reasoned(rule.fixed, ("in0", "out")),
     )
 
 
-def together(*parts: LayerRule, **fields: Any) -> LayerRule:
-    """All parts in one rule; ``fields`` are those of the whole."""
-    joined: dict[str, Any] = {}
-    for name in _JOINED:
-        joined[name] = {key: value for part in parts for key, value in getattr(part, name).items()}
-    return LayerRule(**{**joined, **fields})
+def together(*parts: LayerRule) -> LayerRule:
+    """One rule with the variables and axes of all parts. Of how the whole is called the parts say nothing."""
+    return LayerRule(
+        leaves=_joined(part.leaves for part in parts),
+        sizes=_joined(part.sizes for part in parts),
+        inner=_joined(part.inner for part in parts),
+        composed=_joined(part.composed for part in parts),
+        shapes=_joined(part.shapes for part in parts),
+        new=_joined(part.new for part in parts),
+        initialisers=_joined(part.initialisers for part in parts),
+        rescaled=_joined(part.rescaled for part in parts),
+        coupled=_joined(reasons(part.coupled, ("in0",)) for part in parts),
+        fixed=_joined(reasons(part.fixed, ("in0", "out")) for part in parts),
+    )
 
 
-def understood(layer: Any, rule: LayerRule) -> frozenset[str] | None:
-    """The keyword arguments that a layer understands."""
+def _joined(mappings: Iterable[Mapping[KeyT, ValueT]]) -> dict[KeyT, ValueT]:
+    return {key: value for mapping in mappings for key, value in mapping.items()}
+
+
+def understood(layer: object, rule: LayerRule) -> frozenset[str] | None:
+    """The keyword arguments that a layer understands; None: any."""
     return keywords_of(type(layer).__call__) if rule.keywords is None else rule.keywords
 
 
-def translated(layer: Any, rule: LayerRule) -> Callable[[bool], Mapping[str, Any]] | None:
-    """What ``train`` means for a layer inside another one; its attributes win."""
+def translated(layer: object, rule: LayerRule) -> Callable[[bool], Mapping[str, object]] | None:
+    """The keyword arguments that ``train`` means for a layer inside another one; attributes that are set win."""
     train = rule.train
     if train is None:
         return None
     return lambda on: {key: value for key, value in train(on).items() if getattr(layer, key, None) is None}
 
 
-#: Fields that are mappings in every rule made by `within`.
-_JOINED = ("leaves", "sizes", "inner", "composed", "shapes", "new", "initialisers", "rescaled", "coupled", "fixed")
-
-
-def _below(name: str, key: str | Path) -> Path:
-    (path,) = by_path({key: None})
+def _below(name: str, key: VariableKey) -> Path:
+    path = path_of(key)
     return (path[0], name, *path[1:])
 
 

@@ -1,51 +1,45 @@
-"""The registry: which kinds of layers are known, and `layer`, which makes a vertex of one."""
+"""The registry: which kinds of layers are known, and the rule of each."""
 
 from __future__ import annotations
 
-import copyreg
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import flax.linen as nn
+from typing import Any, TypeVar, overload
 
 from naivenas_jax.errors import GraphError, UnregisteredLayerError
-from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.vertex import Vertex, vertices_only
-from naivenas_jax.graph.vertices.subgraph import graph_vertex
-from naivenas_jax.layers.ops.layer_op import LayerOp, LinenOp
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.layers.rule import LayerRule, RuleOf
 
-RuleOf = Callable[[Any, tuple[int, ...]], LayerRule]
+RuleOfT = TypeVar("RuleOfT", bound=RuleOf)
+
+_registry: dict[type, RuleOf] = {}
 
 
-@dataclass(frozen=True)
-class Registration:
-    """How layers of one type become vertices."""
+@overload
+def register_layer(layer_type: type) -> Callable[[RuleOfT], RuleOfT]: ...
+@overload
+def register_layer(layer_type: type, rule: LayerRule | RuleOf) -> None: ...
+@overload
+def register_layer(layer_type: type, rule: None = None, **fields: Any) -> None: ...
+def register_layer(
+    layer_type: type, rule: LayerRule | RuleOf | None = None, **fields: Any
+) -> Callable[[RuleOfT], RuleOfT] | None:
+    """Say what a new kind of layer ties, so that `layer` makes vertices of it.
 
-    rule: RuleOf
-
-
-_registry: dict[type, Registration] = {}
-#: How a kind of layer library makes an op of a layer: (base class, constructor). Integrations register inward.
-_kinds: dict[type, Callable[[Any, tuple[int, ...], RuleOf], LayerOp]] = {nn.Module: LinenOp.of}
-
-
-def register_kind(base: type, make: Callable[[Any, tuple[int, ...], RuleOf], LayerOp]) -> None:
-    """Teach the library how layers derived from ``base`` are called and keep their variables."""
-    _kinds[base] = make
-
-
-def register_layer(layer_type: type, rule: LayerRule | RuleOf | None = None, **fields: Any) -> Any:
-    """Say what a new kind of layer ties.
+    The rule can be given in three ways: as the fields of a `LayerRule`, as keywords; as a `LayerRule`; or as a function
+    that makes one, for layers whose variables depend on their configuration. ``@register_layer(LayerType)`` decorates
+    such a function. A second registration of the same class replaces the first.
 
     Args:
-      layer_type: a linen or nnx layer class. Subclasses are not covered: they may compute something else.
-      rule: a `LayerRule`, or a function ``(layer, nin) -> LayerRule`` for layers whose variables depend on their
-        configuration. Left out, the fields of `LayerRule` are given as keywords, or the result is a decorator.
-      **fields: fields of `LayerRule`.
+      layer_type: a linen or nnx layer class. Its subclasses are not covered: they may compute something else.
+      rule: a `LayerRule`, or a function ``(layer, nin) -> LayerRule``, where ``layer`` is the layer (an nnx layer with
+        shapes in place of arrays) and ``nin`` a tuple with the number of neurons of each input.
+      **fields: fields of `LayerRule`, in place of ``rule``.
+
+    Returns:
+      None; without ``rule`` and ``fields`` a decorator, which registers the function that it is given and returns it.
+
+    Raises:
+      GraphError: if ``layer_type`` is no class, if both a rule and fields are given, or if a field is unknown.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> class Scale(nn.Module):
@@ -58,133 +52,68 @@ def register_layer(layer_type: type, rule: LayerRule | RuleOf | None = None, **f
     """
     if not isinstance(layer_type, type):
         raise GraphError(f"register_layer takes a layer class, found {layer_type!r:.80}.")
-    if rule is None and not fields:
-        return lambda function: (register_layer(layer_type, function), function)[1]
     if rule is not None and fields:
         raise GraphError("register_layer takes a rule or the fields of one, not both.")
-    unknown = set(fields) - {field.name for field in dataclasses.fields(LayerRule)}
-    if unknown:
-        raise GraphError(
-            f"register_layer does not know {min(unknown)!r}. The fields of a rule are: "
-            f"{', '.join(field.name for field in dataclasses.fields(LayerRule))}."
-        )
-    known = LayerRule(**fields) if rule is None else rule
-    _registry[layer_type] = Registration(known if callable(known) else lambda layer, nin: known)
+    if rule is None and not fields:
+        return _registering(layer_type)
+    rule = _rule_with(fields) if rule is None else rule
+    _registry[layer_type] = _constant(rule) if isinstance(rule, LayerRule) else rule
     return None
 
 
-def layer(name: str, flax_module: Any, *inputs: Vertex) -> Vertex:
-    """A Flax layer as a vertex; what it ties comes from the registry. A whole `Graph` is welcome too.
+def _registering(layer_type: type) -> Callable[[RuleOfT], RuleOfT]:
+    def register(rule_of: RuleOfT) -> RuleOfT:
+        _registry[layer_type] = rule_of
+        return rule_of
+
+    return register
+
+
+def _constant(rule: LayerRule) -> RuleOf:
+    return lambda layer, nin: rule
+
+
+def _rule_with(fields: Mapping[str, Any]) -> LayerRule:
+    known = [field.name for field in dataclasses.fields(LayerRule)]
+    unknown = fields.keys() - known
+    if unknown:
+        raise GraphError(
+            f"register_layer does not know {min(unknown)!r}. The fields of a rule are: {', '.join(known)}."
+        )
+    return LayerRule(**fields)
+
+
+def registered_rule(kind: type, name: str) -> RuleOf:
+    """The registered function that makes the rule of a layer of this type.
 
     Args:
-      name: name of the vertex; its variables are found under it, ``variables["params"][name]``.
-      flax_module: a linen or nnx layer of a registered kind, or a `Graph` with one output.
-      *inputs: the vertices it reads.
+      kind: the type of the layer.
+      name: the vertex or layer to name in the error.
 
     Raises:
-      UnregisteredLayerError: if nobody has said what such a layer ties; the message says how.
-      SizeMismatchError: if the layer has been made for another input size.
-
-    >>> import flax.linen as nn, naivenas_jax as nas
-    >>> x = nas.input_vertex("x", 3)
-    >>> nas.layer("conv", nn.Conv(8, (3, 3)), x)
-    Vertex('conv', Conv(3 -> 8), inputs=[x], nout=8)
+      UnregisteredLayerError: if nobody has said what a layer of this type ties; the message says how.
     """
-    if isinstance(flax_module, Graph):
-        return graph_vertex(name, flax_module, *inputs)
-    make = next((make for base, make in _kinds.items() if isinstance(flax_module, base)), None)
-    if isinstance(flax_module, type):
-        raise UnregisteredLayerError(
-            f"Vertex {name!r} needs a layer, found the class {flax_module.__name__}. "
-            f"Make one: {flax_module.__name__}(...)."
-        )
-    if make is None:
-        raise UnregisteredLayerError(
-            f"Vertex {name!r} needs a Flax layer (linen or nnx), found {type(flax_module).__name__}: "
-            f"{flax_module!r:.80}. For a plain function use nas.invariant_vertex, nas.absorb_vertex or "
-            "nas.immutable_vertex."
-        )
-    if not inputs:
-        raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
-    vertices_only(name, inputs)
-    registration = _registry.get(type(flax_module))
-    if registration is None:
-        raise UnregisteredLayerError(_how_to_register(name, type(flax_module)))
-    if hasattr(flax_module, "initialize_carry"):
-        raise GraphError(
-            f"Vertex {name!r}: a {type(flax_module).__name__} has a state, and computes one step. Put it into a layer "
-            "that runs it along a sequence: nn.RNN(cell), nnx.RNN(cell)."
-        )
-    _check_arity(name, type(flax_module), len(inputs))
-    return Vertex(name, make(flax_module, tuple(source.nout for source in inputs), registration.rule), inputs)
+    if kind not in _registry:
+        raise UnregisteredLayerError(_how_to_register(name, kind))
+    return _registry[kind]
 
 
-def _check_arity(name: str, kind: type, count: int) -> None:
-    signature = inspect.signature(kind.__call__)
-    positional = [each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
-    try:
-        signature.replace(parameters=positional).bind(None, *[None] * count)
-    except TypeError as error:
-        raise GraphError(
-            f"Vertex {name!r}: a {kind.__name__} cannot be called with {count} input{'s' * (count != 1)}: {error}. "
-            "Join them first, with nas.concat or +."
-        ) from error
-
-
-def rule_of(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def rule_of(layer: object, nin: tuple[int, ...]) -> LayerRule:
     """The rule of a layer inside another one.
 
+    Args:
+      layer: the inner layer.
+      nin: the number of neurons of each of its inputs.
+
     Raises:
-      UnregisteredLayerError: if nobody has said what such a layer ties.
+      UnregisteredLayerError: if nobody has said what a layer of its type ties.
     """
-    if type(layer) not in _registry:
-        raise UnregisteredLayerError(_how_to_register(type(layer).__name__, type(layer)))
-    return _registry[type(layer)].rule(layer, nin)
+    return registered_rule(type(layer), type(layer).__name__)(layer, nin)
 
 
-def registered_layers() -> Mapping[type, Registration]:
-    """All layer types that `layer` accepts."""
+def registered_layers() -> dict[type, RuleOf]:
+    """The function that makes the rule, for every registered type of layer."""
     return dict(_registry)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A linen layer for pickle. Fields at their default are left out: Flax's own functions cannot all be pickled."""
-
-    kind: type
-    attributes: Mapping[str, Any]
-
-
-def _reduced(op: LinenOp) -> tuple[Any, ...]:
-    return _restored, (_apart(op.layer), op.nin)
-
-
-def _apart(value: Any) -> Any:
-    """Layers, and layers inside them, as parts."""
-    if type(value) is tuple:
-        return tuple(map(_apart, value))
-    if not isinstance(value, nn.Module):
-        return value
-    fields = [each for each in dataclasses.fields(value) if each.init and each.name not in ("parent", "name")]
-    own = {each.name: getattr(value, each.name) for each in fields if getattr(value, each.name) is not each.default}
-    return _Parts(type(value), {name: _apart(item) for name, item in own.items()})
-
-
-def _whole(value: Any) -> Any:
-    if type(value) is tuple:
-        return tuple(map(_whole, value))
-    if not isinstance(value, _Parts):
-        return value
-    return value.kind(**{name: _whole(item) for name, item in value.attributes.items()}, parent=None)
-
-
-def _restored(parts: _Parts, nin: tuple[int, ...]) -> LinenOp:
-    if parts.kind not in _registry:
-        raise UnregisteredLayerError(_how_to_register("read from a file", parts.kind))
-    return LinenOp(_whole(parts), nin, _registry[parts.kind].rule)
-
-
-copyreg.pickle(LinenOp, _reduced)
 
 
 def _how_to_register(name: str, kind: type) -> str:

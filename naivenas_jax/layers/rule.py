@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,12 +13,17 @@ from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.row import Conditions
+from naivenas_jax.typing import Array
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
 #: ``passes`` of shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron.
-Identity = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
-#: Where a variable lies: ``"collection/path"``, or the names one by one where one of them contains a slash.
-Key = str | tuple[str, ...]
+Identity: TypeAlias = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
+#: The layer's own initialiser of a variable: ``(key, shape, dtype) -> array``.
+Initialiser: TypeAlias = Callable[..., Array]
+#: Names a variable: ``"collection/path"``, or the names one by one where one of them contains a slash.
+VariableKey: TypeAlias = str | tuple[str, ...]
+#: Why something holds: a text for all axes that it may concern, or a text for each axis.
+Reasons: TypeAlias = str | Mapping[str, str] | None
 ValueT = TypeVar("ValueT")
 
 
@@ -26,51 +31,65 @@ ValueT = TypeVar("ValueT")
 class LayerRule:
     """What a layer ties and how it is resized.
 
+    A rule says for each variable of the layer what lies on its dimensions, in a small notation: one token per
+    dimension, ``in`` for the neurons of the input (``in0``, ``in1``, ... where there are several), ``out`` for those of
+    the output, the name of an inner axis, an expression of axes (``4*out``, ``heads*width``, ``a+b``), or ``_`` for a
+    size that never changes. The last named token is the axis that the variable makes, the others are axes that it
+    reads; ``<`` marks made axes where that is not so (``"<out in"``). See ``docs/layers.md``.
+
+    Variables are named ``"collection/path"``, or by a tuple of names where a name contains a slash.
+
     Attributes:
-      leaves: for each variable, by ``"collection/path"`` (a tuple of names where a name contains a slash), the pattern
-        of its dimensions (`naivenas_jax.graph.vertices.pattern`). A layer with a pattern or size that names ``out`` has
+      leaves: for each variable the pattern of its dimensions. A layer with a pattern or size that names ``out`` has
         output neurons of its own (SizeAbsorb); without, its output neurons are those of its input (SizeInvariant).
       sizes: for each attribute of the layer that holds a size, the axis it is the size of. ``"down.features"`` is an
         attribute of a submodule, ``"features.0"`` an entry of a tuple.
       inner: the sizes of inner axes that no attribute holds.
-      composed: for each axis that is made of others, how, as an expression (`naivenas_jax.graph.vertices.expression`):
+      composed: for each axis that is made of others, the expression that makes it:
         ``{"in": "groups*width"}``, all combinations, or ``{"out": "forward+backward"}``, one after the other.
       shapes: for each attribute of an nnx layer that holds the shape of a variable, that variable.
       resize: where setting attributes does not make the layer of other sizes: ``(layer, sizes) -> layer``, given the
         size of every axis that ``sizes`` and ``inner`` name, and of inputs. An nnx layer is a copy without arrays, and
-        may be changed in place. It gets what ``layer_keywords=`` of the verbs has for the vertex as keyword arguments.
-      rescaled: for each variable that is multiplied by the root of ``after / before`` when the size of an axis changes
-        (since the layer divides by the root of that size), that axis, one of its own.
+        may be changed in place. Of ``layer_keywords=`` of the verbs it gets the entry of the vertex, as keywords.
+      rescaled: for each variable that is multiplied by ``sqrt(after / before)`` when the size of an axis changes
+        (since the layer divides by the square root of that size): the axis, which lies on the variable.
       new: what a per-neuron variable starts at for a new neuron; 0 where not given.
       initialisers: the layer's own initialiser of each variable, ``(key, shape, dtype) -> array``.
-      identity: per variable the value that makes the layer compute the identity; None: it cannot. ``{}`` says of a
-        layer without variables that it is the identity in evaluation, as dropout is.
+      identity: for each variable a function ``(shape, passes) -> array`` of the value that makes the layer compute the
+        identity, where ``passes`` of shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron.
+        None: the layer cannot. ``{}`` says of a layer without variables that it is the identity in evaluation, as
+        dropout is.
       train: how ``train=`` of ``graph.apply`` reaches the layer: ``train -> keyword arguments``.
       keywords: the keyword arguments of ``graph.apply`` that the layer understands; None: those of its signature.
       coupled: why a neuron that is zero is not the same as one that is not there, or None. A text speaks of the
         input; a mapping has a reason for each axis.
       fixed: why the layer's sizes may not change, or None. A text speaks of inputs and output; a mapping has a reason
         for each axis.
-      constraints: what the sizes must satisfy besides: a function of a mapping from the names of axes to sizes, that
+      constraints: further conditions on the sizes: a function of a mapping from the names of axes to sizes, that
         returns conditions, ``lambda size: nas.multiple_of(size["in"], 8)``.
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
       positional: whether variables depend on how many positions the layer reads, so that an example will not do.
+
+    >>> import naivenas_jax as nas
+    >>> rule = nas.LayerRule(leaves={"params/kernel": "in out", "params/bias": "out"}, sizes={"features": "out"})
+    >>> rule.absorbs
+    True
     """
 
-    leaves: Mapping[Any, str]
+    leaves: Mapping[VariableKey, str]
     sizes: Mapping[str, str] = field(default_factory=dict)
     inner: Mapping[str, int] = field(default_factory=dict)
     composed: Mapping[str, str] = field(default_factory=dict)
-    shapes: Mapping[str, Any] = field(default_factory=dict)
-    resize: Callable[[Any, Mapping[str, int]], Any] | None = None
-    rescaled: Mapping[Any, str] = field(default_factory=dict)
-    new: Mapping[Any, float] = field(default_factory=dict)
-    initialisers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
-    identity: Mapping[Any, Identity] | None = None
-    train: Callable[[bool], Mapping[str, Any]] | None = None
+    shapes: Mapping[str, VariableKey] = field(default_factory=dict)
+    resize: Callable[..., object] | None = None
+    rescaled: Mapping[VariableKey, str] = field(default_factory=dict)
+    new: Mapping[VariableKey, float] = field(default_factory=dict)
+    initialisers: Mapping[VariableKey, Initialiser] = field(default_factory=dict)
+    identity: Mapping[VariableKey, Identity] | None = None
+    train: Callable[[bool], Mapping[str, object]] | None = None
     keywords: frozenset[str] | None = None
-    coupled: str | Mapping[str, str] | None = None
-    fixed: str | Mapping[str, str] | None = None
+    coupled: Reasons = None
+    fixed: Reasons = None
     constraints: Conditions = None
     example: tuple[int, ...] = (1,)
     positional: bool = False
@@ -93,13 +112,27 @@ class LayerRule:
         return {path: new.get(path, None if "in" in p.roles else 0.0) for path, p in self.patterns.items()}
 
 
-def by_path(mapping: Mapping[Any, ValueT]) -> dict[Path, ValueT]:
-    """The same entries by path.
+#: Makes the rule of a layer: ``(layer, nin) -> rule``, where ``nin`` is the number of neurons of each input. Python
+#: cannot say that each of these functions takes the layers that it was registered for.
+RuleOf: TypeAlias = Callable[[Any, tuple[int, ...]], LayerRule]
+
+
+def path_of(key: VariableKey) -> Path:
+    """The path of a variable.
+
+    >>> path_of("params/kernel"), path_of(("params", "dense/kernel"))
+    (('params', 'kernel'), ('params', 'dense/kernel'))
+    """
+    return tuple(key.split("/")) if isinstance(key, str) else key
+
+
+def by_path(mapping: Mapping[VariableKey, ValueT]) -> dict[Path, ValueT]:
+    """The same entries by the paths of the variables.
 
     >>> by_path({"params/kernel": 1, ("params", "dense/kernel"): 2})
     {('params', 'kernel'): 1, ('params', 'dense/kernel'): 2}
     """
-    return {tuple(key.split("/")) if isinstance(key, str) else key: value for key, value in mapping.items()}
+    return {path_of(key): value for key, value in mapping.items()}
 
 
 def port_name(axis: str) -> str:
@@ -107,7 +140,7 @@ def port_name(axis: str) -> str:
     return "in0" if axis == "in" else axis
 
 
-def reasons(given: str | Mapping[str, str] | None, axes: tuple[str, ...]) -> dict[str, str]:
+def reasons(given: Reasons, axes: tuple[str, ...]) -> dict[str, str]:
     """A reason for each axis; a text holds for all of ``axes``."""
     if given is None:
         return {}

@@ -455,8 +455,8 @@ def test_every_layer_of_flax_has_a_case():
     tested = {type(case.make(library, 6, 6)) for name, library in BOTH for case in (CASES[name],)}
     elsewhere = ("attention", "recurrent")  # in files of tests of their own
     known = {
-        kind: each.rule.__module__.rpartition(".")[2]
-        for kind, each in registered_layers().items()
-        if each.rule.__module__.startswith("naivenas_jax.layers")
+        kind: rule_of.__module__.rpartition(".")[2]
+        for kind, rule_of in registered_layers().items()
+        if rule_of.__module__.startswith("naivenas_jax.layers")
     }
     assert {kind for kind, module in known.items() if module not in elsewhere} == tested

@@ -12,21 +12,27 @@ a new one starts with a random query and a key of zero, and changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import flax.linen as nn
+import jax
 from flax import nnx
 from flax.nnx.nn import attention as nnx_attention
+from jax.typing import DTypeLike
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.layers.describe import describes
 from naivenas_jax.layers.ops.value_sized_attention import ValueSizedAttention, value_sized_attention
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.layers.rule import Initialiser, LayerRule, Reasons, VariableKey, path_of
+from naivenas_jax.typing import Array
+
+_Attention: TypeAlias = nn.MultiHeadDotProductAttention | nnx.MultiHeadAttention
 
 #: What is known to be softmax(q k^T / sqrt(D)) v.
-_KNOWN = (nn.dot_product_attention, nnx_attention.dot_product_attention, value_sized_attention)
+_KNOWN: tuple[object, ...] = (nn.dot_product_attention, nnx_attention.dot_product_attention, value_sized_attention)
 
 
 @describes(nn.MultiHeadDotProductAttention, nn.MultiHeadAttention, nn.SelfAttention, ValueSizedAttention)
@@ -96,16 +102,16 @@ def _projection(name: str, source: str, heads: str, features: str) -> dict[str, 
     return {f"{name}.in_features.0": source, f"{name}.out_features.0": heads, f"{name}.out_features.1": features}
 
 
-def _leaves(layer: Any, count: int, kv_heads: str, cached: int | None) -> dict[str, str]:
+def _leaves(layer: _Attention, count: int, kv_heads: str, cached: int | None) -> dict[VariableKey, str]:
     """Patterns; ``cached``: the number of batch axes of a cache of keys and values."""
     query, key, value = _ports(count)
     read = "<qk" if layer.normalize_qk else "qk"  # keys read the dimensions of queries
-    leaves = {"params/query/kernel": f"{query} <heads <qk", "params/query/bias": "<heads <qk"}
+    leaves: dict[VariableKey, str] = {"params/query/kernel": f"{query} <heads <qk", "params/query/bias": "<heads <qk"}
     leaves |= {"params/key/kernel": f"{key} <{kv_heads} {read}", "params/key/bias": f"<{kv_heads} {read}"}
     leaves |= {"params/value/kernel": f"{value} <{kv_heads} <value", "params/value/bias": f"<{kv_heads} <value"}
     leaves |= {"params/out/kernel": "heads value out", "params/out/bias": "out"}
     if not layer.use_bias:
-        leaves = {path: text for path, text in leaves.items() if not path.endswith("bias")}
+        leaves = {path: text for path, text in leaves.items() if path_of(path)[-1] != "bias"}
     if layer.normalize_qk:
         leaves |= {"params/query_ln/scale": "qk", "params/key_ln/scale": "qk"}
     if cached is not None:
@@ -115,8 +121,18 @@ def _leaves(layer: Any, count: int, kv_heads: str, cached: int | None) -> dict[s
     return leaves
 
 
-def _common(layer: Any) -> dict[str, Any]:
-    """What linen and nnx have in common."""
+class _Common(TypedDict):
+    """Fields of the rule that linen and nnx have in common."""
+
+    new: Mapping[VariableKey, float]
+    rescaled: Mapping[VariableKey, str]
+    coupled: Reasons
+    fixed: Reasons
+    keywords: frozenset[str] | None
+    example: tuple[int, ...]
+
+
+def _common(layer: _Attention) -> _Common:
     scaled = [] if layer.normalize_qk else ["params/query/kernel", *["params/query/bias"] * layer.use_bias]
     inner = ("heads", "qk", "value")
     unknown = f"nobody knows what attention_fn={getattr(layer.attention_fn, '__name__', layer.attention_fn)} does to it"
@@ -131,14 +147,14 @@ def _common(layer: Any) -> dict[str, Any]:
     }
 
 
-def _keywords(kind: type) -> frozenset[str] | None:
+def _keywords(kind: type[_Attention]) -> frozenset[str] | None:
     known = keywords_of(kind.__call__)
     return None if known is None else known - {"inputs_k", "inputs_v", "inputs_kv"}
 
 
-def _initialisers(layer: nn.MultiHeadDotProductAttention) -> dict[str, Any]:
+def _initialisers(layer: nn.MultiHeadDotProductAttention) -> dict[VariableKey, Initialiser]:
     kernel, bias = _flattened(layer.kernel_init, 1), _flattened(layer.bias_init, 0)
-    found = {f"params/{name}/kernel": kernel for name in ("query", "key", "value")}
+    found: dict[VariableKey, Initialiser] = {f"params/{name}/kernel": kernel for name in ("query", "key", "value")}
     found |= {f"params/{name}/bias": bias for name in ("query", "key", "value")}
     return found | {
         "params/out/kernel": _flattened(layer.out_kernel_init or layer.kernel_init, 2),
@@ -146,21 +162,14 @@ def _initialisers(layer: nn.MultiHeadDotProductAttention) -> dict[str, Any]:
     }
 
 
-def _flattened(init: Any, read: int) -> Any:
+def _flattened(init: Initialiser, read: int) -> Initialiser:
     """Initialise as a matrix, as Flax does: the first ``read`` dimensions against the others."""
 
-    def initialise(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        rows, columns = _count(shape[:read]), _count(shape[read:])
+    def initialise(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        rows, columns = math.prod(shape[:read]), math.prod(shape[read:])
         return init(key, (rows, columns) if read else (columns,), dtype).reshape(shape)
 
     return initialise
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    found = 1
-    for size in shape:
-        found *= size
-    return found
 
 
 def _resized_linen(layer: nn.MultiHeadDotProductAttention, sizes: Mapping[str, int]) -> nn.Module:

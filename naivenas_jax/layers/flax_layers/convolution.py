@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import flax.linen as nn
 import numpy as np
 from flax import nnx
 
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes, sizes
-from naivenas_jax.layers.rule import Identity, LayerRule
+from naivenas_jax.layers.rule import Identity, LayerRule, VariableKey
+
+_Conv: TypeAlias = nn.Conv | nnx.Conv
+_ConvTranspose: TypeAlias = nn.ConvTranspose | nnx.ConvTranspose
 
 _MASKED = "its kernel is masked, and what the mask means for other sizes is not known"
 
 
 @describes(nn.Conv, nnx.Conv)
-def conv(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def conv(layer: _Conv, nin: tuple[int, ...]) -> LayerRule:
     """With g groups, both the inputs and the outputs are g times so many, and the kernel reads those of one group.
 
     The neurons of input and output are then products of the groups and of a width, which are handles of their own. With
@@ -46,11 +50,11 @@ def conv(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _features(layer: Any) -> int:
+def _features(layer: _Conv) -> int:
     return layer.features if isinstance(layer, nn.Module) else layer.out_features
 
 
-def _identity(layer: Any, groups: int, features: int, nin: int) -> dict[str, Any] | None:
+def _identity(layer: _Conv, groups: int, features: int, nin: int) -> dict[VariableKey, Identity] | None:
     """The identity of a convolution, if it keeps every position where it is and every channel in its group."""
     one = all(
         factor in (None, 1) for factor in (*as_tuple(layer.strides), *as_tuple(getattr(layer, "input_dilation", None)))
@@ -77,19 +81,19 @@ def passing(groups: int) -> Identity:
     return identity
 
 
-def example(layer: Any) -> tuple[int, ...]:
+def example(layer: _Conv | _ConvTranspose | nn.ConvLocal) -> tuple[int, ...]:
     """An input that the window fits into, without the channels."""
     return (1, *(_spread(size, layer.kernel_dilation, i) for i, size in enumerate(as_tuple(layer.kernel_size))))
 
 
-def _spread(size: int, dilation: Any, axis: int) -> int:
+def _spread(size: int, dilation: int | Sequence[int | None] | None, axis: int) -> int:
     """The extent of a dilated window."""
     factors = as_tuple(dilation)
     return (size - 1) * (factors[axis % len(factors)] or 1) + 1
 
 
 @describes(nn.ConvTranspose, nnx.ConvTranspose)
-def conv_transpose(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def conv_transpose(layer: _ConvTranspose, nin: tuple[int, ...]) -> LayerRule:
     """With ``transpose_kernel`` the kernel is that of the convolution which it reverses: ``(..., out, in)``."""
     del nin
     channels = "<out in" if layer.transpose_kernel else "in out"

@@ -6,26 +6,27 @@ Neurons lie on the last axis of the input and of the output. All other axes are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
+import jax
 from flax import nnx
+from jax.typing import DTypeLike
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes
 from naivenas_jax.layers.flax_layers.linear import passing
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.layers.rule import Initialiser, LayerRule
+from naivenas_jax.typing import Array
 
 
 @describes(nn.DenseGeneral, nnx.LinearGeneral)
-def dense_general(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def dense_general(layer: nn.DenseGeneral | nnx.LinearGeneral, nin: tuple[int, ...]) -> LayerRule:
     """The kernel has the batch axes, then those contracted, then those made; the bias lacks the ones contracted."""
     del nin
-    linen = isinstance(layer, nn.Module)
-    name, axes = ("features" if linen else "out_features"), as_tuple(layer.axis)
+    linen, axes = isinstance(layer, nn.DenseGeneral), as_tuple(layer.axis)
+    name = "features" if linen else "out_features"
     features = as_tuple(getattr(layer, name))
-    batch = "_ " * len(layer.batch_dims if linen else layer.batch_axis)
+    batch = "_ " * len(layer.batch_dims if isinstance(layer, nn.DenseGeneral) else layer.batch_axis)
     reads = " ".join("in" if axis == -1 else "_" for axis in axes)
     makes = "_ " * (len(features) - 1) + "out"
     own = initialisers(layer, "kernel", "bias")
@@ -42,10 +43,10 @@ def dense_general(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _flat(init: Callable[..., Any], made: int) -> Callable[..., Any]:
+def _flat(init: Initialiser, made: int) -> Initialiser:
     """Flax initialises as a matrix what it then gives several axes."""
 
-    def initialise(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    def initialise(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         read = math.prod(shape[:-made])
         flat = (read, math.prod(shape[-made:])) if len(shape) > made else (math.prod(shape),)
         return init(key, flat, dtype).reshape(shape)
@@ -54,7 +55,7 @@ def _flat(init: Callable[..., Any], made: int) -> Callable[..., Any]:
 
 
 @describes(nn.Einsum, nnx.Einsum)
-def einsum(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def einsum(layer: nn.Einsum | nnx.Einsum, nin: tuple[int, ...]) -> LayerRule:
     """``einsum(equation, x, kernel) + bias``; the bias has those axes of the kernel that remain."""
     del nin
     read, kernel, made = _letters(layer)
@@ -86,7 +87,7 @@ def einsum(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _letters(layer: Any) -> tuple[str, str, str]:
+def _letters(layer: nn.Einsum | nnx.Einsum) -> tuple[str, str, str]:
     """The axes of input, kernel and output, a letter for each; those under an ellipsis are left out."""
     equation = layer.einsum_str
     if equation is None:

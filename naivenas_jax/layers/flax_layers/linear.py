@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import numpy as np
 from flax import nnx
@@ -13,7 +11,7 @@ from naivenas_jax.layers.rule import LayerRule
 
 
 @describes(nn.Dense, nnx.Linear)
-def dense(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def dense(layer: nn.Dense | nnx.Linear | nnx.LoRALinear, nin: tuple[int, ...]) -> LayerRule:
     """``y = x W + b``."""
     del nin
     return LayerRule(
@@ -30,7 +28,7 @@ def passing(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
 
 
 @describes(nn.Embed, nnx.Embed)
-def embed(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def embed(layer: nn.Embed | nnx.Embed, nin: tuple[int, ...]) -> LayerRule:
     """Row i of a table for index i: the input's neurons are the vocabulary."""
     del nin
     return LayerRule(

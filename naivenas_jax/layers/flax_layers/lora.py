@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flax import nnx
 from flax.nnx.nn import initializers
 
@@ -22,15 +24,13 @@ def lora(layer: nnx.LoRA, nin: tuple[int, ...]) -> LayerRule:
         sizes={"in_features": "in", "out_features": "out"},
         inner={"rank": layer.lora_a.shape[1]},
         initialisers={f"{collection}/lora_a": initializers.he_uniform(), f"{collection}/lora_b": initializers.zeros},
-        coupled={},
-        fixed={},
     )
     if layer.base_module is None:
         return own
     base = rule_of(layer.base_module, nin)
     passes = {} if base.absorbs else {"out": "in"}  # a base that keeps its neurons: in and out are the same
     part = within("base_module", base)
-    return together(own, part, composed={**part.composed, **passes})
+    return replace(together(own, part), composed={**part.composed, **passes})
 
 
 @describes(nnx.LoRALinear)
@@ -38,4 +38,4 @@ def lora_linear(layer: nnx.LoRALinear, nin: tuple[int, ...]) -> LayerRule:
     """``y = x W + b + x A B``."""
     own = dense(layer, nin)
     part = within("lora", lora(layer.lora, nin))
-    return together(LayerRule(own.leaves, own.sizes, initialisers=own.initialisers, coupled={}, fixed={}), part)
+    return together(LayerRule(own.leaves, own.sizes, initialisers=own.initialisers), part)

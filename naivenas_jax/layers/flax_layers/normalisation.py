@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TypeAlias
 
 import flax.linen as nn
 from flax import nnx
 
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, sizes
-from naivenas_jax.layers.rule import Identity, LayerRule
+from naivenas_jax.layers.rule import Identity, LayerRule, Reasons, VariableKey
+
+_LayerNorm: TypeAlias = nn.LayerNorm | nnx.LayerNorm | nn.RMSNorm | nnx.RMSNorm
+_InstanceNorm: TypeAlias = nn.InstanceNorm | nnx.InstanceNorm
+_GroupNorm: TypeAlias = nn.GroupNorm | nnx.GroupNorm
+_BatchNorm: TypeAlias = nn.BatchNorm | nnx.BatchNorm
 
 _OVER_NEURONS = "it normalises over the neurons"
 
 
 @describes(nn.BatchNorm, nnx.BatchNorm)
-def batch_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def batch_norm(layer: _BatchNorm, nin: tuple[int, ...]) -> LayerRule:
     """In evaluation, ``y = (x - mean) / sqrt(var + epsilon) * scale + bias``."""
     del nin
     plain = as_tuple(layer.axis) == (-1,)
@@ -29,12 +35,12 @@ def batch_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _per_neuron(layer: Any) -> dict[str, str]:
+def _per_neuron(layer: _BatchNorm | _LayerNorm | _InstanceNorm | _GroupNorm) -> dict[VariableKey, str]:
     """Scale and bias of each neuron, if the layer has them."""
     return present(scale=layer.use_scale and "in", bias=getattr(layer, "use_bias", False) and "in")
 
 
-def _batch_norm_identity(layer: Any) -> dict[str, Identity]:
+def _batch_norm_identity(layer: _BatchNorm) -> dict[VariableKey, Identity]:
     return {
         "params/scale": constant(1.0),
         "params/bias": constant(0.0),
@@ -44,7 +50,7 @@ def _batch_norm_identity(layer: Any) -> dict[str, Identity]:
 
 
 @describes(nn.LayerNorm, nnx.LayerNorm, nn.RMSNorm, nnx.RMSNorm)
-def layer_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def layer_norm(layer: _LayerNorm, nin: tuple[int, ...]) -> LayerRule:
     """Mean (or none, for RMSNorm) and variance over the last axis."""
     del nin
     plain = as_tuple(layer.reduction_axes) == (-1,) and as_tuple(layer.feature_axes) == (-1,)
@@ -52,7 +58,7 @@ def layer_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
 
 
 @describes(nn.InstanceNorm, nnx.InstanceNorm)
-def instance_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def instance_norm(layer: _InstanceNorm, nin: tuple[int, ...]) -> LayerRule:
     """Mean and variance of each neuron over all positions of an example: neurons stay independent."""
     del nin
     plain = as_tuple(layer.feature_axes) == (-1,)
@@ -60,26 +66,24 @@ def instance_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
 
 
 @describes(nn.GroupNorm, nnx.GroupNorm)
-def group_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def group_norm(layer: _GroupNorm, nin: tuple[int, ...]) -> LayerRule:
     """Mean and variance over the neurons of each of g groups, which are all equally large.
 
     The input's neurons are a product of the groups and of their width. Either may change, so that both attributes of
     the layer stay valid.
     """
     given = sizes(layer, num_groups="groups", group_size="width")
-    groups = nin[0] // layer.group_size if layer.num_groups is None else layer.num_groups
+    groups = nin[0] // (layer.group_size or 1) if layer.num_groups is None else layer.num_groups
     rule = _rule(layer, {"width": "it normalises over the neurons of a group"}, None)
-    return LayerRule(
-        **{
-            **vars(rule),
-            "sizes": {**rule.sizes, **given},
-            "inner": {"groups": groups, "width": nin[0] // groups},
-            "composed": {"in": "groups*width"},
-        }
+    return replace(
+        rule,
+        sizes={**rule.sizes, **given},
+        inner={"groups": groups, "width": nin[0] // groups},
+        composed={"in": "groups*width"},
     )
 
 
-def _rule(layer: Any, coupled: Any, fixed: str | None) -> LayerRule:
+def _rule(layer: _LayerNorm | _InstanceNorm | _GroupNorm, coupled: Reasons, fixed: str | None) -> LayerRule:
     """What the layers without running statistics have in common."""
     return LayerRule(
         leaves=_per_neuron(layer),

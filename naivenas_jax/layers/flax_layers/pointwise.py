@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 from flax import nnx
 
@@ -12,14 +10,14 @@ from naivenas_jax.layers.rule import LayerRule
 
 
 @describes(nn.Dropout, nnx.Dropout)
-def dropout(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def dropout(layer: nn.Dropout | nnx.Dropout, nin: tuple[int, ...]) -> LayerRule:
     """The identity in evaluation. With ``broadcast_dims`` whole axes are dropped, which changes no size."""
     del layer, nin
     return LayerRule(leaves={}, identity={}, train=lambda train: {"deterministic": not train})
 
 
 @describes(nn.PReLU, nnx.PReLU)
-def prelu(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def prelu(layer: nn.PReLU | nnx.PReLU, nin: tuple[int, ...]) -> LayerRule:
     """``x`` where it is positive, else ``slope * x``, with one slope for all neurons."""
     del layer, nin
     return LayerRule(leaves={"params/negative_slope": ""}, identity={"params/negative_slope": constant(1.0)})

@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,39 +23,43 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import describes, sizes
 from naivenas_jax.layers.nesting import together, within
 from naivenas_jax.layers.registry import rule_of
-from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.layers.rule import Initialiser, LayerRule, VariableKey
+
+_LinenCell: TypeAlias = nn.LSTMCell | nn.OptimizedLSTMCell | nn.GRUCell | nn.MGUCell | nn.SimpleCell | nn.ConvLSTMCell
+_NnxCell: TypeAlias = nnx.LSTMCell | nnx.OptimizedLSTMCell | nnx.GRUCell | nnx.SimpleCell
+_Cell: TypeAlias = _LinenCell | _NnxCell
 
 
 @describes(nn.LSTMCell, nn.OptimizedLSTMCell)
-def lstm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def lstm(layer: nn.LSTMCell | nn.OptimizedLSTMCell, nin: tuple[int, ...]) -> LayerRule:
     """Long short-term memory; the fused one has the same variables in linen."""
     del nin
     return cell(layer, dict.fromkeys(("ii", "if", "ig", "io"), False), dict.fromkeys(("hi", "hf", "hg", "ho"), True))
 
 
 @describes(nnx.LSTMCell)
-def lstm_nnx(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def lstm_nnx(layer: nnx.LSTMCell, nin: tuple[int, ...]) -> LayerRule:
     """As `lstm`."""
     del nin
     return cell(layer, dict.fromkeys(("ii", "if_", "ig", "io"), False), dict.fromkeys(("hi", "hf", "hg", "ho"), True))
 
 
 @describes(nnx.OptimizedLSTMCell)
-def fused_lstm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def fused_lstm(layer: nnx.OptimizedLSTMCell, nin: tuple[int, ...]) -> LayerRule:
     """All gates one after the other."""
     del nin
     return cell(layer, {"dense_i": False}, {"dense_h": True}, "4*out")
 
 
 @describes(nn.GRUCell)
-def gru(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def gru(layer: nn.GRUCell, nin: tuple[int, ...]) -> LayerRule:
     """Gated recurrent unit."""
     del nin
     return cell(layer, dict.fromkeys(("ir", "iz", "in"), True), {"hr": False, "hz": False, "hn": True})
 
 
 @describes(nnx.GRUCell)
-def fused_gru(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def fused_gru(layer: nnx.GRUCell, nin: tuple[int, ...]) -> LayerRule:
     """All gates one after the other."""
     del nin
     return cell(layer, {"dense_i": True}, {"dense_h": False}, "3*out")
@@ -68,14 +73,14 @@ def mgu(layer: nn.MGUCell, nin: tuple[int, ...]) -> LayerRule:
 
 
 @describes(nn.SimpleCell)
-def simple(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def simple(layer: nn.SimpleCell, nin: tuple[int, ...]) -> LayerRule:
     """One layer of neurons that see themselves."""
     del nin
     return cell(layer, {"i": True}, {"h": False})
 
 
 @describes(nnx.SimpleCell)
-def simple_nnx(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def simple_nnx(layer: nnx.SimpleCell, nin: tuple[int, ...]) -> LayerRule:
     """As `simple`."""
     del nin
     return cell(layer, {"dense_i": True}, {"dense_h": False})
@@ -90,7 +95,7 @@ def conv_lstm(layer: nn.ConvLSTMCell, nin: tuple[int, ...]) -> LayerRule:
 
 
 def cell(
-    layer: Any, reads: Mapping[str, bool], recurs: Mapping[str, bool], made: str = "out", window: int = 0
+    layer: _Cell, reads: Mapping[str, bool], recurs: Mapping[str, bool], made: str = "out", window: int = 0
 ) -> LayerRule:
     """The rule of a cell.
 
@@ -101,7 +106,9 @@ def cell(
       made: what a part makes.
       window: the number of positions of a kernel.
     """
-    leaves, initialisers, attributes = {}, {}, sizes(layer, features="out", hidden_features="out", in_features="in")
+    leaves: dict[VariableKey, str] = {}
+    initialisers: dict[VariableKey, Initialiser] = {}
+    attributes = sizes(layer, features="out", hidden_features="out", in_features="in")
     for source, parts in (("in", reads), ("out", recurs)):
         for part, bias in parts.items():
             leaves[f"params/{part}/kernel"] = f"{'_ ' * window}{source} {made}"
@@ -120,7 +127,7 @@ def cell(
     )
 
 
-def _kernel_init(layer: Any, source: str) -> Any:
+def _kernel_init(layer: _Cell, source: str) -> Initialiser:
     if isinstance(layer, nn.ConvLSTMCell):
         return initializers.lecun_normal()
     name = "kernel_init" if source == "in" else "recurrent_kernel_init"
@@ -128,27 +135,27 @@ def _kernel_init(layer: Any, source: str) -> Any:
     return getattr(layer, name, default)
 
 
-def _bias_init(layer: Any, part: str) -> Any:
+def _bias_init(layer: _Cell, part: str) -> Initialiser:
     if isinstance(layer, nn.MGUCell):
         return layer.forget_bias_init if part == "if" else layer.activation_bias_init
     return getattr(layer, "bias_init", initializers.zeros_init())
 
 
-def _starts_alike(layer: Any) -> bool:
+def _starts_alike(layer: _Cell) -> bool:
     """Whether every hidden neuron starts at the same number, however many there are."""
     return layer.carry_init in (None, initializers.zeros_init(), initializers.ones_init())
 
 
 @describes(nn.RNN, nnx.RNN)
-def rnn(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def rnn(layer: nn.RNN | nnx.RNN, nin: tuple[int, ...]) -> LayerRule:
     """A cell along a sequence: its variables, under ``cell``."""
     _check_output(layer)
     part = rule_of(layer.cell, nin)
-    return together(within("cell", part), example=(1, 2, *part.example[1:]))
+    return replace(together(within("cell", part)), example=(1, 2, *part.example[1:]))
 
 
 @describes(nn.Bidirectional, nnx.Bidirectional)
-def bidirectional(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def bidirectional(layer: nn.Bidirectional | nnx.Bidirectional, nin: tuple[int, ...]) -> LayerRule:
     """Two layers along a sequence, from either end. Their outputs are joined, or merged neuron by neuron."""
     _check_output(layer)
     if layer.forward_rnn is layer.backward_rnn:
@@ -157,17 +164,17 @@ def bidirectional(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     merged = layer.merge_fn in _NEURON_BY_NEURON
     parts = [within(f"{side}_rnn", rule_of(part, nin), out="out" if merged else side) for side, part in both.items()]
     joined = layer.merge_fn is inspect.signature(type(layer).__init__).parameters["merge_fn"].default
-    whole = together(*parts, example=parts[0].example, composed={} if merged else {"out": "forward+backward"})
+    whole = replace(together(*parts), example=parts[0].example, composed={} if merged else {"out": "forward+backward"})
     if merged or joined:
         return whole
     reason = "merge_fn is unknown: concatenation (the default) is not, nor are jnp.add, multiply, maximum and minimum"
-    return together(whole, example=whole.example, fixed={"forward": reason, "backward": reason})
+    return replace(whole, fixed={"forward": reason, "backward": reason})
 
 
 _NEURON_BY_NEURON = (jnp.add, jnp.multiply, jnp.maximum, jnp.minimum, operator.add, operator.mul)
 
 
-def _check_output(layer: Any) -> None:
+def _check_output(layer: nn.RNN | nnx.RNN | nn.Bidirectional | nnx.Bidirectional) -> None:
     if layer.return_carry:
         raise GraphError(
             f"{type(layer).__name__}(return_carry=True) returns its state besides its output, and a vertex has one "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ from naivenas_jax.layers.rule import LayerRule, port_name
 
 
 @describes(nn.Sequential, nnx.Sequential)
-def sequential(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def sequential(layer: nn.Sequential | nnx.Sequential, nin: tuple[int, ...]) -> LayerRule:
     """What one part makes the next one reads; the neurons between are an axis, called ``layers_i`` after their maker.
 
     Functions are tried on made-up numbers, as those of `invariant_vertex`.
@@ -37,8 +38,8 @@ def sequential(layer: Any, nin: tuple[int, ...]) -> LayerRule:
         found.append(_part(layer, i, rule, axis, out))
         axis = out if rule.absorbs else axis
     first = stages[0][0]
-    return together(
-        *_compatible(found),
+    return replace(
+        together(*_compatible(found)),
         keywords=keywords_of(parts[0]) if first is None else understood(parts[0], first),
         train=None if first is None else translated(parts[0], first),
         example=max((part.example for part in found), key=len),
@@ -46,7 +47,7 @@ def sequential(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _checked(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+def _checked(parts: tuple[object, ...]) -> tuple[object, ...]:
     if not parts:
         raise GraphError("A Sequential without layers computes nothing that a vertex could.")
     layers = [part for part in parts if _is_layer(part)]
@@ -55,11 +56,11 @@ def _checked(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return parts
 
 
-def _is_layer(part: Any) -> bool:
+def _is_layer(part: object) -> bool:
     return isinstance(part, nn.Module | nnx.Module)
 
 
-def _stages(parts: tuple[Any, ...], size: int) -> Iterator[tuple[LayerRule | None, int]]:
+def _stages(parts: tuple[object, ...], size: int) -> Iterator[tuple[LayerRule | None, int]]:
     """The rule of each part (None: a function), and how many neurons it reads."""
     for part in parts:
         if not _is_layer(part):
@@ -71,14 +72,15 @@ def _stages(parts: tuple[Any, ...], size: int) -> Iterator[tuple[LayerRule | Non
             size = _width(part, rule, size)
 
 
-def _width(part: Any, rule: LayerRule, nin: int) -> int:
+def _width(part: object, rule: LayerRule, nin: int) -> int:
     """How many neurons a part makes."""
-    sizes = {"in0": nin, **rule.inner}
+    sizes: dict[str, Any] = {"in0": nin, **rule.inner}  # attributes hold what the user gave, checked later
     sizes |= {port_name(axis): attribute_of(part, key) for key, axis in rule.sizes.items()}
-    return size_of(rule.composed["out"], sizes) if "out" in rule.composed else sizes["out"]
+    width: int = size_of(rule.composed["out"], sizes) if "out" in rule.composed else sizes["out"]
+    return width
 
 
-def _part(layer: Any, i: int, rule: LayerRule, axis: str, out: str) -> LayerRule:
+def _part(layer: nn.Sequential | nnx.Sequential, i: int, rule: LayerRule, axis: str, out: str) -> LayerRule:
     """The rule of a part as the whole sees it."""
     own = {name for text in (*rule.sizes.values(), *rule.inner, *rule.composed) for name in names_in(text)}
     names = {name: f"layers_{i}_{name}" for name in own if name not in ("in0", "out")}
@@ -87,7 +89,7 @@ def _part(layer: Any, i: int, rule: LayerRule, axis: str, out: str) -> LayerRule
     return within("layers", within(str(i), rule, in_=axis, out=out, **names))
 
 
-def _function(fn: Any, i: int, axis: str, size: int) -> LayerRule:
+def _function(fn: object, i: int, axis: str, size: int) -> LayerRule:
     found = probe(fn, 1, size)
     if found.nout not in (None, size):
         raise GraphError(

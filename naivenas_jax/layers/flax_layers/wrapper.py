@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeAlias
 
 import flax.linen as nn
 from flax import nnx
@@ -13,21 +13,24 @@ from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.layers.describe import as_tuple, describes
 from naivenas_jax.layers.nesting import translated, understood, within
 from naivenas_jax.layers.registry import rule_of
-from naivenas_jax.layers.rule import LayerRule, by_path
+from naivenas_jax.layers.rule import LayerRule, VariableKey, by_path, reasons
 from naivenas_jax.paths import Path
+
+_Wrapper: TypeAlias = nn.WeightNorm | nnx.WeightNorm | nn.SpectralNorm | nnx.SpectralNorm
 
 _INNER = "layer_instance"
 
 
 @describes(nn.WeightNorm, nnx.WeightNorm)
-def weight_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def weight_norm(layer: nn.WeightNorm | nnx.WeightNorm, nin: tuple[int, ...]) -> LayerRule:
     """Each weight is divided by its length over all axes but the feature axes, and multiplied by a scale per feature.
 
     The axes that the length is taken over are coupled: a weight of zero is as good as none, but an input of zero is
     not. (Salimans and Kingma, Weight Normalization, NeurIPS 2016.)
     """
     rule = _inside(layer, nin)
-    leaves, coupled = dict(rule.leaves), dict(rule.coupled)  # type: ignore[arg-type]
+    leaves: dict[VariableKey, str] = dict(rule.leaves)
+    coupled = reasons(rule.coupled, ())
     for path, tokens in _parameters(rule):
         if not _chosen(layer, path):
             continue
@@ -47,15 +50,16 @@ def weight_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
 
 
 @describes(nn.SpectralNorm, nnx.SpectralNorm)
-def spectral_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def spectral_norm(layer: nn.SpectralNorm | nnx.SpectralNorm, nin: tuple[int, ...]) -> LayerRule:
     """Each matrix is divided by its largest singular value, which couples all neurons that it reads and makes.
 
     Beside each lie the vector and the value that the power iteration has come to. (Miyato et al., Spectral
     Normalization for Generative Adversarial Networks, ICLR 2018.)
     """
     rule = _inside(layer, nin)
-    leaves, coupled = dict(rule.leaves), dict(rule.coupled)  # type: ignore[arg-type]
-    starts = {}
+    leaves: dict[VariableKey, str] = dict(rule.leaves)
+    coupled = reasons(rule.coupled, ())
+    starts: dict[VariableKey, float] = {}
     for path, tokens in _parameters(rule):
         if len(tokens) < 2 or layer.n_steps < 1:
             continue
@@ -73,7 +77,7 @@ def spectral_norm(layer: Any, nin: tuple[int, ...]) -> LayerRule:
     )
 
 
-def _inside(layer: Any, nin: tuple[int, ...]) -> LayerRule:
+def _inside(layer: _Wrapper, nin: tuple[int, ...]) -> LayerRule:
     """The rule of the layer that is wrapped, which also says what it is called with."""
     wrapped = layer.layer_instance
     rule = rule_of(wrapped, nin)
@@ -92,11 +96,11 @@ def _named(tokens: list[str]) -> list[str]:
     return [name for token in named for name in names_in(token)]
 
 
-def _axes(feature_axes: Any) -> tuple[int, ...]:
+def _axes(feature_axes: int | Sequence[int] | None) -> tuple[int, ...]:
     return () if feature_axes is None else as_tuple(feature_axes)
 
 
-def _chosen(layer: Any, path: Path) -> bool:
+def _chosen(layer: nn.WeightNorm | nnx.WeightNorm, path: Path) -> bool:
     """Whether weight normalisation applies to a parameter."""
     if isinstance(layer, nnx.WeightNorm):
         return bool(layer.variable_filter(path, None))
@@ -104,7 +108,7 @@ def _chosen(layer: Any, path: Path) -> bool:
     return not layer.variable_filter or any(part in name for part in layer.variable_filter)
 
 
-def _beside(layer: Any, path: Path, what: str) -> Path:
+def _beside(layer: _Wrapper, path: Path, what: str) -> Path:
     """Where a wrapper keeps a variable of its own for a parameter: one name, made of the parameter's path."""
     if isinstance(layer, nnx.Module):
         places = {"scale": ("params", "scales", "/".join(path))}

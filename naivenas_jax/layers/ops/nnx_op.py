@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,46 @@ from flax import nnx
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.vertices.expression import is_name, size_of
 from naivenas_jax.layers.attributes import set_attribute
-from naivenas_jax.layers.ops.layer_op import LayerOp, RuleOf, bool_of
+from naivenas_jax.layers.ops.layer_op import LayerOp, bool_of, with_composed
 from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
-from naivenas_jax.layers.ops.nnx_value import NnxLayer, Variable, collection_of
-from naivenas_jax.layers.rule import by_path, port_name
+from naivenas_jax.layers.ops.nnx_value import LayerArray, NnxLayer, VariablePlace, collection_of
+from naivenas_jax.layers.rule import Initialiser, RuleOf, by_path, path_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 #: Collections that a layer may write to in vain, as in linen: nobody asked to see them.
 _OPTIONAL = ("params", "intermediates", "perturbations")
 
 
 @dataclass(frozen=True, eq=False)
-class Brought:
-    """The arrays that a layer was created with, by variable. Compared by identity, and no part of the layer's value.
+class CreatedArrays:
+    """The arrays that a layer was created with. Compared by identity, and no part of the layer's value.
 
-    A `jax.ShapeDtypeStruct` stands where there is no array, since a change made its shape another one.
+    Attributes:
+      values: the arrays by variable. A `jax.ShapeDtypeStruct` stands where there is no array, since a change has given
+        it another shape.
     """
 
-    values: Mapping[Variable, Any]
+    values: Mapping[VariablePlace, LayerArray]
 
     @property
     def shapes(self) -> dict[Path, tuple[int, ...]]:
         """The shape of each variable by its path in the variables of the layer."""
-        return {variable.names: tuple(value.shape) for variable, value in self.values.items()}
+        return {place.names: tuple(value.shape) for place, value in self.values.items()}
 
-    def fitted(self, shapes: Mapping[Path, tuple[int, ...]]) -> Brought:
+    def abstract(self) -> dict[VariablePlace, LayerArray]:
+        """Shapes in place of all arrays."""
+        return {place: jax.ShapeDtypeStruct(value.shape, value.dtype) for place, value in self.values.items()}
+
+    def fitted(self, shapes: Mapping[Path, tuple[int, ...]]) -> CreatedArrays:
         """The arrays of these shapes; in place of the others only their new shape."""
-        return Brought({variable: _fitted(value, shapes[variable.names]) for variable, value in self.values.items()})
+        return CreatedArrays({place: _fitted(value, shapes[place.names]) for place, value in self.values.items()})
 
 
-def _fitted(value: Any, shape: tuple[int, ...]) -> Any:
+def _fitted(value: LayerArray, shape: tuple[int, ...]) -> LayerArray:
     return value if tuple(value.shape) == shape else jax.ShapeDtypeStruct(shape, value.dtype)
 
 
@@ -58,7 +64,7 @@ class NnxOp(LayerOp):
     another shape, the initialiser of the rule makes a new one.
 
     Attributes:
-      brought: the arrays that the layer was created with.
+      created: the arrays that the layer was created with.
 
     >>> import jax, flax.nnx as nnx, naivenas_jax as nas
     >>> linear = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
@@ -69,16 +75,21 @@ class NnxOp(LayerOp):
     True
     """
 
-    brought: Brought = field(compare=False, kw_only=True)
+    layer: NnxLayer
+    created: CreatedArrays = field(compare=False, kw_only=True)
 
     @classmethod
     def of(cls, layer: nnx.Module, nin: tuple[int, ...], rule_of: RuleOf) -> NnxOp:
-        """The op of a layer as a user made it."""
+        """The op of a layer as a user made it.
+
+        Raises:
+          GraphError: if an attribute cannot be hashed, or if an array lies outside of an ``nnx.Variable``.
+        """
         own = nnx.clone(layer)
         disconnect(own)
-        nnx.Module.eval(own)  # train= decides, not the mode that the layer was left in
+        _set_mode(own, train=False)  # train= decides, not the mode that the layer was left in
         value, arrays = NnxLayer.split(own)
-        return cls(value, nin, rule_of, brought=Brought(arrays))
+        return cls(value, nin, rule_of, created=CreatedArrays(arrays))
 
     @cached_property
     def module(self) -> nnx.Module:
@@ -86,25 +97,30 @@ class NnxOp(LayerOp):
         return self._abstract()
 
     def _abstract(self) -> nnx.Module:
-        values = self.brought.values
-        return self.layer.merge({key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in values.items()})
+        return self.layer.merge(self.created.abstract())
 
-    def with_attributes(self, sizes: Mapping[str, Any], then: Callable[[Any], Any] | None = None) -> NnxLayer:
-        if not sizes and then is None:
+    def with_attributes(
+        self, attributes: Mapping[str, object], then: Callable[[object], object] | None = None
+    ) -> NnxLayer:
+        """The layer value with other values of some attributes, then changed further by a function."""
+        if not attributes and then is None:
             return self.layer
-        module = self._abstract()
-        for attribute, size in sizes.items():
-            set_attribute(module, attribute.split("."), size)
-        return NnxLayer.split(module if then is None else then(module))[0]
+        module: object = self._abstract()
+        for attribute, value in attributes.items():
+            set_attribute(module, attribute.split("."), value)
+        module = module if then is None else then(module)
+        assert isinstance(module, nnx.Module)
+        return NnxLayer.split(module)[0]
 
     # -- ties and sizes ----------------------------------------------------------------------------------------
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """As for every layer; besides, the rule has to fit the arrays that the layer brings."""
         where = repr("/".join(tying.scope))
         self._check_leaves(where)
         output = super().tie(ports, tying)
         for path, wanted in self._shapes(tuple(len(port) for port in ports), {}).items():
-            found = self.brought.shapes[path]
+            found = self.created.shapes[path]
             if found != wanted:
                 raise SizeMismatchError(
                     f"Vertex {where}: {'/'.join(path)} of the layer has shape {found}, but by its rule it must be "
@@ -114,7 +130,7 @@ class NnxOp(LayerOp):
         return output
 
     def _check_leaves(self, where: str) -> None:
-        own, ruled = self.brought.shapes, self.rule.patterns
+        own, ruled = self.created.shapes, self.rule.patterns
         for path in (*(path for path in own if path not in ruled), *(path for path in ruled if path not in own)):
             problem = "is not among leaves= of its rule" if path in own else "of its rule does not exist in the layer"
             raise GraphError(
@@ -130,95 +146,104 @@ class NnxOp(LayerOp):
 
     def _shapes(self, ports: tuple[int, ...], changed: Mapping[str, int]) -> dict[Path, tuple[int, ...]]:
         """The shape of each variable with these inputs, and other sizes of axes than now where they have changed."""
-        rule = self.rule
-        sizes = {port_name(axis): self.size_of(attribute) for attribute, axis in rule.sizes.items() if is_name(axis)}
-        sizes |= {**rule.inner, **{f"in{i}": size for i, size in enumerate(ports)}}
+        sizes = self.sizes_now(ports)
         sizes |= {axis: changed[axis] for axis in sizes if axis in changed}
-        for axis, text in rule.composed.items():
-            sizes[port_name(axis)] = size_of(text, sizes)
-        return {path: rule.patterns[path].shape(sizes, shape) for path, shape in self.brought.shapes.items()}
+        sizes = with_composed(self.rule, sizes)
+        return {path: self.rule.patterns[path].shape(sizes, shape) for path, shape in self.created.shapes.items()}
 
-    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int], **keywords: Any) -> Self:
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int], **keywords: object) -> Self:
+        """The same layer for other sizes; arrays that keep their shape are kept."""
         shapes, op = self._shapes(ports, sizes), super().resized(ports, sizes, **keywords)
-        if op is self and shapes == self.brought.shapes:
+        if op is self and shapes == self.created.shapes:
             return self
-        follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}
-        return replace(op, layer=op.with_attributes(follow), brought=self.brought.fitted(shapes))
+        layer = op.with_attributes(self._shape_attributes(shapes))
+        return replace(op, layer=layer, created=self.created.fitted(shapes))
 
-    def reshaped(self, attributes: Mapping[str, Any], dims: Mapping[Path, tuple[int, ...]]) -> Self:
-        found = self.brought.shapes
+    def reshaped(self, attributes: Mapping[str, object], dims: Mapping[Path, tuple[int, ...]]) -> Self:
+        """The same layer with other attributes, which change the first dimensions of some variables."""
+        found = self.created.shapes
         shapes = {path: (*dims.get(path, ()), *shape[len(dims.get(path, ())) :]) for path, shape in found.items()}
-        follow = {attribute: shapes[path] for attribute, path in _paths_of(self.rule.shapes).items()}
-        layer = self.with_attributes({**attributes, **follow})
-        return replace(self, layer=layer, brought=self.brought.fitted(shapes))
+        layer = self.with_attributes({**attributes, **self._shape_attributes(shapes)})
+        return replace(self, layer=layer, created=self.created.fitted(shapes))
+
+    def _shape_attributes(self, shapes: Mapping[Path, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """What the attributes that hold the shape of a variable become."""
+        return {attribute: shapes[path_of(key)] for attribute, key in self.rule.shapes.items()}
 
     # -- computing ---------------------------------------------------------------------------------------------
 
     def bound(self, scope: Scope) -> nnx.Module:
-        return self.layer.merge({variable: self._read(scope, variable) for variable in self.brought.values})
+        """The layer with the variables that live in ``scope``."""
+        return self.layer.merge(self._values(scope))
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        values = {variable: self._read(scope, variable) for variable in self.brought.values}
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Call the layer, and keep the variables that it has changed."""
+        values = self._values(scope)
         module = self.layer.merge(values)
-        train = bool_of(kwargs.get("train", False))
-        (nnx.Module.train if train else nnx.Module.eval)(module)
+        _set_mode(module, train=bool_of(kwargs.get("train", False)))
         connect(module, scope)
         given = self.call_keywords(kwargs)
         own = getattr(module, "rngs", None) is not None  # a stream of its own, which is connected
         if scope.rngs and not own and "rngs" in (self.keywords or ()):
             given.setdefault("rngs", streams(scope))
+        assert callable(module)
         output = module(*inputs, **given)
         if not scope.get_flag("initializing", False):  # as in linen, statistics stay as they are while initialising
             _write(scope, module, values)
         return output
 
-    def _read(self, scope: Scope, variable: Variable) -> Any:
-        inner, name = _place(scope, variable)
-        if variable.collection == "params":
-            return inner.param(name, lambda key: self._initial(variable, key))
-        return inner.variable(
-            variable.collection, name, lambda: self._initial(variable, inner.make_rng("params"))
-        ).value
+    def _values(self, scope: Scope) -> dict[VariablePlace, LayerArray]:
+        return {place: self._read(scope, place) for place in self.created.values}
 
-    def _initial(self, variable: Variable, key: jax.Array) -> Any:
-        value, rule, path = self.brought.values[variable], self.rule, variable.names
+    def _read(self, scope: Scope, place: VariablePlace) -> LayerArray:
+        inner, name = _scope_of(scope, place)
+        if place.collection == "params":
+            value: LayerArray = inner.param(name, lambda key: self._initial(place, key))
+        else:
+            value = inner.variable(place.collection, name, lambda: self._initial(place, inner.make_rng("params"))).value
+        return value
+
+    def _initial(self, place: VariablePlace, key: jax.Array) -> LayerArray:
+        value, rule, path = self.created.values[place], self.rule, place.names
         if not isinstance(value, jax.ShapeDtypeStruct):
             return jnp.array(value)  # a copy: variables may be donated, and the layer keeps its own
-        default = _default_init(rule.patterns[path].roles, by_path(rule.new).get(path, 0.0))
+        default = _default_initialiser(rule.patterns[path].roles, by_path(rule.new).get(path, 0.0))
         return by_path(rule.initialisers).get(path, default)(key, value.shape, value.dtype)
+
+
+def _set_mode(module: nnx.Module, *, train: bool) -> None:
+    if train:  # functions of the class: a layer may have an attribute of that name
+        nnx.Module.train(module)
+    else:
+        nnx.Module.eval(module)
 
 
 def _listed(paths: Iterable[Path]) -> str:
     return ", ".join(map("/".join, paths))
 
 
-def _paths_of(shapes: Mapping[str, Any]) -> dict[str, Path]:
-    """The variable whose shape each attribute holds, by path."""
-    return {attribute: next(iter(by_path({key: None}))) for attribute, key in shapes.items()}
-
-
-def _default_init(roles: tuple[str | None, ...], constant: float) -> Any:
+def _default_initialiser(roles: tuple[str | None, ...], constant: float) -> Initialiser:
     if "in" not in roles:
         return jax.nn.initializers.constant(constant)
     out = [i for i, role in enumerate(roles) if role == "out"]
     return jax.nn.initializers.lecun_normal([i for i in range(len(roles)) if i not in out], out)
 
 
-def _place(scope: Scope, variable: Variable) -> tuple[Scope, str]:
+def _scope_of(scope: Scope, place: VariablePlace) -> tuple[Scope, str]:
     """The scope of the submodule that a variable belongs to, and its name there."""
-    _, *parents, name = variable.names
+    _, *parents, name = place.names
     for parent in parents:
         scope = scope.push(parent, reuse=True)
     return scope, name
 
 
-def _write(scope: Scope, module: nnx.Module, values: Mapping[Variable, Any]) -> None:
+def _write(scope: Scope, module: nnx.Module, values: Mapping[VariablePlace, LayerArray]) -> None:
     """Keep what the layer has changed."""
     for path, variable in nnx.to_flat_state(nnx.state(module)):
         if isinstance(variable, nnx.RngState):
             continue
-        place = Variable(collection_of(type(variable)), path)
+        place = VariablePlace(collection_of(type(variable)), path)
         changed = variable.get_raw_value() is not values.get(place)
         if changed and (scope.is_mutable_collection(place.collection) or place.collection not in _OPTIONAL):
-            inner, name = _place(scope, place)
+            inner, name = _scope_of(scope, place)
             inner.put_variable(place.collection, name, variable.get_raw_value())

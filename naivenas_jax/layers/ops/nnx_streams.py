@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import NoReturn
 
+import jax
 from flax import nnx
 from flax.core import Scope
 
@@ -20,9 +21,10 @@ class Absent(nnx.RngStream):
     """Stands where a layer has a stream of random numbers, while there is none."""
 
     def __init__(self, collection: str):
+        """Stand for a stream of keys of this collection."""
         self.tag = collection
 
-    def __call__(self) -> Any:
+    def __call__(self) -> NoReturn:
         raise GraphError(
             f"A layer needs random numbers. Pass graph.apply(..., rngs={{{self.tag!r}: key}}), or train=False, where "
             "it needs none."
@@ -32,7 +34,7 @@ class Absent(nnx.RngStream):
 def disconnect(module: nnx.Module) -> None:
     """Take all streams out of a layer, and their keys and counts with them. What was one stream is one afterwards."""
     absent: dict[int, Absent] = {}
-    for owner, name, collection in list(_places(module)):
+    for owner, name, collection in list(_stream_places(module)):
         stream = getattr(owner, name)
         shared = absent.setdefault(id(stream), Absent(collection)) if stream is not None else Absent(collection)
         setattr(owner, name, shared)
@@ -40,14 +42,14 @@ def disconnect(module: nnx.Module) -> None:
 
 def connect(module: nnx.Module, scope: Scope) -> None:
     """Put in streams that start from the scope's keys, as far as it has any."""
-    for owner, name, collection in list(_places(module)):
+    for owner, name, collection in list(_stream_places(module)):
         if scope.has_rng(collection) or scope.has_rng("params"):  # Flax falls back on "params" while initialising
             setattr(owner, name, nnx.RngStream(scope.make_rng(collection), tag=collection))
         elif collection == _CARRY:
             setattr(owner, name, nnx.RngStream(0, tag=collection))
 
 
-def reconnect(module: nnx.Module, rngs: Mapping[str, Any]) -> None:
+def reconnect(module: nnx.Module, rngs: Mapping[str, jax.Array | int]) -> None:
     """Put in streams that start from these keys, as far as there are any, in the way that ``nnx.reseed`` does."""
     source, fresh = nnx.Rngs(**rngs), {}
     for _, node in list(nnx.iter_graph(module)):
@@ -55,7 +57,7 @@ def reconnect(module: nnx.Module, rngs: Mapping[str, Any]) -> None:
             fresh[id(node)] = nnx.RngStream(source[node.tag](), tag=node.tag)
         elif isinstance(node, Absent) and node.tag == _CARRY:
             fresh[id(node)] = nnx.RngStream(0, tag=_CARRY)
-    for owner, name, _ in list(_places(module)):
+    for owner, name, _ in list(_stream_places(module)):
         stream = fresh.get(id(getattr(owner, name)))
         if stream is not None:
             setattr(owner, name, stream)
@@ -67,7 +69,7 @@ def streams(scope: Scope) -> nnx.Rngs:
     return nnx.Rngs(**{**default, **{name: scope.make_rng(name) for name in scope.rngs}})
 
 
-def _places(module: nnx.Module) -> Iterator[tuple[Any, str, str]]:
+def _stream_places(module: nnx.Module) -> Iterator[tuple[object, str, str]]:
     """Where a layer keeps streams: the owner, the attribute, and the collection of keys it draws from."""
     for _, owner in nnx.iter_graph(module):
         if isinstance(owner, nnx.Dropout):  # whether it was given a stream of its own makes no difference here

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -13,17 +13,21 @@ from flax import nnx
 from flax.nnx import variablelib
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.typing import Array, Shape
+
+#: An array of a layer, or its shape where there is no array.
+LayerArray: TypeAlias = Array | Shape
 
 
-class Variable(NamedTuple):
+class VariablePlace(NamedTuple):
     """Where a variable of a layer lies: its collection in the variables, and its path in the layer."""
 
     collection: str
-    path: tuple[Any, ...]
+    path: tuple[Hashable, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its path in the variables. Keys of dicts that are paths themselves become one name, as linen has it."""
+        """The path in the variables. Keys of dicts that are paths themselves become one name, as in linen."""
         return self.collection, *("/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in self.path)
 
 
@@ -39,16 +43,20 @@ def collection_of(kind: type) -> str:
 
 @dataclass(frozen=True)
 class NnxLayer:
-    """The configuration of an nnx layer; equal configurations are equal and hash alike."""
+    """The configuration of an nnx layer; equal configurations are equal and hash alike.
 
-    graphdef: Any
+    Attributes:
+      graphdef: what ``nnx.split`` leaves when the arrays are taken out.
+    """
+
+    graphdef: nnx.GraphDef[nnx.Module]
 
     @classmethod
-    def split(cls, module: nnx.Module) -> tuple[NnxLayer, dict[Variable, Any]]:
+    def split(cls, module: nnx.Module) -> tuple[NnxLayer, dict[VariablePlace, LayerArray]]:
         """A layer taken apart into its configuration and its arrays."""
         graphdef, state = nnx.split(module)
         arrays = {
-            Variable(collection_of(type(leaf)), path): _array(module, path, leaf)
+            VariablePlace(collection_of(type(leaf)), path): _array(module, path, leaf)
             for path, leaf in nnx.to_flat_state(state)
         }
         value = cls(graphdef)
@@ -61,9 +69,9 @@ class NnxLayer:
             ) from error
         return value, arrays
 
-    def merge(self, arrays: Mapping[Variable, Any]) -> nnx.Module:
+    def merge(self, arrays: Mapping[VariablePlace, LayerArray]) -> nnx.Module:
         """The inverse of `split`; shapes may stand in for arrays."""
-        tree: dict[Any, Any] = {}
+        tree: dict[Hashable, Any] = {}  # nested: nnx has no type for it
         for variable, value in arrays.items():
             node = tree
             for key in variable.path[:-1]:
@@ -73,27 +81,28 @@ class NnxLayer:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(_frozen(self.graphdef.attributes))
+        return hash(_hashable(self.graphdef.attributes))
 
     def __hash__(self) -> int:
         return self._hash
 
 
-def _frozen(value: Any) -> Any:
+def _hashable(value: object) -> Hashable:
     """Something hashable, equal where ``value`` is: lists and dicts are welcome as attributes, arrays are not."""
     if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
+        return tuple(_hashable(item) for item in value)
     if isinstance(value, Mapping):
-        return frozenset((key, _frozen(item)) for key, item in value.items())
+        return frozenset((key, _hashable(item)) for key, item in value.items())
     if isinstance(value, set):
         return frozenset(value)
     if hasattr(value, "value"):  # a static attribute in its wrapper
-        return _frozen(value.value)
+        return _hashable(value.value)
     hash(value)
+    assert isinstance(value, Hashable)
     return value
 
 
-def _array(module: nnx.Module, path: tuple[Any, ...], leaf: Any) -> Any:
+def _array(module: nnx.Module, path: tuple[Hashable, ...], leaf: object) -> LayerArray:
     value = leaf.get_raw_value() if isinstance(leaf, nnx.Variable) else None
     if isinstance(value, jax.core.Tracer):
         raise GraphError(f"{_name(module)} was made while tracing. Make layers outside of jax.jit and its like.")

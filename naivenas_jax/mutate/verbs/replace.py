@@ -21,7 +21,7 @@ from naivenas_jax.graph.map_ops import with_ops
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.layers.registry import layer
+from naivenas_jax.layers.ops.layer_vertex import layer
 from naivenas_jax.mutate.around.verb import settled
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.model_edits import inside, replace_inside

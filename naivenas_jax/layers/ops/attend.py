@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import flax.linen as nn
 from flax import nnx
@@ -16,6 +15,7 @@ from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ class Attend(Op):
         tying.tie(query, features)
         return entries
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         del kwargs
-        return self.embed.bound(scope.push(self.table, reuse=True)).attend(inputs[0])
+        embed = self.embed.bound(scope.push(self.table, reuse=True))
+        assert isinstance(embed, nn.Embed | nnx.Embed)  # `attend` has seen to it
+        return embed.attend(inputs[0])
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Attend:
         del sizes

@@ -1,0 +1,81 @@
+"""`layer`, which makes a vertex of a Flax layer."""
+
+from __future__ import annotations
+
+import inspect
+
+import flax.linen as nn
+from flax import nnx
+
+from naivenas_jax.errors import GraphError, UnregisteredLayerError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex, vertices_only
+from naivenas_jax.graph.vertices.subgraph import graph_vertex
+from naivenas_jax.layers.ops.linen_op import LinenOp
+from naivenas_jax.layers.ops.nnx_op import NnxOp
+from naivenas_jax.layers.registry import registered_rule
+
+
+def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Vertex) -> Vertex:
+    """A Flax layer as a vertex; what it ties comes from the registry. A whole `Graph` is welcome too.
+
+    Args:
+      name: name of the vertex; its variables are found under it, ``variables["params"][name]``.
+      flax_module: a linen or nnx layer of a registered type, or a `Graph` with one output.
+      *inputs: the vertices it reads, in the order of the layer's arguments.
+
+    Returns:
+      A vertex with as many neurons as the layer makes.
+
+    Raises:
+      UnregisteredLayerError: if nobody has said what a layer of this type ties; the message says how.
+      SizeMismatchError: if the layer has been made for another input size.
+      GraphError: if the layer cannot be called with this number of inputs, or computes one step of a recurrence only.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> nas.layer("conv", nn.Conv(8, (3, 3)), x)
+    Vertex('conv', Conv(3 -> 8), inputs=[x], nout=8)
+    """
+    if isinstance(flax_module, Graph):
+        return graph_vertex(name, flax_module, *inputs)
+    _check_module(name, flax_module)
+    if not inputs:
+        raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
+    vertices_only(name, inputs)
+    rule_of = registered_rule(type(flax_module), name)
+    if hasattr(flax_module, "initialize_carry"):
+        raise GraphError(
+            f"Vertex {name!r}: a {type(flax_module).__name__} has a state, and computes one step. Put it into a layer "
+            "that runs it along a sequence: nn.RNN(cell), nnx.RNN(cell)."
+        )
+    _check_arity(name, type(flax_module), len(inputs))
+    nin = tuple(source.nout for source in inputs)
+    if isinstance(flax_module, nn.Module):
+        return Vertex(name, LinenOp.of(flax_module, nin, rule_of), inputs)
+    return Vertex(name, NnxOp.of(flax_module, nin, rule_of), inputs)
+
+
+def _check_module(name: str, given: object) -> None:
+    if isinstance(given, type):
+        raise UnregisteredLayerError(
+            f"Vertex {name!r} needs a layer, found the class {given.__name__}. Make one: {given.__name__}(...)."
+        )
+    if not isinstance(given, nn.Module | nnx.Module):
+        raise UnregisteredLayerError(
+            f"Vertex {name!r} needs a Flax layer (linen or nnx), found {type(given).__name__}: "
+            f"{given!r:.80}. For a plain function use nas.invariant_vertex, nas.absorb_vertex or "
+            "nas.immutable_vertex."
+        )
+
+
+def _check_arity(name: str, kind: type, count: int) -> None:
+    signature = inspect.signature(kind.__call__)
+    positional = [each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
+    try:
+        signature.replace(parameters=positional).bind(None, *[None] * count)
+    except TypeError as error:
+        raise GraphError(
+            f"Vertex {name!r}: a {kind.__name__} cannot be called with {count} input{'s' * (count != 1)}: {error}. "
+            "Join them first, with nas.concat or +."
+        ) from error

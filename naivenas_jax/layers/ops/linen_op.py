@@ -1,0 +1,105 @@
+"""A linen layer as the computation of a vertex."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+from flax.core import Scope
+
+from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.evaluation.name_scopes import computing_in_linen
+from naivenas_jax.layers.attributes import hashable, own_fields, with_attribute
+from naivenas_jax.layers.ops.layer_op import LayerOp
+from naivenas_jax.layers.registry import registered_rule
+from naivenas_jax.layers.rule import RuleOf
+from naivenas_jax.typing import PyTree
+
+
+@dataclass(frozen=True)
+class LinenOp(LayerOp):
+    """A linen layer; its variables live in the scope of the vertex, as those of a submodule would."""
+
+    layer: nn.Module
+
+    @classmethod
+    def of(cls, layer: nn.Module, nin: tuple[int, ...], rule_of: RuleOf) -> LinenOp:
+        """The op of a layer as a user made it.
+
+        Raises:
+          GraphError: if the layer has an attribute that cannot be hashed.
+        """
+        value = hashable(layer)
+        try:
+            hash(value)
+        except TypeError as error:
+            raise GraphError(
+                f"Layer {layer!r:.120} must be hashable, for graphs are: give functions, tuples or frozen dataclasses "
+                f"as attributes, and no arrays ({error})."
+            ) from error
+        return cls(value, nin, rule_of)
+
+    @property
+    def module(self) -> nn.Module:
+        """The layer itself."""
+        return self.layer
+
+    def with_attributes(
+        self, attributes: Mapping[str, object], then: Callable[[object], object] | None = None
+    ) -> nn.Module:
+        """The layer with other values of some attributes, then changed further by a function."""
+        layer: object = self.layer
+        for name, value in attributes.items():
+            layer = with_attribute(layer, name.split("."), value)
+        layer = layer if then is None else then(layer)
+        assert isinstance(layer, nn.Module)
+        return layer
+
+    def bound(self, scope: Scope) -> nn.Module:
+        """The layer with the variables that live in ``scope``."""
+        return self.layer.clone(parent=scope)
+
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Call the layer, with the variables that live in ``scope``."""
+        with computing_in_linen():
+            return self.bound(scope)(*inputs, **self.call_keywords(kwargs))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (_as_parts(self.layer), self.nin)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A linen layer for pickle. Fields at their default are left out: Flax's own functions cannot all be pickled."""
+
+    kind: type[nn.Module]
+    attributes: Mapping[str, object]
+
+
+def _as_parts(value: object) -> object:
+    """The same value with every layer in it, however deep in tuples, taken apart for pickle."""
+    if type(value) is tuple:
+        return tuple(map(_as_parts, value))
+    if not isinstance(value, nn.Module):
+        return value
+    own = {each.name: getattr(value, each.name) for each in own_fields(value)}
+    defaults = {each.name: each.default for each in dataclasses.fields(value)}
+    changed = {name: _as_parts(item) for name, item in own.items() if item is not defaults[name]}
+    return _Parts(type(value), changed)
+
+
+def _assembled(value: object) -> object:
+    """The inverse of `_as_parts`."""
+    if type(value) is tuple:
+        return tuple(map(_assembled, value))
+    if not isinstance(value, _Parts):
+        return value
+    return value.kind(**{name: _assembled(item) for name, item in value.attributes.items()}, parent=None)
+
+
+def _restored(parts: _Parts, nin: tuple[int, ...]) -> LinenOp:
+    rule_of, layer = registered_rule(parts.kind, "read from a file"), _assembled(parts)
+    assert isinstance(layer, nn.Module)
+    return LinenOp(layer, nin, rule_of)
