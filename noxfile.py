@@ -13,7 +13,7 @@ import nox
 nox.needs_version = ">=2025.5.1"
 nox.options.reuse_venv = "yes"
 # The tests come last, so that pytest's closing line does too. They include the docs.
-nox.options.sessions = ["lint", "types", "imports", "examples", "tests"]
+nox.options.sessions = ["lint", "types", "imports", "short", "tests"]
 
 # Reading the source needs no installed package.
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
@@ -47,7 +47,7 @@ def imports(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example, or those named: `nox -s examples -- examples/digits.py`."""
     session.install("-e", ".[examples]")
-    _run_each(session, "examples")
+    _run_each(session, session.posargs or _scripts("examples"))
 
 
 @nox.session
@@ -75,9 +75,21 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Every benchmark, or those named."""
     session.install("-e", ".[test]")
-    _run_each(session, "benchmarks")
+    _run_each(session, session.posargs or _scripts("benchmarks"))
 
 
-def _run_each(session: nox.Session, folder: str) -> None:
-    for script in session.posargs or sorted(map(str, Path(folder).glob("*.py"))):
-        session.run("python", script)
+@nox.session
+def short(session: nox.Session) -> None:
+    """Every benchmark and example, or those named, with so little data that it only shows that they run."""
+    session.install("-e", ".[examples,test]")
+    _run_each(session, session.posargs or _scripts("benchmarks") + _scripts("examples"), "--quick")
+
+
+def _scripts(folder: str) -> list[str]:
+    """The files that do something when they are run."""
+    return [str(path) for path in sorted(Path(folder).glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
+
+
+def _run_each(session: nox.Session, scripts: list[str], *arguments: str) -> None:
+    for script in scripts:
+        session.run("python", script, *arguments)

@@ -1,13 +1,14 @@
 """How long an alignment takes: ours, and one variable per neuron in the same solver.
 
-    python benchmarks/alignment.py [GRAPH ...]
+    python benchmarks/alignment.py [--quick] [GRAPH ...]
 
 CPU seconds, the median of up to five runs, everything from the graph to the plan. Prints a table and, when all graphs
-are measured, writes docs/benchmarks/alignment.md.
+are measured, writes docs/benchmarks/alignment.md. ``--quick``: a small network, once, to see that the script works.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from graphs import GRAPHS  # noqa: E402
+from graphs import GRAPHS, SMALL, Network  # noqa: E402
 from reference.per_neuron import PerNeuron  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -35,7 +36,7 @@ from naivenas_jax.align.layout import layout  # noqa: E402
 from naivenas_jax.align.problem.problem import reduce  # noqa: E402
 from naivenas_jax.align.problem.request import targets  # noqa: E402
 from naivenas_jax.align.solve import solve as solving  # noqa: E402
-from naivenas_jax.mutate.edit.widths import ends, sizes_of  # noqa: E402
+from naivenas_jax.mutate.edit.widths import ends  # noqa: E402
 from naivenas_jax.mutate.request.options import Options  # noqa: E402
 
 LIMIT = 60.0  # seconds of HiGHS
@@ -120,7 +121,7 @@ def ours(make: Callable[[], nas.Graph], question: Question) -> Times:
     try:
         start = time.process_time()
         ties = graph.ties
-        sizes = sizes_of(ties)
+        sizes = ties.sizes
         problem = reduce(
             ties,
             targets(question.request, sizes),
@@ -162,7 +163,7 @@ def peer(make: Callable[[], nas.Graph], question: Question, *, at_best: bool) ->
     return Times(built - start, time.process_time() - built, finished)
 
 
-def median(measure: Callable[[], Times], runs: int = 5) -> Times:
+def median(measure: Callable[[], Times], runs: int) -> Times:
     """Of several runs; one is enough where it takes long."""
     found = [measure()]
     while len(found) < runs and found[0].total < SLOW:
@@ -170,16 +171,16 @@ def median(measure: Callable[[], Times], runs: int = 5) -> Times:
     return sorted(found, key=lambda times: times.total)[len(found) // 2]
 
 
-def measure(name: str) -> list[list[str]]:
+def measure(name: str, network: Network, runs: int) -> list[list[str]]:
     """Rows of the table for one network."""
-    make, first, second = GRAPHS[name]
+    make, first, second = network
     graph = make()
     neurons = sum(vertex.nout for vertex in graph.vertices)
     rows = []
     for kind, question in questions(graph, first, second).items():
-        mine = median(lambda q=question: ours(make, q))
-        full = median(lambda q=question: peer(make, q, at_best=False))
-        best = median(lambda q=question: peer(make, q, at_best=True))
+        mine = median(lambda q=question: ours(make, q), runs)
+        full = median(lambda q=question: peer(make, q, at_best=False), runs)
+        best = median(lambda q=question: peer(make, q, at_best=True), runs)
         row = [name, f"{neurons:,}", kind, f"{mine.build:.4f}", f"{mine.solve:.4f}", f"{mine.total:.4f}"]
         for other in (full, best):
             row += [f"{other.build:.2f}", str(Times(0.0, other.solve, other.finished)), ratio(other, mine)]
@@ -220,18 +221,23 @@ def write(rows: list[list[str]]) -> Path:
     return path
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("graphs", nargs="*", metavar="GRAPH", help=", ".join(GRAPHS))
+    parser.add_argument("--quick", action="store_true", help="a small network, once; nothing is written")
+    asked = parser.parse_args()
+    networks = SMALL if asked.quick else {name: GRAPHS[name] for name in asked.graphs or GRAPHS}
     console, rows = Console(width=150), []
-    for name in names or GRAPHS:
+    for name, network in networks.items():
         console.print(f"measuring {name} ...")
-        rows += measure(name)
+        rows += measure(name, network, runs=1 if asked.quick else 5)
     table = Table(*COLUMNS, title="CPU seconds, and how many times longer the peer takes")
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    if not names:
+    if networks.keys() == GRAPHS.keys():
         console.print(f"written to {write(rows)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

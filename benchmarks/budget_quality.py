@@ -1,10 +1,12 @@
 """Accuracy of the digits network at a budget of parameters, without any training after the cut.
 
-    python benchmarks/budget_quality.py [--seeds 5] [--networks FOLDER] [--write docs/benchmarks/budget_quality.md]
+    python benchmarks/budget_quality.py [--quick] [--seeds 5] [--networks FOLDER]
+        [--write docs/benchmarks/budget_quality.md]
 
 The network is that of examples/digits.py, trained for 30 epochs. The inputs that compensation uses are the 1,257
 training images, without labels; accuracy is measured on the 540 others. ``--networks`` keeps the trained networks in a
-folder, and takes them from there where they are.
+folder, and takes them from there where they are. ``--quick``: one seed, two epochs and one budget, to see that the
+script works.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +48,17 @@ same trained networks, rebuilt in torch, in this run: the largest network within
 gives (`benchmarks/peers/peer_torch_pruning.py`). Its statistics were re-estimated on the same 1,257 images."""
 
 
-def trained(seed: int, data: digits.Data, folder: Path | None) -> Any:
+def trained(seed: int, data: digits.Data, folder: Path | None, epochs: int = EPOCHS) -> Any:
     """The variables of a trained network."""
     kept = folder / f"long{seed}.pkl" if folder else None
     if kept and kept.exists():
         return pickle.loads(kept.read_bytes())
-    digits.FIRST_EPOCHS = EPOCHS
+    digits.FIRST_EPOCHS = epochs
     graph = digits.build()
     variables = graph.init(jax.random.key(seed), data.train_images[:1])
     tx = digits.optimizer(data.batches_per_epoch, changes=0)
     network = digits.Network(graph, variables, tx.init(variables["params"]))
-    network = digits.train(network, data, EPOCHS, tx, np.random.default_rng(seed), lambda: None)
+    network = digits.train(network, data, epochs, tx, np.random.default_rng(seed), lambda: None)
     variables = jax.tree.map(np.asarray, network.variables)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +78,9 @@ def uniform(graph: nas.Graph, variables: Any, budget: float) -> nas.Mutation:
     raise ValueError(f"no width fits {budget}")
 
 
-def measure(seed: int, data: digits.Data, folder: Path | None) -> list[dict[str, Any]]:
+def measure(seed: int, data: digits.Data, variables: Any, budgets: Sequence[float] = BUDGETS) -> list[dict[str, Any]]:
     """A row per method and budget."""
-    graph, variables = digits.build(), trained(seed, data, folder)
+    graph = digits.build()
     batches = [data.train_images[i : i + BATCH] for i in range(0, len(data.train_images), BATCH)]
     rows = []
 
@@ -90,7 +93,7 @@ def measure(seed: int, data: digits.Data, folder: Path | None) -> list[dict[str,
         rows.append(found)
 
     row("original", 1.0, graph, variables, time.process_time())
-    for budget in reversed(BUDGETS):
+    for budget in reversed(budgets):
         cut, started = uniform(graph, variables, budget), time.process_time()
         row("magnitude, uniform widths", budget, *cut, started)
         row("the same, recalibrated", budget, cut.graph, nas.recalibrate(*cut, batches), started)
@@ -98,7 +101,7 @@ def measure(seed: int, data: digits.Data, folder: Path | None) -> list[dict[str,
         row("the same, compensated", budget, *nas.compensate(cut, batches), started)
         started = time.process_time()
         row("nas.compress", budget, *nas.compress(graph, variables, batches, max_params=budget), started)
-    return rows + of_peer(seed, variables, data)
+    return rows
 
 
 def of_peer(seed: int, variables: Any, data: digits.Data) -> list[dict[str, Any]]:
@@ -162,6 +165,7 @@ Command: `{command}`, at {commit.strip()}, on {platform.machine()}, jax {jax.__v
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, one budget; nothing is written")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--networks", type=Path)
     parser.add_argument("--write", type=Path)
@@ -169,15 +173,17 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="print what an earlier run has written, and measure nothing")
     args = parser.parse_args()
     data = digits.Data.load()
+    if args.quick:
+        print(table(measure(0, data, trained(0, data, None, epochs=2), BUDGETS[:1])))
+        return
     rows = []
     if args.rows:
         rows = [json.loads(line) for line in args.rows.read_text().splitlines() if line.startswith("{")]
         args.seeds = 0
     for seed in track(range(args.seeds), description="seeds", transient=True, disable=not sys.stdout.isatty()):
-        if args.only_peer:
-            rows += of_peer(seed, trained(seed, data, args.networks), data)
-        else:
-            rows += measure(seed, data, args.networks)
+        variables = trained(seed, data, args.networks)
+        rows += [] if args.only_peer else measure(seed, data, variables)
+        rows += of_peer(seed, variables, data)
     print(table(rows))
     if args.write:
         seeds = len({row["seed"] for row in rows})

@@ -1,8 +1,9 @@
 """Budgets on four networks in their published sizes: kept, used, maximal, how near to the best, and how long it takes.
 
-    python benchmarks/budgets.py [--write docs/benchmarks/budgets.md] [NETWORK ...]
+    python benchmarks/budgets.py [--quick] [--write docs/benchmarks/budgets.md] [NETWORK ...]
 
 Weights are random, with magnitudes that vary between layers and between neurons; the utility is the default one.
+``--quick``: one small network and one share, to see that the script works.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from vision import NETWORKS  # noqa: E402
+from vision import NETWORKS, SMALL  # noqa: E402
 
 import naivenas_jax as nas  # noqa: E402
 from naivenas_jax.cost.operations import operations  # noqa: E402
@@ -72,7 +73,7 @@ class Network:
 
 
 def load(name: str) -> Network:
-    make, number = NETWORKS[name]
+    make, number = (NETWORKS | SMALL)[name]
     model = make()
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(IMAGE.shape)))
     values = jax.tree_util.tree_map_with_path(weights, shapes)
@@ -97,11 +98,11 @@ def weights(path: Any, shape: Any) -> np.ndarray:
     return rng.standard_normal(shape.shape, dtype=np.float32) * magnitude.astype(np.float32)
 
 
-def cases(network: Network) -> Iterator[tuple[str, dict[str, Any], float, Count]]:
+def cases(network: Network, shares: Sequence[float]) -> Iterator[tuple[str, dict[str, Any], float, Count]]:
     """Each budget by name, as keywords of `resize`, its share, and what it counts."""
-    for share in SHARES:
+    for share in shares:
         yield f"{share:.0%} of the parameters", {"max_params": share}, share, network.params
-    for share in SHARES:
+    for share in shares:
         yield f"{share:.0%} of the MACs", {"max_macs": share, "inputs": IMAGE}, share, network.macs
 
 
@@ -121,9 +122,9 @@ def returned(network: Network, mutation: nas.Mutation) -> Iterator[tuple[str, na
             continue
 
 
-def measure(network: Network) -> Iterator[list[str]]:
+def measure(network: Network, shares: Sequence[float] = SHARES) -> Iterator[list[str]]:
     """Rows of the table."""
-    for name, keywords, share, count in cases(network):
+    for name, keywords, share, count in cases(network, shares):
         start = time.process_time()
         mutation = nas.resize(network.graph, network.variables, **keywords)
         seconds = time.process_time() - start
@@ -153,16 +154,17 @@ def head(imports: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="NETWORK")
+    parser.add_argument("--quick", action="store_true", help="one small network and one share; nothing is written")
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     rows, imports = [], []
-    for name in asked.networks:
+    for name in SMALL if asked.quick else asked.networks:
         network = load(name)
         imports.append(f"{network.seconds:.1f} s for {name}")
-        for row in measure(network):
+        for row in measure(network, SHARES[1:2] if asked.quick else SHARES):
             rows.append("| " + " | ".join(row) + " |")
             print(rows[-1], flush=True)
-    if asked.write:
+    if asked.write and not asked.quick:
         asked.write.write_text(head(", ".join(imports)) + "\n".join(rows) + "\n")
 
 

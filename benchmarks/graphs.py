@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -133,11 +134,14 @@ def random_nas(count: int = 500, seed: int = 0) -> nas.Graph:
     return nas.Graph(x, dense("out", 10, nas.invariant_vertex("act", jnp.tanh, last)))
 
 
-#: Each network with the layer that is shrunk and grown, and a second one for mixed requests.
-GRAPHS: dict[str, tuple[Callable[[], nas.Graph], str, str]] = {
+#: What makes a network, the layer that is shrunk and grown, and a second one for mixed requests.
+Network = tuple[Callable[[], nas.Graph], str, str]
+GRAPHS: dict[str, Network] = {
     "MLP": (mlp, "dense3", "dense5"),
     "ResNet-50": (resnet50, "stage2/1/conv3", "stage1/0/conv1"),
     "DenseNet-121": (densenet121, "stage2/5/conv2", "between1/conv"),
     "transformer": (transformer, "3/down", "2/up"),
     "random NAS, 500": (random_nas, "v96", "v9"),
 }
+#: For a short run.
+SMALL: dict[str, Network] = {"small MLP": (partial(mlp, layers=3, width=16), "dense1", "dense2")}

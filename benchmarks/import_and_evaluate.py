@@ -1,13 +1,14 @@
 """Time to import, and what the imported graph costs beside the model itself.
 
-    python benchmarks/import_and_evaluate.py
+    python benchmarks/import_and_evaluate.py [--quick]
 
 Writes docs/benchmarks/import.md. With the package flaim (in the extra ``zoo``) a MaxViT-small is imported
-as well.
+as well. ``--quick``: a small network, once, to see that the script works; nothing is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import os
@@ -142,7 +143,7 @@ def instructions(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def measure(name: str, model: nn.Module, x: jax.Array, handle: str) -> tuple[str, list[str]]:
+def measure(name: str, model: nn.Module, x: jax.Array, handle: str, runs: int = RUNS) -> tuple[str, list[str]]:
     variables = jax.jit(model.init)(jax.random.key(0), x)
     head, graph, variables = imported(name, model, variables, x)
     mutation = nas.delta_nout(graph, variables, {handle: nas.relaxed(-(graph.handles()[handle].size // 3))})
@@ -153,7 +154,7 @@ def measure(name: str, model: nn.Module, x: jax.Array, handle: str) -> tuple[str
         f"the graph, a third of {handle} removed": compiled(mutation.graph.apply, mutation.variables, x),
         "the user's own model, likewise": compiled(own.apply, mutation.variables, x),
     }
-    turns = [[cpu(program.run)[0] for program in programs.values()] for _ in range(RUNS)]
+    turns = [[cpu(program.run)[0] for program in programs.values()] for _ in range(runs)]
     letters = dict(zip(dict.fromkeys(program.instructions for program in programs.values()), "ABCD", strict=False))
     return head, [
         f"| {name} | {what} | {program.flops / 1e9:.4f} | {len(program.instructions)} | "
@@ -199,6 +200,12 @@ def maxvit() -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small network, once; nothing is written")
+    if parser.parse_args().quick:
+        row, rows = measure("Transformer, 1 layer", Transformer(layers=1), jnp.ones((1, 16, 64)), "Dense_1", runs=1)
+        print(row, *rows, sep="\n")
+        return
     found = revision()
     results = [
         measure("ResNet-50, 64 x 64", ResNet50(), jnp.ones((1, 64, 64, 3)), "Bottleneck_4/Conv_1"),

@@ -4,6 +4,7 @@ as many parameters as the published implementations is checked where they are us
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -34,12 +35,15 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """He et al., Deep Residual Learning for Image Recognition, 2015; strides in the 3 x 3 convolutions."""
 
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.max_pool(nn.relu(norm()(conv(64, 7, 2)(x))), (3, 3), (2, 2), "SAME")
-        for stage, depth in enumerate((3, 4, 6, 3)):
+        x = nn.max_pool(nn.relu(norm()(conv(self.width, 7, 2)(x))), (3, 3), (2, 2), "SAME")
+        for stage, depth in enumerate(self.depths):
             for block in range(depth):
-                x = Bottleneck(64 * 2**stage, 2 if stage and not block else 1)(x)
+                x = Bottleneck(self.width * 2**stage, 2 if stage and not block else 1)(x)
         return nn.Dense(1000)(x.mean((1, 2)))
 
 
@@ -115,9 +119,13 @@ class ViTB16(nn.Module):
 
 
 #: Each network with the number of its parameters.
-NETWORKS: dict[str, tuple[type[nn.Module], int]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "ResNet-50": (ResNet50, 25_557_032),
     "DenseNet-121": (DenseNet121, 7_978_856),
     "MobileNetV2": (MobileNetV2, 3_504_872),
     "ViT-B/16": (ViTB16, 86_567_656),
+}
+#: For a short run.
+SMALL: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "small ResNet": (partial(ResNet50, depths=(1, 1), width=8), 73_712),
 }

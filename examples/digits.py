@@ -1,12 +1,14 @@
 """Train a small convolutional network on handwritten digits, then change its shape eight times and train on.
 
-    python examples/digits.py
+    python examples/digits.py [--quick]
 
 Needs the extras `.[examples]` and no download: scikit-learn ships the digits, 1,797 grey images of 8 x 8 pixels. The
 run takes about a minute on two cores. Each row of the table that it prints is one change of shape: what changed, the
-parameters, and the accuracy on 540 held-out images before and after a short training.
+parameters, and the accuracy on 540 held-out images before and after a short training. With ``--quick`` the
+trainings are too short to learn much.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,8 +27,7 @@ from sklearn.model_selection import train_test_split
 
 import naivenas_jax as nas
 
-FIRST_EPOCHS = 15  # of the first training
-EPOCHS = 5  # after each change
+FIRST_EPOCHS, EPOCHS = (2, 2) if "--quick" in sys.argv else (15, 5)  # of the first training, and after each change
 BATCH = 128
 
 

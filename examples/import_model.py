@@ -1,6 +1,6 @@
 """Import a ResNet from the package jax-resnet, remove a third of the inner channels, and train on.
 
-    python examples/import_model.py
+    python examples/import_model.py [--quick]
 
 Needs the extras `.[examples]`: jax-resnet has the model, scikit-learn the digits, 8 x 8 pixels, here made 32 x 32.
 Nothing is downloaded. The run takes under a minute on two cores.
@@ -8,6 +8,7 @@ Nothing is downloaded. The run takes under a minute on two cores.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
 
+FIRST_EPOCHS, EPOCHS = (1, 1) if "--quick" in sys.argv else (4, 2)
 HOW = {"mutable": ["batch_stats"]}  # by which these models know that they are trained
 
 
@@ -71,7 +73,9 @@ def main() -> None:
     model = ResNet18(n_classes=10, hidden_sizes=(16, 24, 32, 48))
     graph, variables = nas.from_linen(model, jax.jit(model.init)(jax.random.key(0), train_x[:1]), train_x[:1])
     tx = optax.adam(2e-3)
-    variables, state = train(graph, variables, tx.init(variables["params"]), tx, train_x[:800], train_y[:800], 4)
+    variables, state = train(
+        graph, variables, tx.init(variables["params"]), tx, train_x[:800], train_y[:800], FIRST_EPOCHS
+    )
     report("trained", graph, variables)
 
     utility = saliency(graph, variables, train_x[:400], train_y[:400])
@@ -81,7 +85,7 @@ def main() -> None:
     state = mutation.carry(state)
     graph, variables = mutation
     report("a third of inner channels removed", graph, variables)
-    variables, _ = train(graph, variables, state, tx, train_x[:800], train_y[:800], 2)
+    variables, _ = train(graph, variables, state, tx, train_x[:800], train_y[:800], EPOCHS)
     report("trained on", graph, variables)
 
 

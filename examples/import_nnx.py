@@ -2,13 +2,14 @@
 
 It ends with the transformer's own class: `nas.rebuild` gives it back with the new sizes.
 
-    python examples/import_nnx.py
+    python examples/import_nnx.py [--quick]
 
 Needs the extras `.[examples]`: scikit-learn ships the digits, and a row of 8 pixels is a token. About half a minute.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
+
+FIRST_EPOCHS, EPOCHS = (2, 1) if "--quick" in sys.argv else (20, 5)
 
 
 class Block(nnx.Module):
@@ -98,7 +101,7 @@ def main() -> None:
     model = Transformer(nnx.Rngs(0))
     graph, variables = nas.from_nnx(model, train_x[:1])
     tx = optax.adam(2e-3)
-    variables, state = train(graph, variables, tx.init(variables), tx, train_x, train_y, 20)
+    variables, state = train(graph, variables, tx.init(variables), tx, train_x, train_y, FIRST_EPOCHS)
     report("trained", graph, variables)
 
     # About what the loss would change by without a neuron: |gradient * weight|, summed over its incoming weights.
@@ -117,7 +120,7 @@ def main() -> None:
     graph, variables = mutation
     report("a third of heads and mlp removed", graph, variables)
     smaller = nas.rebuild(model, mutation)
-    variables, _ = train(graph, variables, state, tx, train_x, train_y, 5)
+    variables, _ = train(graph, variables, state, tx, train_x, train_y, EPOCHS)
     report("trained on", graph, variables)
     use(smaller, mutation, test_x[:128], test_y[:128])
 

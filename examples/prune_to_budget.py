@@ -1,6 +1,6 @@
 """Half the parameters, half the multiply-accumulates, sizes in multiples of 8, and at least this accuracy.
 
-    python examples/prune_to_budget.py [--svg report.svg]
+    python examples/prune_to_budget.py [--quick] [--svg report.svg]
 
 Needs the extras `.[examples]` and no download: scikit-learn ships the digits, 1,797 grey images of 8 x 8 pixels. The
 run takes one to two minutes on two cores. A small network is trained; what a budget would do to it is shown before it
@@ -9,6 +9,7 @@ network of at least some accuracy is searched for, with images of its own. What 
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,12 +29,13 @@ from sklearn.model_selection import train_test_split
 
 import naivenas_jax as nas
 
-EPOCHS = 15  # of the first training
-PRUNING_EPOCHS = 5  # of pruning while training
+QUICK = "--quick" in sys.argv
+EPOCHS = 2 if QUICK else 15  # of the first training
+PRUNING_EPOCHS = 1 if QUICK else 5  # of pruning while training
 BATCH = 100
 EPOCH = 800 // BATCH  # batches
 ENOUGH = 0.95  # the accuracy that the smallest network shall have at least
-TRIES = 4  # of the search for it
+TRIES = 1 if QUICK else 4  # of the search for it
 
 # What people ask for. Floats are fractions of the present network, whole numbers are absolute.
 HALF = {"max_params": 0.5, "max_macs": 0.5, "multiple_of": 8}
@@ -211,6 +213,7 @@ def described(name: str, graph: nas.Graph, variables: Any, test: Images) -> Tabl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--svg", type=Path, help="where to write the picture of the report")
+    parser.add_argument("--quick", action="store_true", help="trainings too short to learn much")
     svg = parser.parse_args().svg
     console, (training, validation, test) = Console(), load()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()

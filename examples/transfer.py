@@ -1,6 +1,6 @@
 """Transfer learning: train on the digits 0 to 4, then give the network a new head for all ten and train on.
 
-    python examples/transfer.py
+    python examples/transfer.py [--quick]
 
 Needs the extras `.[examples]` and no download: scikit-learn ships the digits. The run takes about half a minute on two
 cores. After the first training the stem is frozen, the head is replaced, a hidden layer grows, and at last the stem
@@ -9,6 +9,7 @@ is one step: what changed, how many parameters are trained, and the accuracy on 
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from sklearn.model_selection import train_test_split
 
 import naivenas_jax as nas
 
-EPOCHS = 10  # after each step
+EPOCHS = 1 if "--quick" in sys.argv else 10  # after each step
 BATCH = 64
 
 STEM = ("stem", "stem_norm")  # what is frozen

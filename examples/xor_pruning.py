@@ -5,7 +5,7 @@ of the Taylor scores is kept. Then half of them are removed, by each utility, an
 training. In the end the network is pruned further and further, trained a little after each step, to the smallest that
 still solves XOR.
 
-    python examples/xor_pruning.py
+    python examples/xor_pruning.py [--quick]
 
 Prints two tables; takes a few seconds.
 """
@@ -13,6 +13,7 @@ Prints two tables; takes a few seconds.
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ INPUTS = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 TARGETS = jnp.array([[0.0], [1.0], [1.0], [0.0]])
 BATCH = (INPUTS, TARGETS)
 TX = optax.adam(0.05)
+WIDTH = 8 if "--quick" in sys.argv else 32
 
 
 def network(width: int) -> nas.Graph:
@@ -74,7 +76,7 @@ def compare(graph: nas.Graph, variables: Any, average: nas.TaylorAverage) -> dic
     }
     found = {"nothing pruned": float(loss(graph.apply, variables, BATCH))}
     for name, several in utilities.items():
-        pruned = [nas.delta_nout(graph, variables, {"hidden": -16}, utility=utility) for utility in several]
+        pruned = [nas.delta_nout(graph, variables, {"hidden": -(WIDTH // 2)}, utility=utility) for utility in several]
         found[name] = float(np.mean([loss(m.graph.apply, m.variables, BATCH) for m in pruned]))
     return found
 
@@ -96,13 +98,13 @@ def smallest(graph: nas.Graph, variables: Any, state: Any, average: Any) -> list
 
 
 def main() -> tuple[dict[str, float], list[tuple[int, float, float]]]:
-    graph = network(32)
+    graph = network(WIDTH)
     variables = graph.init(jax.random.key(0), INPUTS)
     average = nas.TaylorAverage.init(graph, every=2)
     variables, state, average = train(graph, variables, TX.init(variables["params"]), average, 100)
 
     found = compare(graph, variables, average)
-    print(f"{'half of 32 neurons pruned by':<32}{'loss':>10}")
+    print(f"{f'half of {WIDTH} neurons pruned by':<32}{'loss':>10}")
     for name, value in found.items():
         print(f"{name:<32}{value:>10.5f}")
 
