@@ -54,39 +54,17 @@ class ImportedOp(ModelOp):
         )
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        ties, root = self.model.base.ties, replace(tying, scope=())
-        parts = {run: root.new(size) for run, size in enumerate(self.runs) if run not in ties.products}
-        plain = tuple(parts)
-
-        def vector_of(row: tuple[int, ...]) -> Vector:
-            return Vector.concat([part_of(run) for run in row])
-
-        def part_of(run: int) -> Vector:
-            if run not in parts:
-                parts[run] = root.blocks.product([vector_of(factor) for factor in ties.products[run]])
-            return parts[run]
-
-        axes = {axis: vector_of(row) for axis, row in ties.axes.items()}
-        # a leaf's axis has the first name that its neurons get: readable ones first, and runs last
-        for axis in sorted(axes, key=lambda name: name.startswith("~")):
-            root.called(axes[axis], self._axis(axis))
-        for run in plain:
-            root.called(parts[run], self._run(run))
+        base, root = self.model.base, replace(tying, scope=())
+        model = root.include(base.ties, {axis: self._axis(axis) for axis in base.ties.axes}, self.runs)
+        for run in base.ties.plain(model.runs):
+            root.called(model.runs[run], self._run(run))
         for place in self.named:
-            found = self.model.base.places[place][0]
+            found = base.places[place][0]
             dim, size = found.value.dims[-1], found.aval.shape[-1]
-            vector = _fixed(root, size, str(place)) if dim is None else vector_of(self.model.base.rows[dim])
-            root.called(vector, str(place))
-        for path, leaf in ties.leaves.items():
-            dims = tuple(None if axis is None else axes[axis] for axis in leaf.axes)
-            root.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init)
-        for run, reason in ties.fixed.items():
-            root.fix(parts[run], reason)
-        for run, reason in ties.coupled_runs.items():
-            root.couple(parts[run], reason)
+            root.called(_fixed(root, size, str(place)) if dim is None else model.row(base.rows[dim]), str(place))
         for number, port in enumerate(ports):
-            _tie_input(root, port, axes.get(end_axis("input", number)))
-        outputs = ((axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(self.model.base.program)))
+            _tie_input(root, port, model.axes.get(end_axis("input", number)))
+        outputs = ((model.axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(base.program)))
         return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
 
     def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
