@@ -11,7 +11,7 @@ from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
 from naivenas_jax.align.solve.minimum_cost import smallest
 from naivenas_jax.align.solve.solve import UnprovenError, nearest, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError
-from naivenas_jax.sizes.row import Row, Size
+from naivenas_jax.sizes.condition import Condition, Size
 
 _MOST_REQUESTS = 12
 
@@ -97,7 +97,7 @@ def _holds(problem: Problem, group: Group) -> bool:
     return group.fixed is not None and group.fixed != PRODUCT and group.fixed not in problem.resting.values()
 
 
-def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Row]]:
+def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Condition]]:
     """Leave out one request or condition after the other, for as long as what remains is infeasible."""
     if len(problem.targets) + len(problem.required) > _MOST_REQUESTS:
         return [target for _, target in problem.targets], list(problem.required)
@@ -126,7 +126,7 @@ def _feasible(problem: Problem, time_limit: float | None) -> bool:
     return True
 
 
-def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[str]:
+def _reasons(problem: Problem, conflict: list[Target], rows: list[Condition]) -> list[str]:
     """What is fixed on the rows in conflict, and on rows that share a group with them."""
     asked = {row for row, target in problem.targets if target in conflict}
     asked |= {problem.row_of[axis] for row in rows for axis in row.axes}
@@ -142,7 +142,7 @@ def _reasons(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[
     return list(dict.fromkeys([*_limits(problem, conflict, rows), *(reason for reason in found if reason)]))[:5]
 
 
-def _limits(problem: Problem, conflict: list[Target], rows: list[Row]) -> list[str]:
+def _limits(problem: Problem, conflict: list[Target], rows: list[Condition]) -> list[str]:
     """Of what has to grow, where no more may be inserted."""
     found = [
         row

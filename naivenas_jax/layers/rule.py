@@ -12,7 +12,7 @@ import numpy as np
 from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.row import Conditions
+from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.typing import Array
 
 #: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
@@ -90,7 +90,7 @@ class LayerRule:
     keywords: frozenset[str] | None = None
     coupled: Reasons = None
     fixed: Reasons = None
-    constraints: Conditions = None
+    constraints: ConditionFunction = None
     example: tuple[int, ...] = (1,)
     positional: bool = False
 

@@ -14,7 +14,7 @@ from naivenas_jax.mutate.request.budget_request import Limit, Limits
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.schedule.soft import Soft
-from naivenas_jax.sizes.row import whole
+from naivenas_jax.sizes.condition import whole
 
 #: Scores of the present network: ``(graph, variables) -> utility``.
 Score = Callable[[Graph, Any], Any]

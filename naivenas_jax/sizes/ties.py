@@ -7,12 +7,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Int
 
 from naivenas_jax.paths import Path, is_unnamed
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
+
+#: A layer's own initialiser of a parameter, ``(key, shape, dtype) -> array``.
+Initialiser: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,15 @@ class Leaf:
       axes: for each dimension the axis it lies on, or None if its size is fixed.
       roles: for each dimension "in" (the neurons are read here), "out" (they are made here) or None.
       new: what a per-neuron parameter starts at for a new neuron. None: a weight between neurons.
-      init: the layer's own initialiser, ``(key, shape, dtype) -> array``, if it has one.
-      rescaled: the dimension by the root of whose size the computation divides. Where that size changes, the array is
-        multiplied by the root of ``after / before``, which keeps the function.
+      init: the layer's own initialiser, if it has one.
+      rescaled: a dimension whose size the computation divides by the square root of. Where that size changes, the
+        array is multiplied by the root of ``after / before``, which keeps the function.
     """
 
     axes: tuple[str | None, ...]
     roles: tuple[str | None, ...]
     new: float | None = None
-    init: Callable[..., Any] | None = None
+    init: Initialiser | None = None
     rescaled: int | None = None
 
 
@@ -47,11 +51,11 @@ class Ties:
         has named start with ``~``.
       leaves: every array of the variables, by path.
       fixed: runs that may not change, with the reason.
-      coupled: axes for which "this neuron is zero" is not well defined, with the reason.
-      coupled_runs: the runs on them of which that is so.
+      coupled: axes with neurons for which being zero is not the same as not being there, with the reason.
+      coupled_runs: the runs of these neurons, with the reason.
       products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a
         run has no classes of its own: a combination lives while all of its members live.
-      rows: further conditions on sizes that layers have, such as "a multiple of 8". They hold for the present sizes.
+      conditions: what layers require of sizes besides, such as "a multiple of 8". The present sizes satisfy them.
     """
 
     run_sizes: tuple[int, ...]
@@ -61,10 +65,10 @@ class Ties:
     coupled: Mapping[str, str]
     products: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     coupled_runs: Mapping[int, str] = field(default_factory=dict)
-    rows: tuple[Row, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
-        """The runs with classes of their own among these: the factors in place of products."""
+        """Some runs, with the runs of its factors in place of each product: only these have classes of their own."""
         found, todo = set(), list(runs)
         while todo:
             run = todo.pop()
@@ -79,7 +83,7 @@ class Ties:
         return sum(self.run_sizes[run] for run in runs)
 
     @cached_property
-    def starts(self) -> np.ndarray:
+    def starts(self) -> Int[np.ndarray, " runs+1"]:
         """Shape (runs + 1,): the number of the first class of each run, and the number of all classes.
 
         The classes of run ``r`` are ``range(starts[r], starts[r + 1])``.
@@ -149,12 +153,15 @@ class Ties:
         return found
 
     def reach(self, names: Iterable[str]) -> frozenset[str]:
-        """The axes that may have to change when those of ``names`` do: all that share runs or a row, and so on."""
-        holders: dict[int | Row, list[str]] = {}
-        links: dict[str, list[int | Row]] = {axis: list(self.plain(runs)) for axis, runs in self.axes.items()}
-        for row in self.rows:
-            for axis in row.axes:
-                links[axis].append(row)
+        """The axes that may have to change when those of ``names`` do.
+
+        These share runs or a condition with one of them, or with another one that is reached.
+        """
+        holders: dict[int | Condition, list[str]] = {}
+        links: dict[str, list[int | Condition]] = {axis: list(self.plain(runs)) for axis, runs in self.axes.items()}
+        for condition in self.conditions:
+            for axis in condition.axes:
+                links[axis].append(condition)
         for axis, own in links.items():
             for link in own:
                 holders.setdefault(link, []).append(axis)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
 from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
 from naivenas_jax.sizes.blocks import Blocks, Vector
-from naivenas_jax.sizes.row import Conditions, Row, stated
-from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.sizes.condition import Condition, ConditionFunction, stated
+from naivenas_jax.sizes.ties import Initialiser, Leaf, Ties
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,12 @@ class Included:
 
 @dataclass
 class Tying:
-    """Collects what the vertices of a graph say; ``freeze`` turns it into `Ties`."""
+    """Collects what the vertices of a graph say; ``freeze`` turns it into `Ties`.
+
+    Attributes:
+      blocks: the neurons, and which are tied.
+      scope: the vertices, from the outermost to the one that speaks.
+    """
 
     blocks: Blocks = field(default_factory=Blocks)
     scope: Path = ()
@@ -44,7 +48,7 @@ class Tying:
     _leaves: dict[Path, tuple[tuple[Vector | None, ...], Leaf]] = field(default_factory=dict)
     _fixed: list[tuple[Vector, str]] = field(default_factory=list)
     _coupled: list[tuple[Vector, str]] = field(default_factory=list)
-    _rows: list[tuple[Row, Mapping[str, Vector], Path]] = field(default_factory=list)
+    _conditions: list[tuple[Condition, Mapping[str, Vector], Path]] = field(default_factory=list)
 
     def within(self, name: str) -> Tying:
         """The same collection, seen from inside the vertex ``name``."""
@@ -59,11 +63,15 @@ class Tying:
         self.blocks.tie(a, b)
 
     def axis(self, vector: Vector, factor: str | None = None) -> None:
-        """Name a vector after the vertex whose scope this is (``vertex`` or ``vertex:factor``)."""
+        """Name a vector after the vertex whose scope this is: ``vertex``, or ``vertex:factor`` for an inner axis."""
         self.called(vector, path_text(self.scope) + (f":{factor}" if factor else ""))
 
     def called(self, vector: Vector, name: str) -> None:
-        """Name a vector as it is, wherever this scope is."""
+        """Name a vector, whatever the scope.
+
+        Raises:
+          DuplicateNameError: if another axis has that name.
+        """
         if name in self._axes:
             raise DuplicateNameError(f"Two axes are named {name!r}. Rename one of the vertices.")
         self._axes[name] = vector
@@ -81,13 +89,22 @@ class Tying:
         dims: tuple[Vector | None, ...],
         roles: tuple[str | None, ...],
         new: float | None = None,
-        init: Callable[..., Any] | None = None,
+        init: Initialiser | None = None,
         rescaled: int | None = None,
     ) -> None:
-        """Declare an array of the variables, ``variables[collection][scope...][path...]``."""
-        full = (collection, *self.scope, *path)
+        """Declare an array of the variables, ``variables[collection][scope...][path...]``.
+
+        Args:
+          collection: "params", "batch_stats" or another one.
+          path: below the scope.
+          dims: the neurons on each dimension; None where its size is fixed.
+          roles: see `Leaf`, as for the others.
+          new: see there.
+          init: see there.
+          rescaled: see there.
+        """
         leaf = Leaf((), roles, new, init, rescaled)  # the axes get their names when all are known
-        self._leaves[full] = dims, leaf
+        self._leaves[collection, *self.scope, *path] = dims, leaf
 
     def fix(self, vector: Vector, reason: str) -> None:
         """No neuron of ``vector`` may be dropped or added, because of ``reason``."""
@@ -148,8 +165,8 @@ class Tying:
             self.fix(runs[run], reason)
         for run, reason in ties.coupled_runs.items():
             self.couple(runs[run], reason)
-        for row in ties.rows:
-            self.require(row, {axis: included.axes[axis] for axis in row.axes})
+        for condition in ties.conditions:
+            self.require(condition, {axis: included.axes[axis] for axis in condition.axes})
         return included
 
     def _runs(self, ties: Ties, sizes: Sequence[int]) -> dict[int, Vector]:
@@ -164,28 +181,32 @@ class Tying:
 
         return {run: run_of(run) for run in range(len(ties.run_sizes))}
 
-    def require_all(self, given: Conditions, vectors: Mapping[str, Vector]) -> None:
-        """All that a function of the sizes of ``vectors`` returns; see `require`. A single input is "in" as well."""
+    def require_all(self, given: ConditionFunction, vectors: Mapping[str, Vector]) -> None:
+        """Require all conditions that a function of the sizes of ``vectors`` states. A single input is "in" as well."""
         named = vectors if "in1" in vectors or "in0" not in vectors else {**vectors, "in": vectors["in0"]}
-        for row in stated(given, named):
-            self.require(row, named)
+        for condition in stated(given, named):
+            self.require(condition, named)
 
-    def require(self, row: Row, vectors: Mapping[str, Vector]) -> None:
-        """The sizes of ``vectors``, by the names that ``row`` gives them, must satisfy it, now and after every change.
+    def require(self, condition: Condition, vectors: Mapping[str, Vector]) -> None:
+        """The sizes of some vectors must satisfy a condition, now and after every change.
+
+        Args:
+          condition: on sizes by names that mean something here ("in", "out").
+          vectors: by these names.
 
         Raises:
-          SizeMismatchError: if they do not now.
+          SizeMismatchError: if the sizes do not satisfy it now, or it names something else.
         """
         sizes = {name: len(vector) for name, vector in vectors.items()}
         where = path_text(self.scope)
-        if unknown := [axis for axis in row.axes if axis not in sizes]:
+        if unknown := [axis for axis in condition.axes if axis not in sizes]:
             raise SizeMismatchError(
-                f"Vertex {where!r}: the condition {row} names {unknown[0]!r}. Its axes are: {', '.join(sizes)}."
+                f"Vertex {where!r}: the condition {condition} names {unknown[0]!r}. Its axes are: {', '.join(sizes)}."
             )
-        if not row.holds(sizes):
-            found = ", ".join(f"{axis} = {sizes[axis]}" for axis in row.axes)
-            raise SizeMismatchError(f"Vertex {where!r}: {row} must hold, found {found}.")
-        self._rows.append((row, vectors, self.scope))
+        if not condition.holds(sizes):
+            found = ", ".join(f"{axis} = {sizes[axis]}" for axis in condition.axes)
+            raise SizeMismatchError(f"Vertex {where!r}: {condition} must hold, found {found}.")
+        self._conditions.append((condition, vectors, self.scope))
 
     def freeze(self) -> Ties:
         """The ties as a value."""
@@ -193,13 +214,8 @@ class Tying:
 
     def freeze_with(self, vectors: Sequence[Vector]) -> tuple[Ties, list[tuple[int, ...]]]:
         """The ties as a value, and the runs of further vectors."""
-        leaves = {
-            path: replace(
-                leaf, axes=tuple(None if d is None else self._name_of(d, path, i) for i, d in enumerate(dims))
-            )
-            for path, (dims, leaf) in self._leaves.items()
-        }
-        conditions = tuple(self._named_row(*entry) for entry in self._rows)
+        leaves = {path: replace(leaf, axes=self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
+        conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
         run_sizes, rows, products = self.blocks.settle_all([*own, *vectors])
@@ -212,36 +228,36 @@ class Tying:
             fixed=_first_reasons(rest[: len(fixed)], fixed),
             coupled={axis: coupled[run] for axis in axes for run in bare.plain(axes[axis]) if run in coupled},
             coupled_runs=coupled,
-            rows=tuple(dict.fromkeys(conditions)),
+            conditions=tuple(dict.fromkeys(conditions)),
         )
         return ties, rows[len(own) :]
 
-    def _name_of(self, vector: Vector, path: Path, dim: int) -> str:
-        return self._name_or(vector, unnamed_axis(path, dim))
+    def _axes_of(self, path: Path, dims: tuple[Vector | None, ...]) -> tuple[str | None, ...]:
+        """The axes that the dimensions of a leaf lie on; an axis that nobody has named gets its name from the leaf."""
+        return tuple(None if v is None else self._name_or(v, unnamed_axis(path, dim)) for dim, v in enumerate(dims))
 
     def _name_or(self, vector: Vector, name: str) -> str:
+        """The name of the axis of a vector; ``name`` if it has none yet."""
         if vector not in self._names:
             self._axes[name] = vector
             self._names[vector] = name
         return self._names[vector]
 
-    def _named_row(self, row: Row, vectors: Mapping[str, Vector], scope: Path) -> Row:
-        """A row in terms of the names of the axes."""
+    def _in_names_of_axes(self, condition: Condition, vectors: Mapping[str, Vector], scope: Path) -> Condition:
+        """A condition of a vertex on the axes of the graph."""
         where = path_text(scope)
-        names = {local: self._name_or(vectors[local], f"~{where}.{local}") for local in row.axes}
-        return row.renamed(names).because(row.reason or f"{where!r} requires it")
+        names = {local: self._name_or(vectors[local], f"~{where}.{local}") for local in condition.axes}
+        return condition.renamed(names).because(condition.reason or f"{where!r} requires it")
 
 
 _CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"
-
-
 _CLASH = "it is split in two ways that do not fit together"
 
 
 def _first_reasons(rows: Iterable[Iterable[int]], given: Iterable[tuple[Vector, str]]) -> dict[int, str]:
     """For each run the first reason that was given for it."""
     found: dict[int, str] = {}
-    for row, (_, reason) in zip(rows, given, strict=True):
-        for run in row:
+    for runs, (_, reason) in zip(rows, given, strict=True):
+        for run in runs:
             found.setdefault(run, reason)
     return found

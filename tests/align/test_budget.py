@@ -14,8 +14,8 @@ from naivenas_jax.align.solve.growth import solve_growth
 from naivenas_jax.align.solve.solution import Answer, violations, worth
 from naivenas_jax.align.solve.solve import solve
 from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.condition import multiple_of, size
 from naivenas_jax.sizes.count import Count
-from naivenas_jax.sizes.row import multiple_of, size
 from naivenas_jax.sizes.tying import Tying
 
 KINDS = ("one", "multiple", "several", "bounds", "concatenation", "condition", "optional")

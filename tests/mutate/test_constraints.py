@@ -17,7 +17,7 @@ from strategies import placeholder_variables, random_graph, random_request, rand
 import naivenas_jax as nas
 from naivenas_jax.align.problem.problem import reduce
 from naivenas_jax.align.solve.solve import Answer, violations
-from naivenas_jax.sizes.row import Row, Size
+from naivenas_jax.sizes.condition import Condition, Size
 
 
 def two_layers(a=8, b=6):
@@ -297,7 +297,7 @@ def test_as_text():
     assert str(problem).splitlines()[-2:] == ["require size('a') <= 3", "minimise size('b')"]
 
 
-def random_conditions(rng: random.Random, graph: nas.Graph) -> list[Row]:
+def random_conditions(rng: random.Random, graph: nas.Graph) -> list[Condition]:
     """One or two conditions that the present sizes nearly satisfy."""
     rows = []
     for _ in range(rng.randint(1, 2)):

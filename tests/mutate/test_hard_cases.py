@@ -19,7 +19,7 @@ from reference.per_neuron import Wish, optimum, worth_of
 from strategies import placeholder_variables, random_inputs
 
 import naivenas_jax as nas
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 
 x = nas.input_vertex("x", 3, shape=(3,))
 
@@ -56,7 +56,7 @@ def multiply(weights: Mapping[str, Any], inputs: Any) -> Any:
 def step(name: str, size: int, by: int, vertex: nas.Vertex = x) -> nas.Vertex:
     """A layer whose sizes, in and out, change by multiples of a number only."""
 
-    def conditions(sizes: Mapping[str, Any]) -> list[Row]:
+    def conditions(sizes: Mapping[str, Any]) -> list[Condition]:
         return [nas.multiple_of(sizes["out"] - size, by), nas.multiple_of(sizes["in"] - vertex.nout, by)]
 
     return nas.absorb_vertex(name, multiply, vertex, nout=size, params={"w": "in out"}, constraints=conditions)
@@ -330,7 +330,7 @@ def scores(graph: nas.Graph, variables: Mapping[str, Any], kind: str) -> dict[st
     return {name: UTILITIES[kind](draw, graph.nout(name)) for name in sorted(variables["params"])}
 
 
-def rows_of(graph: nas.Graph, by: Mapping[str, int]) -> list[Row]:
+def rows_of(graph: nas.Graph, by: Mapping[str, int]) -> list[Condition]:
     """The conditions of the layers of `step`, by the names of vertices."""
     rows = []
     for name, number in by.items():
@@ -339,7 +339,7 @@ def rows_of(graph: nas.Graph, by: Mapping[str, int]) -> list[Row]:
     return rows
 
 
-def agrees(mutation: nas.Mutation, request: Mapping[str, Any], utility: Any, rows: list[Row]) -> None:
+def agrees(mutation: nas.Mutation, request: Mapping[str, Any], utility: Any, rows: list[Condition]) -> None:
     """The answer is as good as that of the formulation with one variable per neuron, in every step of the order."""
     graph, plan = mutation.before, mutation.plan
     wanted = optimum(graph, request, utility, least_change=True, conditions=rows)

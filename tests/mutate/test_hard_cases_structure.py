@@ -14,7 +14,7 @@ import pytest
 from strategies import placeholder_variables, random_inputs
 
 import naivenas_jax as nas
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 
 x = nas.input_vertex("x", 3, shape=(3,))
 
@@ -30,7 +30,7 @@ def multiply(weights: Mapping[str, Any], inputs: Any) -> Any:
 def step(name: str, size: int, by: int, vertex: nas.Vertex = x) -> nas.Vertex:
     """A layer whose sizes, in and out, change by multiples of a number only."""
 
-    def conditions(sizes: Mapping[str, Any]) -> list[Row]:
+    def conditions(sizes: Mapping[str, Any]) -> list[Condition]:
         return [nas.multiple_of(sizes["out"] - size, by), nas.multiple_of(sizes["in"] - vertex.nout, by)]
 
     return nas.absorb_vertex(name, multiply, vertex, nout=size, params={"w": "in out"}, constraints=conditions)

@@ -24,7 +24,7 @@ from reference.network import Network
 
 import naivenas_jax as nas
 from naivenas_jax.align.problem.request import Relaxed, To
-from naivenas_jax.sizes.row import Row, Size
+from naivenas_jax.sizes.condition import Condition, Size
 
 _INFINITY = highspy.kHighsInf
 
@@ -68,7 +68,7 @@ def optimum(
     everything: bool = False,
     free_outputs: bool = False,
     least_change: bool = False,
-    conditions: Iterable[Row] = (),
+    conditions: Iterable[Condition] = (),
     objectives: Iterable[Size] = (),
 ) -> Reference:
     """Solve the per-neuron problem of a request. ``everything``: all axes may change, as for `nas.resize`."""
@@ -115,7 +115,7 @@ class PerNeuron:
         gap: float | None = 0.0,
         size_norms: bool = False,
         time_limit: float | None = None,
-        conditions: Iterable[Row] = (),
+        conditions: Iterable[Condition] = (),
         objectives: Iterable[Size] = (),
     ) -> PerNeuron:
         """State the problem.
@@ -277,7 +277,7 @@ class _Rows:
                 found[column] = found.get(column, 0.0) + count
         return found
 
-    def condition(self, row: Row) -> None:
+    def condition(self, row: Condition) -> None:
         """A condition on sizes."""
         terms, right = self.sum_of(row.terms), row.bound - row.constant
         if row.sense == "multiple of":  # sum - bound * times = -constant

@@ -5,7 +5,7 @@ import flax.linen as nn
 import naivenas_jax as nas
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import is_unnamed, path_text
-from naivenas_jax.sizes.row import multiple_of
+from naivenas_jax.sizes.condition import multiple_of
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 
@@ -33,7 +33,7 @@ def by_appearance(ties: Ties) -> dict:
             for path, leaf in ties.leaves.items()
         },
         "roles": {path: leaf.roles for path, leaf in ties.leaves.items()},
-        "rows": {str(row.because("")) for row in ties.rows},
+        "rows": {str(row.because("")) for row in ties.conditions},
     }
 
 

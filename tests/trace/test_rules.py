@@ -163,7 +163,7 @@ def _possible(ties: Any, handle: str, wish: int) -> bool:
         now = dict(zip(free, counts, strict=True))
         sizes = {axis: _length(ties, now, row) for axis, row in ties.axes.items()}
         some = all(size or (axis[0] == "~" and axis[1:].isdigit()) for axis, size in sizes.items())  # ~3: but one run
-        if sizes[handle] == wish and some and all(row.holds(sizes) for row in ties.rows):
+        if sizes[handle] == wish and some and all(row.holds(sizes) for row in ties.conditions):
             return True
     return False
 

@@ -25,7 +25,7 @@ from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.factors import Choice, Runs, choices
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.sizes.row import Row, Size, Terms
+from naivenas_jax.sizes.condition import Condition, Size, Terms
 from naivenas_jax.sizes.ties import Ties
 
 UNLIMITED = 10**6
@@ -90,7 +90,7 @@ class Problem:
     targets: tuple[tuple[int, Target], ...]
     equal: tuple[tuple[int, int], ...] = ()
     group_of_run: tuple[int, ...] = field(default=())
-    required: tuple[Row, ...] = ()
+    required: tuple[Condition, ...] = ()
     objectives: tuple[Size, ...] = ()
     budgets: tuple[Budget, ...] = ()
     row_of: Mapping[str, int] = field(default_factory=dict)
@@ -134,7 +134,7 @@ def reduce(
     equal: Collection[tuple[str, str]] = (),
     least: Mapping[str, int] | None = None,
     insertable: Mapping[str, int] | None = None,
-    required: Collection[Row] = (),
+    required: Collection[Condition] = (),
     objectives: Collection[Size] = (),
     budgets: Collection[Budget] = (),
 ) -> Problem:
@@ -169,7 +169,7 @@ def reduce(
     matrix = _matrix(rows, group_of_run, len(groups))
     # what a layer requires holds now, so that it matters only where something may change
     open_rows = set(matrix[:, [i for i, group in enumerate(groups) if not group.fixed]].tocoo().coords[0].tolist())
-    layers = [row for row in ties.rows if not open_rows.isdisjoint(row_of[axis] for axis in row.axes)]
+    layers = [row for row in ties.conditions if not open_rows.isdisjoint(row_of[axis] for axis in row.axes)]
     conditions = tuple(dict.fromkeys([*layers, *required]))
     present = np.array([ties.size(axes[0]) for axes in names], dtype=np.int64)
     return Problem(
@@ -209,7 +209,7 @@ def closed(ties: Ties, frozen: Mapping[str, str] | None, reached: Collection[str
     return fixed
 
 
-def _all_terms(conditions: Collection[Row], objectives: Collection[Size]) -> list[Terms]:
+def _all_terms(conditions: Collection[Condition], objectives: Collection[Size]) -> list[Terms]:
     return [*(row.terms for row in conditions), *(objective.terms for objective in objectives)]
 
 

@@ -11,7 +11,7 @@ from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.mccormick import Box, Envelope, Interval
 from naivenas_jax.align.program.milp import Columns, Program, Rows
-from naivenas_jax.sizes.row import Row, Terms
+from naivenas_jax.sizes.condition import Condition, Terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class _Builder:
                 terms[column] = terms.get(column, 0.0) - value
             self._equal_or_contradiction(terms, self.constant[b] - self.constant[a])
 
-    def require(self, row: Row) -> None:
+    def require(self, row: Condition) -> None:
         """A condition on sizes. A multiple is a whole number of times the factor."""
         terms, constant = self.sum_terms(row.terms)
         constant += row.constant

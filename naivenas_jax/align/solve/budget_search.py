@@ -15,7 +15,7 @@ from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.lagrangian_bound import Logarithms, between
 from naivenas_jax.align.solve.local_search import Refill
 from naivenas_jax.align.solve.solution import Answer, distance, read, scale_of, worth, write_segments
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 
 _SEGMENTS = 32
 _ROUNDS = 12
@@ -250,6 +250,6 @@ class Search:
         return x[self.form.kept_columns] + x[self.form.new_columns]
 
 
-def _rigid(row: Row) -> bool:
+def _rigid(row: Condition) -> bool:
     """Whether rounding down may break a condition: all but bounds of a single size."""
     return row.sense in ("multiple of", "==") or len(row.terms) > 1

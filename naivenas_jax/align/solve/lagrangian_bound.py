@@ -38,7 +38,7 @@ import numpy as np
 from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.program.mccormick import Box
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 
 _BISECTIONS = 30
 #: With several budgets their prices are found in turns, so often.
@@ -296,7 +296,7 @@ def _allowed(problem: Problem, form: Formulation, worth: Sequence[np.ndarray]) -
 
 
 def _require(
-    condition: Row,
+    condition: Condition,
     row_of: Mapping[str, int],
     alone: Mapping[int, tuple[int, float]],
     constant: np.ndarray,

@@ -15,7 +15,7 @@ from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, s
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.sizes.row import Conditions
+from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.sizes.tying import Tying
 
 Init = Callable[..., Any]
@@ -39,7 +39,7 @@ class Custom(Op):
     nout: int
     params: tuple[tuple[str, str, Init | None], ...]
     inner: tuple[tuple[str, int], ...] = ()
-    constraints: Conditions = None
+    constraints: ConditionFunction = None
 
     absorbs = True
 
@@ -95,7 +95,7 @@ def absorb_vertex(
     nout: int,
     params: Mapping[str, str | tuple[str, Init]],
     inner: Mapping[str, int] | None = None,
-    constraints: Conditions = None,
+    constraints: ConditionFunction = None,
 ) -> Vertex:
     """A custom computation with its own parameters and sizes (SizeAbsorb).
 

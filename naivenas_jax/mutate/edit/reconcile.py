@@ -18,7 +18,7 @@ from naivenas_jax.mutate.edit.draft import Draft, StandIn
 from naivenas_jax.mutate.edit.widths import ends
 from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectives
 from naivenas_jax.mutate.request.options import Options
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.utility.scores.magnitude import magnitude
 from naivenas_jax.utility.user_scores import scores
 
@@ -137,7 +137,7 @@ def _names(stands: Stands) -> Iterator[str]:
 
 
 def _impossible(
-    stands: Stands, sizes: Mapping[str, int], reasons: list[str], tried: list[str], required: tuple[Row, ...]
+    stands: Stands, sizes: Mapping[str, int], reasons: list[str], tried: list[str], required: tuple[Condition, ...]
 ) -> str:
     wanted = "; ".join(
         f"{source!r} (now {sizes[source]}) must become as wide as the place it takes (now {stand.width})"

@@ -11,14 +11,14 @@ from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.handles import Handle
-from naivenas_jax.sizes.row import Row, size
+from naivenas_jax.sizes.condition import Condition, size
 from naivenas_jax.sizes.ties import Leaf
 
 #: A size, or a float as a fraction of the present; of every axis that a weight makes, or by handle.
 Bound = int | float | Mapping[str, int | float] | None
 
 
-def bounds(graph: Graph, least: Bound, most: Bound) -> tuple[Row, ...]:
+def bounds(graph: Graph, least: Bound, most: Bound) -> tuple[Condition, ...]:
     """``size >= least`` and ``size <= most``, of the handles that are named, or of every axis that a weight makes.
 
     Fractions are of the present size; ``least`` is rounded up and ``most`` down, but not to less than 1. A number for
@@ -48,7 +48,7 @@ def inside(graph: Graph) -> dict[str, Handle]:
     }
 
 
-def asks_growth(rows: Iterable[Row], sizes: Mapping[str, int]) -> bool:
+def asks_growth(rows: Iterable[Condition], sizes: Mapping[str, int]) -> bool:
     """Whether an axis must become larger than it is."""
     return any(row.sense == ">=" and not row.holds(sizes) for row in rows)
 

@@ -19,8 +19,8 @@ from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import inside
+from naivenas_jax.sizes.condition import Condition, multiple_of
 from naivenas_jax.sizes.count import Count
-from naivenas_jax.sizes.row import Row, multiple_of
 from naivenas_jax.transfer.variables import check_variables, flat, nested
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
@@ -187,7 +187,7 @@ def require_room(budgets: Sequence[Budget], graph: Graph) -> None:
             )
 
 
-def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Row, ...]:
+def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Condition, ...]:
     """Sizes in multiples: of the handles that are named, or of every whole axis that can be one.
 
     Raises:

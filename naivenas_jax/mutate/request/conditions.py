@@ -7,15 +7,15 @@ from typing import Any
 
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
-from naivenas_jax.sizes.row import Row, Size, size
+from naivenas_jax.sizes.condition import Condition, Size, size
 
 #: One condition, several, or a function of the sizes of all axes by name that returns them.
-Constraints = Row | Iterable[Row] | Callable[[Mapping[str, Size]], Row | Iterable[Row]] | None
+Constraints = Condition | Iterable[Condition] | Callable[[Mapping[str, Size]], Condition | Iterable[Condition]] | None
 #: A sum of sizes to be made small, several in this order, or a function of the sizes by name that returns them.
 Minimise = Size | Iterable[Size] | Callable[[Mapping[str, Size]], Size | Iterable[Size]] | None
 
 
-def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Row, ...]:
+def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Condition, ...]:
     """The conditions that ``constraints=`` stands for; ``sizes`` are those of the axes that there are.
 
     Raises:
@@ -24,7 +24,7 @@ def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Row, ...]:
     """
     rows = _entries("constraints", given, sizes)
     for row in rows:
-        if not isinstance(row, Row):
+        if not isinstance(row, Condition):
             raise RequestError(
                 "constraints= takes conditions on sizes, such as nas.size('a') <= 10 or nas.multiple_of('a', 8), or a "
                 f"function that returns them; found {type(row).__name__}: {row!s:.80}."
@@ -50,7 +50,7 @@ def objectives(given: Minimise, sizes: Mapping[str, int]) -> tuple[Size, ...]:
     return sums
 
 
-def axes_of(rows: Iterable[Row], sums: Iterable[Size]) -> tuple[str, ...]:
+def axes_of(rows: Iterable[Condition], sums: Iterable[Size]) -> tuple[str, ...]:
     """The axes that conditions and objectives are about; they may change as if a request named them."""
     named = [*(axis for row in rows for axis in row.axes), *(axis for each in sums for axis, _ in each.terms)]
     return tuple(dict.fromkeys(named))
@@ -60,7 +60,7 @@ def _entries(what: str, given: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]
     found = given(_Named(what, sizes)) if callable(given) else given
     if found is None:
         return ()
-    if isinstance(found, Row | Size):
+    if isinstance(found, Condition | Size):
         return (found,)
     if isinstance(found, str | Mapping) or not isinstance(found, Iterable):
         raise RequestError(f"{what}= takes one condition or several, found {type(found).__name__}: {found!r:.80}.")

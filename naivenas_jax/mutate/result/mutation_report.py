@@ -20,8 +20,8 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.mutate.result.score_errors import Certainty
+from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.sizes.count import Count
-from naivenas_jax.sizes.row import Row
 from naivenas_jax.utility.tied import total_utility
 from naivenas_jax.utility.user_scores import Utility
 
@@ -181,20 +181,20 @@ class _Binding:
                         steps.append(row.bound)
         return found
 
-    def _conditions(self, handle: str) -> list[Row]:
+    def _conditions(self, handle: str) -> list[Condition]:
         """Those on sizes, each once: of equal ones the first that names this handle, or the first."""
-        distinct: dict[Any, Row] = {}
+        distinct: dict[Any, Condition] = {}
         for key, row in self._keyed:
             if key not in distinct or (handle in row.axes and handle not in distinct[key].axes):
                 distinct[key] = row
         return list(distinct.values())
 
     @cached_property
-    def _keyed(self) -> list[tuple[Any, Row]]:
+    def _keyed(self) -> list[tuple[Any, Condition]]:
         """Conditions on sizes, each with what it says of the runs: equal where axes are tied."""
         axes = self.new.graph.ties.axes
-        found: list[tuple[Any, Row]] = []
-        for row in (*self.asked.required, *self.new.graph.ties.rows):
+        found: list[tuple[Any, Condition]] = []
+        for row in (*self.asked.required, *self.new.graph.ties.conditions):
             counts = Counter[int]()
             for axis, count in row.terms:
                 counts.update({run: count * times for run, times in Counter(axes[axis]).items()})

@@ -9,7 +9,7 @@ import numpy as np
 
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
-from naivenas_jax.sizes.row import Row
+from naivenas_jax.sizes.condition import Condition
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class RequestRecord:
     """
 
     targets: tuple[Target, ...] = ()
-    required: tuple[Row, ...] = ()
+    required: tuple[Condition, ...] = ()
     budgets: tuple[Budget, ...] = ()
     utility: Mapping[str, np.ndarray] = field(default_factory=dict)
     kept: float = 0.0

@@ -32,7 +32,7 @@ from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import delta_nout
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.row import size
+from naivenas_jax.sizes.condition import size
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import check_network, flat, nested
 

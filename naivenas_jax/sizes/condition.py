@@ -1,4 +1,4 @@
-"""Conditions on sizes as plain data: ``size("a") + 2 * size("b") <= 10``, ``multiple_of("a", 8)``.
+"""ConditionFunction on sizes as plain data: ``size("a") + 2 * size("b") <= 10``, ``multiple_of("a", 8)``.
 
 A layer, a vertex or a user contributes them to the alignment problem; nothing here knows a solver. Numbers are whole,
 so that an answer is checked exactly.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import RequestError
 
 Terms = tuple[tuple[str, int], ...]
@@ -22,13 +21,17 @@ _LARGEST = 10**12
 class Size:
     """A sum of sizes of axes with whole coefficients, ``sum(count * size(axis)) + constant``. Made by `size`.
 
-    ``+ - *`` make further sums; ``<= >= ==`` make a `Row`.
+    ``+ - *`` make further sums; ``<= >= ==`` make a `Condition`.
+
+    Attributes:
+      terms: pairs of an axis and its coefficient.
+      constant: what is added to the sum.
     """
 
     terms: Terms
     constant: int = 0
 
-    def __add__(self, other: Any) -> Size:
+    def __add__(self, other: object) -> Size:
         if isinstance(other, Size):
             counts = dict(self.terms)
             for axis, count in other.terms:
@@ -38,7 +41,7 @@ class Size:
 
     __radd__ = __add__
 
-    def __mul__(self, other: Any) -> Size:
+    def __mul__(self, other: object) -> Size:
         factor = whole(other, "A size can be multiplied by a whole number only, which")
         return Size(tuple((a, n * factor) for a, n in self.terms if factor), self.constant * factor)
 
@@ -47,30 +50,30 @@ class Size:
     def __neg__(self) -> Size:
         return self * -1
 
-    def __sub__(self, other: Any) -> Size:
+    def __sub__(self, other: object) -> Size:
         return self + (-other if isinstance(other, Size) else -whole(other, "A sum of sizes"))
 
-    def __rsub__(self, other: Any) -> Size:
+    def __rsub__(self, other: object) -> Size:
         return -self + other
 
-    def __le__(self, other: Any) -> Row:
-        return _row(self - other, "<=")
+    def __le__(self, other: object) -> Condition:
+        return _compared(self - other, "<=")
 
-    def __ge__(self, other: Any) -> Row:
-        return _row(self - other, ">=")
+    def __ge__(self, other: object) -> Condition:
+        return _compared(self - other, ">=")
 
-    def __eq__(self, other: object) -> Row:  # type: ignore[override]
-        return _row(self - other, "==")
+    def __eq__(self, other: object) -> Condition:  # type: ignore[override]  # it states equality
+        return _compared(self - other, "==")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # what == does not compare has no hash
 
     def __ne__(self, other: object) -> bool:
         raise RequestError(f"{self} != {other!r:.40} is no linear condition. Use <=, >=, ==, or nas.multiple_of.")
 
-    def __lt__(self, other: Any) -> Row:
+    def __lt__(self, other: object) -> Condition:
         raise RequestError(f"Sizes are whole numbers: write {self} <= {other} - 1 in place of <.")
 
-    def __gt__(self, other: Any) -> Row:
+    def __gt__(self, other: object) -> Condition:
         raise RequestError(f"Sizes are whole numbers: write {self} >= {other} + 1 in place of >.")
 
     def at(self, sizes: Mapping[str, int]) -> int:
@@ -83,13 +86,13 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Row:
+class Condition:
     """A condition that sizes must satisfy: ``sum(count * size(axis)) + constant`` compared with ``bound``.
 
     Attributes:
       terms: pairs of an axis and its coefficient.
       sense: "<=", ">=", "==", or "multiple of".
-      bound: the right-hand side.
+      bound: the right-hand side; where the sense is "multiple of", the factor.
       constant: added to the sum; 0 unless the sense is "multiple of".
       reason: why it must hold, for error messages.
     """
@@ -105,11 +108,18 @@ class Row:
         """The axes it is about."""
         return tuple(axis for axis, _ in self.terms)
 
-    def because(self, reason: str) -> Row:
-        """The same condition with a reason, which error messages give."""
+    def because(self, reason: str) -> Condition:
+        """The same condition with a reason, which error messages repeat.
+
+        Args:
+          reason: a few words.
+
+        >>> print(multiple_of("a", 8).because("the hardware"))
+        size('a') is a multiple of 8 (the hardware)
+        """
         return replace(self, reason=str(reason))
 
-    def renamed(self, names: Mapping[str, str]) -> Row:
+    def renamed(self, names: Mapping[str, str]) -> Condition:
         """The same condition on axes of other names."""
         summed = sum((count * Size(((names[axis], 1),)) for axis, count in self.terms), Size(()))
         return replace(self, terms=summed.terms)
@@ -139,7 +149,7 @@ class Row:
 
 
 #: What a layer or vertex requires of its sizes: a function of these by the names of its axes ("in", "out", ...).
-Conditions = Callable[[Mapping[str, Size]], Row | Iterable[Row] | None] | None
+ConditionFunction = Callable[[Mapping[str, Size]], Condition | Iterable[Condition] | None] | None
 
 
 def size(axis: str) -> Size:
@@ -165,12 +175,15 @@ def size(axis: str) -> Size:
     return Size(((axis, 1),))
 
 
-def multiple_of(what: str | Size, factor: int) -> Row:
+def multiple_of(what: str | Size, factor: int) -> Condition:
     """The condition that a size, or a sum of sizes, is a multiple of a whole number.
 
     Args:
       what: name of an axis, or a sum of sizes.
       factor: 1 or more.
+
+    Returns:
+      The condition, for ``constraints=`` of the verbs.
 
     Raises:
       RequestError: if ``factor`` is no whole number of at least 1.
@@ -181,30 +194,37 @@ def multiple_of(what: str | Size, factor: int) -> Row:
     True
     """
     summed = what if isinstance(what, Size) else size(what)
-    if whole(factor, "The factor of nas.multiple_of") < 1:
+    factor = whole(factor, "The factor of nas.multiple_of")
+    if factor < 1:
         raise RequestError(f"The factor of nas.multiple_of must be 1 or more, found {factor!r}.")
-    return Row(summed.terms, "multiple of", int(factor), summed.constant)
+    return Condition(summed.terms, "multiple of", factor, summed.constant)
 
 
-def stated(given: Conditions, axes: Iterable[str]) -> tuple[Row, ...]:
-    """The conditions that a function of the sizes of ``axes``, by name, returns: one, several or None."""
+def stated(given: ConditionFunction, axes: Iterable[str]) -> tuple[Condition, ...]:
+    """The conditions that a function states of the sizes of some axes.
+
+    Args:
+      given: returns one condition, several, or None.
+      axes: the names by which it gets the sizes.
+    """
     found = None if given is None else given({axis: size(axis) for axis in axes})
-    if found is None or isinstance(found, Row):
+    if found is None or isinstance(found, Condition):
         return () if found is None else (found,)
     return tuple(found)
 
 
-def whole(value: Any, what: str) -> int:
+def whole(value: object, what: str) -> int:
     """``value`` as an integer; raises `RequestError` if it is none."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
+    number = as_whole(value)
+    if number is None:
         raise RequestError(
             f"{what} must be a whole number, found {value!r:.80}. Sizes are checked exactly: multiply a condition with "
             "fractions by their common denominator."
         )
-    if abs(int(value)) > _LARGEST:
+    if abs(number) > _LARGEST:
         raise RequestError(f"{what} must lie within +-{_LARGEST:.0e}, found {value!r:.80}.")
-    return int(value)
+    return number
 
 
-def _row(difference: Size, sense: Literal["<=", ">=", "=="]) -> Row:
-    return Row(difference.terms, sense, -difference.constant)
+def _compared(difference: Size, sense: Literal["<=", ">=", "=="]) -> Condition:
+    return Condition(difference.terms, sense, -difference.constant)
