@@ -24,9 +24,15 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and likely bugs. `nox -s lint -- --fix` repairs what it can."""
+    """Style, likely bugs, docstrings and dependencies. `nox -s lint -- --fix` repairs what it can."""
     session.install(*EXTRAS["lint"])
     session.run("ruff", "check", ".", *session.posargs)
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
+    session.run("deptry", "naivenas_jax")  # needs all that is declared, and nothing else
+    folders = sorted(
+        {str(path.parent) for top in ("benchmarks", "examples", "tests") for path in Path(top).rglob("*.py")}
+    )
+    session.run("deptry", "--ignore", "DEP002,DEP004", *folders)  # may use the extras
 
 
 @nox.session

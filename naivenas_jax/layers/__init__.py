@@ -1,0 +1,1 @@
+"""What each Flax layer ties, as data: rules, and the registry in which they are found."""

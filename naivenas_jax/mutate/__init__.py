@@ -1,0 +1,1 @@
+"""The verbs: functions that change a network, and the `Mutation` that they return."""

@@ -1,0 +1,1 @@
+"""The arithmetic of sizes: ranges of neurons, what ties them together, and conditions on sizes as plain data."""

@@ -1,0 +1,1 @@
+"""A plan applied to arrays: parameters, masks, undo, and the state of an optimizer."""

@@ -1,0 +1,1 @@
+"""What users give as utility, and how scores of tied neurons are combined."""

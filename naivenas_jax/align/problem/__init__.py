@@ -1,0 +1,1 @@
+"""The problem in whole numbers: requests, conditions and budgets over groups of interchangeable neurons."""

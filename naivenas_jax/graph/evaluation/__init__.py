@@ -1,0 +1,1 @@
+"""Evaluation of a graph: initialisation, application, name scopes, batches."""

@@ -1,0 +1,1 @@
+"""The kinds of vertices that are no layers: arithmetic, stacks, functions, custom operations, subgraphs."""

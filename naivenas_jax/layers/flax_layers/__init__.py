@@ -1,0 +1,1 @@
+"""The rules of Flax's own layers, linen and nnx."""

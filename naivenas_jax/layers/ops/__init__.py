@@ -1,0 +1,1 @@
+"""The operations of vertices that hold a Flax layer."""

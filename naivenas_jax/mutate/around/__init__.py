@@ -1,0 +1,1 @@
+"""What every verb does before and after the change itself: fallback, callbacks, a trial on shapes."""

@@ -1,0 +1,1 @@
+"""What a user may ask of a verb, read and checked: sizes, conditions, budgets, options."""

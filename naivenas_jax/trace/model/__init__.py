@@ -1,0 +1,1 @@
+"""An imported model as a vertex of a graph."""

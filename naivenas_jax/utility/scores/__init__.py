@@ -1,0 +1,1 @@
+"""Scores: for each criterion, a number for each neuron."""

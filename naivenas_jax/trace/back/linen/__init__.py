@@ -1,0 +1,1 @@
+"""The way back for linen modules: the module whose fields give the new sizes."""
