@@ -49,6 +49,7 @@ from naivenas_jax.layers.ops.layer_vertex import layer
 from naivenas_jax.layers.registry import register_layer
 from naivenas_jax.layers.rule import LayerRule
 from naivenas_jax.mutate.around import callbacks as watch, fallback
+from naivenas_jax.mutate.around.keywords import EditKeywords, VerbKeywords, WidthKeywords
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.verbs.kernel import change_kernel
 from naivenas_jax.mutate.verbs.rename import rename
@@ -128,6 +129,9 @@ __all__ = [
     "map_vertices",
     "rename",
     "change_kernel",
+    "VerbKeywords",
+    "WidthKeywords",
+    "EditKeywords",
     # What a change returns, and what it knows
     "Mutation",
     "Plan",

@@ -8,6 +8,9 @@ from importlib import metadata
 import naivenas_jax as nas
 
 NAMES = [
+    "EditKeywords",
+    "VerbKeywords",
+    "WidthKeywords",
     "AxisPlan",
     "BudgetError",
     "CarryError",

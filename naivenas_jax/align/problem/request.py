@@ -38,7 +38,7 @@ def to(size: int) -> To:
     return To(_whole(size, "nas.to takes a whole number of neurons"))
 
 
-def relaxed(wish: int | To | tuple) -> Relaxed:
+def relaxed(wish: int | To | Relaxed | tuple) -> Relaxed:
     """Ask for the nearest feasible size: ``relaxed(-3)`` about three fewer, ``relaxed(to(16))`` about sixteen.
 
     With a wish that differs from the present size, the answer differs from the present size too, and of two sizes that

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from naivenas_jax.errors import GraphError, NaiveNASError, StructureError
+from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.typing import Array, Shape
 
 
-def tried(mutation: Mutation, inputs: Any) -> Mutation:
-    """The mutation, if its graph can be computed on inputs of these shapes.
+def check_shapes(mutation: Mutation, inputs: Array | Shape | Sequence[Array | Shape] | None) -> None:
+    """Raise if the new graph cannot be computed on inputs of these shapes.
 
     Args:
       mutation: what a verb is about to return.
@@ -25,12 +26,12 @@ def tried(mutation: Mutation, inputs: Any) -> Mutation:
       StructureError: says what the computation said.
     """
     if inputs is None:
-        return mutation
+        return
     given = inputs if isinstance(inputs, tuple | list) else (inputs,)
     if len(given) != len(mutation.before.inputs):
         names = ", ".join(vertex.name for vertex in mutation.before.inputs)
         raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
-    shapes = _after(mutation, given)
+    shapes = inputs_after(mutation.before, mutation.plan, [shape_of(each) for each in given])
     try:
         jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
     except NaiveNASError:
@@ -42,16 +43,3 @@ def tried(mutation: Mutation, inputs: Any) -> Mutation:
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {', '.join(where)}. "
             "Nothing was changed."
         ) from error
-    return mutation
-
-
-def _after(mutation: Mutation, inputs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
-    """The shapes of inputs of the new graph: an input that has been resized has other neurons on its last axis."""
-    found = []
-    for vertex, array in zip(mutation.before.inputs, inputs, strict=True):
-        shape = shape_of(array)
-        axis = mutation.plan.axes.get(vertex.name)
-        if axis is not None and axis.changed and shape.shape[-1:] == (axis.before,):
-            shape = jax.ShapeDtypeStruct((*shape.shape[:-1], axis.after), shape.dtype)
-        found.append(shape)
-    return found

@@ -1,59 +1,64 @@
-"""What all verbs do around the change itself: fall back if it fails, tell who watches if it works."""
+"""The decorator that makes a verb of a function: what every verb does before and after the change itself."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ParamSpec
 
-from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.around.callbacks import OnChange, notify
-from naivenas_jax.mutate.around.fallback import Fallback, Request, first_that_works
-from naivenas_jax.mutate.around.shape_check import tried
+from naivenas_jax.errors import StructureError
+from naivenas_jax.mutate.around.attempts import first_result
+from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
+from naivenas_jax.mutate.around.notification import notify
+from naivenas_jax.mutate.around.shape_check import check_shapes
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.variables import as_given
+from naivenas_jax.transfer.variables import as_given, check_network
+
+P = ParamSpec("P")
 
 
-def settle(
-    graph: Graph,
-    variables: Mapping[str, Any],
-    request: Request,
-    attempt: Callable[[Any], Mutation],
-    fallback: Fallback = (),
-    on_change: OnChange = None,
-    inputs: Any = None,
-) -> Mutation:
-    """``attempt(request)``, tried on ``inputs``, or what ``fallback`` makes of its failure; ``on_change`` is told."""
+def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
+    """Make a verb of ``function(graph, variables, ...)``, which only has to make the mutation.
 
-    def attempt_and_try(request: Any) -> Mutation:
-        return tried(attempt(request), inputs)
+    A verb
 
-    mutation = first_that_works(graph, variables, request, attempt_and_try, fallback)
-    mutation = replace(mutation, variables=as_given(mutation.variables, variables))
-    notify(mutation, on_change)
-    return mutation
+    1. checks that ``graph`` is a graph and ``variables`` are its own, once;
+    2. calls the function, or, where that finds no sizes, what ``fallback=`` proposes;
+    3. keeps the kind of tree that the variables were, a dict or a `FrozenDict`;
+    4. tries the new graph on the shapes of ``inputs=``;
+    5. tells ``on_change=``.
+
+    The function does not see ``fallback`` and ``on_change``, nor ``inputs`` unless it names it. Its signature shows all
+    keywords.
+    """
+    signature = full_signature(function)
+    hidden = (CallKeywords.__annotations__.keys() | {"inputs"}) - inspect.signature(function).parameters.keys()
+
+    @functools.wraps(function)
+    def change(*args: P.args, **keywords: P.kwargs) -> Mutation:
+        given = _bound(function.__name__, signature, args, keywords)
+        graph, variables = given["graph"], given["variables"]
+        check_network(graph, variables)
+        arguments = {name: value for name, value in given.items() if name not in hidden}
+        mutation = first_result(function, arguments, given.get("fallback", ()))
+        mutation = replace(mutation, variables=as_given(mutation.variables, variables))
+        check_shapes(mutation, given.get("inputs"))
+        notify(mutation, given.get("on_change"))
+        return mutation
+
+    change.__signature__ = signature  # type: ignore[attr-defined]  # a function takes attributes
+    return change
 
 
-def settled(verb: Callable[..., Mutation]) -> Callable[..., Mutation]:
-    """A verb without request, which takes ``fallback=``, ``on_change=`` and ``inputs=`` as well."""
+def _bound(name: str, signature: inspect.Signature, args: Any, keywords: Any) -> dict[str, Any]:
+    """The arguments of a call by name.
 
-    @functools.wraps(verb)
-    def with_settling(
-        graph: Graph,
-        variables: Mapping[str, Any],
-        *args: Any,
-        fallback: Fallback = (),
-        on_change: OnChange = None,
-        inputs: Any = None,
-        **keywords: Any,
-    ) -> Mutation:
-        def attempt(request: None) -> Mutation:
-            del request
-            return verb(graph, variables, *args, **keywords)
-
-        return settle(graph, variables, None, attempt, fallback, on_change, inputs)
-
-    with_settling.__signature__ = inspect.signature(verb)  # type: ignore[attr-defined]
-    return with_settling
+    Raises:
+      StructureError: if they are not those of the verb.
+    """
+    try:
+        return signature.bind(*args, **keywords).arguments
+    except TypeError as error:
+        raise StructureError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None

@@ -17,7 +17,7 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.new_neurons.fill import Fill, NewEntries, initialised, key_for, strategy
+from naivenas_jax.transfer.new_neurons.fill import Fill, New, NewEntries, initialised, key_for, strategy
 from naivenas_jax.transfer.variables import filled, flat
 
 
@@ -26,7 +26,7 @@ def initial_variables(
     inserted: Collection[str],
     kept: Mapping[str, np.ndarray],
     wanted: Mapping[str, np.ndarray],
-    how: str | Fill,
+    how: New,
     rng: Any,
 ) -> tuple[dict[Path, Any], bool]:
     """Variables of inserted vertices.

@@ -26,7 +26,7 @@ from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_network, flat, nested
+from naivenas_jax.transfer.variables import flat, nested
 
 _CHANGED = "the edit need not keep the function"
 
@@ -186,7 +186,6 @@ def _aligned(
     graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
-    check_network(graph, variables)
     draft = Draft.of(graph)
     staged = replace(draft, ops={**draft.ops, where.vertex.name: where.op.naming(places)}).staged()
     first, second = map(str, places)
@@ -208,7 +207,6 @@ def _edited(
     incomparable: str | None,
 ) -> Mutation:
     """The edit of the vertex, and all that a mutation tells of it."""
-    check_network(graph, variables)
     _check_names(graph, variables, edit.piece)
     op, kept = where.op.edited(edit, variables, added)
     draft = Draft.of(graph)

@@ -24,9 +24,9 @@ from naivenas_jax.mutate.edit.widths import rescaled, unproven
 from naivenas_jax.mutate.request.edit_arguments import check_edited
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
-from naivenas_jax.transfer.new_neurons.fill import Fill, finished, split, strategy
+from naivenas_jax.transfer.new_neurons.fill import New, finished, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_network, flat, nested, transfer
+from naivenas_jax.transfer.variables import flat, nested, transfer
 
 
 def realign(
@@ -35,7 +35,7 @@ def realign(
     draft: Draft,
     options: Options,
     *,
-    created_as: str | Fill = "identity",
+    created_as: New = "identity",
     comparable: bool = False,
 ) -> Mutation:
     """Align the sizes of an edited graph, transfer the variables, and put producers in the place of stand-ins.
@@ -56,7 +56,7 @@ def realign(
     return finish(mutation)
 
 
-def complete(graph: Graph, options: Options, created_as: Any, mutation: Mutation) -> Mutation:
+def complete(graph: Graph, options: Options, created_as: New, mutation: Mutation) -> Mutation:
     """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
     check_edited(graph, mutation.graph, options.free_outputs)
     restacked = _restacked(mutation.graph)
@@ -112,11 +112,10 @@ def _realign_once(
     variables: Mapping[str, Any],
     draft: Draft,
     options: Options,
-    created_as: str | Fill,
+    created_as: New,
     comparable: bool,
 ) -> Mutation:
     strategy(options.new)  # raises if there is none of that name
-    check_network(graph, variables)
     stands, staged = draft.stand_ins(draft.final_order()), draft.staged()
     finish = partial(_edited, graph, variables, draft, staged, options, created_as, comparable)
     try:
@@ -132,7 +131,7 @@ def _edited(
     draft: Draft,
     staged: Graph,
     options: Options,
-    created_as: Any,
+    created_as: New,
     comparable: bool,
     axes: dict[str, AxisPlan],
     aligned: str,

@@ -24,7 +24,7 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.fill import finished, keeps_function, split, strategy
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, transfer
+from naivenas_jax.transfer.variables import transfer
 from naivenas_jax.utility.scores.comparable import comparable
 from naivenas_jax.utility.scores.magnitude import magnitude
 from naivenas_jax.utility.user_scores import scores
@@ -45,7 +45,6 @@ def change_widths(
     """
     ties = graph.ties
     sizes = ties.sizes
-    check_variables(ties.leaves, sizes, variables)
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
     if reached is not None:
         reached |= ties.reach(axes_of(required, sums))

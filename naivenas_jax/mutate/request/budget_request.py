@@ -22,6 +22,7 @@ from naivenas_jax.mutate.request.bounds import inside
 from naivenas_jax.sizes.condition import Condition, multiple_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.typing import Array, Shape
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
 Limit = int | float | Mapping[str, int | float] | None
@@ -35,7 +36,7 @@ class Limits:
     max_bytes: Limit = None
     max_macs: Limit = None
     max_activation_bytes: Limit = None
-    inputs: Sequence[Any] | None = None
+    inputs: Sequence[Array | Shape] | Array | Shape | None = None
 
     def __bool__(self) -> bool:
         limits = (self.max_params, self.max_bytes, self.max_macs, self.max_activation_bytes)
@@ -93,7 +94,7 @@ class _Counts:
 
     graph: Graph
     variables: Mapping[str, Any]
-    inputs: Sequence[Any] | None
+    inputs: Sequence[Array | Shape] | Array | Shape | None
 
     def of(self, name: str, part: str) -> Count:
         """What a budget of this name counts; all of it, if the part is empty."""
@@ -153,7 +154,7 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
     return Budget(name, count, bound)
 
 
-def _shapes(graph: Graph, inputs: Sequence[Any] | None) -> Sequence[Any]:
+def _shapes(graph: Graph, inputs: Sequence[Array | Shape] | Array | Shape | None) -> Sequence[Any]:
     """Shapes to count operations at: those that were given, or a batch of one where the graph knows them."""
     if inputs is not None:
         return inputs if isinstance(inputs, tuple | list) else (inputs,)

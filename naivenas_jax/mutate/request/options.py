@@ -1,11 +1,12 @@
-"""The keywords that the verbs have in common."""
+"""The keywords by which verbs find sizes, read and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypedDict
 
+import jax
 import numpy as np
 
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
@@ -14,59 +15,71 @@ from naivenas_jax.mutate.request.conditions import Constraints, Minimise
 from naivenas_jax.transfer.new_neurons.fill import New
 from naivenas_jax.utility.user_scores import Utility
 
-MaxNew = int | Mapping[str, int] | Callable[[str], int | None] | None
-ALIGN = ("grow", "shrink", "both")
+#: How many neurons may be inserted: for all axes, by axis, or a function of the axis's name (None: the default).
+MaxNew: TypeAlias = int | Mapping[str, int] | Callable[[str], int | None] | None
+Way: TypeAlias = Literal["grow", "shrink", "both"]
+#: What ``align=`` may be.
+Ways: TypeAlias = Literal["auto"] | Way | tuple[Way, ...]
+WAYS: tuple[Way, ...] = ("grow", "shrink", "both")
 
 
-@dataclass(frozen=True)
+class SizeKeywords(TypedDict, total=False):
+    """Keywords of every verb that finds sizes. What they mean is said at `delta_nout`."""
+
+    utility: Utility | None
+    rng: jax.Array | None
+    time_limit: float | None
+    max_new: MaxNew
+    free_outputs: bool
+    constraints: Constraints
+    minimise: Minimise
+    layer_keywords: Mapping[str, Mapping[str, object]] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """Keywords of the verbs.
+    """What a verb was told about how to find sizes, with the defaults of what it was not.
 
     Attributes:
-      align: how sizes that disagree after an edit are brought in line. "auto": the first of "grow" (the smaller becomes
-        as large as the larger), "shrink" (the larger as small as the smaller) and "both" (whatever is nearest) that
-        works. A tuple of these: the first of them that works.
-      utility, new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords: as for
-        `delta_nout`.
+      align: how sizes that disagree after an edit are brought in line; see `EditKeywords`.
+      new: what parameters of new neurons start at.
+      utility, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords: see `delta_nout`.
+
+    Raises:
+      StructureError: if ``align`` is no way of aligning.
+      RequestError: if ``time_limit`` is no number of seconds.
+      PlanError: if there is no such ``new``.
     """
 
-    align: str | tuple[str, ...] = "auto"
     utility: Utility | None = None
     new: New = None
-    rng: Any = None
+    rng: jax.Array | None = None
     time_limit: float | None = None
     max_new: MaxNew = None
     free_outputs: bool = False
     constraints: Constraints = None
     minimise: Minimise = None
-    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None
+    layer_keywords: Mapping[str, Mapping[str, object]] | None = None
+    align: Ways = "auto"
 
     def __post_init__(self) -> None:
-        if not self.ways or any(way not in ALIGN for way in self.ways):
-            raise StructureError(f"align must be 'auto', one of {ALIGN}, or a tuple of these, found {self.align!r}.")
+        if not self.ways or any(way not in WAYS for way in self.ways):
+            raise StructureError(f"align must be 'auto', one of {WAYS}, or a tuple of these, found {self.align!r}.")
         limit = self.time_limit
         if limit is not None and not (isinstance(limit, int | float | np.number) and limit >= 0):  # not NaN either
             raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {limit!r:.80}.")
 
+    @classmethod
+    def of(cls, keywords: SizeKeywords, new: New = None) -> Options:
+        """The options that a verb was given as keywords (those of `EditKeywords` have ``align`` besides)."""
+        return cls(new=new, **keywords)
+
     @property
-    def ways(self) -> tuple[Any, ...]:
+    def ways(self) -> tuple[Way, ...]:
         """The ways of aligning to try, in order."""
         if self.align == "auto":
-            return ALIGN
+            return WAYS
         return tuple(self.align) if isinstance(self.align, list | tuple) else (self.align,)
-
-    @classmethod
-    def read(cls, keywords: Mapping[str, Any]) -> Options:
-        """The options that a verb was given as keywords.
-
-        Raises:
-          StructureError: names a keyword that there is not.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = [key for key in keywords if key not in known]
-        if unknown:
-            raise StructureError(f"There is no keyword {unknown[0]!r}. There are: {', '.join(known)}.")
-        return cls(**keywords)
 
     def insertable(self, sizes: Mapping[str, int], also: Collection[str] = ()) -> dict[str, int]:
         """How many neurons each axis may gain: ten times its size and at least 200, unless ``max_new`` says otherwise.

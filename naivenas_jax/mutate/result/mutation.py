@@ -160,9 +160,8 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         aligned=second.aligned,
         notes=(*first.notes, *second.notes, note),
         variables_before=first.variables_before,
-        request_record=replace(
-            second.request_record, utility=first.request_record.utility
-        ),  # scores are of the network before
+        # the scores that decided are those of the network before
+        request_record=replace(second.request_record, utility=first.request_record.utility),
         undo_records=(*first.undo_records, *second.undo_records),
         incomparable=second.incomparable or first.incomparable or note,
     )

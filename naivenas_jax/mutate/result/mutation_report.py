@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters
-from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.mutate.result.score_errors import Certainty
@@ -87,7 +86,8 @@ def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, 
       measured: scores and their standard errors, by handle of the graph before.
     """
     old = _Side.of(mutation.before, mutation.variables_before, inputs)
-    new = _Side.of(mutation.graph, mutation.variables, _inputs_after(mutation, inputs))
+    later = inputs_after(mutation.before, mutation.plan, inputs) if inputs else ()
+    new = _Side.of(mutation.graph, mutation.variables, later)
     names = {before: after for after, before in mutation.plan.renamed.items()}
     pairs = [(name, names.get(name, name)) for name in mutation.before.handles()]
     named = {after for _, after in pairs}
@@ -225,15 +225,3 @@ def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: C
         score_kept=sure.kept(before, plan) if sure and there else None,
         unsure=sure.unsure(before, plan) if sure and there else None,
     )
-
-
-def _inputs_after(mutation: Mutation, inputs: Sequence[Any]) -> list[Any]:
-    """The shapes of the inputs of the new network."""
-    found = []
-    for vertex, value in zip(mutation.before.inputs, inputs, strict=bool(inputs)):
-        axis = mutation.plan.axes.get(vertex.name)
-        if axis is None or axis.after == axis.before or holds_indices(vertex, value):
-            found.append(value)
-        else:
-            found.append(jax.ShapeDtypeStruct((*np.shape(value)[:-1], axis.after), value.dtype))
-    return found

@@ -23,6 +23,7 @@ from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
+from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.paths import Path
 
 
@@ -54,7 +55,7 @@ def check(
 ) -> Check:
     """Compare two networks; raises `OracleError` where they should agree and do not."""
     with jax.default_matmul_precision("highest"):
-        outputs = _tuple(after.apply(variables_after, *_inputs_after(before, plan, inputs), **kwargs))
+        outputs = _tuple(after.apply(variables_after, *inputs_after(before, plan, inputs), **kwargs))
         reason = _nothing(inputs) or incomparable or _renumbered(before, plan, inputs)
         reason = reason or _coupled(before, plan) or _unread(before, plan)
         if reason:
@@ -145,19 +146,6 @@ def _unread(graph: Graph, plan: Plan) -> str | None:
     changed = ties.changed_runs(plan.changed, among=_inner_losses(graph, plan))
     lost = next((axis for run, axis in changed.items() if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
-
-
-def _inputs_after(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The inputs of the new network: those of the old one, without the neurons that inputs lost."""
-    result = []
-    for vertex, value in zip(graph.inputs, inputs, strict=True):
-        axis = plan.axes.get(vertex.name)
-        if axis is None or not axis.changed or holds_indices(vertex, value):
-            result.append(value)
-        else:
-            taken = jnp.take(jnp.asarray(value), np.maximum(axis.source, 0), axis=-1)
-            result.append(jnp.where(axis.source == NEW, 0, taken))
-    return tuple(result)
 
 
 def _coupled(graph: Graph, plan: Plan) -> str | None:

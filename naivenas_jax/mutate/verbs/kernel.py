@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
+import jax
 from flax import nnx
 
 from naivenas_jax.align.axis_plan import AxisPlan
@@ -19,18 +20,28 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
 from naivenas_jax.layers.flax_layers.window import Resized, Window
 from naivenas_jax.layers.ops.layer_op import LayerOp
+from naivenas_jax.mutate.around.keywords import VerbKeywords
+from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.new_neurons.fill import strategy, zeros
+from naivenas_jax.transfer.new_neurons.fill import New, strategy, zeros
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_network, transfer
+from naivenas_jax.transfer.variables import transfer
+from naivenas_jax.typing import Variables
 
 _KINDS = (nn.Conv, nnx.Conv, nn.ConvTranspose, nnx.ConvTranspose)
 
 
+@verb
 def change_kernel(
-    graph: Graph, variables: Mapping[str, Any], request: Mapping[str, Any], *, new: Any = "zeros", rng: Any = None
+    graph: Graph,
+    variables: Variables,
+    request: Mapping[str, int | Sequence[int]],
+    *,
+    new: New = "zeros",
+    rng: jax.Array | None = None,
+    **keywords: Unpack[VerbKeywords],
 ) -> Mutation:
     """Other kernel sizes of convolutions. Filters stay centred: taps are added and dropped at the rim of the window.
 
@@ -51,6 +62,7 @@ def change_kernel(
       request: for each convolution its new kernel size, a number for each spatial axis; one number where there is one.
       new: what new taps start at: "zeros", or what else ``new=`` may be.
       rng: a key for new taps; default ``jax.random.key(0)``.
+      **keywords: ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
 
     Returns:
       A `Mutation`. The taps along spatial axis i of vertex v are the axis ``"v:window<i>"`` of its plan.
@@ -68,7 +80,7 @@ def change_kernel(
     >>> mutation.variables["params"]["conv"]["kernel"].shape, mutation.indices("conv:window0").tolist()
     ((5, 4, 3, 4), [-1, 0, 1, 2, -1])
     """
-    check_network(graph, variables)
+    del keywords  # they are for what happens around the change
     if not isinstance(request, Mapping) or not request:
         raise RequestError(f"change_kernel takes {{vertex: kernel size}}, found {request!r:.80}.")
     changed = {name: _resized(vertex_of(graph, name), size) for name, size in request.items()}

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Unpack
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import RequestError
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import map_ops
-from naivenas_jax.mutate.around.verb import settled
+from naivenas_jax.mutate.around.keywords import VerbKeywords
+from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Variables
 
 
-@settled
-def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str]) -> Mutation:
+@verb
+def rename(graph: Graph, variables: Variables, names: Mapping[str, str], **keywords: Unpack[VerbKeywords]) -> Mutation:
     """Call vertices otherwise. Their variables move along, and so does what `Mutation.carry` is given.
 
     Args:
       graph: the network.
       variables: its variables.
       names: ``{"old": "new"}``; names may be swapped.
+      **keywords: ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
 
     Returns:
       A `Mutation`; its plan has the axes by their new names, and says in ``renamed`` and ``moved`` what they were.
@@ -41,13 +44,11 @@ def rename(graph: Graph, variables: Mapping[str, Any], names: Mapping[str, str])
     >>> mutation.graph.inputs_of("out"), sorted(mutation.variables["params"])
     (('stem',), ['out', 'stem'])
     """
-    require_graph(graph)
+    del keywords  # they are for what happens around the change
     if not isinstance(names, Mapping):
         raise RequestError(f"rename takes {{'old': 'new'}}, found {type(names).__name__}: {names!r:.80}.")
     for old in names:
         vertex_of(graph, old)
-    sizes = graph.ties.sizes
-    check_variables(graph.ties.leaves, sizes, variables)
     final = map_ops(graph, lambda vertex, _: vertex.op.renamed(names), names)
     # the same vertices in the same order: what they tie comes in the same order as well
     renamed = {new: old for old, new in zip(graph.ties.axes, final.ties.axes, strict=True) if new != old}

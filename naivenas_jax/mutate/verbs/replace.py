@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -14,41 +14,44 @@ from flax import nnx
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.align.problem.request import to
+from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import StructureError
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.ops.layer_vertex import layer
-from naivenas_jax.mutate.around.verb import settled
+from naivenas_jax.mutate.around.keywords import EditKeywords
+from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.model_edits import inside, replace_inside
 from naivenas_jax.mutate.edit.realign import complete
+from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.conditions import conditions
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
-from naivenas_jax.mutate.verbs.resize import delta_nout
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
+from naivenas_jax.transfer.new_neurons.fill import New
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import check_network, flat, nested
+from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Variables
 
 _REPLACED = "a computation was replaced by another"
 
 
-@settled
+@verb
 def replace_layer(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     name: str,
     make: Any,
     *,
     keep: bool = True,
-    new: Any = "init",
-    **keywords: Any,
+    new: New = "init",
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Put another layer, or any other computation, in the place of a vertex. It keeps its name and its inputs.
 
@@ -66,8 +69,7 @@ def replace_layer(
       keep: whether variables that old and new have in common (the same path, shape and axes) keep their values. A
         kernel of another window, say, starts anew.
       new: what the other variables start at: "init", their own initialisers, or else as for `insert_vertex`.
-      **keywords: ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``, ``minimise``: as
-        for `delta_nout`, where the width changes; ``inputs``, ``fallback``, ``on_change``.
+      **keywords: as for `remove_vertex`.
 
     Raises:
       UnknownNameError: if there is no such vertex.
@@ -83,8 +85,8 @@ def replace_layer(
     >>> mutation.graph.nout("digits"), mutation.variables["params"]["digits"]["kernel"].shape
     (10, (4, 10))
     """
-    options = Options.read({**keywords, "new": None})
-    if where := inside(require_graph(graph), name):
+    options = Options.of(keywords)
+    if where := inside(graph, name):
         own = f"{name.replace('/', '_')}_new"
         return replace_inside(graph, variables, where, name, lambda v: _made(own, (v,), make), new, options)
     vertex = vertex_of(graph, name)
@@ -97,22 +99,22 @@ def replace_layer(
             f"{made.nout}, and the two do not both have a width of their own. Make it {vertex.nout} wide and change "
             "the width with nas.delta_nout, or use nas.insert_vertex and nas.remove_vertex."
         )
-    widths = {key: value for key, value in keywords.items() if key != "align"}
-    wider = delta_nout(graph, variables, {name: to(made.nout)}, new="zeros", **widths)
+    target = Target(name, vertex.nout, made.nout)
+    wider = change_widths(graph, variables, (target,), replace(options, new="zeros"), graph.ties.reach([name]))
     again = _replacement(wider.graph[name], make)
     swapped = _swapped(wider.graph, wider.variables, {name: again.op}, keep, new, options)
     return then(wider, swapped, _REPLACED)
 
 
-@settled
+@verb
 def map_vertices(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     fn: Callable[[Vertex], Vertex | None],
     *,
     keep: bool = True,
-    new: Any = "init",
-    **keywords: Any,
+    new: New = "init",
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Transform all vertices by a function, all at once.
 
@@ -140,7 +142,7 @@ def map_vertices(
     if not callable(fn):
         raise StructureError(f"map_vertices takes a function of a vertex; found {type(fn).__name__}: {fn!r:.80}.")
     ops = {}
-    for vertex in require_graph(graph).vertices:
+    for vertex in graph.vertices:
         made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)
         if made is None or made is vertex:
             continue
@@ -150,7 +152,7 @@ def map_vertices(
                 f"map_vertices would make {vertex.name!r} {made.nout} wide in place of {vertex.nout}. Change widths "
                 "with nas.delta_nout, before or after."
             )
-    return _swapped(graph, variables, ops, keep, new, Options.read({**keywords, "new": None}))
+    return _swapped(graph, variables, ops, keep, new, Options.of(keywords))
 
 
 def _replacement(vertex: Vertex, make: Any) -> Vertex:
@@ -183,10 +185,9 @@ def _checked(name: str, inputs: tuple[Vertex, ...], made: Any) -> Vertex:
 
 
 def _swapped(
-    graph: Graph, variables: Mapping[str, Any], ops: Mapping[str, Op], keep: bool, new: Any, options: Options
+    graph: Graph, variables: Variables, ops: Mapping[str, Op], keep: bool, new: Any, options: Options
 ) -> Mutation:
     """Other computations of the same widths."""
-    check_network(graph, variables)
     final = with_ops(graph, ops)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)

@@ -4,44 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 from naivenas_jax.align.problem.budget import Budget
-from naivenas_jax.align.problem.request import Relaxed, Target, targets
-from naivenas_jax.errors import BudgetError, RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.around.callbacks import OnChange
-from naivenas_jax.mutate.around.fallback import Fallback
-from naivenas_jax.mutate.around.verb import settle
+from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
+from naivenas_jax.mutate.around.verb import verb
+from naivenas_jax.mutate.edit.latency_search import Latency, LatencyLimit
 from naivenas_jax.mutate.edit.widths import between_layers, change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Limit, Limits, multiples, require_room
-from naivenas_jax.mutate.request.conditions import Constraints, Minimise, conditions
-from naivenas_jax.mutate.request.latency_request import Latency, LatencyLimit
-from naivenas_jax.mutate.request.options import MaxNew, Options
+from naivenas_jax.mutate.request.conditions import conditions
+from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.fill import New
-from naivenas_jax.utility.user_scores import Utility
+from naivenas_jax.typing import Array, Shape, Variables
 
 
+@verb
 def delta_nout(
     graph: Graph,
-    variables: Mapping[str, Any],
-    request: Mapping[str, Any],
+    variables: Variables,
+    request: SizeRequest,
     *,
-    utility: Utility | None = None,
     new: New = None,
-    rng: Any = None,
-    time_limit: float | None = None,
-    max_new: MaxNew = None,
-    free_outputs: bool = False,
-    constraints: Constraints = None,
-    minimise: Minimise = None,
-    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
-    inputs: Sequence[Any] | None = None,
-    fallback: Fallback = (),
-    on_change: OnChange = None,
+    **keywords: Unpack[WidthKeywords],
 ) -> Mutation:
     """Change the number of output neurons of vertices, and of all that is tied to them.
 
@@ -54,11 +43,14 @@ def delta_nout(
       request: ``{name: change}``; a change is a number of neurons (-2, 3, 0 to keep the size), ``nas.to(size)``, or
         ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes
         ``vertex:axis``.
-      utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
-        Negative: rather drop. Default: `magnitude`.
       new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
         function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's
         own initialiser; `gradmax`; a function of `NewEntries`; or a mapping from names of parameters to these.
+      **keywords: see below.
+
+    Keyword Args:
+      utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
+        Negative: rather drop. Default: `magnitude`.
       rng: a key for new parameters; default ``jax.random.key(0)``.
       time_limit: of the solver, in seconds.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
@@ -92,21 +84,18 @@ def delta_nout(
     >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
     (5, (5, 2))
     """
-    besides = constraints, minimise, layer_keywords
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, *besides)
-
-    def attempt(request: Mapping[str, Any]) -> Mutation:
-        wanted = _targets(graph, request)
-        return change_widths(graph, variables, wanted, options, graph.ties.reach(request))
-
-    return settle(graph, variables, request, attempt, fallback, on_change, inputs)
+    targets = read_targets(graph, request)
+    return change_widths(graph, variables, targets, Options.of(keywords, new), graph.ties.reach(request))
 
 
+@shows_keywords
 def delta_nin(
     graph: Graph,
-    variables: Mapping[str, Any],
-    request: Mapping[str, Any],
-    **keywords: Any,
+    variables: Variables,
+    request: InputRequest,
+    *,
+    new: New = None,
+    **keywords: Unpack[WidthKeywords],
 ) -> Mutation:
     """Change the number of input neurons of vertices: `delta_nout` of the vertices that they read.
 
@@ -115,7 +104,7 @@ def delta_nin(
       variables: its variables.
       request: ``{vertex: (change, ...)}``, one per input, None where it does not matter; ``nas.relaxed((...))`` relaxes
         all of them. A vertex with one input may be given a single change.
-      **keywords: those of `delta_nout`.
+      new, **keywords: as for `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -125,27 +114,16 @@ def delta_nin(
     >>> nas.delta_nin(graph, variables, {"out": (-3,)}).graph.nin("out")
     (5,)
     """
-    require_graph(graph)
-    if not isinstance(request, Mapping):
-        raise RequestError(f"A request is a mapping {{vertex: (change, ...)}}, found {type(request).__name__}.")
-    by_source: dict[str, Any] = {}
-    for name, asked in request.items():
-        for source, change in zip(graph.inputs_of(name), _per_input(graph, name, asked), strict=True):
-            if change is None:
-                continue
-            if by_source.setdefault(source, change) != change:
-                raise RequestError(
-                    f"Two different changes are asked of {source!r}, an input of {name!r}: {by_source[source]!r} and "
-                    f"{change!r}. Ask for one, None for the other."
-                )
-    return delta_nout(graph, variables, by_source, **keywords)
+    by_source = asked_of_sources(require_graph(graph), request)
+    return delta_nout(graph, variables, by_source, new=new, **keywords)
 
 
+@verb
 def resize(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     *,
-    request: Mapping[str, Any] | None = None,
+    request: SizeRequest | None = None,
     max_params: Limit = None,
     max_macs: Limit = None,
     max_bytes: Limit = None,
@@ -156,18 +134,9 @@ def resize(
     least: Bound = None,
     most: Bound = None,
     grow: bool = False,
-    inputs: Sequence[Any] | None = None,
-    utility: Utility | None = None,
+    inputs: Sequence[Array | Shape] | Array | Shape | None = None,
     new: New = None,
-    rng: Any = None,
-    time_limit: float | None = None,
-    max_new: MaxNew = None,
-    free_outputs: bool = False,
-    constraints: Constraints = None,
-    minimise: Minimise = None,
-    layer_keywords: Mapping[str, Mapping[str, Any]] | None = None,
-    fallback: Fallback = (),
-    on_change: OnChange = None,
+    **keywords: Unpack[ResizeKeywords],
 ) -> Mutation:
     """Let utility decide: drop every neuron in reach whose (total, tied) utility is negative, and keep to the budgets.
 
@@ -202,10 +171,9 @@ def resize(
         ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
       inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
         graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
-      utility: as for `delta_nout`; default `magnitude`, and within budgets `comparable` magnitudes, since raw ones of
-        different layers say little about each other.
-      new, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords, fallback, on_change: as for
-        `delta_nout`.
+      new: as for `delta_nout`.
+      **keywords: as for `delta_nout`, but ``utility`` is by default `magnitude`, and within budgets `comparable`
+        magnitudes, since raw ones of different layers say little about each other.
 
     Raises:
       BudgetError: a budget is no number that it can be, or cannot be counted.
@@ -222,60 +190,29 @@ def resize(
     >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
     1
     """
-    sizes = require_graph(graph).ties.sizes
-    between = bounds(graph, least, most)
-    asked_to_grow = request or asks_growth(between, sizes)
-    if not (asked_to_grow or grow) and constraints is None and minimise is None and max_new is None:
-        max_new = 0  # nothing is asked to grow: no neuron is replaced by a new one
+    sizes = graph.ties.sizes
+    options, between = Options.of(keywords, new), bounds(graph, least, most)
+    growing = request or grow or asks_growth(between, sizes)
+    if not growing and options.constraints is None and options.minimise is None and options.max_new is None:
+        options = replace(options, max_new=0)  # nothing is asked to grow: no neuron is replaced by a new one
+    rows = (*multiples(graph, multiple_of), *between, *conditions(options.constraints, sizes))
+    options = replace(options, constraints=rows)
     limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
-    rows = (*multiples(graph, multiple_of), *between, *conditions(constraints, sizes))
-    options = Options("auto", utility, new, rng, time_limit, max_new, free_outputs, rows, minimise, layer_keywords)
-
     limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency)
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
-    if limit and utility is None:
+    if limit and options.utility is None:
         options = replace(options, utility=between_layers(graph, variables))  # once, for all attempts
 
-    def once(request: Mapping[str, Any], further: Sequence[Budget] = ()) -> Mutation:
-        wanted, budgets = _targets(graph, request), limits.budgets(graph, variables)
+    def once(besides: SizeRequest, further: Sequence[Budget] = ()) -> Mutation:
+        targets = read_targets(graph, {**(request or {}), **besides} if besides else request or {})
+        budgets = limits.budgets(graph, variables)
         if grow:
             require_room(budgets, graph)
-        mutation = change_widths(graph, variables, wanted, options, None, (*budgets, *further), grow)
+        mutation = change_widths(graph, variables, targets, options, None, (*budgets, *further), grow)
         limits.check(budgets, *mutation)
         return mutation
 
-    def attempt(request: Mapping[str, Any]) -> Mutation:
-        if limit is None:
-            return once(request)
-        return limit.search(
-            graph,
-            limits.effort(graph, variables),
-            lambda sizes, further: once({**request, **sizes}, further),
-            grows=options.max_new != 0,
-        )
-
-    return settle(graph, variables, request or {}, attempt, fallback, on_change, inputs)
-
-
-def _targets(graph: Graph, request: Mapping[str, Any]) -> tuple[Target, ...]:
-    sizes = require_graph(graph).ties.sizes
-    if isinstance(request, Mapping):
-        for name in request:
-            if name not in sizes:
-                raise UnknownNameError(unknown_name(name, sizes))
-    return targets(request, sizes)
-
-
-def _per_input(graph: Graph, name: str, asked: Any) -> tuple[Any, ...]:
-    count = len(graph.inputs_of(name))
-    if isinstance(asked, Relaxed) and isinstance(asked.wish, tuple):
-        changes: tuple[Any, ...] = tuple(None if wish is None else Relaxed(wish) for wish in asked.wish)
-    else:
-        changes = tuple(asked) if isinstance(asked, tuple | list) else (asked,)
-    if len(changes) != count:
-        raise RequestError(
-            f"{name!r} has {count} inputs ({', '.join(graph.inputs_of(name))}), found {len(changes)} changes: "
-            f"{asked!r}. Give one per input, None where it does not matter."
-        )
-    return changes
+    if limit is None:
+        return once({})
+    return limit.search(graph, limits.effort(graph, variables), once, grows=options.max_new != 0)

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from naivenas_jax.errors import StructureError
-from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.arithmetic import Elementwise
 from naivenas_jax.graph.vertices.stack import Concat
-from naivenas_jax.mutate.around.verb import settled
+from naivenas_jax.mutate.around.keywords import EditKeywords
+from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.edit.model_edits import connect_inside, insert_inside, inside, remove_inside
 from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.new_neurons.fill import Fill
+from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.typing import Variables
 
 
-@settled
+@verb
 def insert_vertex(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     after: str,
     make: Callable[[Vertex], Vertex],
     *,
     outputs: Iterable[str] | None = None,
-    new: str | Fill | None = "identity",
-    **keywords: Any,
+    new: New = "identity",
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Insert what ``make`` builds between a vertex and those that read it.
 
@@ -46,8 +48,7 @@ def insert_vertex(
       new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that
         the function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init":
         their own initialisers; else as for `delta_nout`.
-      **keywords: ``align``, ``utility``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``, ``constraints``,
-        ``minimise``; see `Options`. ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
+      **keywords: ``align``, see `EditKeywords`; the others as for `delta_nout`.
 
     Raises:
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
@@ -62,7 +63,7 @@ def insert_vertex(
     >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
     ((6,), 'grow', True)
     """
-    if where := inside(require_graph(graph), after):
+    if where := inside(graph, after):
         if outputs is not None:
             raise StructureError(
                 f"{after!r} is a module inside {where.vertex.name!r}, where everything that reads it reads what is "
@@ -89,20 +90,21 @@ def insert_vertex(
         graph,
         variables,
         draft,
-        Options.read({**keywords, "new": None if kept else new}),
+        Options.of(keywords, None if kept else new),
         created_as=how,
         comparable=kept,
     )
 
 
-@settled
+@verb
 def remove_vertex(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     name: str,
     *,
     reconnect: str | Iterable[str] = "all",
-    **keywords: Any,
+    new: New = None,
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Remove a vertex.
 
@@ -113,8 +115,8 @@ def remove_vertex(
         several arrays the first), and variables that nothing depends on any more are left out.
       reconnect: "all": what read the vertex reads all of its inputs instead; "none": it reads nothing instead, which
         takes readers that can do with one input less; or the names of the inputs that it shall read.
-      **keywords: ``align``, ``utility``, ``new``, ``rng``, ``time_limit``, ``max_new``, ``free_outputs``,
-        ``constraints``, ``minimise``; see `Options`. ``inputs``, ``fallback``, ``on_change``: as for `delta_nout`.
+      new: what parameters of new neurons start at, as for `delta_nout`.
+      **keywords: ``align``, see `EditKeywords`; the others as for `delta_nout`.
 
     Raises:
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
@@ -128,13 +130,13 @@ def remove_vertex(
     >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
     ((3, 2), 'shrink')
     """
-    if where := inside(require_graph(graph), name):
+    if where := inside(graph, name):
         if reconnect != "all":
             raise StructureError(
                 f"{name!r} is a module inside {where.vertex.name!r}: what reads it reads what it took in. Other ways "
                 f"to reconnect are for vertices; found reconnect={reconnect!r}."
             )
-        return remove_inside(graph, variables, where, name, Options.read(keywords))
+        return remove_inside(graph, variables, where, name, Options.of(keywords, new))
     vertex = vertex_of(graph, name)
     if vertex in graph.inputs or vertex in graph.outputs:
         end = "input" if vertex in graph.inputs else "output"
@@ -150,7 +152,7 @@ def remove_vertex(
         changes[reader] = _checked_slots(graph[reader], tuple(slot for part in parts for slot in part), name)
     ops = {key: op for key, op in draft.ops.items() if key != name}
     slots = {key: value for key, value in {**draft.slots, **changes}.items() if key != name}
-    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options.read(keywords))
+    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options.of(keywords, new))
 
 
 def _in_place_of(graph: Graph, removed: Vertex, inputs: tuple[Vertex, ...], reader: str) -> tuple[Slot, ...]:
@@ -180,15 +182,16 @@ def _checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tup
     return slots
 
 
-@settled
+@verb
 def create_edge(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     source: str,
     target: str,
     *,
     position: int | None = None,
-    **keywords: Any,
+    new: New = None,
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Let ``target`` read ``source`` as well. It may read it already.
 
@@ -199,7 +202,7 @@ def create_edge(
       target: name of a vertex that takes any number of inputs: a concatenation, a sum or a product. Inside an imported
         model both are paths of modules: what ``source`` returns is added to what ``target`` takes in.
       position: among the inputs of ``target``; default: the last.
-      **keywords: as for `remove_vertex`.
+      new, **keywords: as for `remove_vertex`.
 
     Raises:
       StructureError: if the edge would close a loop, or ``target`` takes a fixed number of inputs.
@@ -213,13 +216,13 @@ def create_edge(
     >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
     (4, 4, 5)
     """
-    if where := inside(require_graph(graph), source, target):
+    if where := inside(graph, source, target):
         if position is not None:
             raise StructureError(
                 f"{target!r} is a module inside {where.vertex.name!r}: what {source!r} returns is added to what it "
                 f"takes in, whose position is given by the model. Found position={position!r}."
             )
-        return connect_inside(graph, variables, where, source, target, Options.read(keywords))
+        return connect_inside(graph, variables, where, source, target, Options.of(keywords, new))
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     if not vertex.op.variadic:
         raise StructureError(
@@ -235,18 +238,19 @@ def create_edge(
     draft = Draft.of(graph)
     slots = list(draft.slots[target])
     slots.insert(int(at), Slot(source, stand))
-    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.read(keywords))
+    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.of(keywords, new))
 
 
-@settled
+@verb
 def remove_edge(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     source: str,
     target: str,
     *,
     occurrence: int = 0,
-    **keywords: Any,
+    new: New = None,
+    **keywords: Unpack[EditKeywords],
 ) -> Mutation:
     """Let ``target`` no longer read ``source``.
 
@@ -256,7 +260,7 @@ def remove_edge(
       source: name of the vertex that is read. Edges inside an imported model cannot be removed, only modules.
       target: name of the reader, which must be left with an input.
       occurrence: which of them, if ``target`` reads ``source`` more than once; 0 is the first.
-      **keywords: as for `remove_vertex`.
+      new, **keywords: as for `remove_vertex`.
 
     Raises:
       StructureError: if there is no such edge, or ``target`` cannot do with one input less.
@@ -269,7 +273,7 @@ def remove_edge(
     >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
     (5,)
     """
-    if where := inside(require_graph(graph), source, target):
+    if where := inside(graph, source, target):
         raise StructureError(
             f"{source!r} and {target!r} are modules inside {where.vertex.name!r}. What their model does with a value "
             "is not removed edge by edge: remove a whole module with nas.remove_vertex, or undo the mutation that "
@@ -291,5 +295,5 @@ def remove_edge(
         graph,
         variables,
         draft.with_slots({target: _checked_slots(vertex, tuple(slots), source)}),
-        Options.read(keywords),
+        Options.of(keywords, new),
     )

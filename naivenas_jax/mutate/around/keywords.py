@@ -1,0 +1,100 @@
+"""The keywords that verbs have in common: their types, and the signature that shows them.
+
+A verb names its own parameters and takes the common ones as ``**keywords: Unpack[WidthKeywords]``, which type checkers
+understand. For people, `full_signature` writes them out.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
+
+from naivenas_jax.mutate.around.attempts import Fallback
+from naivenas_jax.mutate.around.notification import OnChange
+from naivenas_jax.mutate.request.options import Options, SizeKeywords, Ways
+from naivenas_jax.typing import Array, Shape
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+class CallKeywords(TypedDict, total=False):
+    """What happens around the change.
+
+    Attributes:
+      fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
+        order. Default: the error is raised.
+      on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
+    """
+
+    fallback: Fallback
+    on_change: OnChange
+
+
+class VerbKeywords(CallKeywords, total=False):
+    """Keywords of every verb: those of `CallKeywords`, and ``inputs``.
+
+    Attributes:
+      inputs: arrays or shapes, one per input of the graph before the change (one alone if it has one input). If given,
+        the changed graph is tried on their shapes.
+    """
+
+    inputs: Array | Shape | Sequence[Array | Shape] | None
+
+
+class ResizeKeywords(SizeKeywords, CallKeywords, total=False):
+    """Keywords of `resize` that others have too: those of `SizeKeywords` and `CallKeywords`."""
+
+
+class WidthKeywords(SizeKeywords, VerbKeywords, total=False):
+    """Keywords of verbs that change widths: those of `SizeKeywords` and `VerbKeywords`."""
+
+
+class EditKeywords(WidthKeywords, total=False):
+    """Keywords of verbs that change the structure: those of `WidthKeywords`, and ``align``.
+
+    Attributes:
+      align: how sizes that disagree after an edit are brought in line: "grow" (the smaller becomes as large as the
+        larger), "shrink" (the larger as small as the smaller) or "both" (whatever is nearest); a tuple of these: the
+        first of them that works. Default "auto": the first of the three.
+    """
+
+    align: Ways
+
+
+DEFAULTS: dict[str, Any] = {
+    **{field.name: field.default for field in fields(Options)},
+    "inputs": None,
+    "fallback": (),
+    "on_change": None,
+}
+
+
+def full_signature(function: Callable[..., object]) -> inspect.Signature:
+    """The signature of a function with its ``**keywords: Unpack[...]`` written out, with their defaults.
+
+    >>> from typing import Unpack
+    >>> def verb(graph: object, *, new: str = "zeros", **keywords: Unpack[CallKeywords]) -> None: ...
+    >>> print(full_signature(verb))
+    (graph: 'object', *, new: 'str' = 'zeros', fallback: 'Fallback' = (), on_change: 'OnChange' = None) -> 'None'
+    """
+    signature = inspect.signature(function)
+    parameters = [each for one in signature.parameters.values() for each in _written_out(function, one)]
+    return signature.replace(parameters=parameters)
+
+
+def shows_keywords(function: F) -> F:
+    """Let ``help`` and `inspect.signature` write out the keywords of a function."""
+    function.__signature__ = full_signature(function)  # type: ignore[attr-defined]  # a function takes attributes
+    return function
+
+
+def _written_out(function: Callable[..., object], parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+        yield parameter
+        return
+    (keywords,) = get_args(inspect.signature(function, eval_str=True).parameters[parameter.name].annotation)
+    for name, annotation in keywords.__annotations__.items():
+        shown = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=shown)

@@ -1,0 +1,42 @@
+"""Inputs for the new network, made of those for the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.graph.evaluation.evaluate import holds_indices
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.typing import Array, Shape
+
+A = TypeVar("A", bound=Array | Shape)
+
+
+def inputs_after(before: Graph, plan: Plan, inputs: Sequence[A]) -> list[A]:
+    """The same inputs without the neurons that the plan drops, and zero where it adds some.
+
+    Args:
+      before: the graph before the change.
+      plan: of the change.
+      inputs: arrays or shapes, one per input of the graph, neurons on the last dimension. Indices of neurons (tokens)
+        stay as they are.
+    """
+    found = []
+    for vertex, given in zip(before.inputs, inputs, strict=True):
+        axis = plan.axes.get(vertex.name)
+        resized = axis is not None and axis.changed and np.shape(given)[-1:] == (axis.before,)
+        found.append(_resized(given, axis) if resized and axis and not holds_indices(vertex, given) else given)
+    return found
+
+
+def _resized(given: A, axis: AxisPlan) -> A:
+    if isinstance(given, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((*given.shape[:-1], axis.after), given.dtype)  # type: ignore[return-value]
+    taken = jnp.take(jnp.asarray(given), np.maximum(axis.source, 0), axis=-1)
+    return jnp.where(axis.source == NEW, 0, taken)  # type: ignore[return-value]
