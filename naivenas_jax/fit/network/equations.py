@@ -8,24 +8,19 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import core as jex
 
+from naivenas_jax.jaxpr.calls import called
+from naivenas_jax.jaxpr.interpret import interpret
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.program.rules.call import inner_of
 from naivenas_jax.transfer.variables import flat, nested
-
-#: Primitives that evaluate a jaxpr once.
-CALLS = frozenset(
-    ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
-)
 
 
 def doings(eqn: Any) -> Iterator[str]:
     """The names of the primitives of an equation, those inside of calls too: what it does, at any sizes."""
     yield eqn.primitive.name
-    if eqn.primitive.name in CALLS:
-        for inner in inner_of(eqn)[0].eqns:
-            yield from doings(inner)
+    if (inner := called(eqn)) is not None:
+        for one in inner.jaxpr.eqns:
+            yield from doings(one)
 
 
 class Step(NamedTuple):
@@ -122,8 +117,7 @@ def trace(fn: Callable[..., Any], variables: Mapping[str, Any], inputs: Sequence
     flattening = _Flattening()
     own = [flattening.weight({path}) for path in arrays]
     given = tuple(flattening.new() for _ in closed.jaxpr.invars[len(own) :])
-    consts = [flattening.constant(value) for value in closed.consts]
-    results = flattening.run(closed.jaxpr, consts, [*own, *given])
+    results = flattening.run(closed, [*own, *given])
     return Program(
         tuple(flattening.steps),
         tuple(flattening.weights),
@@ -159,21 +153,13 @@ class _Flattening:
         self.constants[number] = value
         return number
 
-    def run(self, jaxpr: Any, consts: Sequence[int], arguments: Sequence[int]) -> list[int]:
-        known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
-
-        def number(atom: Any) -> int:
-            return self.constant(atom.val) if isinstance(atom, jex.Literal) else known[atom]
-
-        for eqn in jaxpr.eqns:
-            known.update(zip(eqn.outvars, self.equation(eqn, [number(atom) for atom in eqn.invars]), strict=True))
-        return [number(atom) for atom in jaxpr.outvars]
+    def run(self, closed: Any, arguments: Sequence[int]) -> list[int]:
+        return interpret(closed, arguments, self.equation, lambda value, _: self.constant(value))
 
     def equation(self, eqn: Any, operands: Sequence[int]) -> list[int]:
         paths = frozenset[Path]().union(*(self.paths.get(number, ()) for number in operands))
-        if eqn.primitive.name in CALLS and paths:
-            inner, consts = inner_of(eqn)
-            return self.run(inner, [self.constant(value) for value in consts], operands)
+        if paths and (inner := called(eqn)) is not None:
+            return self.run(inner, operands)
         alone = all(number in self.paths for number in operands)
         results = [self.weight(paths) if alone else self.new() for _ in eqn.outvars]
         (self.weights if alone else self.steps).append(Step(eqn, tuple(operands), tuple(results), paths))

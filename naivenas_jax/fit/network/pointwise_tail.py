@@ -12,13 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core as jex
+from jax.extend.core import primitives
 
-from naivenas_jax.fit.network.equations import CALLS, Program, Step
-from naivenas_jax.trace.program.rebind import bind
-from naivenas_jax.trace.program.rules.call import inner_of
-from naivenas_jax.trace.program.rules.elementwise import elementwise
-from naivenas_jax.trace.program.table import TIES
+from naivenas_jax.fit.network.equations import Program, Step
+from naivenas_jax.jaxpr.calls import called
+from naivenas_jax.jaxpr.interpret import bind, evaluate
+from naivenas_jax.trace.program.primitives import ELEMENTWISE
 
 _LINEAR = frozenset(("add", "add_any", "sub", "neg", "copy", "copy_p", "convert_element_type"))
 
@@ -79,18 +78,10 @@ def course_of(program: Program, position: int) -> Course | None:
 
 def _evaluated(eqn: Any, operands: list[Any]) -> list[Any]:
     """What an equation returns. Calls are inlined: a custom_vjp, a straight-through estimator say, has no jvp."""
-    if eqn.primitive.name in CALLS and eqn.primitive.name != "custom_jvp_call":
-        jaxpr, consts = inner_of(eqn)
-        values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *operands), strict=True))
-
-        def read(atom: Any) -> Any:
-            return atom.val if isinstance(atom, jex.Literal) else values[atom]
-
-        for inner in jaxpr.eqns:
-            found = _evaluated(inner, [read(atom) for atom in inner.invars])
-            values.update(zip(inner.outvars, found, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-    return bind(eqn, operands)
+    inner = called(eqn)
+    if inner is None or eqn.primitive.name == primitives.custom_jvp_call_p.name:
+        return bind(eqn, operands)
+    return evaluate(inner, operands, _evaluated)
 
 
 def _same_shape(first: Step, step: Step) -> bool:
@@ -100,11 +91,11 @@ def _same_shape(first: Step, step: Step) -> bool:
 
 def _entrywise(eqn: Any) -> bool:
     """Whether each entry of the results depends on the entries at its place only."""
-    if eqn.primitive.name in CALLS:
-        return all(_entrywise(inner) for inner in inner_of(eqn)[0].eqns)
+    if (inner := called(eqn)) is not None:
+        return all(_entrywise(one) for one in inner.jaxpr.eqns)
     if eqn.primitive.name == "broadcast_in_dim":
         return bool(eqn.invars[0].aval.size == 1)
-    return TIES.get(eqn.primitive.name) is elementwise
+    return eqn.primitive.name in ELEMENTWISE
 
 
 def _linear(step: Step, leading: Mapping[int, Any]) -> bool:
