@@ -55,7 +55,7 @@ def initial_variables(
         start = flat(_init(vertex, rng))
         if how == "identity":
             passes = (arriving[:, None] == leaving[None, :]) & (leaving[None, :] != NEW)
-            values = vertex.op.identity(passes)
+            values = vertex.op.identity()
             identical &= vertex.op.keeps_values(bool(values)) and bool(passes.any(0)[leaving != NEW].all())
             named = {(path[0], vertex.name, *path[1:]): value for path, value in values.items()}
             arrays |= {p: _as(named[p](np.shape(a), passes), a) if p in named else a for p, a in start.items()}

@@ -12,10 +12,11 @@ from flax import nnx
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Dims, Plan
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
-from naivenas_jax.graph.op import Op, is_count
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
 from naivenas_jax.layers.flax_layers.window import Resized, Window
@@ -103,7 +104,7 @@ def change_kernel(
 
 def _resized(vertex: Vertex, size: Any) -> tuple[Resized, ...]:
     windows, sizes = _windows(vertex), as_tuple(size)
-    if len(sizes) != len(windows) or not all(is_count(each) for each in sizes):
+    if len(sizes) != len(windows) or not all(map(as_count, sizes)):
         raise RequestError(
             f"{vertex.name!r} has a kernel of {tuple(w.size for w in windows)}; its new size must be {len(windows)} "
             f"whole number{'s' * (len(windows) > 1)} of at least 1, found {size!r:.80}."
