@@ -26,9 +26,10 @@ from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.new_neurons.fill import New, strategy, zeros
+from naivenas_jax.transfer.new_neurons.apply_plan import transfer
+from naivenas_jax.transfer.new_neurons.fills import zeros
+from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import transfer
 from naivenas_jax.typing import Variables
 
 _KINDS = (nn.Conv, nnx.Conv, nn.ConvTranspose, nnx.ConvTranspose)
@@ -88,11 +89,11 @@ def change_kernel(
     plan = _plan(graph, changed)
     leaves = {path: replace(leaf, axes=plan.leaves[path]) for path, leaf in graph.ties.leaves.items()}
     notes = tuple(f"{name!r}: {one.shifts}" for name, each in changed.items() for one in each if one.shifts)
-    fill = strategy(new)
-    kept = fill is zeros or new is None
+    strategy = strategy_of(new)
+    kept = strategy.fill is zeros or new is None
     return Mutation(
         graph=with_ops(graph, {name: _op(graph[name].op, each) for name, each in changed.items()}),
-        variables=transfer(plan, leaves, variables, fill, rng),
+        variables=transfer(plan, leaves, variables, strategy, rng),
         plan=plan,
         before=graph,
         notes=notes,

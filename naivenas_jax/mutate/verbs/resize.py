@@ -19,7 +19,7 @@ from naivenas_jax.mutate.request.conditions import conditions
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Array, Shape, Variables
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.transfer.new_neurons.fill import generator, key_for
+from naivenas_jax.transfer.new_neurons.entries import generator, key_for
 from naivenas_jax.utility.tied import by_handle, count
 
 
