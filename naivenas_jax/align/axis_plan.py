@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias, TypedDict
 
 import numpy as np
@@ -78,31 +79,32 @@ class AxisPlan:
         """
         return cls.of(size, np.arange(size))
 
-    @property
+    @cached_property
     def after(self) -> int:
         """The number of neurons after the change."""
         return len(self.source)
 
-    @property
+    @cached_property
     def changed(self) -> bool:
         """Whether any neuron is dropped, added or moved."""
         return self.after != self.before or not np.array_equal(self.source, np.arange(self.before))
 
-    @property
+    @cached_property
     def kept(self) -> Positions:
         """Shape (kept,): the old positions that survive, in their new order."""
-        kept: np.ndarray = self.source[self.source != NEW]
-        return kept
+        return _frozen(self.source[self.source != NEW])
 
-    @property
+    @cached_property
     def new(self) -> Positions:
         """Shape (new,): the new positions that have no source."""
-        return np.flatnonzero(self.source == NEW)
+        return _frozen(np.flatnonzero(self.source == NEW))
 
-    @property
+    @cached_property
     def dropped(self) -> Positions:
         """Shape (dropped,): the old positions that do not survive, in order."""
-        return np.setdiff1d(np.arange(self.before), self.kept)
+        stays = np.zeros(self.before, bool)
+        stays[self.kept] = True
+        return _frozen(np.flatnonzero(~stays))
 
     def after_plan(self, earlier: AxisPlan) -> AxisPlan:
         """``earlier`` and then this plan, as one step.

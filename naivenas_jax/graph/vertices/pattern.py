@@ -34,14 +34,14 @@ class Pattern:
 
     def dims(self, vectors: Mapping[str, Vector], blocks: Blocks, where: str) -> tuple[Vector | None, ...]:
         """The vectors that lie on the dimensions."""
-        named = [name for axis in self.axes if axis is not None for name in names_in(axis)]
-        missing = [name for name in named if name not in vectors]
-        if missing:
+        made = [axis for axis in self.axes if axis is not None and axis not in vectors]  # of others, as 4*out is
+        if missing := [name for axis in made for name in names_in(axis) if name not in vectors]:
             raise GraphError(
                 f"Pattern of {where} names axis {missing[0]!r}, which the layer does not have. It has: "
                 f"{', '.join(sorted(vectors))}; '_' or a number stands for a fixed dimension."
             )
-        return tuple(None if axis is None else vector_of(axis, vectors, blocks) for axis in self.axes)
+        known = {**vectors, **{axis: vector_of(axis, vectors, blocks) for axis in made}}
+        return tuple(None if axis is None else known[axis] for axis in self.axes)
 
     def shape(self, sizes: Mapping[str, int], fixed: Sequence[int | None]) -> tuple[int, ...]:
         """The shape of the parameter, given the sizes of the axes and of the fixed dimensions."""
