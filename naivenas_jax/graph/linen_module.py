@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 import flax.linen as nn
-
-from naivenas_jax.typing import PyTree
-
-
-class RunsInScope(Protocol):
-    """Whatever computes in a Flax scope; a `Graph` does."""
-
-    @property
-    def run(self) -> Callable[..., PyTree]:
-        """``run(scope, *inputs, **keywords)`` computes, with the variables that the scope holds."""
 
 
 class GraphModule(nn.Module):
@@ -29,10 +18,8 @@ class GraphModule(nn.Module):
     (4, 2)
     """
 
-    graph: RunsInScope
+    graph: Any
 
     @nn.compact
-    def __call__(self, *inputs: PyTree, **kwargs: object) -> PyTree:
-        """Compute the outputs of the graph, as `Graph.apply` does."""
-        assert self.scope is not None, "a module that computes is bound to a scope"
+    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
         return self.graph.run(self.scope, *inputs, **kwargs)

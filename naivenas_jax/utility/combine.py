@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.utility.tied import by_handle, class_totals, homes
-from naivenas_jax.utility.user_scores import Utility
+from naivenas_jax.utility.user_scores import Scores, Utility
 
-Norm = Literal["mean", "l2", "max", "rank"]
+Norm: TypeAlias = Literal["mean", "l2", "max", "rank"]
 
 
-def normalise(graph: Graph, utility: Utility, by: Norm = "mean") -> dict[str, np.ndarray]:
+def normalise(graph: Graph, utility: Utility, by: Norm = "mean") -> Scores:
     """The same utility, with the scores of each handle brought to the same scale.
 
-    First the scores of everything tied are added up; then those that are given at one handle are divided by a number
-    common to them, so that the order among them stays and layers can be compared with each other.
+    With u_i the scores of a handle, summed over everything tied,
+
+        score_i = u_i / mean_j |u_j|,      u_i / sqrt(sum_j u_j^2),      u_i / max_j |u_j|,      or rank(u_i) / size.
+
+    The order among the neurons of a handle stays, and layers can be compared with each other.
 
     Args:
       graph: the network.
-      utility: a mapping from handle to scores, or a function of the handle.
+      utility: a mapping from handle to scores, arrays of shape (size,) or one number for all neurons; or a function
+        of the handle.
       by: "mean", "l2" or "max": divide by the mean absolute score, the root of the sum of squares, the largest absolute
         score (unless that is 0). "rank": the rank among the handle's neurons, from 1/size to 1; equal scores share
         their mean rank.
 
     Returns:
-      Scores by handle, each class at one handle.
+      Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
+
+    Raises:
+      UtilityError: ``by`` is none of these, or the scores are no finite numbers, one for each neuron.
 
     Source: layer-wise l2 normalisation, Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient
     Inference, ICLR 2017.
@@ -49,16 +58,19 @@ def combine(
     *,
     how: Literal["sum", "product"] = "sum",
     normalise: Norm | None = "mean",
-) -> dict[str, np.ndarray]:
+) -> Scores:
     """Several utilities as one: ``sum_i weight_i * u_i``, or ``product_i u_i ** weight_i``.
 
-    With u_i the total of everything tied by utility i, normalised per handle.
+    Here u_i are the scores of the i-th utility, summed over everything tied and normalised per handle.
 
     Args:
       graph: the network.
       parts: pairs of a utility and its weight.
       how: "sum" or "product".
-      normalise: how each is normalised before, as for `normalise`; None: not at all.
+      normalise: how each utility is normalised before, as for `normalise`; None: not at all.
+
+    Returns:
+      Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
 
     Raises:
       UtilityError: no parts, a weight that is no number, or a product of negative scores.
@@ -80,7 +92,7 @@ def combine(
     ]
     weights = [weight for _, weight in pairs]
     if how == "sum":
-        return by_handle(graph, sum(w * t for w, t in zip(weights, totals, strict=True)))  # type: ignore[arg-type]
+        return by_handle(graph, np.sum([w * t for w, t in zip(weights, totals, strict=True)], axis=0))
     for number, (one, weight) in enumerate(zip(totals, weights, strict=True)):
         if (one < 0).any() or (weight < 0 and (one == 0).any()):
             raise UtilityError(
@@ -90,7 +102,8 @@ def combine(
     return by_handle(graph, np.prod([t**w for w, t in zip(weights, totals, strict=True)], axis=0))
 
 
-def _pair(number: int, part: Any) -> tuple[Utility, float]:
+def _pair(number: int, part: tuple[Utility, float]) -> tuple[Utility, float]:
+    """A part with a number for its weight; raises UtilityError if it is none."""
     try:
         utility, weight = part
         return utility, float(weight)
@@ -101,8 +114,8 @@ def _pair(number: int, part: Any) -> tuple[Utility, float]:
         ) from error
 
 
-def _normalised(graph: Graph, utility: Utility, by: Norm) -> np.ndarray:
-    """Shape (classes,)."""
+def _normalised(graph: Graph, utility: Utility, by: Norm) -> Float[np.ndarray, " classes"]:
+    """For each class its normalised score."""
     if by not in _SCALES and by != "rank":
         raise UtilityError(f"by must be one of {(*_SCALES, 'rank')}, found {by!r}.")
     totals = class_totals(graph, utility)
@@ -118,15 +131,15 @@ def _normalised(graph: Graph, utility: Utility, by: Norm) -> np.ndarray:
     return result
 
 
-_SCALES: dict[str, Callable[[np.ndarray], float]] = {
+_SCALES: Mapping[str, Callable[[Float[np.ndarray, " neurons"]], float]] = {
     "mean": lambda values: float(np.abs(values).mean()),
     "l2": lambda values: float(np.sqrt((values**2).sum())),
     "max": lambda values: float(np.abs(values).max()),
 }
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 1/n to 1; of equal values the mean rank."""
+def _ranks(values: Float[np.ndarray, " neurons"]) -> Float[np.ndarray, " neurons"]:
+    """Ranks from 1/n to 1; equal values have their mean rank."""
     ordered = np.sort(values)
     below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return (below + upto + 1) / (2 * len(values))
@@ -135,8 +148,18 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def replace_nonfinite(utility: Utility, value: float) -> Utility:
     """The same utility, with ``value`` in the place of scores that are not finite.
 
-    The verbs refuse NaN and infinite scores, and name the handle: they say that something went wrong, such as a
-    division by zero. This says what to do instead.
+    The verbs refuse NaN and infinite scores, and name the handle: something went wrong, a division by zero perhaps.
+    This function says what to do instead.
+
+    Args:
+      utility: a mapping from handle to scores, or a function of the handle.
+      value: the finite number that takes the place of NaN and infinite scores.
+
+    Returns:
+      A mapping or a function, as ``utility`` is.
+
+    Raises:
+      UtilityError: ``value`` is not finite.
 
     >>> import naivenas_jax as nas
     >>> nas.replace_nonfinite({"a": [1.0, float("nan"), float("inf")]}, -1.0)["a"].tolist()
@@ -145,13 +168,12 @@ def replace_nonfinite(utility: Utility, value: float) -> Utility:
     if not np.isfinite(value):
         raise UtilityError(f"replace_nonfinite needs a finite value, found {value!r}.")
     if callable(utility):
-        return lambda handle: _repaired(utility(handle), value)
+        return lambda handle: None if (given := utility(handle)) is None else _repaired(given, value)
     return {handle: _repaired(given, value) for handle, given in utility.items()}
 
 
-def _repaired(given: Any, value: float) -> Any:
-    if given is None:
-        return None
+def _repaired(given: ArrayLike, value: float) -> ArrayLike:
+    """Scores of one handle, with ``value`` in the place of what is not finite."""
     array = np.asarray(given)
     if array.dtype.kind not in "biuf":  # no numbers: the verbs refuse it, and name the handle
         return given

@@ -7,28 +7,36 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.typing import Array
 from naivenas_jax.utility.tied import by_handle, count
-
-Scores = dict[str, np.ndarray]
+from naivenas_jax.utility.user_scores import Scores
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of rows seen so far, and their sum of squared distances from it; each of shape (classes,)."""
+    """The mean of rows of scores, and how far they lie from it.
+
+    Attributes:
+      number: the number of rows.
+      mean: their mean.
+      scatter: the sum of their squared distances from the mean.
+    """
 
     number: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Float[np.ndarray, " classes"]
+    scatter: Float[np.ndarray, " classes"]
 
     @classmethod
     def none(cls, classes: int) -> Spread:
+        """No rows yet."""
         return cls(0, np.zeros(classes), np.zeros(classes))
 
-    def with_rows(self, rows: np.ndarray) -> Spread:
-        """With further rows, shape (n, classes). Squares are of distances, so that nothing cancels."""
+    def with_rows(self, rows: Float[Array, "n classes"]) -> Spread:
+        """The spread with further rows. Distances are squared, not the rows themselves, so that nothing cancels."""
         if not len(rows):
             return self
         rows = np.asarray(rows, np.float64)
@@ -39,20 +47,24 @@ class Spread:
         return Spread(number, self.mean + apart * (len(rows) / number), scatter)
 
     @property
-    def error(self) -> np.ndarray:
-        """The standard error of the mean, shape (classes,): the root of ``scatter / (n - 1) / n``."""
+    def error(self) -> Float[np.ndarray, " classes"]:
+        """The standard error of the mean: the root of ``scatter / (n - 1) / n``."""
         return np.sqrt(self.scatter / (self.number - 1) / self.number)
 
 
 def averaged(
-    graph: Graph, portions: Iterable[np.ndarray], unit: Literal["batch", "example"], errors: bool, who: str
+    graph: Graph,
+    portions: Iterable[Float[Array, "_ classes"]],
+    unit: Literal["batch", "example"],
+    errors: bool,
+    who: str,
 ) -> Scores | tuple[Scores, Scores]:
     """Scores by handle, the mean over all rows of the portions; with ``errors`` a pair with their standard errors.
 
     Args:
       graph: the network.
-      portions: arrays of shape (rows, classes).
-      unit: what a row is of.
+      portions: rows of scores.
+      unit: what the scores of one row are computed on.
       errors: whether errors are wanted, which takes two rows.
       who: the function that asks, for messages.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.dag import unknown_name
 
 #: A mapping from axis to scores, or a function of the axis; scores are an array or one number for all.
-Utility = Mapping[str, Any] | Callable[[str], Any]
+Utility: TypeAlias = Mapping[str, ArrayLike] | Callable[[str], ArrayLike | None]
+
+#: One number per neuron, by axis.
+Scores: TypeAlias = dict[str, Float[np.ndarray, " _"]]
 
 
-def scores(utility: Utility, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+def scores(utility: Utility, sizes: Mapping[str, int]) -> Scores:
     """Scores of every neuron, by axis.
 
     Args:
@@ -29,7 +34,7 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         unknown = [name for name in utility if name not in sizes]
         if unknown:
             raise UtilityError(f"utility: {unknown_name(unknown[0], sizes)}")
-        given = dict(utility)
+        given: dict[str, ArrayLike] = dict(utility)
     elif callable(utility):
         given = {axis: value for axis in sizes if (value := utility(axis)) is not None}
     else:
@@ -39,7 +44,7 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     return {axis: _read(axis, value, sizes[axis]) for axis, value in given.items()}
 
 
-def _read(axis: str, value: Any, size: int) -> np.ndarray:
+def _read(axis: str, value: ArrayLike, size: int) -> Float[np.ndarray, " _"]:
     try:
         given = np.asarray(value)
         if given.dtype.kind in "cSUmM":  # numpy would drop imaginary parts, and read text

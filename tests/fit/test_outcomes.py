@@ -8,12 +8,13 @@ import pytest
 from scipy.optimize import minimize
 
 import naivenas_jax as nas
-from naivenas_jax.fit.network.equations import trace
+from naivenas_jax.dataflow.tape import record
+from naivenas_jax.dataflow.variable_uses import Outcome
+from naivenas_jax.dataflow.walk import walk
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.network.variable_uses import Outcome, walk
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.importance import importance
-from naivenas_jax.fit.regression.ridge import Fit, Sums, added, gram
+from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, gram
 
 X = jax.random.normal(jax.random.key(0), (40, 5))
 OWN = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(
@@ -24,8 +25,8 @@ def outcomes(fn):
     """The events, and the values that `fn` says they should have."""
     found, said = [], {}
     variables = {"params": OWN}
-    program = trace(lambda v, x: fn(v["params"], x, {}), variables, [X])
-    walk(program, variables, program.start([X]), found.append)
+    tape = record(lambda v, x: fn(v["params"], x, {}), variables, [X])
+    walk(tape, variables, tape.start([X]), found.append)
     fn(OWN, X, said)
     return {e.path[-1]: e for e in found if isinstance(e, Outcome)}, said
 
@@ -194,7 +195,7 @@ def test_sums_about_the_mean_do_not_cancel():
     total = None
     for part in np.split(z, 5, axis=1):
         total = added(total, gram(jnp.asarray(part)))
-    sums = Sums(total, 6).centred()
+    sums = NormalEquations(total, 6).centred()
     wanted = np.cov(z[0].astype(np.float64).T, bias=True) * 500
     np.testing.assert_allclose(sums.xx[0], wanted, atol=1e-2)
 
@@ -229,7 +230,7 @@ def test_batches_of_few_examples(sizes):
 @pytest.mark.parametrize("turn", [0, 1])
 def test_what_overflows_leaves_the_fit_as_it_was(field, turn):
     rows = np.random.default_rng(0).normal(size=(1, 50, 5))
-    sums = Sums(added(None, gram(jnp.asarray(rows, jnp.float32))), 3)
+    sums = NormalEquations(added(None, gram(jnp.asarray(rows, jnp.float32))), 3)
     start, turns = Fit(np.zeros((1, 3, 2)), np.zeros((1, 2)), 1e-3), iter(range(9))
     good = Missed(np.ones((1, 3, 2)), np.ones((1, 2)), np.array(1.0), np.zeros((1, 2)), np.ones((1, 2)))
     bad = good._replace(**{field: np.full_like(getattr(good, field), np.nan)})

@@ -8,16 +8,17 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
-from naivenas_jax.fit.network.contraction import Contraction
-from naivenas_jax.fit.network.equations import trace
-from naivenas_jax.fit.network.variable_uses import Additive, Other, Standardisation, walk
+from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.tape import record
+from naivenas_jax.dataflow.variable_uses import AddedVariable, OtherUse, Standardisation
+from naivenas_jax.dataflow.walk import walk
 from naivenas_jax.transfer.variables import flat
 
 
 def seen(fn, variables, *inputs):
     found = []
-    program = trace(fn, variables, inputs)
-    walk(program, variables, program.start(inputs), found.append)
+    tape = record(fn, variables, inputs)
+    walk(tape, variables, tape.start(inputs), found.append)
     return found
 
 
@@ -64,14 +65,14 @@ def test_a_batch_of_weights_on_the_left():
 def test_weights_that_are_computed_are_no_contraction():
     w = jnp.ones((3, 4))
     found = seen(lambda v, x: x @ (2 * v["params"]["w"]), {"params": {"w": w}}, jnp.ones((2, 3)))
-    assert found == [Other(("params", "w"))]
+    assert found == [OtherUse(("params", "w"))]
 
 
 def test_complex_and_whole_numbers_are_no_contractions():
     x = jnp.ones((2, 3))
     for w, array in ((jnp.ones((3, 4)), x * 1j), (jnp.ones((3, 4)) * 1j, x), (jnp.ones((3, 4), int), x)):
         found = seen(lambda v, x: x @ v["params"]["w"] + v["params"]["b"], {"params": {"w": w, "b": w[0]}}, array)
-        assert not any(isinstance(e, Contraction | Additive) for e in found)
+        assert not any(isinstance(e, Contraction | AddedVariable) for e in found)
 
 
 def dense(variables, x):
@@ -81,16 +82,16 @@ def dense(variables, x):
 def test_evaluation_goes_on_from_anywhere():
     w, b, v = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(3, 4), (4,), (4, 2)]))
     x, variables = jnp.ones((5, 3)), {"params": {"w": w, "b": b, "v": v}}
-    program = trace(dense, variables, [x])
+    tape = record(dense, variables, [x])
     wanted = np.asarray(dense(variables, x))
-    for stop in range(len(program.steps) + 1):
-        live = walk(program, variables, program.start([x]), lambda event: None, stop=stop)
-        (result,) = walk(program, variables, live, lambda event: None, stop).values()
+    for stop in range(len(tape.steps) + 1):
+        live = walk(tape, variables, tape.start([x]), lambda event: None, stop=stop)
+        (result,) = walk(tape, variables, live, lambda event: None, stop).values()
         np.testing.assert_allclose(result, wanted, rtol=1e-6)
-    stop = program.first_use([("params", "b")])
-    live = walk(program, variables, program.start([x]), lambda event: None, stop=stop)
+    stop = tape.first_use([("params", "b")])
+    live = walk(tape, variables, tape.start([x]), lambda event: None, stop=stop)
     other = {"params": {"w": w, "b": b + 1, "v": v}}
-    (result,) = walk(program, other, live, lambda event: None, stop).values()
+    (result,) = walk(tape, other, live, lambda event: None, stop).values()
     np.testing.assert_allclose(result, dense(other, x), rtol=1e-6)
 
 
@@ -103,10 +104,11 @@ def test_bias_and_running_mean_are_found_for_linen_and_nnx():
         graph = nas.Graph(x, nas.layer("norm", norm, nas.layer("dense", dense, x)))
         variables = graph.init(jax.random.key(0), jnp.ones((2, 3)))
         found = seen(graph.apply, variables, jnp.ones((2, 3)))
-        product, bias, standardisation = (e for e in found if not isinstance(e, Other))
-        assert {e.path[-1] for e in found if isinstance(e, Other)} <= {"scale", "var", "bias"}  # of the normalisation
+        product, bias, standardisation = (e for e in found if not isinstance(e, OtherUse))
+        others = {e.path[-1] for e in found if isinstance(e, OtherUse)}
+        assert others <= {"scale", "var", "bias"}  # of the normalisation
         assert isinstance(product, Contraction)
-        assert isinstance(bias, Additive)
+        assert isinstance(bias, AddedVariable)
         assert bias.contraction.path == product.path
         assert bias.path[-1] == "bias"
         assert bias.sign == 1

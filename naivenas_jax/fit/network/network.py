@@ -5,60 +5,68 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from naivenas_jax.dataflow.tape import Tape, Values, record
+from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse, ignore
+from naivenas_jax.dataflow.walk import walk
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network.equations import Program, trace
-from naivenas_jax.fit.network.fit_batches import finite_inputs_of
-from naivenas_jax.fit.network.variable_uses import Event, Joined, Outcome, walk
-from naivenas_jax.graph.evaluation.batches import Batch
+from naivenas_jax.graph.evaluation.batches import Batch, inputs_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_network, flat
+from naivenas_jax.typing import Array, PyTree, Variables
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A graph with the keyword arguments of its evaluation: traced once per shape of its inputs."""
+    """A graph with the keyword arguments of its evaluation: traced once per shape of its inputs.
+
+    Attributes:
+      graph: the graph.
+      kwargs: the keyword arguments of ``graph.apply``.
+    """
 
     graph: Graph
-    kwargs: Mapping[str, Any]
-    _programs: dict[Any, Program] = field(default_factory=dict)
-    _compiled: dict[Any, Callable[..., Any]] = field(default_factory=dict)
-    _reach: dict[Program, dict[Path, int]] = field(default_factory=dict)
+    kwargs: Mapping[str, PyTree]
+    _tapes: dict[object, Tape] = field(default_factory=dict)
+    _compiled: dict[object, Callable[..., object]] = field(default_factory=dict)
+    _reach: dict[Tape, dict[Path, int]] = field(default_factory=dict)
 
-    def program(self, variables: Mapping[str, Any], inputs: Batch) -> Program:
-        """What is evaluated for inputs of these shapes."""
+    def tape(self, variables: Variables, inputs: Batch) -> Tape:
+        """The equations of an evaluation on inputs of these shapes."""
         key = tuple((np.shape(x), str(jnp.result_type(x))) for x in inputs)
-        if key not in self._programs:
-            self._programs[key] = trace(lambda v, *given: self.graph.apply(v, *given, **self.kwargs), variables, inputs)
-        return self._programs[key]
+        if key not in self._tapes:
+            self._tapes[key] = record(lambda v, *given: self.graph.apply(v, *given, **self.kwargs), variables, inputs)
+        return self._tapes[key]
 
-    def compiled(self, function: Callable[..., Any], *fixed: Any) -> Callable[..., Any]:
+    def compiled(self, function: Callable[..., T], *fixed: object) -> Callable[..., T]:
         """``function(*fixed, ...)``, compiled, and kept as long as the network is."""
         key = function, *fixed
         if key not in self._compiled:
             self._compiled[key] = jax.jit(lambda *given: function(*fixed, *given))
-        return self._compiled[key]
+        return cast(Callable[..., T], self._compiled[key])  # the key holds the function that says what it returns
 
-    def events(self, variables: Mapping[str, Any], inputs: Batch) -> list[Event]:
-        """Every use of a variable, in order; their arrays are shapes only."""
-        found: list[Event] = []
-        program = self.program(variables, inputs)
-        jax.eval_shape(lambda v, live: walk(program, v, live, found.append), variables, program.start(inputs))
+    def uses(self, variables: Variables, inputs: Batch) -> list[VariableUse]:
+        """Every use of a variable, in the order of evaluation; their arrays have shapes only."""
+        found: list[VariableUse] = []
+        tape = self.tape(variables, inputs)
+        jax.eval_shape(lambda v, live: walk(tape, v, live, found.append), variables, tape.start(inputs))
         return found
 
-    def reach(self, program: Program, variables: Mapping[str, Any], inputs: Batch) -> dict[Path, int]:
-        """For weights that a skip connection joins, or that have an outcome, the step after the last of these."""
-        if program not in self._reach:
-            found = (event for event in self.events(variables, inputs) if isinstance(event, Joined | Outcome))
-            self._reach[program] = {event.path: event.step + 1 for event in found}
-        return self._reach[program]
+    def reach(self, tape: Tape, variables: Variables, inputs: Batch) -> dict[Path, int]:
+        """For weights with a skip connection or an outcome behind them, the step after the last of these."""
+        if tape not in self._reach:
+            found = (use for use in self.uses(variables, inputs) if isinstance(use, SkipConnection | Outcome))
+            self._reach[tape] = {use.path: use.step + 1 for use in found}
+        return self._reach[tape]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,62 +74,76 @@ class Run:
     """A network on one batch, evaluated up to some step.
 
     Attributes:
-      network: which one.
-      program: what is evaluated.
-      inputs: of the batch.
-      step: the next one.
+      network: the network.
+      tape: its equations.
+      inputs: the batch.
+      step: the next step.
       live: the values that the steps from there on read.
     """
 
     network: Network
-    program: Program
+    tape: Tape
     inputs: Batch
     step: int
-    live: Mapping[int, Any]
+    live: Values
 
     @classmethod
-    def start(cls, network: Network, variables: Mapping[str, Any], inputs: Batch) -> Run:
+    def start(cls, network: Network, variables: Variables, inputs: Batch) -> Run:
         """Before the first step."""
-        program = network.program(variables, inputs)
-        return cls(network, program, inputs, 0, program.start(inputs))
+        tape = network.tape(variables, inputs)
+        return cls(network, tape, inputs, 0, tape.start(inputs))
 
-    def seen(
-        self, read: Callable[..., Any], path: Path, others: Collection[Path], variables: Any, *given: Any
-    ) -> tuple[Run, Any]:
-        """``read(events, *given)`` of all uses of a variable, of skip connections to what it makes, and of outcomes.
+    def read(
+        self,
+        reading: Callable[..., T],
+        path: Path,
+        others: Collection[Path],
+        variables: Variables,
+        *given: PyTree,
+    ) -> tuple[Run, T]:
+        """``reading(uses, *given)`` of all uses of a variable, of skip connections to what it makes, and of outcomes.
 
         Args:
-          read: takes the uses, and what is given.
+          reading: takes the uses, and what is given.
           path: the variable.
           others: variables that are about to change with it.
-          variables: as they are now.
+          variables: the variables as they are now.
           *given: arrays.
 
         Returns:
           The network just before the first step that reads one of the variables that are about to change, and what
           was read.
         """
-        stop = self.program.first_use((path, *others))
+        stop = self.tape.first_use((path, *others))
         here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
-        reach = self.network.reach(self.program, variables, self.inputs)
-        until = max(self.program.after_last_use(path), reach.get(path, 0))
-        visit = self.network.compiled(_visit, read, path, self.program, here.step, stop, until)
+        reach = self.network.reach(self.tape, variables, self.inputs)
+        until = max(self.tape.after_last_use(path), reach.get(path, 0))
+        visit = self.network.compiled(_visit, reading, path, self.tape, here.step, stop, until)
         live, result = visit(variables, here.live, *given)
         return replace(self, step=stop, live=live), result
 
     @property
     def nbytes(self) -> int:
-        """Of what is live."""
+        """The bytes of all arrays that it holds."""
         return sum(int(array.nbytes) for array in jax.tree.leaves((self.inputs, self.live)))
 
 
 def _visit(
-    read: Any, path: Path, program: Program, start: int, stop: int, until: int, variables: Any, live: Any, *given: Any
-) -> tuple[Any, Any]:
-    found: list[Event] = []
-    live = walk(program, variables, live, lambda event: None, start, stop)
-    walk(program, variables, live, found.append, stop, until)
-    return live, read([event for event in found if event.path == path], *given)
+    reading: Callable[..., T],
+    path: Path,
+    tape: Tape,
+    start: int,
+    stop: int,
+    until: int,
+    variables: Variables,
+    live: Values,
+    *given: PyTree,
+) -> tuple[dict[int, Array], T]:
+    """The values that are live at ``stop``, and what is read of the uses of a variable from there on."""
+    found: list[VariableUse] = []
+    live = walk(tape, variables, live, ignore, start, stop)
+    walk(tape, variables, live, found.append, stop, until)
+    return live, reading([use for use in found if use.path == path], *given)
 
 
 #: Bytes of activations that are kept between two passes over the batches. What does not fit is computed again.
@@ -134,14 +156,14 @@ class Runs:
 
     Attributes:
       data: the batches.
-      networks: each with variables of the shapes that it has.
+      networks: each network with variables of the shapes that it has.
     """
 
     data: Data
-    networks: tuple[tuple[Network, Mapping[str, Any]], ...]
+    networks: tuple[tuple[Network, Variables], ...]
     _kept: dict[int, tuple[Run, ...]] = field(default_factory=dict)
 
-    def visited(self, visit: Callable[..., tuple[tuple[Run, ...], Any]]) -> Iterator[Any]:
+    def visited(self, visit: Callable[..., tuple[tuple[Run, ...], T]]) -> Iterator[T]:
         """What ``visit`` finds on each batch. It is given a run of each network, and gives runs to go on with, too."""
         for number, inputs in enumerate(self.data):
             kept = self._kept.pop(number, None)
@@ -154,13 +176,17 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Batches of inputs that can be gone through again, at least one."""
+    """Batches of inputs that can be gone through again, at least one.
 
-    batches: Iterable[Any]
+    Attributes:
+      batches: the batches as a user gave them.
+    """
+
+    batches: Iterable[PyTree]
 
     @classmethod
-    def of(cls, batches: Iterable[Any]) -> Data:
-        """An iterator is made into a list.
+    def of(cls, batches: Iterable[PyTree]) -> Data:
+        """The batches that a user gives; an iterator is made into a list.
 
         Raises:
           VariablesError: if there are none, or they are no batches.
@@ -171,7 +197,7 @@ class Data:
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        return finite_inputs_of(self.batches)
+        return inputs_of(self.batches, VariablesError, finite=True)
 
     @cached_property
     def first(self) -> Batch:
@@ -179,11 +205,12 @@ class Data:
         return next(iter(self))
 
 
-def check_values(graph: Graph, variables: Mapping[str, Any]) -> None:
+def check_values(graph: Graph, variables: Variables) -> None:
     """Raise if the variables are not those of the graph, or only shapes.
 
     Raises:
-      GraphError, VariablesError: names what was found.
+      GraphError: if there is no graph.
+      VariablesError: names what was found.
     """
     check_network(graph, variables)
     if any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(variables).values()):
@@ -193,16 +220,18 @@ def check_values(graph: Graph, variables: Mapping[str, Any]) -> None:
         )
 
 
-def on_device(variables: Mapping[str, Any]) -> Any:
+def on_device(variables: Variables) -> Variables:
     """The variables as arrays of jax."""
-    return jax.tree.map(jnp.asarray, variables)
+    on: Variables = jax.tree.map(jnp.asarray, variables)
+    return on
 
 
-def replaced(array: Any, values: np.ndarray) -> Any:
-    """Other values in the place of an array: of its type, and where it is."""
-    return placed_like(values.reshape(np.shape(array)).astype(array.dtype), array)
+def replaced(array: Array, values: np.ndarray) -> Array:
+    """Other values in the place of an array: of its dtype and shape, and where it is."""
+    placed: Array = placed_like(values.reshape(np.shape(array)).astype(array.dtype), array)
+    return placed
 
 
-def means(variables: Mapping[str, Any]) -> list[Path]:
+def means(variables: Variables) -> list[Path]:
     """The running means among the variables."""
     return [path for path in flat(variables) if path[0] == "batch_stats" and path[-1] == "mean"]

@@ -19,43 +19,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from naivenas_jax.fit.regression.ridge import Fit, Sums
+from naivenas_jax.fit.regression.ridge import Fit, NormalEquations
+from naivenas_jax.typing import Array
 
-#: Evaluations of what is missed, at most; the first is of where it starts.
+#: How often it is evaluated what outcomes miss, at most; the first time for the fit to start from.
 TURNS = 5
 
 
 class Missed(NamedTuple):
-    """What the outcomes of a matrix product miss, over rows.
+    """By how much the outcomes of a matrix product are missed, in sums over rows.
 
     Attributes:
-      read: shape (G, K, M): ``X^T R``.
-      total: shape (G, M): the sum of the rows of R.
+      read: ``X^T R``.
+      total: the sum of the rows of R.
       squares: the sum of all squares of R.
-      low, high: shape (G, M): the smallest and largest derivative of f.
+      low: the smallest derivative of f.
+      high: the largest derivative of f.
     """
 
-    read: Any
-    total: Any
-    squares: Any
-    low: Any
-    high: Any
+    read: Float[Array, "G K M"]
+    total: Float[Array, "G M"]
+    squares: Float[Array, ""]
+    low: Float[Array, "G M"]
+    high: Float[Array, "G M"]
 
     @classmethod
-    def of(cls, x: Any, missed: Any, slope: Any) -> Missed:
-        """Of rows: X of shape (G, N, K), R and the derivatives of shape (G, N, M)."""
+    def of(cls, x: Float[Array, "G N K"], missed: Float[Array, "G N M"], slope: Float[Array, "G N M"]) -> Missed:
+        """The sums over the rows of X, of R, and of the derivatives of f."""
         read = jnp.matmul(x.transpose(0, 2, 1), missed, precision=jax.lax.Precision.HIGHEST)
         return cls(read, missed.sum(1), (missed**2).sum(), slope.min(1), slope.max(1))
 
     @classmethod
     def together(cls, found: Iterable[Missed]) -> Missed:
-        """Of all batches, in float64."""
+        """The sums of all batches as one, in float64."""
         return reduce(cls._and, (cls(*(np.asarray(array, np.float64) for array in one)) for one in found))
 
     def _and(self, other: Missed) -> Missed:
@@ -64,26 +67,32 @@ class Missed(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Whether f is, everywhere."""
+        """Whether f is finite in every row."""
         return bool(np.isfinite(self.read).all() and np.isfinite(self.total).all() and np.isfinite(self.squares))
 
     @property
-    def by_slope(self) -> tuple[np.ndarray, np.ndarray]:
-        """``read`` and ``total`` by the slope; 0 where f is flat throughout, or has no slope."""
+    def by_slope(self) -> tuple[Float[np.ndarray, "G K M"], Float[np.ndarray, "G M"]]:
+        """``read`` and ``total``, divided by the slope; 0 where f is flat throughout, or has no slope."""
         slope = np.where(self.high >= -self.low, self.high, self.low)
         inverse = np.divide(1.0, slope, out=np.zeros_like(slope), where=(slope != 0) & np.isfinite(slope))
-        return self.read * inverse[:, None], self.total * inverse
+        return np.asarray(self.read * inverse[:, None]), np.asarray(self.total * inverse)
 
 
-def aimed(sums: Sums, start: Fit, present: np.ndarray, shifts: bool, missed: Callable[[Fit], Missed]) -> Fit:
+def aimed(
+    sums: NormalEquations,
+    start: Fit,
+    present: Float[np.ndarray, "G K M"],
+    shifts: bool,
+    missed: Callable[[Fit], Missed],
+) -> Fit:
     """A fit whose outcomes miss less: steps from `start`, as long as they do.
 
     Args:
-      sums: over all rows of X and Y.
+      sums: the sums over all rows of X and Y.
       start: the fit of Y.
-      present: shape (G, K, M): what a large ridge keeps.
+      present: the weights that a large ridge keeps.
       shifts: whether there is a c.
-      missed: evaluates the outcomes.
+      missed: evaluates the outcomes of a fit.
     """
     if np.isinf(start.ridge):
         return start

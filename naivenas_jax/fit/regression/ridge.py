@@ -1,20 +1,23 @@
 """Least squares from sums: normal equations added up over batches, and solved with a ridge.
 
-Everything has a first dimension of G problems that are solved side by side, with one ridge for all.
+Everything has a first dimension of G problems that are solved side by side, with one ridge for all. N counts rows, K
+the columns of X, M the columns of Y, and L all columns that are summed over.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.errors import RequestError, VariablesError
+from naivenas_jax.typing import Array, PyTree
 
-#: Of a matrix that is 0 all over.
+#: Stands in for the mean of a diagonal that is 0 all over.
 _TINY = 1e-30
 
 #: Relative to the trace, how far off the eigenvalues of a sum in float64 are at the most when means are taken off.
@@ -29,12 +32,12 @@ class Gram(NamedTuple):
       sums: shape (G, L + 1, L + 1): ``U^T U``, with U the rows ``[z - m, 1]``.
     """
 
-    about: Any
-    sums: Any
+    about: Float[Array, "G L"]
+    sums: Float[Array, "G L+1 L+1"]
 
     @property
-    def whole(self) -> np.ndarray:
-        """The same of the rows ``[z, 1]``, in float64.
+    def whole(self) -> Float[np.ndarray, "G L L"]:
+        """The sums over the rows ``[z, 1]``, in float64.
 
         Raises:
           VariablesError: if they are not finite.
@@ -50,82 +53,85 @@ class Gram(NamedTuple):
         return np.asarray(moved.transpose(0, 2, 1) @ sums @ moved)
 
 
-def gram(*parts: Any) -> Gram:
-    """Of the parts of Z side by side, each of shape (G, N, ...)."""
+def gram(*parts: Float[Array, "G N _"]) -> Gram:
+    """The sums over rows of Z, which is these parts side by side."""
     z = jnp.concatenate(parts, -1)
     about = z.sum(1) / max(z.shape[1], 1)
     u = jnp.concatenate([z - about[:, None], jnp.ones((*z.shape[:2], 1), z.dtype)], -1)
     return Gram(about, jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST))
 
 
-def added(total: Any, new: Any) -> Any:
-    """Two trees of sums as one, in float64."""
+def added(total: PyTree, new: PyTree) -> PyTree:
+    """Two trees of sums added up, in float64; None in place of the first: only the second."""
     new = jax.tree.map(_whole, new, is_leaf=lambda one: isinstance(one, Gram))
     return new if total is None else jax.tree.map(np.add, total, new)
 
 
-def _whole(one: Any) -> np.ndarray:
+def _whole(one: Gram | Array | float) -> np.ndarray:
     return one.whole if isinstance(one, Gram) else np.asarray(one, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """Over rows x of X and y of Y.
+class NormalEquations:
+    """Sums over the rows x of X and y of Y.
 
     Attributes:
-      gram: shape (G, K + M + 1, K + M + 1), of X, Y and a column of ones.
+      gram: the sums over the rows ``[x, y, 1]``: L is K + M + 1.
       inputs: K.
-      floor: shape (G,): how far off ``X^T X`` may be.
+      floor: how far off ``X^T X`` may be.
     """
 
-    gram: np.ndarray
+    gram: Float[np.ndarray, "G L L"]
     inputs: int
-    floor: Any = 0.0
+    floor: Float[np.ndarray, " G"] | float = 0.0
 
-    def __sub__(self, some: Sums) -> Sums:
-        """Over the other rows."""
-        return Sums(self.gram - some.gram, self.inputs)
+    def __sub__(self, some: NormalEquations) -> NormalEquations:
+        """The sums over all rows but some."""
+        return NormalEquations(self.gram - some.gram, self.inputs)
 
     @property
     def number(self) -> float:
-        """Of rows."""
+        """The number of rows."""
         return float(self.gram[0, -1, -1])
 
     @property
-    def x(self) -> np.ndarray:
-        """Shape (G, K): the sum of the rows of X."""
+    def x(self) -> Float[np.ndarray, "G K"]:
+        """The sum of the rows of X."""
         return self.gram[:, : self.inputs, -1]
 
     @property
-    def y(self) -> np.ndarray:
-        """Shape (G, M): the sum of the rows of Y."""
+    def y(self) -> Float[np.ndarray, "G M"]:
+        """The sum of the rows of Y."""
         return self.gram[:, self.inputs : -1, -1]
 
     @property
-    def xx(self) -> np.ndarray:
-        """Shape (G, K, K)."""
+    def xx(self) -> Float[np.ndarray, "G K K"]:
+        """``X^T X``."""
         return self.gram[:, : self.inputs, : self.inputs]
 
     @property
-    def xy(self) -> np.ndarray:
-        """Shape (G, K, M)."""
+    def xy(self) -> Float[np.ndarray, "G K M"]:
+        """``X^T Y``."""
         return self.gram[:, : self.inputs, self.inputs : -1]
 
-    def centred(self) -> Sums:
-        """With the means taken off."""
+    def centred(self) -> NormalEquations:
+        """The sums with the means of X and Y taken off."""
         last = self.gram[:, -1]
         floor = _ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
-        return Sums(self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs, floor)
+        return NormalEquations(
+            self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs, floor
+        )
 
-    def weight(self, ridge: float) -> np.ndarray:
-        """Shape (G,): a relative ridge times the mean of the diagonal of ``X^T X``, above the floor."""
-        return ridge * np.maximum(np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1), _TINY) + self.floor
+    def weight(self, ridge: float) -> Float[np.ndarray, " G"]:
+        """A relative ridge times the mean of the diagonal of ``X^T X``, above the floor."""
+        mean = np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1)
+        return np.asarray(ridge * np.maximum(mean, _TINY) + self.floor)
 
-    def system(self, ridge: float) -> np.ndarray:
-        """Shape (G, K, K): ``X^T X``, with the ridge."""
+    def system(self, ridge: float) -> Float[np.ndarray, "G K K"]:
+        """``X^T X``, with the ridge."""
         return self.xx + self.weight(ridge)[:, None, None] * np.eye(self.inputs)
 
-    def error(self, b: np.ndarray) -> float:
+    def error(self, b: Float[np.ndarray, "G K M"]) -> float:
         """The sum of squares of ``y - x @ b``."""
         squares = np.diagonal(self.gram, axis1=1, axis2=2)[:, self.inputs : -1].sum()
         return float(squares - 2 * (b * self.xy).sum() + (b * (self.xx @ b)).sum())
@@ -133,16 +139,16 @@ class Sums:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was found.
+    """The solution of G least squares problems.
 
     Attributes:
-      b: shape (G, K, M).
-      shift: shape (G, M): what is to be added.
-      ridge: the one that was used, relative to the mean square of the columns of X.
+      b: the matrices B.
+      shift: the rows c, to be added to each row of ``X B``.
+      ridge: the ridge that was used, relative to the mean square of the columns of X.
     """
 
-    b: np.ndarray
-    shift: np.ndarray
+    b: Float[np.ndarray, "G K M"]
+    shift: Float[np.ndarray, "G M"]
     ridge: float
 
 
@@ -151,7 +157,13 @@ class Fit:
 LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
 
 
-def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | None, shifts: bool) -> Fit:
+def ridge_fit(
+    every: NormalEquations,
+    held_out: NormalEquations,
+    present: Float[np.ndarray, "G K M"],
+    ridge: float | None,
+    shifts: bool,
+) -> Fit:
     """Minimise ``|Y - X B - 1 c|^2 + ridge * s * |B - present|^2``, with s the mean of the diagonal of ``X^T X``.
 
     A large ridge leaves the present weights as they are; directions that the data says nothing about keep them in any
@@ -159,10 +171,13 @@ def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | N
 
     Args:
       every: sums over all rows.
-      held_out: over some of them, by which the ridge is chosen when fitted to the others.
-      present: shape (G, K, M): the weights now.
-      ridge: relative; None: whichever of `LADDER` has the smallest error on the rows held out.
+      held_out: sums over some of them, by which the ridge is chosen when fitted to the others.
+      present: the weights now.
+      ridge: relative to s; None: whichever of `LADDER` has the smallest error on the rows held out.
       shifts: whether there is a c.
+
+    Raises:
+      RequestError: if the ridge is no number of at least 0.
     """
     number = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
     if ridge is not None and not (number and ridge >= 0):
@@ -177,8 +192,8 @@ def ridge_fit(every: Sums, held_out: Sums, present: np.ndarray, ridge: float | N
     return Fit(b, shift, ridge)
 
 
-def solve(sums: Sums, present: np.ndarray, ridge: float) -> np.ndarray:
-    """Shape (G, K, M)."""
+def solve(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge: float) -> Float[np.ndarray, "G K M"]:
+    """The matrices B, for one ridge."""
     if np.isinf(ridge):
         return present
     return np.asarray(present + np.linalg.solve(sums.system(ridge), sums.xy - sums.xx @ present))

@@ -1,21 +1,21 @@
-"""Arrays as users give them, one by one and in batches: what is no array is refused by name."""
+"""Arrays as users give them, one by one and in batches, read in one place and refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import NaiveNASError
-from naivenas_jax.typing import PyTree
+from naivenas_jax.typing import Array
 
-#: The inputs of one evaluation: one array per input vertex.
-Batch: TypeAlias = tuple[PyTree, ...]
+Batch = tuple[Any, ...]
 
 
-def check_array(value: object, name: str, error: type[NaiveNASError]) -> None:
+def check_array(value: Any, name: str, error: type[NaiveNASError]) -> None:
     """Raise unless a value is an array, or the shape of one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise error(
@@ -26,18 +26,11 @@ def check_array(value: object, name: str, error: type[NaiveNASError]) -> None:
         raise error(f"{name} must be an array of numbers; found one of {value.dtype}.")
 
 
-def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
-    """Read batches of any trees of arrays.
-
-    Args:
-      batches: what a user gave as ``batches=``.
-      error: the class of what is raised.
-
-    Yields:
-      The batches, one by one.
+def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
+    """Batches of any trees of arrays.
 
     Raises:
-      error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean.
+      error: if they are no iterable of batches, or one has an array without entries: nothing is the mean of none.
     """
     if isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
         raise error(
@@ -53,26 +46,29 @@ def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
         yield batch
 
 
-def inputs_of(batches: Iterable[PyTree], error: type[NaiveNASError]) -> Iterator[Batch]:
-    """Read batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
+def inputs_of(batches: Iterable[Any], error: type[NaiveNASError], finite: bool = False) -> Iterator[Batch]:
+    """Batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
 
     Args:
-      batches: what a user gave as ``batches=``.
-      error: the class of what is raised.
-
-    Yields:
-      The inputs of the graph for each batch, always as a tuple.
+      batches: what a user gives.
+      error: the exception to raise.
+      finite: whether entries must be finite: a NaN would be in all that is fitted.
 
     Raises:
-      error: as `batches_of`, and if an input is no array.
+      error: as `batches_of`, and if an input is no array, or has entries that are not finite where they must be.
     """
     for number, batch in enumerate(batches_of(batches, error)):
         inputs = batch if isinstance(batch, tuple) else (batch,)
         for position, given in enumerate(inputs):
-            check_array(given, name_of(number, position, inputs), error)
+            name = f"Batch {number}" + (f", input {position}," if len(inputs) > 1 else "")
+            check_array(given, name, error)
+            if finite and (bad := _not_finite(given)) is not None:
+                raise error(f"{name} is not finite: {np.asarray(given)[bad]} at {bad}. Leave it out.")
         yield inputs
 
 
-def name_of(number: int, position: int, inputs: Batch) -> str:
-    """The words by which messages refer to an input of a batch."""
-    return f"Batch {number}" + (f", input {position}," if len(inputs) > 1 else "")
+def _not_finite(array: Array) -> tuple[int, ...] | None:
+    """The position of the first entry that is not finite; None: all are."""
+    if not jnp.issubdtype(array.dtype, jnp.inexact) or bool((finite := jnp.isfinite(array)).all()):
+        return None
+    return tuple(int(i) for i in np.argwhere(~np.asarray(finite))[0])

@@ -1,32 +1,36 @@
-"""Utility of neurons by what they do on data."""
+"""Scores of neurons by their activations on data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Complex, Float, Int, Shaped
 
+from naivenas_jax.dataflow.reads import Read, reads_of
+from naivenas_jax.dataflow.tape import record
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.evaluation.batches import inputs_of
+from naivenas_jax.graph.evaluation.batches import Batch, inputs_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
-from naivenas_jax.utility.reading import read
-from naivenas_jax.utility.tied import by_handle, count, homes, numbers
+from naivenas_jax.typing import Array, PyTree, Variables
+from naivenas_jax.utility.tied import by_handle, count, grouped_runs, homes, numbers, run_numbers
+from naivenas_jax.utility.user_scores import Scores
 
 
 def activity(
     graph: Graph,
-    variables: Mapping[str, Any],
-    batches: Iterable[Any],
+    variables: Variables,
+    batches: Iterable[PyTree],
     *,
     statistic: Literal["mean", "variance", "active"] = "mean",
     missing: float | None = None,
-    **kwargs: Any,
-) -> dict[str, np.ndarray]:
+    **kwargs: object,
+) -> Scores:
     """A statistic of the activations of each neuron, where weights read it, over batches of inputs.
 
     The values of a class are all that its neurons take where a weight reads them: over examples and positions, and over
@@ -40,8 +44,8 @@ def activity(
       batches: an iterable of inputs: arrays, or tuples of arrays where the graph has several inputs.
       statistic: "mean": mean of ``|value|``. "variance". "active": the fraction of values that are not zero, which is
         1 - APoZ, the average percentage of zeros; it tells something after activation functions such as ReLU.
-      missing: the score of neurons whose values are out of sight: those read inside loops (recurrent and scanned
-        layers), or looked up by index only. Without it such neurons are an error.
+      missing: the score of neurons whose values are out of sight: neurons that are read inside loops only (recurrent
+        and scanned layers), or looked up by index only. None: neurons that are out of sight are an error.
       **kwargs: passed to ``graph.apply``.
 
     Returns:
@@ -49,6 +53,7 @@ def activity(
 
     Raises:
       UtilityError: no batches, or handles whose activations are out of sight.
+      VariablesError: the variables are not those of the graph.
 
     Source: APoZ, Hu, Peng, Tai and Tang, Network Trimming, 2016; means and variances as a baseline, Molchanov et al.,
     ICLR 2017.
@@ -66,98 +71,104 @@ def activity(
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
     check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
-    found: tuple[Sums, Sums] | None = None
+    found: tuple[Moments, Moments] | None = None
     for inputs in inputs_of(batches, UtilityError):
-        new = jax.tree.map(lambda array: np.asarray(array).astype(_wide(array.dtype)), step(variables, inputs))
+        new = jax.tree.map(_wide, step(variables, inputs))
         found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
     where_read, in_outputs = found
-    sums = Sums(*(np.where(where_read.number > 0, a, b) for a, b in zip(where_read, in_outputs, strict=True)))
+    sums = Moments(*(np.where(where_read.number > 0, a, b) for a, b in zip(where_read, in_outputs, strict=True)))
     _check_seen(graph, sums, missing)
-    scores = _STATISTICS[statistic](Sums(np.maximum(sums.number, 1), *sums[1:]))
+    scores = _STATISTICS[statistic](Moments(np.maximum(sums.number, 1), *sums[1:]))
     return by_handle(graph, np.where(sums.number > 0, scores, 0.0 if missing is None else missing))
 
 
-class Sums(NamedTuple):
-    """Sums over the values of each class; each of shape (classes,).
+class Moments(NamedTuple):
+    """Sums over the values of each class.
 
     Attributes:
-      number: of values.
-      absolute: of ``|value|``.
-      plain: of the values; complex, as they may be.
-      active: of those that are not zero.
-      within: of squared distances from the mean of the place that a value is from.
-      squares: of the squared means of these places, once per value.
+      number: the number of values.
+      absolute: the sum of ``|value|``.
+      plain: the sum of the values, as complex numbers.
+      active: the number of values that are not zero.
+      within: the sum of squared distances from the mean of the array that a value is from.
+      squares: the sum of the squared means of these arrays, once per value.
     """
 
-    number: Any
-    absolute: Any
-    plain: Any
-    active: Any
-    within: Any
-    squares: Any
+    number: Float[Array, " classes"]
+    absolute: Float[Array, " classes"]
+    plain: Complex[Array, " classes"]
+    active: Float[Array, " classes"]
+    within: Float[Array, " classes"]
+    squares: Float[Array, " classes"]
+
+    @classmethod
+    def none(cls, classes: int) -> Moments:
+        """No values."""
+        nothing = jnp.zeros(classes)
+        return cls(nothing, nothing, jnp.zeros(classes, jnp.complex64), nothing, nothing, nothing)
+
+    def with_values(self, array: Shaped[Array, "... neurons"], classes: Int[np.ndarray, " neurons"]) -> Moments:
+        """The sums with the values of an array whose last dimension has neurons of these classes."""
+        values = jnp.asarray(array, jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
+        values = values.reshape(-1, array.shape[-1])
+        rows, mean = float(len(values)), values.mean(0)
+        new = Moments(
+            jnp.full(values.shape[-1], rows),
+            jnp.abs(values).sum(0),
+            values.sum(0),
+            (values != 0).sum(0).astype(jnp.float32),
+            (jnp.abs(values - mean) ** 2).sum(0),
+            rows * jnp.abs(mean) ** 2,
+        )
+        return Moments(*(jnp.asarray(total).at[classes].add(own) for total, own in zip(self, new, strict=True)))
 
 
-_STATISTICS = {
-    "mean": lambda sums: sums.absolute / sums.number,
+_STATISTICS: Mapping[str, Callable[[Moments], np.ndarray]] = {
+    "mean": lambda sums: np.asarray(sums.absolute / sums.number),
     "variance": lambda sums: np.maximum(
         (sums.within + sums.squares) / sums.number - np.abs(sums.plain / sums.number) ** 2, 0.0
     ),
-    "active": lambda sums: sums.active / sums.number,
+    "active": lambda sums: np.asarray(sums.active / sums.number),
 }
 
 
-def _observe(
-    graph: Graph, variables: Mapping[str, Any], inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Sums, Sums]:
+def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) -> tuple[Moments, Moments]:
     """Sums over what weights read, and over the outputs."""
     ties = graph.ties
-    seen: dict[tuple[int, int, str], Any] = {}
-
-    def show(path: tuple[str, ...], dim: int, array: Any, where: int) -> None:
-        axis = ties.leaves[path].axes[dim]
-        if axis is not None and array.shape[where] == ties.size(axis):
-            seen[id(array), where, axis] = array
-
-    outputs = read(lambda values, *given: graph.apply(values, *given, **kwargs), variables, inputs, show)
-    where_read = _nothing(ties)
-    for (_, where, axis), array in seen.items():
-        where_read = _add(where_read, ties, axis, jnp.moveaxis(array, where, -1))
-    in_outputs = _nothing(ties)
-    results = outputs if isinstance(outputs, tuple) else (outputs,)
+    tape = record(lambda values, *given: graph.apply(values, *given, **kwargs), variables, inputs)
+    values = tape.evaluated(variables, inputs)
+    where_read = in_outputs = Moments.none(count(ties))
+    found = {(read.value, read.dim, runs): None for read in reads_of(tape, variables) if (runs := _runs(ties, read))}
+    for value, dim, runs in found:
+        if values[value].shape[dim] == ties.length(runs):
+            where_read = where_read.with_values(jnp.moveaxis(values[value], dim, -1), run_numbers(ties, runs))
+    results = [values[number] for number in tape.results]
     for vertex, array in zip(graph.outputs, results, strict=True):
         if array.ndim and array.shape[-1] == ties.size(vertex.name):
-            in_outputs = _add(in_outputs, ties, vertex.name, array)
+            in_outputs = in_outputs.with_values(array, numbers(ties, vertex.name))
     return where_read, in_outputs
 
 
-def _nothing(ties: Ties) -> Sums:
-    return Sums(*(jnp.zeros(count(ties)) for _ in Sums._fields))._replace(plain=jnp.zeros(count(ties), jnp.complex64))
+def _runs(ties: Ties, read: Read) -> tuple[int, ...] | None:
+    """The runs that lie on a dimension which a weight reads; None where that is not known."""
+    axes = ties.leaves[read.path].axes
+    own = axes[read.over]
+    if read.groups == 1:
+        return None if own is None else ties.axes[own]
+    made = None if read.makes is None else axes[read.makes]
+    if made is None:
+        return None
+    return grouped_runs(ties, () if own is None else ties.axes[own], ties.axes[made], read.groups)
 
 
-def _add(sums: Sums, ties: Ties, axis: str, array: Any) -> Sums:
-    """With the values of an array whose last dimension is the axis."""
-    values = jnp.asarray(array, jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
-    values = values.reshape(-1, array.shape[-1])
-    rows, mean = float(len(values)), values.mean(0)
-    new = Sums(
-        jnp.full(values.shape[-1], rows),
-        jnp.abs(values).sum(0),
-        values.sum(0),
-        (values != 0).sum(0).astype(jnp.float32),
-        (jnp.abs(values - mean) ** 2).sum(0),
-        rows * jnp.abs(mean) ** 2,
-    )
-    classes = numbers(ties, axis)
-    return Sums(*(total.at[classes].add(own) for total, own in zip(sums, new, strict=True)))
+def _wide(array: Array) -> np.ndarray:
+    """An array on the host, with twice the precision."""
+    return np.asarray(array).astype(np.complex128 if jnp.iscomplexobj(array) else np.float64)
 
 
-def _wide(dtype: Any) -> Any:
-    return np.complex128 if np.issubdtype(dtype, np.complexfloating) else np.float64
-
-
-def _check_seen(graph: Graph, sums: Sums, missing: float | None) -> None:
+def _check_seen(graph: Graph, sums: Moments, missing: float | None) -> None:
     if missing is not None:
         return
     for axis, own in homes(graph).items():

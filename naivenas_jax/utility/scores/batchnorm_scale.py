@@ -1,24 +1,23 @@
-"""Utility of neurons by the scale of their batch normalisation."""
+"""Scores of neurons by the scale of their batch normalisation."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.variables import check_variables, flat
-from naivenas_jax.utility.absolute import absolute
+from naivenas_jax.typing import Variables
+from naivenas_jax.utility.scores.magnitude import absolute_values
 from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.user_scores import Scores
 
 
-def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
     """``|scale|`` of the batch normalisation that each neuron goes through.
 
-    A scale is that of a batch normalisation if it has running statistics beside it: for a parameter
-    ``params/.../scale`` there is ``batch_stats/.../var`` on the same axis. Each scale counts once. Where tied neurons
+    A parameter ``params/.../scale`` is the scale of a batch normalisation if it has running statistics beside it:
+    ``batch_stats/.../var`` on the same axis. Each scale counts once. Where tied neurons
     are normalised at several places, their score is the sum; it is given at the first handle that holds them.
 
     Args:
@@ -31,6 +30,7 @@ def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.
 
     Raises:
       UtilityError: there is no batch normalisation with a scale.
+      VariablesError: the variables are not those of the graph.
 
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017. Their scales are
     trained with an l1 penalty, so that some become small.
@@ -52,7 +52,7 @@ def batchnorm_scale(graph: Graph, variables: Mapping[str, Any]) -> dict[str, np.
             continue
         (axis,) = ties.leaves[path].axes
         if axis is not None:
-            np.add.at(totals, numbers(ties, axis), absolute(array))
+            np.add.at(totals, numbers(ties, axis), absolute_values(array))
             found = True
     if not found:
         raise UtilityError(

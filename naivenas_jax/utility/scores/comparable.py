@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.utility.tied import by_handle, class_totals, homes
-from naivenas_jax.utility.user_scores import Utility
+from naivenas_jax.utility.user_scores import Scores, Utility
 
 
-def comparable(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
-    """The share that each neuron has of what its handle would be left with.
+def comparable(graph: Graph, utility: Utility) -> Scores:
+    """The share of each neuron in what is left of its handle once all neurons below it are dropped.
 
     With the scores ``u`` of a handle, summed over everything tied and in descending order,
 
@@ -22,10 +23,15 @@ def comparable(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
 
     Args:
       graph: the network.
-      utility: a mapping from handle to scores, or a function of the handle.
+      utility: a mapping from handle to scores, arrays of shape (size,) or one number for all neurons; or a function
+        of the handle.
 
     Returns:
-      Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
+      Scores by handle, each of shape (size,), from -1 to 1; tied neurons have theirs at the first handle that holds
+      them.
+
+    Raises:
+      UtilityError: the scores are no finite numbers, one for each neuron, or too large to be added up.
 
     Source: the layer-adaptive magnitude of weights (LAMP), Lee et al., Layer-adaptive Sparsity for the Magnitude-based
     Pruning, ICLR 2021; here of neurons.
@@ -44,11 +50,12 @@ def comparable(graph: Graph, utility: Utility) -> dict[str, np.ndarray]:
     return by_handle(graph, shares)
 
 
-def _shares(scores: np.ndarray) -> np.ndarray:
+def _shares(scores: Float[np.ndarray, " neurons"]) -> Float[np.ndarray, " neurons"]:
+    """For each score the share of its square in the squares of it and all larger ones, with the sign of the score."""
     order = np.argsort(-np.abs(scores), kind="stable")
     largest = np.abs(scores).max(initial=0.0)
     squares = (scores[order] / (largest or 1.0)) ** 2  # shares do not depend on the scale, but a float ends somewhere
     total = np.cumsum(squares)
     result = np.zeros(len(scores))
     result[order] = np.divide(squares, total, out=np.zeros(len(scores)), where=total > 0)
-    return result * np.sign(scores)
+    return np.asarray(result * np.sign(scores))

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.new_neurons.loss import Loss
 from naivenas_jax.transfer.variables import check_network
+from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.scores.taylor import slopes
-from naivenas_jax.utility.spread import Scores, averaged
+from naivenas_jax.utility.spread import averaged
+from naivenas_jax.utility.user_scores import Scores
 
 
 @overload
 def fisher(
-    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: Literal[False] = ...
+    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: Literal[False] = ...
 ) -> Scores: ...
 @overload
 def fisher(
-    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: Literal[True]
+    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: Literal[True]
 ) -> tuple[Scores, Scores]: ...
 def fisher(
-    graph: Graph, variables: Mapping[str, Any], loss_fn: Loss, batches: Iterable[Any], *, errors: bool = False
+    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: bool = False
 ) -> Scores | tuple[Scores, Scores]:
     """How much the loss would change without each neuron, to second order: half the mean squared gate derivative.
 
@@ -74,11 +77,12 @@ def fisher(
     return averaged(graph, portions, "example", errors, "fisher")
 
 
-def _halves(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    """Half the squared derivatives, shape (examples, classes)."""
+def _halves(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, "examples classes"]:
+    """Half the squared derivatives."""
 
-    def one(example: Any) -> Any:
+    def one(example: PyTree) -> Float[jax.Array, " classes"]:
         single = jax.tree.map(lambda array: jnp.asarray(array)[None], example)
         return 0.5 * slopes(graph, loss_fn, variables, single) ** 2
 
-    return jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
+    found: jax.Array = jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
+    return found

@@ -8,7 +8,7 @@ it, so that gating the neuron is the same as gating those weights, and
 
 The right side (of complex weights its real part) needs nothing but gradients by parameters, which training computes
 anyway. Neurons that no weight reads are gated where they are made: there the sum goes over the entries of the weight
-and bias that make them, and the activation is that before any activation function.
+and bias that make them, and the activation is the one before any activation function.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, Variables
 from naivenas_jax.utility.tied import count, numbers
 
 
@@ -34,14 +37,14 @@ class Gate:
     """A dimension of a variable whose entries a gate switches off.
 
     Attributes:
-      path: of the variable.
+      path: the variable.
       dim: the dimension.
-      classes: shape (size of the dimension,): the number of the class of each neuron; -1 where it has no gate here.
+      classes: for each neuron on it the number of its class; -1 where it has no gate here.
     """
 
     path: Path
     dim: int
-    classes: np.ndarray
+    classes: Int[np.ndarray, " neurons"]
 
 
 @lru_cache(maxsize=16)
@@ -66,7 +69,8 @@ def gates(graph: Graph) -> tuple[Gate, ...]:
     return (*readers, *makers)
 
 
-def _dims(ties: Ties, role: str) -> list[tuple[Path, int, str]]:
+def _dims(ties: Ties, role: Literal["in", "out"]) -> list[tuple[Path, int, str]]:
+    """All dimensions of variables in this role, with their axes."""
     return [
         (path, d, axis)
         for path, leaf in ties.leaves.items()
@@ -76,12 +80,12 @@ def _dims(ties: Ties, role: str) -> list[tuple[Path, int, str]]:
 
 
 def _is_weight(ties: Ties, path: Path) -> bool:
-    leaf: Leaf = ties.leaves[path]
-    return leaf.new is None
+    """Whether a variable stands between neurons, and is no bias or scale of them."""
+    return ties.leaves[path].new is None
 
 
-def gate_derivatives(graph: Graph, params: Mapping[str, Any], grads: Mapping[str, Any]) -> Any:
-    """Shape (classes,): the derivative of the loss by the gate of each class. Works under ``jax.jit``.
+def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float[jax.Array, " classes"]:
+    """The derivative of the loss by the gate of each class. Works under ``jax.jit``.
 
     Args:
       graph: the network.
@@ -107,14 +111,17 @@ def gate_derivatives(graph: Graph, params: Mapping[str, Any], grads: Mapping[str
     return totals
 
 
-def _product(weight: Any, slope: Any, dtype: Any) -> Any:
+def _product(
+    weight: Shaped[Array, "*shape"], slope: Shaped[Array, "*shape"], dtype: np.dtype
+) -> Float[jax.Array, "*shape"]:
     """What each entry contributes; with slopes as jax.grad gives them, ``d loss = Re(slope * d weight)``."""
     wide = jnp.result_type(dtype, weight, slope)
     product = jnp.asarray(weight, wide) * jnp.asarray(slope, wide)
     return product.real.astype(dtype)
 
 
-def _find(arrays: Mapping[Path, Any], path: Path, what: str) -> Any:
+def _find(arrays: Mapping[Path, Array], path: Path, what: str) -> Array:
+    """A variable among variables, or among the parameters alone."""
     for spelled in (path, path[1:]):
         if spelled in arrays:
             return arrays[spelled]

@@ -1,36 +1,41 @@
-"""Utility of neurons by the size of their weights."""
+"""Scores of neurons by the size of their weights."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_network, flat
-from naivenas_jax.utility.absolute import absolute
+from naivenas_jax.typing import Array, Variables
 from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.user_scores import Scores
 
 
 def magnitude(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     *,
     norm: Literal["l1", "l2"] = "l1",
     group: bool = False,
     axes: Collection[str] | None = None,
-) -> dict[str, np.ndarray]:
+) -> Scores:
     """How large the weights of each neuron are.
 
-    For the neuron j that a weight ``W`` of shape (..., in, out) makes, the mean of ``|W[..., j]|`` (l1) or the root of
-    the mean of its square (l2). Every weight counts once: at the axis that it makes. An axis made by several weights
-    gets the sum, and so do neurons that are tied, in the alignment: the score of a sum of two layers is that of the one
-    plus that of the other.
+    For the neuron j that a weight ``W`` of shape (..., in, out) makes,
+
+        score_j = mean |W[..., j]|      (l1),      or sqrt(mean W[..., j]^2)      (l2).
+
+    Every weight counts once: at the axis that it makes. An axis made by several weights gets the sum of their scores,
+    and so do neurons that are tied, in the alignment: where the outputs of two layers are added, the scores are too.
 
     With ``group=True`` all weights of everything tied are one group: those that make one of the tied neurons, and those
     that read one. The score of a class c is ``sum |w|`` (l1) or ``sqrt(sum w ** 2)`` (l2) over the entries of all these
@@ -43,10 +48,14 @@ def magnitude(
       variables: its variables.
       norm: "l1" or "l2".
       group: whether weights that read a neuron count as well, and the norm is taken over everything tied.
-      axes: those whose scores are wanted; all where not given.
+      axes: the axes whose scores are wanted; None: all.
 
     Returns:
       Scores by axis, each of shape (size,); only axes that a weight makes.
+
+    Raises:
+      UtilityError: ``norm`` is neither.
+      VariablesError: the variables are not those of the graph.
 
     Source: magnitude pruning of filters, Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017; groups, Fang et
     al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
@@ -73,7 +82,7 @@ def magnitude(
             continue
         wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
-        values = absolute(array) if wanted else np.zeros(())
+        values = absolute_values(array) if wanted else np.zeros(())
         for made, axis in wanted.items():
             others = tuple(d for d in range(values.ndim) if d != made)
             scores[axis] = scores.get(axis, 0.0) + (
@@ -82,14 +91,14 @@ def magnitude(
     return scores
 
 
-def _of_groups(ties: Ties, arrays: Mapping[Path, Any], norm: str) -> np.ndarray:
-    """Shape (classes,): the norm of all entries of weights that belong to a class."""
+def _of_groups(ties: Ties, arrays: Mapping[Path, Array], norm: Literal["l1", "l2"]) -> Float[np.ndarray, " classes"]:
+    """The norm of all entries of weights that belong to a class."""
     totals = np.zeros(count(ties))
     for path, array in arrays.items():
         leaf = ties.leaves[path]
         if leaf.new is not None:
             continue
-        values = absolute(array) ** (1 if norm == "l1" else 2)
+        values = absolute_values(array) ** (1 if norm == "l1" else 2)
         classes = {d: numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
         for d, own in classes.items():
             counted = values
@@ -99,3 +108,14 @@ def _of_groups(ties: Ties, arrays: Mapping[Path, Any], norm: str) -> np.ndarray:
                 counted = np.where(classes[earlier].reshape(shape) == mine, 0.0, counted)
             np.add.at(totals, own, counted.sum(tuple(k for k in range(values.ndim) if k != d)))
     return totals if norm == "l1" else np.sqrt(totals)
+
+
+def absolute_values(array: Shaped[Array, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """``|array|`` in float64, of any dtype; of complex numbers the modulus.
+
+    >>> absolute_values(np.array([3 + 4j, -1])).tolist()
+    [5.0, 1.0]
+    """
+    host = to_host(array)
+    # widened first: the absolute value of the smallest integer of a dtype is none of its numbers
+    return np.abs(host.astype(np.complex128 if np.iscomplexobj(host) else np.float64))

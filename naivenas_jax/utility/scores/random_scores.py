@@ -1,24 +1,29 @@
-"""Random utility: the baseline of every other."""
+"""Random scores: the baseline of every other utility."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+import jax
 
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.transfer.new_neurons.entries import generator, key_for
+from naivenas_jax.transfer.new_neurons.fill import generator, key_for
 from naivenas_jax.utility.tied import by_handle, count
+from naivenas_jax.utility.user_scores import Scores
 
 
-def random_utility(graph: Graph, rng: Any) -> dict[str, np.ndarray]:
+def random_utility(graph: Graph, rng: jax.Array) -> Scores:
     """Uniformly random scores in [0, 1): every set of neurons of a size is equally likely to stay.
 
-    One number for everything that is tied, so that neurons with many ties are not worth more.
+    All neurons that are tied have one score together, so that many ties are no advantage.
 
     Args:
       graph: the network.
       rng: a key, ``jax.random.key(0)``.
+
+    Returns:
+      Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
+
+    Raises:
+      GraphError: ``graph`` is no graph.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

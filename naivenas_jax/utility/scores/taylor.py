@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.follow import Followed
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_network, flat, nested
+from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.scores.gates import gate_derivatives, gates
-from naivenas_jax.utility.spread import Scores, averaged
+from naivenas_jax.utility.spread import averaged
 from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.user_scores import Scores
 
-Each = Literal["batch", "example"]
+Each: TypeAlias = Literal["batch", "example"]
 
 
 @overload
 def taylor(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     loss_fn: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[PyTree],
     *,
     each: Each = ...,
     errors: Literal[False] = ...,
@@ -38,18 +42,18 @@ def taylor(
 @overload
 def taylor(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     loss_fn: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[PyTree],
     *,
     each: Each = ...,
     errors: Literal[True],
 ) -> tuple[Scores, Scores]: ...
 def taylor(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     loss_fn: Loss,
-    batches: Iterable[Any],
+    batches: Iterable[PyTree],
     *,
     each: Each = "batch",
     errors: bool = False,
@@ -60,13 +64,13 @@ def taylor(
 
         score of c = mean over batches of | d loss / d m_c |.
 
-    This is what the loss changes by, to first order, if the class is dropped. It is computed from the weights that read
-    the neurons and their gradients (see `naivenas_jax.utility.scores.gates`); neurons that no weight reads, as those of
-    an output of the graph, are gated where they are made, before the activation function.
+    By this the loss changes, to first order, if the class is dropped. It is computed from the weights that read the
+    neurons and their gradients (see `naivenas_jax.utility.scores.gates`); neurons that no weight reads, the outputs of
+    the graph for example, are gated where they are made, before the activation function.
 
-    All that is tied has one gate, so that the score is one number per class. It is given at the first handle that holds
-    the class, and the sum that the alignment takes over everything tied is exactly this number. Combinations of factors
-    (heads and their features) have a gate each.
+    All neurons that are tied have one gate, so that the score is one number per class. It is given at the first handle
+    that holds the class, and the sum that the alignment takes over everything tied is exactly this number. Combinations
+    of factors (heads and their features) have a gate each.
 
     Args:
       graph: the network.
@@ -111,29 +115,33 @@ def taylor(
     return averaged(graph, portions, each, errors, "taylor")
 
 
-def slopes(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    """The derivative of the loss by the gate of every class; shape (classes,)."""
+def slopes(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, " classes"]:
+    """The derivative of the loss by the gate of every class."""
     arrays = flat(variables)
     weights = {gate.path: arrays[gate.path] for gate in gates(graph)}
 
-    def loss(weights: Mapping[Any, Any]) -> Any:
-        return loss_of(loss_fn, graph, nested({**arrays, **weights}), batch, UtilityError)
+    def loss(weights: dict[Path, jax.Array]) -> Float[jax.Array, ""]:
+        value: jax.Array = loss_of(loss_fn, graph, nested({**arrays, **weights}), batch, UtilityError)
+        return value
 
     return gate_derivatives(graph, nested(weights), nested(jax.grad(loss)(weights)))
 
 
-def _per_batch(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    """Absolute derivatives, shape (1, classes)."""
+def _per_batch(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, "1 classes"]:
+    """Absolute derivatives of the loss of a batch."""
     return jnp.abs(slopes(graph, loss_fn, variables, batch))[None]
 
 
-def _per_example(graph: Graph, loss_fn: Loss, variables: Mapping[str, Any], batch: Any) -> Any:
-    """Absolute derivatives, shape (examples, classes)."""
+def _per_example(
+    graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree
+) -> Float[jax.Array, "examples classes"]:
+    """Absolute derivatives of the loss of each example."""
 
-    def one(example: Any) -> Any:
+    def one(example: PyTree) -> Float[jax.Array, " classes"]:
         return jnp.abs(slopes(graph, loss_fn, variables, jax.tree.map(lambda array: array[None], example)))
 
-    return jax.lax.map(one, batch)
+    found: jax.Array = jax.lax.map(one, batch)
+    return found
 
 
 @partial(
@@ -156,11 +164,13 @@ class TaylorAverage:
 
     Attributes:
       graph: the network.
-      decay: what remains of the average at each update.
-      every: only each such step is measured.
-      total: shape (classes,).
-      weight: shape (classes,).
-      step: how many steps there were.
+      decay: the share of the average that remains at each update, from 0 to below 1.
+      every: one step in so many is measured.
+      total: the decaying sum of the scores of each class; shape (classes,).
+      weight: the decaying sum of the weights of these scores; shape (classes,).
+      step: how many steps there were; a whole number, shape ().
+
+    Source: as for `taylor`; a moving average over training steps, Molchanov et al., CVPR 2019.
 
     >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -176,9 +186,9 @@ class TaylorAverage:
     graph: Graph
     decay: float
     every: int
-    total: jax.Array
-    weight: jax.Array
-    step: jax.Array
+    total: Float[jax.Array, " classes"]
+    weight: Float[jax.Array, " classes"]
+    step: Int[jax.Array, ""]
 
     @classmethod
     def init(cls, graph: Graph, *, decay: float = 0.95, every: int = 1) -> TaylorAverage:
@@ -187,7 +197,14 @@ class TaylorAverage:
         Args:
           graph: the network.
           decay: from 0 (only the last measurement counts) to below 1.
-          every: measure at each such step, the first included.
+          every: measure one step in so many, the first included.
+
+        Returns:
+          A state without measurements, whose scores are 0.
+
+        Raises:
+          UtilityError: ``decay`` or ``every`` is out of range.
+          GraphError: ``graph`` is no graph.
         """
         if not 0 <= decay < 1:
             raise UtilityError(f"decay must be at least 0 and below 1, found {decay!r}.")
@@ -196,15 +213,21 @@ class TaylorAverage:
         nothing = jnp.zeros(count(require_graph(graph).ties))
         return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
 
-    def update(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> TaylorAverage:
+    def update(self, params: Variables, grads: Variables) -> TaylorAverage:
         """The state after one step of training. Pure; works under ``jax.jit``.
 
         Args:
           params: ``variables``, or one collection of them (``variables["params"]``), before the step.
           grads: the gradients of the loss by them, of the same structure, before any clipping or scaling.
+
+        Returns:
+          The next state, of the same structure.
+
+        Raises:
+          VariablesError: a weight or its gradient is missing, or has another shape than in the graph.
         """
 
-        def measured() -> tuple[Any, Any]:
+        def measured() -> tuple[Float[jax.Array, " classes"], Float[jax.Array, " classes"]]:
             scores = jnp.abs(gate_derivatives(self.graph, params, grads))
             share = 1.0 - self.decay
             return self.decay * self.total + share * scores, self.decay * self.weight + share
@@ -213,24 +236,38 @@ class TaylorAverage:
         total, weight = jax.lax.cond(due, measured, lambda: (self.total, self.weight))
         return replace(self, total=total, weight=weight, step=self.step + 1)
 
-    def scores(self) -> dict[str, np.ndarray]:
-        """Scores by handle, for ``utility=``; each class at one handle, as for `taylor`."""
+    def scores(self) -> Scores:
+        """The average of each neuron, for ``utility=``.
+
+        Returns:
+          Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
+        """
         total, weight = np.asarray(self.total, np.float64), np.asarray(self.weight, np.float64)
         return by_handle(self.graph, np.divide(total, weight, out=np.zeros_like(total), where=weight > 0))
 
     def follow(self, followed: Followed) -> TaylorAverage:
-        """The state for the graph after a mutation; ``mutation.carry(state)`` calls this."""
+        """The state for the graph after a mutation; ``mutation.carry(state)`` calls this.
+
+        Args:
+          followed: the graph before and after the mutation, and its plan.
+
+        Returns:
+          The state in which neurons that stay keep their average, and new ones have none.
+
+        Raises:
+          UtilityError: the mutation changed another graph.
+        """
         source = class_sources(self.graph, followed)
         kept = source != NEW
 
-        def moved(values: jax.Array) -> jax.Array:
+        def moved(values: Float[jax.Array, " _"]) -> Float[jax.Array, " _"]:
             return jnp.asarray(np.where(kept, np.asarray(values)[np.maximum(source, 0)], 0.0), values.dtype)
 
         return replace(self, graph=followed.graph, total=moved(self.total), weight=moved(self.weight))
 
 
-def class_sources(before: Graph, followed: Followed) -> np.ndarray:
-    """Shape (classes after,): the old class that each new class was, NEW for those without one."""
+def class_sources(before: Graph, followed: Followed) -> Int[np.ndarray, " classes"]:
+    """For each class after a mutation the class that it was before; NEW for classes that are new."""
     if before != followed.before:
         raise UtilityError("The average is that of another graph than the one that the mutation changed.")
     ties, old = followed.graph.ties, before.ties

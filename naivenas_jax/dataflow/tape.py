@@ -1,57 +1,55 @@
-"""A function of (variables, inputs) as a flat list of equations, so that it can be evaluated piece by piece."""
+"""A function of (variables, inputs) as a tape: a flat list of equations, evaluated from any of them to any other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import jax
+from jax.extend.core import JaxprEqn
 
 from naivenas_jax.jaxpr.calls import called
-from naivenas_jax.jaxpr.interpret import interpret
+from naivenas_jax.jaxpr.interpret import bind, interpret
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Variables
 
-
-def doings(eqn: Any) -> Iterator[str]:
-    """The names of the primitives of an equation, those inside of calls too: what it does, at any sizes."""
-    yield eqn.primitive.name
-    if (inner := called(eqn)) is not None:
-        for one in inner.jaxpr.eqns:
-            yield from doings(one)
+#: The arrays of an evaluation, by the number of the value.
+Values = Mapping[int, Array]
 
 
 class Step(NamedTuple):
-    """One equation. Values have numbers.
+    """One equation of a tape.
 
     Attributes:
-      eqn: of the jaxpr.
-      operands, results: numbers of values.
+      eqn: the equation in its jaxpr.
+      operands: the numbers of the values that it takes.
+      results: the numbers of the values that it makes.
       paths: the variables that it reads, as they are or computed from variables only.
     """
 
-    eqn: Any
+    eqn: JaxprEqn
     operands: tuple[int, ...]
     results: tuple[int, ...]
     paths: frozenset[Path]
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """A function of (variables, inputs).
+class Tape:
+    """The equations of a function of (variables, inputs). Every value has a number.
 
     What depends on variables alone is kept apart: it is computed wherever it is needed, so that values in the middle
     of an evaluation never remember what variables were.
 
     Attributes:
-      steps: what depends on inputs, in the order of evaluation.
-      weights: what depends on variables and constants only, in order.
+      steps: the equations that depend on inputs, in the order of evaluation.
+      weights: the equations that depend on variables and constants only, in order.
       variables: the number of each variable.
-      inputs: numbers of the inputs' arrays.
-      constants: values by number.
-      results: numbers of the outputs' arrays.
+      inputs: the numbers of the arrays among the inputs.
+      constants: the arrays that are known beforehand, by number.
+      results: the numbers of the arrays among the outputs.
       tree: the structure of the outputs.
     """
 
@@ -59,13 +57,22 @@ class Program:
     weights: tuple[Step, ...]
     variables: Mapping[Path, int]
     inputs: tuple[int, ...]
-    constants: Mapping[int, Any]
+    constants: Values
     results: tuple[int, ...]
-    tree: Any
+    tree: jax.tree_util.PyTreeDef
 
-    def start(self, inputs: Any) -> dict[int, Any]:
+    def start(self, inputs: Sequence[PyTree]) -> dict[int, Array]:
         """The values that are live before the first step."""
         return dict(zip(self.inputs, jax.tree.leaves(list(inputs)), strict=True))
+
+    def evaluated(self, variables: Variables, inputs: Sequence[PyTree]) -> dict[int, Array]:
+        """Every value of one evaluation. Works under transformations of jax."""
+        arrays = flat(variables)
+        known = {**self.constants, **self.start(inputs)}
+        known.update((number, arrays[path]) for path, number in self.variables.items())
+        for step in (*self.weights, *self.steps):
+            known.update(zip(step.results, bind(step.eqn, [known[n] for n in step.operands]), strict=True))
+        return known
 
     def first_use(self, paths: Collection[Path]) -> int:
         """The first step that reads one of these variables, directly or not."""
@@ -84,7 +91,7 @@ class Program:
         for step in reversed(self.steps):
             needed = (needed - frozenset(step.results)) | frozenset(step.operands)
             found.append(needed)
-        made = self._made
+        made = frozenset((*self.inputs, *self.born))
         return tuple(values & made for values in reversed(found))
 
     @cached_property
@@ -92,12 +99,8 @@ class Program:
         """The step that makes each value."""
         return {number: i for i, step in enumerate(self.steps) for number in step.results}
 
-    @cached_property
-    def _made(self) -> frozenset[int]:
-        return frozenset((*self.inputs, *self.born))
-
     def needed(self, start: int, stop: int) -> list[Step]:
-        """What these steps, and the outputs if they are the last, read of variables alone."""
+        """The equations of variables alone whose results these steps read, or the outputs if they are the last."""
         wanted = {number for step in self.steps[start:stop] for number in step.operands}
         wanted.update(self.results if stop == len(self.steps) else ())
         found = []
@@ -108,34 +111,39 @@ class Program:
         return found[::-1]
 
 
-def trace(fn: Callable[..., Any], variables: Mapping[str, Any], inputs: Sequence[Any]) -> Program:
-    """``fn(variables, *inputs)`` at these shapes."""
+def record(fn: Callable[..., PyTree], variables: Variables, inputs: Sequence[PyTree]) -> Tape:
+    """``fn(variables, *inputs)``, for arrays of these shapes, as a tape.
+
+    >>> tape = record(lambda variables, x: x @ variables["w"].T, {"w": jax.numpy.ones((2, 3))}, [jax.numpy.ones(3)])
+    >>> [step.eqn.primitive.name for step in tape.weights], [step.eqn.primitive.name for step in tape.steps]
+    (['transpose'], ['dot_general'])
+    """
     arrays = flat(variables)
     closed, shape = jax.make_jaxpr(
         lambda values, given: fn(nested(dict(zip(arrays, values, strict=True))), *given), return_shape=True
     )(list(arrays.values()), list(inputs))
-    flattening = _Flattening()
-    own = [flattening.weight({path}) for path in arrays]
-    given = tuple(flattening.new() for _ in closed.jaxpr.invars[len(own) :])
-    results = flattening.run(closed, [*own, *given])
-    return Program(
-        tuple(flattening.steps),
-        tuple(flattening.weights),
+    recording = _Recording()
+    own = [recording.weight({path}) for path in arrays]
+    given = tuple(recording.new() for _ in closed.jaxpr.invars[len(own) :])
+    results = interpret(closed, [*own, *given], recording.equation, recording.constant)
+    return Tape(
+        tuple(recording.steps),
+        tuple(recording.weights),
         dict(zip(arrays, own, strict=True)),
         given,
-        flattening.constants,
+        recording.constants,
         tuple(results),
         jax.tree.structure(shape),
     )
 
 
 @dataclass
-class _Flattening:
-    """Calls are inlined where they are given variables."""
+class _Recording:
+    """A tape that grows. Calls are inlined where they are given variables."""
 
     steps: list[Step] = field(default_factory=list)
     weights: list[Step] = field(default_factory=list)
-    constants: dict[int, Any] = field(default_factory=dict)
+    constants: dict[int, Array] = field(default_factory=dict)
     paths: dict[int, frozenset[Path]] = field(default_factory=dict)  # of what depends on no input
     count: int = 0
 
@@ -148,18 +156,16 @@ class _Flattening:
         self.paths[number] = frozenset(paths)
         return number
 
-    def constant(self, value: Any) -> int:
+    def constant(self, value: object, aval: jax.core.AbstractValue) -> int:
+        del aval
         number = self.weight(())
-        self.constants[number] = value
+        self.constants[number] = cast(Array, value)  # literals are numbers, which every primitive takes for arrays
         return number
 
-    def run(self, closed: Any, arguments: Sequence[int]) -> list[int]:
-        return interpret(closed, arguments, self.equation, lambda value, _: self.constant(value))
-
-    def equation(self, eqn: Any, operands: Sequence[int]) -> list[int]:
+    def equation(self, eqn: JaxprEqn, operands: Sequence[int]) -> Sequence[int]:
         paths = frozenset[Path]().union(*(self.paths.get(number, ()) for number in operands))
         if paths and (inner := called(eqn)) is not None:
-            return self.run(inner, operands)
+            return interpret(inner, operands, self.equation, self.constant)
         alone = all(number in self.paths for number in operands)
         results = [self.weight(paths) if alone else self.new() for _ in eqn.outvars]
         (self.weights if alone else self.steps).append(Step(eqn, tuple(operands), tuple(results), paths))

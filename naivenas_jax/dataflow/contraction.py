@@ -9,102 +9,109 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
+from jaxtyping import Float, Int, Shaped
 
+from naivenas_jax.dataflow.rearranged import Rearranged
+from naivenas_jax.jaxpr.interpret import aval_of
 from naivenas_jax.paths import Path
+from naivenas_jax.typing import Array
+
+#: Takes an array to one with a first dimension of groups: X, Y or B.
+Grouping = Callable[[Array], Shaped[Array, "G _ _"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Contraction:
-    """A variable is contracted with an activation.
+    """One contraction of a variable with an activation.
 
     Attributes:
       path: the variable.
-      activation: what it is contracted with.
-      result: of the equation.
+      activation: the array that it is contracted with.
+      result: the array that the equation returns.
       rows: makes X, shape (G, N, K), from the activation.
       columns: makes Y, shape (G, N, M), from the result.
       matrix: makes B, shape (G, K, M), from the variable, or from any array of its shape.
       number: how often the variable has been contracted before, in this evaluation.
-      step: of the evaluation.
+      step: the step of the evaluation that contracts them.
     """
 
     path: Path
-    activation: Any
-    result: Any
-    rows: Callable[[Any], Any]
-    columns: Callable[[Any], Any]
-    matrix: Callable[[Any], Any]
+    activation: Array
+    result: Array
+    rows: Grouping
+    columns: Grouping
+    matrix: Grouping
     number: int = 0
     step: int = 0
 
     @property
-    def x(self) -> Any:
-        """Shape (G, N, K)."""
-        return self.rows(jax.numpy.asarray(self.activation, jax.numpy.float32))
+    def x(self) -> Float[Array, "G N K"]:
+        """The matrices X, in float32."""
+        return self.rows(jnp.asarray(self.activation, jnp.float32))
 
     @property
-    def y(self) -> Any:
-        """Shape (G, N, M)."""
-        return self.columns(jax.numpy.asarray(self.result, jax.numpy.float32))
+    def y(self) -> Float[Array, "G N M"]:
+        """The matrices Y, in float32."""
+        return self.columns(jnp.asarray(self.result, jnp.float32))
 
-    def entries(self, shape: Sequence[int]) -> np.ndarray:
-        """Shape (G, K, M): for each entry of B its position in the flattened variable."""
+    def entries(self, shape: Sequence[int]) -> Int[np.ndarray, "G K M"]:
+        """For each entry of B its position in the flattened variable, which has this shape."""
         return np.asarray(self.matrix(np.arange(prod(shape)).reshape(shape)))
 
 
 def contraction_of(
-    eqn: Any, side: int, path: Path, forward: Callable[[Any], Any], activation: Any, result: Any
+    eqn: JaxprEqn, side: int, variable: Rearranged, activation: Array, result: Array
 ) -> Contraction | None:
-    """The equation as a product, if it is one.
+    """An equation as a product of matrices; None where it is none.
 
     Args:
-      eqn: of the jaxpr.
-      side: which operand is the variable.
-      path: of the variable.
-      forward: takes an array of the variable's shape to the operand's.
+      eqn: a ``dot_general`` or a ``conv_general_dilated``.
+      side: which of its two operands is the variable.
+      variable: how the operand is made of the variable.
       activation: the other operand.
-      result: of the equation.
+      result: the result of the equation.
     """
     if eqn.primitive.name == "dot_general":
-        return _dot(eqn, side, path, forward, activation, result)
+        return _dot(eqn, side, variable, activation, result)
     if side != 1 or eqn.params["batch_group_count"] != 1:
         return None
-    return _conv(eqn, path, forward, activation, result)
+    return _conv(eqn, variable, activation, result)
 
 
-def _dot(eqn: Any, side: int, path: Path, forward: Any, activation: Any, result: Any) -> Contraction:
+def _dot(eqn: JaxprEqn, side: int, variable: Rearranged, activation: Array, result: Array) -> Contraction:
     contracted, batch = eqn.params["dimension_numbers"]
     mine, theirs, groups = contracted[side], contracted[1 - side], batch[1 - side]
-    kernel, shape = eqn.invars[side].aval.shape, np.shape(activation)
+    kernel, shape = aval_of(eqn.invars[side]).shape, np.shape(activation)
     free = [d for d in range(len(kernel)) if d not in (*mine, *batch[side])]
     others = [d for d in range(len(shape)) if d not in (*theirs, *groups)]
     g, total, made = prod(shape[d] for d in groups), prod(shape[d] for d in theirs), prod(kernel[d] for d in free)
     number = prod(shape[d] for d in others)
 
-    def columns(array: Any) -> Any:  # behind the groups, a result has what is left of the first operand first
+    def columns(array: Array) -> Array:  # behind the groups, a result has what is left of the first operand first
         return array.reshape(g, number, made) if side == 1 else array.reshape(g, made, number).transpose(0, 2, 1)
 
     return Contraction(
-        path,
+        variable.path,
         activation,
         result,
         rows=lambda array: array.transpose(*groups, *others, *theirs).reshape(g, number, total),
         columns=columns,
-        matrix=lambda array: forward(array).transpose(*batch[side], *mine, *free).reshape(g, total, made),
+        matrix=lambda array: variable.forward(array).transpose(*batch[side], *mine, *free).reshape(g, total, made),
     )
 
 
-def _conv(eqn: Any, path: Path, forward: Any, activation: Any, result: Any) -> Contraction:
+def _conv(eqn: JaxprEqn, variable: Rearranged, activation: Array, result: Array) -> Contraction:
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    kernel, g = eqn.invars[1].aval.shape, eqn.params["feature_group_count"]
+    kernel, g = aval_of(eqn.invars[1]).shape, params["feature_group_count"]
     out, into, *window = numbers.rhs_spec
     total, made = prod(kernel) // kernel[out], kernel[out] // g
 
-    def rows(array: Any) -> Any:
+    def rows(array: Array) -> Array:
         patches = jax.lax.conv_general_dilated_patches(
             array,
             [kernel[d] for d in window],
@@ -117,19 +124,23 @@ def _conv(eqn: Any, path: Path, forward: Any, activation: Any, result: Any) -> C
             ),
             precision=jax.lax.Precision.HIGHEST,
         )
-        return _last(patches, numbers.out_spec).reshape(-1, g, total).transpose(1, 0, 2)
+        return _features_last(patches, numbers.out_spec).reshape(-1, g, total).transpose(1, 0, 2)
+
+    def matrix(array: Array) -> Array:
+        moved = variable.forward(array).transpose(into, *window, out)
+        return moved.reshape(total, g, made).transpose(1, 0, 2)
 
     return Contraction(
-        path,
+        variable.path,
         activation,
         result,
         rows=rows,
-        columns=lambda array: _last(array, numbers.out_spec).reshape(-1, g, made).transpose(1, 0, 2),
-        matrix=lambda array: forward(array).transpose(into, *window, out).reshape(total, g, made).transpose(1, 0, 2),
+        columns=lambda array: _features_last(array, numbers.out_spec).reshape(-1, g, made).transpose(1, 0, 2),
+        matrix=matrix,
     )
 
 
-def _last(array: Any, spec: Sequence[int]) -> Any:
-    """With the features of a convolution on the last dimension."""
+def _features_last(array: Array, spec: Sequence[int]) -> Array:
+    """The result of a convolution with its features on the last dimension."""
     batch, features, *window = spec
     return array.transpose(batch, *window, features)

@@ -1,0 +1,123 @@
+"""Variables that are cast, transposed, reshaped, broadcast or scaled before a network uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.dataflow.tape import Tape
+from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.paths import Path
+from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, Variables
+
+Move: TypeAlias = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """A variable whose entries have been moved, and perhaps scaled.
+
+    Attributes:
+      path: the variable.
+      moves: how the entries were moved: functions of an array of the variable's shape, in the order of application.
+      dims: for each dimension of the variable the one that it lies on now; None where that cannot be told.
+      spread: whether it has been broadcast, so that an entry of the variable is found more than once.
+      scaled: whether entries have been computed with other variables or constants (scaled, shifted, clipped).
+    """
+
+    path: Path
+    moves: tuple[Move, ...]
+    dims: tuple[int, ...] | None
+    spread: bool = False
+    scaled: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether every entry of the variable is found once, as it is."""
+        return not self.spread and not self.scaled
+
+    def forward(self, array: Array) -> Array:
+        """The same moves of another array of the variable's shape."""
+        for move in self.moves:
+            array = move(array)
+        return array
+
+    def lying_on(self, dim: int) -> int | None:
+        """The dimension of the variable that lies on a dimension; None: none does, or it cannot be told."""
+        return self.dims.index(dim) if self.dims is not None and dim in self.dims else None
+
+
+def rearrangements(tape: Tape, variables: Variables) -> dict[int, Rearranged]:
+    """The values of a tape that are variables, rearranged or as they are, by number."""
+    arrays = flat(variables)
+    found = {n: Rearranged(path, (), tuple(range(np.ndim(arrays[path])))) for path, n in tape.variables.items()}
+    for step in tape.weights:
+        moved = _result(step.eqn, [found.get(number) for number in step.operands])
+        if moved is not None:
+            found[step.results[0]] = moved
+    return found
+
+
+def _result(eqn: JaxprEqn, operands: Sequence[Rearranged | None]) -> Rearranged | None:
+    """The variable that the result of an equation still is, if it is one."""
+    name, shape = eqn.primitive.name, aval_of(eqn.outvars[0]).shape
+    if name in _MOVES:
+        return None if operands[0] is None else _MOVES[name](eqn, operands[0])
+    if name not in _SCALING:
+        return None
+    own = [was for was, atom in zip(operands, eqn.invars, strict=True) if was and aval_of(atom).shape == shape]
+    whole = [was for was in own if not was.spread]
+    return replace(whole[0], scaled=True) if len(whole) == 1 else None
+
+
+def _cast(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+    del eqn
+    return was
+
+
+def _transposed(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+    order = tuple(eqn.params["permutation"])
+    dims = None if was.dims is None else tuple(order.index(d) for d in was.dims)
+    return replace(was, moves=(*was.moves, lambda array: array.transpose(order)), dims=dims)
+
+
+def _reshaped(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+    before, after = aval_of(eqn.invars[0]).shape, aval_of(eqn.outvars[0]).shape
+    wide = tuple(d for d, n in enumerate(after) if n != 1)
+    dims = None
+    if was.dims is not None and [before[d] for d in was.dims] == [after[d] for d in wide]:
+        dims = wide
+    elif was.dims is not None and len(was.dims) == 1 and before[was.dims[0]] == 1 == after[-1]:
+        dims = (len(after) - 1,)  # a single neuron; the last dimension is the one that a statistic lies on
+    return replace(was, moves=(*was.moves, _reshape_to(after)), dims=dims)
+
+
+def _broadcast(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+    to = eqn.params["broadcast_dimensions"]
+    dims = None if was.dims is None else tuple(to[d] for d in was.dims)
+    before, after = aval_of(eqn.invars[0]), aval_of(eqn.outvars[0])
+    moves = (*was.moves, _reshape_to(after.shape))
+    return replace(was, moves=moves, dims=dims, spread=was.spread or before.size != after.size)
+
+
+def _reshape_to(shape: Sequence[int]) -> Move:
+    return lambda array: array.reshape(tuple(shape))
+
+
+_MOVES: Mapping[str, Callable[[JaxprEqn, Rearranged], Rearranged]] = {
+    "convert_element_type": _cast,
+    "copy": _cast,
+    "copy_p": _cast,
+    "transpose": _transposed,
+    "reshape": _reshaped,
+    "squeeze": _reshaped,
+    "expand_dims": _reshaped,
+    "broadcast_in_dim": _broadcast,
+}
+#: What may be done to the entries of a variable without another variable taking its place.
+_SCALING = frozenset(("reduce_precision", "mul", "div", "add", "sub", "neg", "max", "min"))

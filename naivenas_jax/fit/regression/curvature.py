@@ -1,0 +1,82 @@
+"""What each contraction of a network reads, and how the outputs depend on what it makes, in sums over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.tape import Tape, Values
+from naivenas_jax.dataflow.variable_uses import VariableUse
+from naivenas_jax.dataflow.walk import walk
+from naivenas_jax.fit.network.network import Data, Network, on_device
+from naivenas_jax.fit.regression.ridge import Gram, added, gram
+from naivenas_jax.paths import Path
+from naivenas_jax.typing import Array, Variables
+
+#: A contraction of an evaluation: the weight, and how often it has been contracted before.
+Key = tuple[Path, int]
+
+
+class Curvature(NamedTuple):
+    """Sums over rows for one contraction; as numpy arrays once batches are added up.
+
+    Attributes:
+      x: products of the columns of X and a column of ones.
+      g: products of the columns of the gradients and a column of ones.
+      yg: squares of ``y * gradient``.
+    """
+
+    x: Gram | Float[np.ndarray, "G K+1 K+1"]
+    g: Gram | Float[np.ndarray, "G M+1 M+1"]
+    yg: Float[Array, "G M"]
+
+
+def curvatures(network: Network, variables: Variables, data: Data, seed: int = 0) -> dict[Key, Curvature]:
+    """The sums of every contraction. Gradients are taken of sums of the outputs with random signs."""
+    total, present = None, on_device(variables)
+    for number, inputs in enumerate(data):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        tape = network.tape(present, inputs)
+        total = added(total, network.compiled(_of_batch, tape)(present, tape.start(inputs), key))
+    assert total is not None
+    found: dict[Key, Curvature] = total
+    return found
+
+
+def _of_batch(tape: Tape, variables: Variables, live: Values, key: jax.Array) -> dict[Key, Curvature]:
+    """The sums of one batch: zeros are added to the result of every contraction, and gradients taken by them."""
+    found: dict[Key, Contraction] = {}
+    jax.eval_shape(lambda: walk(tape, variables, live, lambda use: found.update(_contraction(use))))
+    zeros = {own: jnp.zeros(one.result.shape, one.result.dtype) for own, one in found.items()}
+
+    def outputs(deltas: Mapping[Key, jax.Array]) -> tuple[list[Array], dict[Key, tuple[Array, Array]]]:
+        seen: dict[Key, tuple[Array, Array]] = {}
+
+        def hook(use: VariableUse) -> Array | None:
+            seen.update((own, (one.x, one.y)) for own, one in _contraction(use).items())
+            return use.result + deltas[use.path, use.number] if isinstance(use, Contraction) else None
+
+        results = walk(tape, variables, live, hook)
+        return [results[n] for n in tape.results if jnp.issubdtype(results[n].dtype, jnp.inexact)], seen
+
+    results, pull, seen = jax.vjp(outputs, zeros, has_aux=True)
+    keys = jax.random.split(key, len(results))
+    signs = [jax.random.rademacher(k, a.shape, jnp.float32) for k, a in zip(keys, results, strict=True)]
+    (slopes,) = pull([sign.astype(a.dtype) for sign, a in zip(signs, results, strict=True)])
+    return {
+        own: _curvature(*seen[own], one.columns(jnp.asarray(slopes[own], jnp.float32))) for own, one in found.items()
+    }
+
+
+def _contraction(use: VariableUse) -> dict[Key, Contraction]:
+    return {(use.path, use.number): use} if isinstance(use, Contraction) else {}
+
+
+def _curvature(x: Float[Array, "G N K"], y: Float[Array, "G N M"], g: Float[Array, "G N M"]) -> Curvature:
+    return Curvature(gram(x), gram(g), ((y * g) ** 2).sum(1))
