@@ -281,7 +281,7 @@ def run(bench: Bench, budgets: list[float]) -> None:
         return nas.compress(*starts[start](), batches, max_params=most, steps=1, progress=True)
 
     few = [name for name in bench.graph.handles() if name.endswith(("query:heads", "intermediate/dense"))]
-    bench.measure("smallest", 0.0, lambda: nas.resize(*whole, most=dict.fromkeys(few, 1)))
+    bench.measure("smallest", 0.0, lambda: nas.resize(*whole, max_size=dict.fromkeys(few, 1)))
     for method, make in zip(CUTS, (cut, compensated, compressed), strict=True):
         for start in starts:
             for budget in budgets:

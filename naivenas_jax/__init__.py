@@ -67,7 +67,7 @@ from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
 from naivenas_jax.transfer.carrying.carry import CarryReport
 from naivenas_jax.transfer.masks import freeze_mask
-from naivenas_jax.transfer.new_neurons.fill import NewEntries
+from naivenas_jax.transfer.new_neurons.entries import NewEntries
 from naivenas_jax.transfer.new_neurons.gradmax import gradmax
 from naivenas_jax.utility.combine import combine, normalise, replace_nonfinite
 from naivenas_jax.utility.scores.activity import activity

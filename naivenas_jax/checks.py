@@ -26,6 +26,16 @@ def as_whole(value: object) -> int | None:
         return None
 
 
+def as_count(value: object) -> int | None:
+    """``value`` as a Python integer if it is a number of neurons, whole and at least 1, else None.
+
+    >>> as_count(3), as_count(0), as_count(2.0)
+    (3, None, None)
+    """
+    whole = as_whole(value)
+    return whole if whole is not None and whole >= 1 else None
+
+
 def as_number(value: object) -> int | float | None:
     """``value`` as a Python number if it is one real number, else None; an int where it is whole, else a float.
 

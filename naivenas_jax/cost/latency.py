@@ -22,7 +22,7 @@ from naivenas_jax.errors import BudgetError, SolverError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.count import Count
-from naivenas_jax.trace.program.analysis import Frame
+from naivenas_jax.trace.program.frame import Frame
 
 PICOSECONDS = 1e12
 #: ``timer(function, arrays) -> seconds`` of one call.
@@ -197,11 +197,11 @@ def _contractions(
     jaxpr: Any, frame: Frame, times: int = 1, around: Owners = frozenset()
 ) -> Iterator[tuple[Any, Frame, int, Owners]]:
     """Every contraction with how often it runs, and what it belongs to; of branches all."""
-    for position, eqn in enumerate(jaxpr.eqns):
+    for eqn in jaxpr.eqns:
         if eqn.primitive.name in CONTRACTIONS:
             yield eqn, frame, times, owners(eqn, frame, around)
         inside = times * eqn.params.get("length", 1), around.union(computed_in(eqn))
-        for child in frame.inner.get(position, ()):
+        for child in frame.inner.get(eqn, ()):
             yield from _contractions(child.jaxpr, child, *inside)
 
 

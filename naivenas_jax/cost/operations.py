@@ -25,8 +25,8 @@ from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse
-from naivenas_jax.trace.program.analysis import Frame
 from naivenas_jax.trace.program.capture import capture
+from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.value import Value
 from naivenas_jax.transfer.variables import check_network, flat
 
@@ -214,11 +214,11 @@ class Sizes:
 
 def _steps(jaxpr: Any, frame: Frame, sizes: Sizes, times: int = 1, around: Owners = frozenset()) -> Iterator[Any]:
     """The contractions, each as often as it runs."""
-    for position, eqn in enumerate(jaxpr.eqns):
+    for eqn in jaxpr.eqns:
         if eqn.primitive.name in CONTRACTIONS:
             yield _contraction(eqn, frame, sizes, times, around)
         inside = sizes, times * eqn.params.get("length", 1), around.union(computed_in(eqn))
-        inner = [tuple(_steps(child.jaxpr, child, *inside)) for child in frame.inner.get(position, ())]
+        inner = [tuple(_steps(child.jaxpr, child, *inside)) for child in frame.inner.get(eqn, ())]
         if eqn.primitive.name == "cond":
             yield Branches(tuple(inner))
         else:

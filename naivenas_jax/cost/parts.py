@@ -10,7 +10,7 @@ from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.trace.model.imported_op import ImportedOp
-from naivenas_jax.trace.program.analysis import Frame
+from naivenas_jax.trace.program.frame import Frame
 
 CONTRACTIONS = ("dot_general", "conv_general_dilated")
 #: Paths of vertices, modules and variables. What belongs to a path belongs to all that it lies under.
@@ -73,11 +73,7 @@ def require_placed(graph: Graph) -> None:
 
 
 def _equations(frame: Frame) -> Iterator[tuple[Any, Frame]]:
-    for eqn in frame.jaxpr.eqns:
-        yield eqn, frame
-    for children in frame.inner.values():
-        for child in children:
-            yield from _equations(child)
+    return ((eqn, one) for one in frame.every() for eqn in one.jaxpr.eqns)
 
 
 def without_operations(name: str, part: str, having: Sequence[str]) -> BudgetError:

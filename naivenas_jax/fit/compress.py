@@ -14,7 +14,7 @@ from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.request.absolute_request import absolute
+from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_request import Limit, Limits
 from naivenas_jax.mutate.result.mutation import Mutation, then
@@ -38,8 +38,8 @@ def compress(
     progress: bool = False,
     keywords: Mapping[str, Any] | None = None,
     request: Mapping[str, Any] | None = None,
-    least: Bound = None,
-    most: Bound = None,
+    min_size: Bound = None,
+    max_size: Bound = None,
     **options: Any,
 ) -> Mutation:
     """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
@@ -62,7 +62,7 @@ def compress(
       outcomes, ridge: as for `compensate`.
       progress: show a bar.
       keywords: of ``graph.apply``, for networks that need some.
-      request, least, most: as for `resize`; changes and fractions are of the network given. Requests are exact.
+      request, min_size, max_size: as for `resize`; changes and fractions are of the network given. Requests are exact.
       **options: passed to `resize`: ``inputs=``, ``multiple_of=``, ``constraints=``, ``time_limit=``, ...
 
     Returns:
@@ -94,7 +94,7 @@ def compress(
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
     if "utility" in options:
         raise UtilityError("compress finds what neurons are worth on the batches; utility= is for resize.")
-    options |= absolute(graph, request=request, least=least, most=most)
+    options |= absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     data, kwargs = Data.of(batches), dict(keywords or {})
     first = network = Network(graph, kwargs)
     found: Mutation | None = None

@@ -10,14 +10,28 @@ from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
 
-def vertices_of(which: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex, ...]:
+def vertices_of(side: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex, ...]:
+    """What a user gave as inputs or outputs of a graph, always as a tuple.
+
+    Args:
+      side: "inputs" or "outputs".
+      vertices: one vertex or several.
+
+    Raises:
+      GraphError: if there is none, or something is no vertex.
+    """
     found = (vertices,) if isinstance(vertices, Vertex) else tuple(vertices) if isinstance(vertices, Iterable) else ()
     if not found or not all(isinstance(vertex, Vertex) for vertex in found):
-        raise GraphError(f"Graph {which} must be one vertex or several, found {vertices!r:.200}.")
+        raise GraphError(f"Graph {side} must be one vertex or several, found {vertices!r:.200}.")
     return found
 
 
 def ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
+    """The vertices between inputs and outputs, each after the vertices that it reads.
+
+    Raises:
+      GraphError: if an input is none, is listed twice, or is missing.
+    """
     for vertex in inputs:
         if not isinstance(vertex.op, Source):
             raise GraphError(f"Graph inputs must be made by nas.input_vertex, found {vertex!r}.")
@@ -34,6 +48,11 @@ def ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Ve
 
 
 def by_names(order: tuple[Vertex, ...]) -> dict[str, Vertex]:
+    """The vertices by name.
+
+    Raises:
+      DuplicateNameError: if two have the same name.
+    """
     by_name: dict[str, Vertex] = {}
     for vertex in order:
         if vertex.name in by_name:

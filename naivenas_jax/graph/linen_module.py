@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import flax.linen as nn
+
+from naivenas_jax.typing import PyTree
+
+
+class RunsInScope(Protocol):
+    """Whatever computes in a Flax scope; a `Graph` does."""
+
+    @property
+    def run(self) -> Callable[..., PyTree]:
+        """``run(scope, *inputs, **keywords)`` computes, with the variables that the scope holds."""
 
 
 class GraphModule(nn.Module):
@@ -18,8 +29,10 @@ class GraphModule(nn.Module):
     (4, 2)
     """
 
-    graph: Any
+    graph: RunsInScope
 
     @nn.compact
-    def __call__(self, *inputs: Any, **kwargs: Any) -> Any:
+    def __call__(self, *inputs: PyTree, **kwargs: object) -> PyTree:
+        """Compute the outputs of the graph, as `Graph.apply` does."""
+        assert self.scope is not None, "a module that computes is bound to a scope"
         return self.graph.run(self.scope, *inputs, **kwargs)

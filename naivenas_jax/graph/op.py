@@ -1,4 +1,4 @@
-"""What a vertex computes, and what it ties: the four questions that every operation answers."""
+"""What a vertex computes, and what it ties."""
 
 from __future__ import annotations
 
@@ -6,49 +6,86 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
+
+T = TypeVar("T")
+
+#: The value of a variable with which a computation passes neurons on: ``(shape, passes) -> array``, where ``passes`` of
+#: shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron unchanged.
+Identity: TypeAlias = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
 
 
 class Op(ABC):
     """The computation of a vertex. Implementations are frozen dataclasses: hashable, compared by value.
 
-    Functions and closures inside an op compare by identity.
+    Functions and closures inside an op are compared by identity. An op has to say what it ties (`tie`) and what it
+    computes (`call`); all else has a default.
     """
 
-    #: Whether the computation may be given any number of inputs.
-    variadic = False
-    #: Whether its weights read the inputs, so that input and output neurons are independent (SizeAbsorb).
-    absorbs = False
-    #: Whether it evaluates vertices of its own.
-    nested = False
-    #: Whether its output has as many neurons on the last axis as it says; checked when it is computed.
-    declares_width = True
-    #: Whether shapes of its variables depend on how many positions it reads, and not on neurons alone.
-    positional = False
-    #: Whether its variables lie beside those of the other vertices, and not under the name of its own.
-    at_root = False
-    #: Names of the keyword arguments that the computation understands; None: any.
-    keywords: frozenset[str] | None = frozenset()
+    @property
+    def variadic(self) -> bool:
+        """Whether the computation may be given any number of inputs."""
+        return False
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether its weights read the inputs, so that input and output neurons are independent (SizeAbsorb)."""
+        return False
+
+    @property
+    def declares_width(self) -> bool:
+        """Whether its output has as many neurons on the last axis as `tie` says; checked when it is computed."""
+        return True
+
+    @property
+    def positional(self) -> bool:
+        """Whether shapes of its variables depend on the number of positions it reads, and not on neurons alone."""
+        return False
+
+    @property
+    def at_root(self) -> bool:
+        """Whether its variables lie beside the names of vertices, and not under the name of its own vertex."""
+        return False
+
+    @property
+    def keywords(self) -> frozenset[str] | None:
+        """Names of the keyword arguments that the computation understands; None: any."""
+        return frozenset()
 
     @abstractmethod
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Say what is tied, given the neurons that arrive at each port; returns the neurons of the output.
+        """Say what is tied.
+
+        Args:
+          ports: the neurons that arrive at each input.
+          tying: takes down what is tied, fixed and coupled, and the inner axes and arrays of the vertex.
+
+        Returns:
+          The neurons of the output.
 
         Raises:
           SizeMismatchError: if the sizes of the ports do not fit the computation.
         """
 
     @abstractmethod
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Compute, with the variables that live in ``scope``."""
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Compute the output.
+
+        Args:
+          scope: holds the variables of the vertex.
+          inputs: one array per input, neurons on the last axis. What a vertex with several arrays makes is a tuple.
+          kwargs: the keyword arguments of the whole graph; the computation picks those that it understands.
+        """
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Op:
         """The same computation for other sizes.
@@ -64,7 +101,11 @@ class Op(ABC):
         return self
 
     def renamed(self, names: Mapping[str, str]) -> Op:
-        """The same in a graph whose vertices have other names, for what refers to another vertex by name."""
+        """The same computation in a graph whose vertices have other names, if it refers to another vertex by name.
+
+        Args:
+          names: the new name of each vertex that gets another one.
+        """
         del names
         return self
 
@@ -72,13 +113,8 @@ class Op(ABC):
         """Input shapes, with a batch of one, that the computation can be tried on when the true ones are not known."""
         return tuple((1, size) for size in nin)
 
-    def identity(self, passes: Any) -> Mapping[tuple[str, ...], Any]:
-        """Values of the variables that make the computation pass neurons on; empty: it cannot, or has none.
-
-        Args:
-          passes: shape (nin, nout), 1 where an input neuron is to arrive at an output neuron unchanged.
-        """
-        del passes
+    def identity(self) -> Mapping[Path, Identity]:
+        """For each variable the value that makes the computation pass neurons on; empty: it cannot, or has none."""
         return {}
 
     def keeps_values(self, as_identity: bool) -> bool:
@@ -97,13 +133,8 @@ class Op(ABC):
         return type(self).__name__.lower()
 
 
-def is_count(size: Any) -> bool:
-    """Whether this is a number of neurons: whole, and at least 1."""
-    return not isinstance(size, bool) and hasattr(size, "__index__") and np.ndim(size) == 0 and size >= 1
-
-
-def checked_function(name: str, fn: Any) -> Callable[..., Any]:
-    """``fn``, if it can be what a vertex of that name computes.
+def checked_function(name: str, fn: object) -> Callable[..., PyTree]:
+    """``fn``, if it can be what the vertex ``name`` computes.
 
     Raises:
       GraphError: if it cannot be called, or not be hashed.
@@ -116,11 +147,12 @@ def checked_function(name: str, fn: Any) -> Callable[..., Any]:
         raise GraphError(
             f"The function of vertex {name!r} must be hashable, for graphs are; found {fn!r:.80}."
         ) from error
-    return fn
+    function: Callable[..., PyTree] = fn
+    return function
 
 
 @cache
-def keywords_of(fn: Callable[..., Any]) -> frozenset[str] | None:
+def keywords_of(fn: Callable[..., object]) -> frozenset[str] | None:
     """The keyword arguments that ``fn`` understands besides its positional ones; None if it takes any."""
     try:
         parameters = inspect.signature(fn).parameters.values()
@@ -136,6 +168,6 @@ def keywords_of(fn: Callable[..., Any]) -> frozenset[str] | None:
     )
 
 
-def select(kwargs: Mapping[str, Any], keywords: frozenset[str] | None) -> dict[str, Any]:
-    """Those of ``kwargs`` that are among ``keywords``."""
+def select(kwargs: Mapping[str, T], keywords: frozenset[str] | None) -> dict[str, T]:
+    """The entries of ``kwargs`` that are among ``keywords``; all of them if that is None."""
     return {key: value for key, value in kwargs.items() if keywords is None or key in keywords}

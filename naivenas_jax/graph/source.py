@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flax.core import Scope
+from jax.typing import DTypeLike
 
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.op import Op, is_count
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Source(Op):
 
     Attributes:
       size: how many there are.
-      shape: the whole input without the batch axis, where it is known.
-      dtype: of the input, where shapes are inferred. Integers are indices below ``size`` (tokens for an embedding).
+      shape: the shape of the whole input without the batch axis, where it is known.
+      dtype: the dtype of the input, where shapes are inferred. Integers are indices below ``size``,
+        such as tokens for an embedding.
     """
 
     size: int
@@ -34,7 +37,7 @@ class Source(Op):
         del ports
         return tying.new(self.size)
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         raise AssertionError("A source is fed by the caller of the graph.")
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Source:
@@ -53,26 +56,28 @@ class Source(Op):
         return "input"
 
 
-def _dimensions(name: str, shape: Any) -> tuple[int, ...]:
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (None,)
-    if not all(is_count(size) for size in sizes):
+def _dimensions(name: str, shape: object) -> tuple[int, ...]:
+    sizes = [as_count(size) for size in shape] if isinstance(shape, Iterable) else [None]
+    if None in sizes:
         raise GraphError(
             f"Input {name!r} needs a shape of whole numbers, at least 1, such as (height, width, size); found "
             f"shape={shape!r:.80}."
         )
-    return tuple(map(int, sizes))
+    return tuple(size for size in sizes if size is not None)
 
 
-def _dtype_name(name: str, dtype: Any) -> str:
+def _dtype_name(name: str, dtype: DTypeLike) -> str:
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except TypeError as error:
         raise GraphError(
             f"Input {name!r} needs a dtype such as 'float32' or 'int32'; found dtype={dtype!r:.80}."
         ) from error
 
 
-def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Vertex:
+def input_vertex(
+    name: str, size: int, *, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
+) -> Vertex:
     """A source of data with ``size`` neurons (features, channels) on its last axis.
 
     An input keeps its size unless a request names it.
@@ -80,9 +85,13 @@ def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, 
     Args:
       name: name of the vertex.
       size: number of neurons, at least 1. For integer inputs: the number of different indices (the vocabulary).
-      shape: the whole input without the batch axis, ``(..., size)``, of tokens ``(length,)``. Needed where other axes
-        matter: by `flatten`, and for counting operations.
-      dtype: of the input, where shapes are inferred. Default: float32, or int32 where ``shape`` is that of tokens.
+      shape: the shape of the whole input without the batch axis, ``(..., size)``; for tokens ``(length,)``. Needed
+        where other axes matter: by `flatten`, and for counting operations.
+      dtype: the dtype of the input, where shapes are inferred. Default: float32, or int32 where ``shape`` is
+        ``(length,)``, the shape of tokens.
+
+    Returns:
+      A vertex without inputs, to be listed among the inputs of a `Graph`.
 
     Raises:
       GraphError: if ``size`` is below 1 or ``shape`` does not end with it.
@@ -91,11 +100,12 @@ def input_vertex(name: str, size: int, *, shape: tuple[int, ...] | None = None, 
     >>> nas.input_vertex("image", 3, shape=(32, 32, 3)).nout
     3
     """
-    if not is_count(size):
+    count = as_count(size)
+    if count is None:
         raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
     dimensions = None if shape is None else _dimensions(name, shape)
-    tokens = dimensions is not None and len(dimensions) == 1 and dimensions != (size,)
-    source = Source(int(size), dimensions, _dtype_name(name, dtype or ("int32" if tokens else "float32")))
+    tokens = dimensions is not None and len(dimensions) == 1 and dimensions != (count,)
+    source = Source(count, dimensions, _dtype_name(name, dtype or ("int32" if tokens else "float32")))
     if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
         raise GraphError(
             f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "

@@ -22,7 +22,7 @@ def interpret(
     closed: jex.ClosedJaxpr,
     arguments: Sequence[T],
     equation: Callable[[jex.JaxprEqn, list[T]], Sequence[T]],
-    constant: Callable[[object, jax.core.AbstractValue], T],
+    constant: Callable[[Array, jax.core.AbstractValue], T],
     values: dict[jex.Var, T] | None = None,
 ) -> list[T]:
     """What is known of the results of a jaxpr.
@@ -31,7 +31,8 @@ def interpret(
       closed: the jaxpr with its constants.
       arguments: what is known of each argument.
       equation: ``equation(eqn, operands)`` gives one value per result of the equation.
-      constant: ``constant(value, aval)`` is asked for every literal and every constant of the jaxpr.
+      constant: ``constant(value, aval)`` is asked for every literal and every constant of the jaxpr. A literal is a
+        number of Python or numpy, which primitives take for an array of the type that ``aval`` says.
       values: gets to hold what is known of every variable of the jaxpr.
 
     >>> traced = jax.make_jaxpr(lambda x, y: (x * 2 + y, y))(1.0, 1.0)
@@ -75,8 +76,7 @@ def evaluate(
     >>> [float(result) for result in evaluate(traced, [jax.numpy.ones(())], double)]
     [2.0]
     """
-    # literals are numbers of Python, which every primitive takes for arrays
-    return interpret(closed, arguments, equation, lambda value, _: cast(Array, value))
+    return interpret(closed, arguments, equation, lambda value, _: value)
 
 
 def aval_of(atom: jex.Var | jex.Literal) -> jax.core.ShapedArray:

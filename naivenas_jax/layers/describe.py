@@ -13,8 +13,9 @@ from typing import TypeVar, cast
 import numpy as np
 from flax.nnx.nn import initializers
 
+from naivenas_jax.graph.op import Identity
 from naivenas_jax.layers.registry import register_layer
-from naivenas_jax.layers.rule import Identity, Initialiser, RuleOf, VariableKey
+from naivenas_jax.layers.rule import Initialiser, RuleOf, VariableKey
 
 T = TypeVar("T")
 RuleOfT = TypeVar("RuleOfT", bound=RuleOf)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, SupportsIndex
+from typing import Protocol
 
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import is_count
 from naivenas_jax.graph.vertices.expression import is_name, names_in, size_of, vector_of
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.rule import LayerRule, port_name
@@ -87,9 +87,10 @@ def _given_sizes(where: str, layer: RuledLayer) -> dict[str, tuple[str, int]]:
 
 def _count(where: str, layer: RuledLayer, attribute: str) -> int:
     size = layer.size_of(attribute)
-    if not is_count(size) or not isinstance(size, SupportsIndex):
+    count = as_count(size)
+    if count is None:
         raise GraphError(
             f"{where}: {type(layer.module).__name__} was made with {attribute}={size!r}; "
             "a size is a whole number, at least 1."
         )
-    return int(size)
+    return count

@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-
+from naivenas_jax.graph.op import Identity
 from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.typing import Array
 
-#: Makes a parameter of an inserted layer such that the layer passes neurons on: ``(shape, passes) -> array``, where
-#: ``passes`` of shape (nin, nout) is 1 where an input neuron is to arrive at an output neuron.
-Identity: TypeAlias = Callable[[tuple[int, ...], np.ndarray], np.ndarray]
 #: The layer's own initialiser of a variable: ``(key, shape, dtype) -> array``.
 Initialiser: TypeAlias = Callable[..., Array]
 #: Names a variable: ``"collection/path"``, or the names one by one where one of them contains a slash.

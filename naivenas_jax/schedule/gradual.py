@@ -8,7 +8,7 @@ from typing import Any
 
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.request.absolute_request import absolute
+from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_request import Limit, Limits
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -109,8 +109,8 @@ def gradual(
     max_activation_bytes: Limit = None,
     inputs: Sequence[Any] | None = None,
     request: Mapping[str, Any] | None = None,
-    least: Bound = None,
-    most: Bound = None,
+    min_size: Bound = None,
+    max_size: Bound = None,
     utility: Score | None = None,
     **keywords: Any,
 ) -> Gradual:
@@ -129,7 +129,7 @@ def gradual(
       every: how many training steps lie between two prunings, for the network to recover.
       max_params, max_macs, max_bytes, max_activation_bytes, inputs: as for `resize`, at the end; fractions are of this
         network.
-      request, least, most: as for `resize`; changes and fractions are of this network; requests are exact.
+      request, min_size, max_size: as for `resize`; changes and fractions are of this network; requests are exact.
       utility: a function ``(graph, variables) -> utility`` that scores the present network, such as ``nas.magnitude``.
         Default: that of `resize`.
       **keywords: further ones of `resize`, such as ``multiple_of=``.
@@ -177,7 +177,7 @@ def gradual(
             "utility must be a function of (graph, variables), since scores are those of the network at each step; "
             f"found {type(utility).__name__}."
         )
-    keywords |= absolute(graph, request=request, least=least, most=most)
+    keywords |= absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     if inputs is not None:
         keywords["inputs"] = inputs
     return Gradual(begin, end, every, limits, utility, keywords)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeAlias
 
-import jax
 import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.new_neurons.fill import multiplicity
-from naivenas_jax.transfer.take import placed_like, rescale, to_host
-from naivenas_jax.transfer.variables import Variables, check_variables, flat, nested
+from naivenas_jax.transfer.copies import models_of, multiplicity
+from naivenas_jax.transfer.take import HostArray, LeafValue, placed_like, rescale, to_host
+from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.typing import PyTree, Shape, Variables
 
-Axes = tuple[AxisPlan | None, ...]
+Axes: TypeAlias = tuple[AxisPlan | None, ...]
+Slices: TypeAlias = tuple[HostArray | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +29,22 @@ class UndoRecord:
     entries that the new matrix does not have.
 
     Attributes:
-      slices: for each leaf and dimension what was removed there.
-      kept: of the leaves that were multiplied by a number the entries that stayed, as they were before.
+      plan: the plan that removed them.
+      slices: for each leaf and dimension the entries that were removed there; None where none were.
       removed: leaves that no longer exist.
+      leaves: what lies on the dimensions of each leaf, for the graph after the change.
+      split: whether new neurons were copies of old ones, and entries that read them were divided among the copies.
+      kept: for each leaf that was multiplied by a number, the entries that stayed, as they were before.
     """
 
     plan: Plan
-    slices: Mapping[Path, tuple[np.ndarray | None, ...]]
-    removed: Mapping[Path, Any]
+    slices: Mapping[Path, Slices]
+    removed: Mapping[Path, LeafValue]
     leaves: Mapping[Path, Leaf]
     split: bool = False
-    kept: Mapping[Path, np.ndarray] = field(default_factory=dict)
+    kept: Mapping[Path, HostArray] = field(default_factory=dict)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[object, ...]:
         """Initialisers, which cannot be pickled, are of no use for what is only put back."""
         bare = {path: replace(leaf, init=None) for path, leaf in self.leaves.items()}
         return UndoRecord, (self.plan, self.slices, self.removed, bare, self.split, self.kept)
@@ -52,35 +56,34 @@ class UndoRecord:
         slices = {
             path: _peel(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
-            if path not in plan.removed and _shrinks(plan, leaves[path]) and not isinstance(array, jax.ShapeDtypeStruct)
+            if path not in plan.removed and _shrinks(plan, leaves[path]) and not isinstance(array, Shape)
         }
         kept = {
             path: _kept(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
-            if path in plan.rescaled and plan.factor(path) != 1 and not isinstance(array, jax.ShapeDtypeStruct)
+            if path in plan.rescaled and plan.factor(path) != 1 and not isinstance(array, Shape)
         }
         return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split, kept)
 
-    def restore(self, variables: Variables) -> dict[str, Any]:
+    def restore(self, variables: Variables) -> dict[str, PyTree]:
         """The variables before the change: kept entries as they are now, removed ones as they were then."""
         check_variables(self.leaves, {name: axis.after for name, axis in self.plan.axes.items()}, variables)
         now = flat(variables)
         restored = {
-            self.plan.moved.get(path, path): placed_like(self._one(path, to_host(array)), array)
+            self.plan.moved.get(path, path): placed_like(self._restored(path, to_host(array)), array)
             for path, array in now.items()
             if path not in self.plan.created
         }
         return nested({**restored, **self.removed})
 
-    def _one(self, path: Path, array: np.ndarray) -> np.ndarray:
+    def _restored(self, path: Path, array: HostArray) -> HostArray:
         leaf = self.leaves[path]
         axes = _axes(self.plan, leaf)
         for dim, axis in enumerate(axes):
             if axis is None or not axis.new.size:
                 continue
             if self.split and leaf.roles[dim] == "in":  # readers had been divided by the number of copies
-                model = np.where(axis.source == NEW, axis.twin, axis.source)
-                copies = multiplicity(model).reshape([-1 if d == dim else 1 for d in range(array.ndim)])
+                copies = multiplicity(models_of(axis)).reshape([-1 if d == dim else 1 for d in range(array.ndim)])
                 array = array * copies.astype(array.dtype)
             array = np.take(array, np.flatnonzero(axis.source != NEW), axis=dim)
         array = self._unscaled(path, array)
@@ -91,7 +94,7 @@ class UndoRecord:
                 array = _insert(array, removed, axis, dim)
         return array
 
-    def _unscaled(self, path: Path, array: np.ndarray) -> np.ndarray:
+    def _unscaled(self, path: Path, array: HostArray) -> HostArray:
         """Entries that nobody has changed since are what they were, to the last bit; others are divided again."""
         if path not in self.kept:
             return array
@@ -99,7 +102,7 @@ class UndoRecord:
         return np.where(array == rescale(before, factor), before, rescale(array, 1 / factor))
 
 
-def _kept(array: np.ndarray, axes: Axes) -> np.ndarray:
+def _kept(array: HostArray, axes: Axes) -> HostArray:
     for dim, axis in enumerate(axes):
         array = array if axis is None else np.take(array, axis.kept, axis=dim)
     return array
@@ -113,8 +116,9 @@ def _shrinks(plan: Plan, leaf: Leaf) -> bool:
     return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
 
 
-def _peel(array: np.ndarray, axes: Axes) -> tuple[np.ndarray | None, ...]:
-    slices: list[np.ndarray | None] = []
+def _peel(array: HostArray, axes: Axes) -> Slices:
+    """What a plan removes along each dimension, of the entries that the dimensions before it have left."""
+    slices: list[HostArray | None] = []
     for dim, axis in enumerate(axes):
         if axis is None or not axis.dropped.size:
             slices.append(None)
@@ -124,7 +128,8 @@ def _peel(array: np.ndarray, axes: Axes) -> tuple[np.ndarray | None, ...]:
     return tuple(slices)
 
 
-def _insert(array: np.ndarray, removed: np.ndarray, axis: AxisPlan, dim: int) -> np.ndarray:
+def _insert(array: HostArray, removed: HostArray, axis: AxisPlan, dim: int) -> HostArray:
+    """The array with what was removed from an axis put back in its place."""
     shape = [axis.before if d == dim else n for d, n in enumerate(array.shape)]
     result = np.empty(shape, array.dtype)
     along = np.moveaxis(result, dim, 0)  # a view

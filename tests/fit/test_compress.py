@@ -134,9 +134,9 @@ def test_fractions_and_changes_are_of_the_network_given():
     variables = graph.init(jax.random.key(1), DATA)
     name = next(name for name in graph.handles() if graph.nout(name) > 8)
     size = graph.nout(name)
-    found = nas.compress(graph, variables, [DATA], max_params=0.95, steps=3, request={name: -2}, least={name: 0.5})
+    found = nas.compress(graph, variables, [DATA], max_params=0.95, steps=3, request={name: -2}, min_size={name: 0.5})
     assert found.graph.nout(name) == size - 2
-    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3, most=0.9, least={name: 0.8})
+    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3, max_size=0.9, min_size={name: 0.8})
     assert found.graph.nout(name) >= 0.8 * size
 
 

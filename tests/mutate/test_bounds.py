@@ -49,7 +49,7 @@ def test_the_best_sizes_between_bounds(network, least, most, allowed, share):
     budget = int(share * params_of(6, 7, 5))
     every = itertools.product(range(1, 7), range(1, 8), range(1, 6))
     feasible = [sizes for sizes in every if allowed(*sizes) and params_of(*sizes) <= budget]
-    limits = {"least": least, "most": most, "max_params": budget, "utility": SCORES}
+    limits = {"min_size": least, "max_size": most, "max_params": budget, "utility": SCORES}
     if not feasible:
         with pytest.raises(nas.InfeasibleError):
             nas.resize(graph, variables, **limits)
@@ -64,21 +64,21 @@ def test_the_best_sizes_between_bounds(network, least, most, allowed, share):
 
 def test_without_budget_and_growth_by_name(network):
     graph, variables = network
-    assert nas.resize(graph, variables, most=4).graph.nout("b") == 4
-    assert nas.resize(graph, variables, least=50).graph == graph  # for all: nothing is asked to grow
-    grown = nas.resize(graph, variables, least={"b": 9})
+    assert nas.resize(graph, variables, max_size=4).graph.nout("b") == 4
+    assert nas.resize(graph, variables, min_size=50).graph == graph  # for all: nothing is asked to grow
+    grown = nas.resize(graph, variables, min_size={"b": 9})
     assert [grown.graph.nout(name) for name in NAMES] == [6, 9, 5]
-    bound = nas.report(nas.resize(graph, variables, most={"b": 4})).to_dict()["handles"]["b"]["bound_by"]
-    assert any("most=" in why for why in bound)
+    bound = nas.report(nas.resize(graph, variables, max_size={"b": 4})).to_dict()["handles"]["b"]["bound_by"]
+    assert any("max_size=" in why for why in bound)
 
 
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"least": 0}, nas.RequestError, r"least= of 'a' must be a whole number.*found 0"),
-        ({"most": True}, nas.RequestError, "found True"),
-        ({"most": {"q": 3}}, nas.UnknownNameError, "most: .*'q'"),
-        ({"least": {"a": 5}, "most": {"a": 4}}, nas.RequestError, "least=5 of 'a' is above most=4"),
+        ({"min_size": 0}, nas.RequestError, r"min_size= of 'a' must be a whole number.*found 0"),
+        ({"max_size": True}, nas.RequestError, "found True"),
+        ({"max_size": {"q": 3}}, nas.UnknownNameError, "max_size: .*'q'"),
+        ({"min_size": {"a": 5}, "max_size": {"a": 4}}, nas.RequestError, "min_size=5 of 'a' is above max_size=4"),
     ],
 )
 def test_bad_bounds(network, keywords, error, message):
@@ -98,7 +98,7 @@ class Attention(nn.Module):
 def test_heads_are_whole_under_a_budget(share):
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     graph, variables = nas.from_linen(Attention(), Attention().init(jax.random.key(1), x), x)
-    mutation = nas.resize(graph, variables, max_params=share, least={"up": 4})
+    mutation = nas.resize(graph, variables, max_params=share, min_size={"up": 4})
     attention = mutation.variables["params"]["attn"]
     shapes = {name: attention[name]["kernel"].shape for name in ("query", "key", "value")}
     heads = {shape[1] for shape in shapes.values()}
@@ -118,7 +118,7 @@ def test_groups_stay_divisible_under_a_budget(share):
     graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.flatten("flat", depthwise)))
     image = jax.random.normal(jax.random.key(2), (2, 6, 6, 3))
     variables = graph.init(jax.random.key(0), image)
-    mutation = nas.resize(graph, variables, max_params=share, least=2)
+    mutation = nas.resize(graph, variables, max_params=share, min_size=2)
     assert mutation.graph.nout("grouped") == mutation.graph.nout("depthwise") >= 2
     assert mutation.graph.nout("wide") < 12 or mutation.graph.nout("grouped") < 8
     groups = mutation.graph["grouped"].op.module.feature_group_count

@@ -142,7 +142,7 @@ class TestOfUsers:
         with pytest.raises(nas.InfeasibleError, match=limit.format(0)):
             nas.resize(*two_layers(), multiple_of={"a": 64})
         with pytest.raises(nas.InfeasibleError, match=limit.format(2)):
-            nas.resize(*two_layers(), least={"a": 100}, max_new=2)
+            nas.resize(*two_layers(), min_size={"a": 100}, max_new=2)
         both = r"at most 1 neurons may be inserted into 'a' \(max_new=\)\.\nFixed: at most 1 neurons .* into 'b'"
         with pytest.raises(nas.InfeasibleError, match=both):
             nas.resize(*two_layers(), constraints=nas.size("a") + nas.size("b") >= 100, max_new=1)

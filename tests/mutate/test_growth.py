@@ -45,7 +45,7 @@ def test_the_best_growth(network, factor, multiple):
     graph, variables = network
     budget = int(factor * params_of(3, 2, 4))
     mutation = nas.resize(
-        graph, variables, max_params=budget, grow=True, utility=SCORES, multiple_of=multiple, least={"a": 4}
+        graph, variables, max_params=budget, grow=True, utility=SCORES, multiple_of=multiple, min_size={"a": 4}
     )
     found = sizes_of(mutation.graph)
     every = itertools.product(range(4, 40), range(2, 40), range(4, 40))

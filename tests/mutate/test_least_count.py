@@ -46,7 +46,7 @@ def named(network, limit, **keywords):
 
 CASES = {
     "free": ({}, lambda n: True),
-    "least": ({"least": 2}, lambda n: min(n) >= 2),
+    "min_size": ({"min_size": 2}, lambda n: min(n) >= 2),
     "multiples": ({"multiple_of": 2}, lambda n: not any(size % 2 for size in n)),
     "a sum at least": ({"constraints": nas.size("a") + nas.size("b") >= 7}, lambda n: n[0] + n[1] >= 7),
     "a sum": ({"constraints": nas.size("a") + nas.size("b") == 6}, lambda n: n[0] + n[1] == 6),

@@ -64,10 +64,10 @@ def test_the_driver_is_resize_by_hand(network):
 
 def test_fractions_and_changes_are_of_the_first_network(network):
     graph, variables = network
-    keywords = {"least": 0.5, "most": {"a": 0.9}, "request": {"b": -6}}
+    keywords = {"min_size": 0.5, "max_size": {"a": 0.9}, "request": {"b": -6}}
     schedule = nas.gradual(graph, variables, end=4, max_params=0.55, **keywords)
-    assert schedule.keywords["least"] == {"a": 15, "b": 10}
-    assert schedule.keywords["most"] == {"a": 27}
+    assert schedule.keywords["min_size"] == {"a": 15, "b": 10}
+    assert schedule.keywords["max_size"] == {"a": 27}
     now, own = graph, variables
     for step in range(5):
         now, own, _ = schedule.prune(step, now, own)

@@ -210,7 +210,7 @@ def test_the_order_of_variables_does_not_matter_to_names():
     assert graph.ties.leaves["params", "layers_0", "bias"].axes == ("layers_0",)
     assert graph.ties.leaves["params", "layers_2", "kernel"].axes[0] == "layers_0"
     assert "layers_0" in nas.magnitude(graph, variables)
-    assert nas.resize(graph, variables, most=2).graph.handles()["layers_0"].size == 2
+    assert nas.resize(graph, variables, max_size=2).graph.handles()["layers_0"].size == 2
 
 
 class LearnedQueries(nn.Module):

@@ -1,21 +1,22 @@
-"""Arrays as users give them, one by one and in batches, read in one place and refused by name."""
+"""Arrays as users give them, one by one and in batches: what is no array is refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import NaiveNASError
-from naivenas_jax.typing import Array
+from naivenas_jax.typing import Array, PyTree
 
-Batch = tuple[Any, ...]
+#: The inputs of one evaluation: one array per input vertex.
+Batch: TypeAlias = tuple[PyTree, ...]
 
 
-def check_array(value: Any, name: str, error: type[NaiveNASError]) -> None:
+def check_array(value: object, name: str, error: type[NaiveNASError]) -> None:
     """Raise unless a value is an array, or the shape of one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise error(
@@ -26,11 +27,18 @@ def check_array(value: Any, name: str, error: type[NaiveNASError]) -> None:
         raise error(f"{name} must be an array of numbers; found one of {value.dtype}.")
 
 
-def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
-    """Batches of any trees of arrays.
+def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
+    """Read batches of any trees of arrays.
+
+    Args:
+      batches: what a user gave as ``batches=``.
+      error: the class of what is raised.
+
+    Yields:
+      The batches, one by one.
 
     Raises:
-      error: if they are no iterable of batches, or one has an array without entries: nothing is the mean of none.
+      error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean.
     """
     if isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
         raise error(
@@ -46,13 +54,16 @@ def batches_of(batches: Any, error: type[NaiveNASError]) -> Iterator[Any]:
         yield batch
 
 
-def inputs_of(batches: Iterable[Any], error: type[NaiveNASError], finite: bool = False) -> Iterator[Batch]:
-    """Batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
+def inputs_of(batches: Iterable[PyTree], error: type[NaiveNASError], finite: bool = False) -> Iterator[Batch]:
+    """Read batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
 
     Args:
-      batches: what a user gives.
-      error: the exception to raise.
+      batches: what a user gave as ``batches=``.
+      error: the class of what is raised.
       finite: whether entries must be finite: a NaN would be in all that is fitted.
+
+    Yields:
+      The inputs of the graph for each batch, always as a tuple.
 
     Raises:
       error: as `batches_of`, and if an input is no array, or has entries that are not finite where they must be.

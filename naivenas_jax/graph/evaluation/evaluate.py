@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 import flax.errors
 import jax
@@ -12,11 +13,14 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.evaluation.batches import check_array
 from naivenas_jax.graph.evaluation.name_scopes import computing
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.paths import path_text
+from naivenas_jax.typing import PyTree
 
-#: Sees each value on its way into a vertex: ``(scope names, vertex, port, value) -> value``.
-Intercept = Callable[[tuple[str, ...], Vertex, int, Any], Any]
+#: Sees, and may replace, each value on its way into a vertex: ``(scope names, vertex, port, value) -> value``.
+Intercept: TypeAlias = Callable[[tuple[str, ...], Vertex, int, PyTree], PyTree]
 
 #: What Flax raises where variables are missing, or have another shape than their initialiser makes.
 DOES_NOT_FIT = (
@@ -27,14 +31,31 @@ DOES_NOT_FIT = (
 )
 
 
-def holds_indices(vertex: Vertex, array: Any) -> bool:
+class NestedOp(Op):
+    """A computation that evaluates vertices of its own, so that an intercept can see what they read as well."""
+
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        return self.call_intercepted(scope, inputs, kwargs, None)
+
+    @abstractmethod
+    def call_intercepted(
+        self,
+        scope: Scope,
+        inputs: tuple[PyTree, ...],
+        kwargs: Mapping[str, object],
+        intercept: Intercept | None,
+    ) -> PyTree:
+        """Compute the output as `call` does, with an intercept for the vertices inside."""
+
+
+def holds_indices(vertex: Vertex, array: PyTree) -> bool:
     """Whether an input is indices of neurons (tokens) and not their values: declared so, or simply whole numbers."""
     if not isinstance(vertex.op, Source):
         return False
     return vertex.op.indices or jax.numpy.issubdtype(jax.numpy.result_type(array), jax.numpy.integer)
 
 
-def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
+def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> None:
     """Raise unless there is one array per input vertex, with its neurons on the last axis."""
     if len(arrays) != len(vertices):
         raise GraphError(
@@ -63,12 +84,24 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[Any, ...]) -> None:
 def run(
     order: Iterable[Vertex],
     outputs: tuple[Vertex, ...],
-    fed: Mapping[Vertex, Any],
+    fed: Mapping[Vertex, PyTree],
     scope: Scope,
-    kwargs: Mapping[str, Any],
+    kwargs: Mapping[str, object],
     intercept: Intercept | None = None,
-) -> tuple[Any, ...]:
-    """Evaluate ``order`` from the values in ``fed``; returns the values of ``outputs``."""
+) -> tuple[PyTree, ...]:
+    """Evaluate vertices.
+
+    Args:
+      order: the vertices, each after its inputs.
+      outputs: the vertices whose values are wanted.
+      fed: the values of the inputs of the graph.
+      scope: holds the variables, with one child for each vertex, named after it.
+      kwargs: keyword arguments; each vertex picks those that it understands.
+      intercept: sees, and may replace, each value on its way into a vertex.
+
+    Returns:
+      The values of ``outputs``.
+    """
     values = dict(fed)
     for vertex in order:
         if vertex in values:
@@ -76,20 +109,27 @@ def run(
         inputs = tuple(values[source] for source in vertex.inputs)
         if intercept is not None:
             inputs = tuple(intercept(scope.path, vertex, port, value) for port, value in enumerate(inputs))
-        given = {**kwargs, "intercept": intercept} if vertex.op.nested else kwargs
         own = scope if vertex.op.at_root else scope.push(vertex.name)
         try:
-            with computing("/".join(own.path)):
-                values[vertex] = vertex.op.call(own, inputs, given)
+            with computing(path_text(own.path)):
+                values[vertex] = _called(vertex.op, own, inputs, kwargs, intercept)
         except Exception as error:
-            error.add_note(f"while computing vertex {'/'.join((*scope.path, vertex.name))!r} ({vertex.op.describe()})")
+            error.add_note(f"while computing vertex {path_text((*scope.path, vertex.name))!r} ({vertex.op.describe()})")
             raise
         if vertex.op.declares_width:
             _check_width(vertex, values[vertex])
     return tuple(values[vertex] for vertex in outputs)
 
 
-def _check_width(vertex: Vertex, value: Any) -> None:
+def _called(
+    op: Op, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object], intercept: Intercept | None
+) -> PyTree:
+    if isinstance(op, NestedOp):
+        return op.call_intercepted(scope, inputs, kwargs, intercept)
+    return op.call(scope, inputs, kwargs)
+
+
+def _check_width(vertex: Vertex, value: PyTree) -> None:
     shape = getattr(value, "shape", None)
     if shape is None or shape[-1:] != (vertex.nout,):
         raise SizeMismatchError(

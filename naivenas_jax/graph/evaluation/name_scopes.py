@@ -1,33 +1,44 @@
-"""Where in a network something is computed: names in its trace, which a profile shows as well.
+"""Where in a network an operation is computed: name scopes in its trace, which a profile shows as well.
 
-The name of a scope is the whole path of a vertex or module, so that scopes of others in between (those of Flax, of
-einsum, of a user) do not matter.
+The name of a scope is the whole path of a vertex or module, so that scopes that others put in between (Flax, einsum,
+a user) do not matter.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
+from jax.extend.core import JaxprEqn
 
+T = TypeVar("T")
 _MARK = "~"
 
 
 def computing(*paths: str) -> contextlib.ExitStack:
-    """Within, everything that is traced is computed in these vertices or modules. An empty path is the whole."""
+    """A context in which everything that is traced is marked as computed in some vertices or modules.
+
+    Args:
+      *paths: their paths; an empty path stands for the whole network and leaves no mark.
+    """
     stack = contextlib.ExitStack()
     for path in filter(None, paths):
         stack.enter_context(jax.named_scope(_MARK + path))
     return stack
 
 
-def computing_in_linen() -> Any:
-    """Within, what linen modules trace is computed in them, whatever method of theirs is called."""
+def computing_in_linen() -> contextlib.AbstractContextManager[None]:
+    """A context in which whatever a linen module traces is marked as computed in it, for all its methods."""
 
-    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def intercept(
+        call: Callable[..., T],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> T:
         with computing(path_of(context.module)):
             return call(*args, **kwargs)
 
@@ -35,14 +46,22 @@ def computing_in_linen() -> Any:
 
 
 def path_of(module: nn.Module) -> str:
-    """Nothing for the root, and for a module without variables that is called like a function."""
+    """The path of a linen module; empty for the root, and for a module without variables that is called as a function.
+
+    Args:
+      module: the module, while it computes.
+    """
     return "" if module.scope is None else "/".join(module.path)
 
 
-def computed_in(eqn: Any) -> Iterable[str]:
-    """The vertices and modules that an equation is computed in, as far as its own jaxpr tells.
+def computed_in(eqn: JaxprEqn) -> Iterable[str]:
+    """The paths of the vertices and modules whose name scope encloses an equation, outermost first.
 
-    One that the next lies under goes without saying.
+    Args:
+      eqn: the equation; scopes that enclose the whole jaxpr it lies in are not among its own.
+
+    Returns:
+      The paths; a path that is a prefix of the next one is left out.
     """
     names = (scope.name for scope in eqn.source_info.name_stack.stack)
     paths = [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]

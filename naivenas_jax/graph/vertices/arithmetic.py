@@ -1,4 +1,4 @@
-"""Elementwise arithmetic between vertices: SizeInvariant. Also ``+ - * /`` and unary minus on vertices."""
+"""Elementwise arithmetic between vertices (SizeInvariant): ``+ - * /`` and unary minus, as operators on vertices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 from weakref import WeakValueDictionary
 
 from flax.core import Scope
@@ -16,6 +15,7 @@ from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Elementwise(Op):
     symbol: str
 
     @property
-    def variadic(self) -> bool:  # type: ignore[override]
+    def variadic(self) -> bool:
         return self.symbol in "+*"
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
@@ -46,7 +46,7 @@ class Elementwise(Op):
                 )
         return widest
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         del scope, kwargs
         return -inputs[0] if self.symbol == "neg" else reduce(_FUNCTIONS[self.symbol], inputs)
 
@@ -54,32 +54,31 @@ class Elementwise(Op):
         return f"elementwise {self.symbol}"
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+_FUNCTIONS: dict[str, Callable[[PyTree, PyTree], PyTree]] = {
     "+": operator.add,
     "*": operator.mul,
     "-": operator.sub,
     "/": operator.truediv,
 }
 
-
 #: The same expression written twice is the same vertex, since infix names are made from the operands' names.
 _infix: WeakValueDictionary[tuple[str, tuple[Vertex, ...]], Vertex] = WeakValueDictionary()
 
 
-def _operator(symbol: str) -> Callable[[Vertex, Any], Vertex]:
-    def infix(left: Vertex, right: Any) -> Vertex:
+def _operator(symbol: str) -> Callable[[Vertex, object], Vertex]:
+    def infix(left: Vertex, right: object) -> Vertex:
         if not isinstance(right, Vertex):
             raise GraphError(
                 f"Cannot compute {left.name!r} {symbol} {type(right).__name__}: both must be vertices. For constants "
                 f"use nas.invariant_vertex(name, lambda x: x {symbol} {right!r:.20}, vertex)."
             )
-        return _made(f"{_operand(left)}{symbol}{_operand(right)}", symbol, (left, right))
+        return _interned(f"{_operand(left)}{symbol}{_operand(right)}", symbol, (left, right))
 
     return infix
 
 
-def _reflected(symbol: str) -> Callable[[Vertex, Any], Vertex]:
-    def infix(right: Vertex, left: Any) -> Vertex:
+def _reflected(symbol: str) -> Callable[[Vertex, object], Vertex]:
+    def infix(right: Vertex, left: object) -> Vertex:
         raise GraphError(
             f"Cannot compute {type(left).__name__} {symbol} {right.name!r}: both must be vertices. For constants use "
             f"nas.invariant_vertex(name, lambda x: {left!r:.20} {symbol} x, vertex)."
@@ -89,10 +88,10 @@ def _reflected(symbol: str) -> Callable[[Vertex, Any], Vertex]:
 
 
 def _negate(vertex: Vertex) -> Vertex:
-    return _made(f"-{_operand(vertex)}", "neg", (vertex,))
+    return _interned(f"-{_operand(vertex)}", "neg", (vertex,))
 
 
-def _made(name: str, symbol: str, inputs: tuple[Vertex, ...]) -> Vertex:
+def _interned(name: str, symbol: str, inputs: tuple[Vertex, ...]) -> Vertex:
     made = _infix.get((symbol, inputs))
     if made is None:
         made = _infix[symbol, inputs] = Vertex(name, Elementwise(symbol), inputs)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 import jax
 from flax.core import Scope
 
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
+from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
-Init = Callable[..., Any]
+#: What a parameter starts at: ``(key, shape) -> array``.
+Init: TypeAlias = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,19 @@ class Custom(Op):
       constraints: what the sizes must satisfy besides.
     """
 
-    fn: Callable[..., Any]
+    fn: Callable[..., PyTree]
     nin: tuple[int, ...]
     nout: int
     params: tuple[tuple[str, str, Init | None], ...]
     inner: tuple[tuple[str, int], ...] = ()
     constraints: ConditionFunction = None
 
-    absorbs = True
+    @property
+    def absorbs(self) -> bool:
+        return True
 
     @property
-    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+    def keywords(self) -> frozenset[str] | None:
         return keywords_of(self.fn)
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
@@ -60,7 +65,7 @@ class Custom(Op):
         tying.require_all(self.constraints, vectors)
         return vectors["out"]
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         sizes = {**{f"in{i}": n for i, n in enumerate(self.nin)}, "out": self.nout, **dict(self.inner)}
         params = {
             name: scope.param(name, init or _default_init(text), _shape(text, sizes))
@@ -90,7 +95,7 @@ def _default_init(text: str) -> Init:
 
 def absorb_vertex(
     name: str,
-    fn: Callable[..., Any],
+    fn: Callable[..., jax.Array],
     *inputs: Vertex,
     nout: int,
     params: Mapping[str, str | tuple[str, Init]],
@@ -112,6 +117,9 @@ def absorb_vertex(
       constraints: what the sizes must satisfy besides: a function of a mapping from the names of axes ("in", "out",
         inner ones) to sizes, that returns conditions, ``lambda size: size["r"] <= size["out"]``.
 
+    Returns:
+      The vertex, with variables ``{"params": {name: {parameter: array}}}``.
+
     Raises:
       GraphError: if a pattern cannot be read or names an axis that does not exist.
 
@@ -129,7 +137,8 @@ def absorb_vertex(
     if not inputs:
         raise GraphError(f"Vertex {name!r} needs at least one input vertex.")
     vertices_only(name, inputs)
-    if not is_count(nout):
+    made = as_count(nout)
+    if made is None:
         raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={nout!r}.")
     if not isinstance(params, Mapping):
         raise GraphError(
@@ -137,11 +146,11 @@ def absorb_vertex(
         )
     entries = tuple(_entry(name, key, value) for key, value in params.items())
     sizes = tuple(_inner_size(name, factor, size) for factor, size in (inner or {}).items())
-    op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), int(nout), entries, sizes, constraints)
+    op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), made, entries, sizes, constraints)
     return Vertex(name, op, inputs)
 
 
-def _entry(name: str, key: str, value: Any) -> tuple[str, str, Init | None]:
+def _entry(name: str, key: str, value: object) -> tuple[str, str, Init | None]:
     text, init = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     if not isinstance(text, str) or not (init is None or callable(init)):
         raise GraphError(
@@ -152,14 +161,15 @@ def _entry(name: str, key: str, value: Any) -> tuple[str, str, Init | None]:
     return key, text, init
 
 
-def _inner_size(name: str, factor: str, size: Any) -> tuple[str, int]:
-    if not is_count(size):
+def _inner_size(name: str, factor: str, size: object) -> tuple[str, int]:
+    count = as_count(size)
+    if count is None:
         raise GraphError(f"Inner axis {factor!r} of vertex {name!r} needs a whole number, at least 1; found {size!r}.")
     if factor == "out" or re.fullmatch(r"in\d*", factor):
         raise GraphError(
             f"Inner axis {factor!r} of vertex {name!r} has the name of an input or output; choose another."
         )
-    return factor, int(size)
+    return factor, count
 
 
 def _check_fixed_sizes(name: str, key: str, text: str) -> None:

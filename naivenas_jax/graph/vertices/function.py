@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
+import jax
 from flax.core import Scope
 
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import Op, checked_function, is_count, keywords_of, select
+from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.independence_check import probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
-from naivenas_jax.graph.vertices.pickling import by_name, function_of
+from naivenas_jax.graph.vertices.pickling import ImportPath, function_at, import_path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,29 @@ class Function(Op):
       leading: the axes before the neurons of its first input, where they are known.
     """
 
-    fn: Callable[..., Any]
+    fn: Callable[..., PyTree]
     leading: tuple[int, ...] | None = field(default=None, compare=False)
 
     @property
-    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+    def keywords(self) -> frozenset[str] | None:
         return keywords_of(self.fn)
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         del scope
         return self.fn(*inputs, **select(kwargs, self.keywords))
 
     def describe(self) -> str:
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return _restored, (type(self), {**values, "fn": by_name(self.fn)})
+    def __reduce__(self) -> tuple[Callable[..., Function], tuple[object, ...]]:
+        others = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "fn"}
+        return _restored, (type(self), import_path(self.fn), others)
 
 
-def _restored(kind: type[Function], values: Mapping[str, Any]) -> Function:
-    return kind(**{**values, "fn": function_of(values["fn"])})
+def _restored(
+    kind: Callable[..., Function], fn: Callable[..., PyTree] | ImportPath, others: dict[str, object]
+) -> Function:
+    return kind(function_at(fn), **others)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Immutable(Function):
         return output
 
 
-def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vertex:
+def invariant_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex) -> Vertex:
     """A function that keeps the neuron axis: activations, pooling, scaling, elementwise functions of your own.
 
     Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration
@@ -103,6 +107,9 @@ def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vert
         ``graph.apply`` that its signature names.
       *inputs: the vertices it reads, all with the same number of neurons.
 
+    Returns:
+      The vertex; it has as many neurons as each of its inputs.
+
     Raises:
       SizeMismatchError: if the inputs differ in size, or ``fn`` changes the number of neurons.
 
@@ -114,7 +121,7 @@ def invariant_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex) -> Vert
     return Vertex(name, Invariant(checked_function(name, fn), _leading(sources)), sources)
 
 
-def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: int | None = None) -> Vertex:
+def immutable_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex, nout: int | None = None) -> Vertex:
     """A function whose sizes may never change; the neurons of its inputs are fixed as well.
 
     Args:
@@ -122,6 +129,9 @@ def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: i
       fn: ``fn(*arrays, **keywords) -> array``.
       *inputs: the vertices it reads.
       nout: the number of neurons of the output; by default found out by running ``fn`` on made-up numbers.
+
+    Returns:
+      The vertex; neither its neurons nor those of its inputs can be changed.
 
     Raises:
       GraphError: if ``nout`` is not given and cannot be found out.
@@ -131,10 +141,12 @@ def immutable_vertex(name: str, fn: Callable[..., Any], *inputs: Vertex, nout: i
     2
     """
     sources = _at_least_one(name, inputs)
-    size = nout if nout is not None else _measured(name, checked_function(name, fn), sources)
-    if not is_count(size):
-        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={size!r}.")
-    return Vertex(name, Immutable(checked_function(name, fn), _leading(sources), int(size)), sources)
+    function = checked_function(name, fn)
+    found = _measured(name, function, sources) if nout is None else nout
+    size = as_count(found)
+    if size is None:
+        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={found!r}.")
+    return Vertex(name, Immutable(function, _leading(sources), size), sources)
 
 
 def _leading(inputs: tuple[Vertex, ...]) -> tuple[int, ...] | None:
@@ -142,7 +154,7 @@ def _leading(inputs: tuple[Vertex, ...]) -> tuple[int, ...] | None:
     return None if shape is None else shape[:-1]
 
 
-def _measured(name: str, fn: Callable[..., Any], inputs: tuple[Vertex, ...]) -> int:
+def _measured(name: str, fn: Callable[..., PyTree], inputs: tuple[Vertex, ...]) -> int:
     sizes = {source.nout for source in inputs}
     found = probe(fn, len(inputs), sizes.pop(), _leading(inputs)) if len(sizes) == 1 else None
     if found is None or found.nout is None:

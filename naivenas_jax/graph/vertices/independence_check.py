@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import jax
 import numpy as np
 
 from naivenas_jax.graph.op import keywords_of, select
+from naivenas_jax.typing import PyTree
 
 _FEW = 6
 _MANY = 64
@@ -34,7 +34,7 @@ class Probe:
 
 
 @lru_cache(maxsize=4096)
-def probe(fn: Callable[..., Any], arity: int, size: int, known: tuple[int, ...] | None = None) -> Probe:
+def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ...] | None = None) -> Probe:
     """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps them, on some of those neurons only.
 
     ``fn`` keeps the neuron axis if and only if ``fn(x[..., keep]) == fn(x)[..., keep]`` for every choice of neurons.
@@ -60,7 +60,7 @@ def probe(fn: Callable[..., Any], arity: int, size: int, known: tuple[int, ...] 
     return Probe()
 
 
-def _coupling(fn: Callable[..., Any], arity: int, leading: tuple[int, ...], count: int, train: bool) -> str | None:
+def _coupling(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], count: int, train: bool) -> str | None:
     if train and "train" not in (keywords_of(fn) or ()):
         return None
     inputs = _inputs(arity, leading, count)
@@ -84,7 +84,7 @@ def _inputs(arity: int, leading: tuple[int, ...], size: int) -> list[np.ndarray]
     return [(scales * generator.normal(size=(*leading, size))).astype(np.float32) for _ in range(arity)]
 
 
-def _run(fn: Callable[..., Any], inputs: list[np.ndarray], train: bool = False) -> np.ndarray | None:
+def _run(fn: Callable[..., PyTree], inputs: list[np.ndarray], train: bool = False) -> np.ndarray | None:
     try:
         result = fn(*map(jax.numpy.asarray, inputs), **select({"train": train}, keywords_of(fn)))
         return np.asarray(result, dtype=np.float64)

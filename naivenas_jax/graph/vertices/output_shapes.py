@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
@@ -11,8 +10,10 @@ from flax import core
 from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.typing import PyTree
 
-_known: WeakKeyDictionary[Vertex, Any] = WeakKeyDictionary()
+#: What each vertex computes for a batch of one: the shape of its array, or several; None where it is not known.
+_known: WeakKeyDictionary[Vertex, PyTree] = WeakKeyDictionary()
 
 
 def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
@@ -23,12 +24,12 @@ def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
     if vertex not in _known:
         for each in topological((vertex,)):
             if each not in _known:
-                _known[each] = _one(each)
+                _known[each] = _shape(each)
     found = _known[vertex]
     return tuple(found.shape) if hasattr(found, "shape") else None  # several arrays have no shape
 
 
-def _one(vertex: Vertex) -> Any:
+def _shape(vertex: Vertex) -> PyTree:
     if isinstance(vertex.op, Source):
         shape = vertex.op.shape
         return None if shape is None else jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)
@@ -38,7 +39,7 @@ def _one(vertex: Vertex) -> Any:
     if any(known is None for known in inputs):
         return None
 
-    def compute(key: jax.Array, *arrays: Any) -> Any:
+    def compute(key: jax.Array, *arrays: PyTree) -> PyTree:
         return core.init(lambda scope, *xs: vertex.op.call(scope, xs, {}))({"params": key}, *arrays)[0]
 
     return jax.eval_shape(compute, jax.random.key(0), *inputs)

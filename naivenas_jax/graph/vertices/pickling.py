@@ -1,6 +1,6 @@
 """Functions in pickles, by the name under which they can be imported.
 
-Pickle does so by itself for plain functions, but not for those that jax has wrapped, such as ``jax.nn.relu``.
+Pickle does so by itself for plain functions, but not for functions that jax has wrapped, such as ``jax.nn.relu``.
 """
 
 from __future__ import annotations
@@ -9,33 +9,43 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
-class ByName:
-    """Where a function is found."""
+class ImportPath:
+    """Where a function can be imported from.
+
+    Attributes:
+      module: the name of the module.
+      name: the qualified name of the function in it.
+    """
 
     module: str
     name: str
 
-    def function(self) -> Callable[..., Any]:
-        """The function itself."""
-        found: Any = import_module(self.module)
+    def resolve(self) -> object:
+        """What is found there."""
+        found: object = import_module(self.module)
         for part in self.name.split("."):
             found = getattr(found, part)
         return found
 
 
-def by_name(fn: Callable[..., Any]) -> Any:
-    """The name of ``fn``, or ``fn`` itself if importing that name would give something else."""
-    place = ByName(str(getattr(fn, "__module__", "")), str(getattr(fn, "__qualname__", "")))
+def import_path(fn: Callable[..., PyTree]) -> Callable[..., PyTree] | ImportPath:
+    """Where ``fn`` can be imported from, or ``fn`` itself if something else is found there."""
+    path = ImportPath(str(getattr(fn, "__module__", "")), str(getattr(fn, "__qualname__", "")))
     try:
-        return place if place.module in sys.modules and place.function() is fn else fn
+        return path if path.module in sys.modules and path.resolve() is fn else fn
     except AttributeError:
         return fn
 
 
-def function_of(found: Any) -> Callable[..., Any]:
-    """The inverse of `by_name`."""
-    return found.function() if isinstance(found, ByName) else found
+def function_at(found: Callable[..., PyTree] | ImportPath) -> Callable[..., PyTree]:
+    """The inverse of `import_path`."""
+    function = found.resolve() if isinstance(found, ImportPath) else found
+    if not callable(function):
+        raise TypeError(f"{found} is no function any more; found {function!r:.80}.")
+    imported: Callable[..., PyTree] = function
+    return imported

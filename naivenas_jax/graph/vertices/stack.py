@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from flax.core import Scope
@@ -16,19 +15,22 @@ from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
 class Concat(Op):
     """``y = [x_1, x_2, ...]`` on the neuron axis: neuron i of input k is neuron ``offset_k + i`` of the output."""
 
-    variadic = True
+    @property
+    def variadic(self) -> bool:
+        return True
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         del tying
         return Vector.concat(ports)
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         del scope, kwargs
         return jnp.concatenate(inputs, axis=-1)
 
@@ -47,7 +49,7 @@ class Flatten(Op):
         del tying
         return ports[0].tile(self.positions)
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         del scope, kwargs
         return inputs[0].reshape(inputs[0].shape[0], -1)
 
@@ -55,7 +57,17 @@ class Flatten(Op):
 def concat(name: str, *inputs: Vertex) -> Vertex:
     """Concatenate on the neuron axis (the last one).
 
-    The size of the output is the sum of the sizes of the inputs; an input may occur more than once.
+    The size of the output is the sum of the sizes of the inputs.
+
+    Args:
+      name: name of the vertex.
+      *inputs: the vertices to concatenate, in order; the same one may occur more than once.
+
+    Returns:
+      The vertex; its neurons are those of the inputs, one input after the other.
+
+    Raises:
+      GraphError: if there is no input.
 
     >>> import naivenas_jax as nas
     >>> a, b = nas.input_vertex("a", 2), nas.input_vertex("b", 3)
@@ -70,7 +82,14 @@ def concat(name: str, *inputs: Vertex) -> Vertex:
 def flatten(name: str, vertex: Vertex) -> Vertex:
     """Flatten everything but the batch axis, ``(batch, ..., n) -> (batch, positions * n)``.
 
-    Every neuron of ``vertex`` appears once per position, and all of these live and die together.
+    Every neuron of ``vertex`` appears once per position, and all copies of a neuron live and die together.
+
+    Args:
+      name: name of the new vertex.
+      vertex: the vertex to flatten.
+
+    Returns:
+      The new vertex, with ``positions * n`` neurons.
 
     Raises:
       GraphError: if the shape that arrives is not known.

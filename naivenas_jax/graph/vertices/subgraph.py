@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, SizeMismatchError
+from naivenas_jax.graph.evaluation.evaluate import Intercept, NestedOp
 from naivenas_jax.graph.graph import Graph, tie_vertices
 from naivenas_jax.graph.map_ops import with_sizes
-from naivenas_jax.graph.op import Op, select
+from naivenas_jax.graph.op import select
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True)
-class Subgraph(Op):
+class Subgraph(NestedOp):
     """The vertices of ``graph`` keep their own ties; axes and variables are found under ``outer/inner``."""
 
     graph: Graph
 
-    nested = True
-
     @property
-    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]
+    def keywords(self) -> frozenset[str] | None:
         return self.graph.keywords
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
@@ -39,8 +38,15 @@ class Subgraph(Op):
         vectors = tie_vertices(self.graph.vertices, tying, dict(zip(self.graph.inputs, ports, strict=True)))
         return vectors[self.graph.outputs[0]]
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        return self.graph.run(scope, *inputs, **select(kwargs, _passed_on(self.keywords)))
+    def call_intercepted(
+        self,
+        scope: Scope,
+        inputs: tuple[PyTree, ...],
+        kwargs: Mapping[str, object],
+        intercept: Intercept | None,
+    ) -> PyTree:
+        known = None if self.keywords is None else self.keywords | {"train"}
+        return self.graph.run(scope, *inputs, intercept=intercept, **select(kwargs, known))
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Subgraph:
         del ports
@@ -49,10 +55,6 @@ class Subgraph(Op):
 
     def describe(self) -> str:
         return f"graph of {len(self.graph)}"
-
-
-def _passed_on(keywords: frozenset[str] | None) -> frozenset[str] | None:
-    return None if keywords is None else keywords | {"train", "intercept"}
 
 
 def graph_vertex(name: str, graph: Graph, *inputs: Vertex) -> Vertex:

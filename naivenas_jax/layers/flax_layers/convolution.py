@@ -10,8 +10,9 @@ import flax.linen as nn
 import numpy as np
 from flax import nnx
 
+from naivenas_jax.graph.op import Identity
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes, sizes
-from naivenas_jax.layers.rule import Identity, LayerRule, VariableKey
+from naivenas_jax.layers.rule import LayerRule, VariableKey
 
 _Conv: TypeAlias = nn.Conv | nnx.Conv
 _ConvTranspose: TypeAlias = nn.ConvTranspose | nnx.ConvTranspose

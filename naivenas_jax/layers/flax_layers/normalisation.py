@@ -8,8 +8,9 @@ from typing import TypeAlias
 import flax.linen as nn
 from flax import nnx
 
+from naivenas_jax.graph.op import Identity
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, sizes
-from naivenas_jax.layers.rule import Identity, LayerRule, Reasons, VariableKey
+from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey
 
 _LayerNorm: TypeAlias = nn.LayerNorm | nnx.LayerNorm | nn.RMSNorm | nnx.RMSNorm
 _InstanceNorm: TypeAlias = nn.InstanceNorm | nnx.InstanceNorm

@@ -14,12 +14,12 @@ from flax import nnx
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, RequestError
-from naivenas_jax.graph.op import Op, keywords_of, select
+from naivenas_jax.graph.op import Identity, Op, keywords_of, select
 from naivenas_jax.graph.vertices.expression import is_name, size_of
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.layer_axes import axis_vectors
-from naivenas_jax.layers.rule import Identity, LayerRule, RuleOf, by_path, port_name, reasons
+from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
@@ -50,17 +50,17 @@ class LayerOp(Op):
         """The layer as its users know it."""
 
     @property
-    def absorbs(self) -> bool:  # type: ignore[override]  # a constant of other ops follows from the rule here
+    def absorbs(self) -> bool:
         """Whether the rule gives the output neurons of its own."""
         return self.rule.absorbs
 
     @property
-    def positional(self) -> bool:  # type: ignore[override]  # as above
+    def positional(self) -> bool:
         """Whether the rule says that variables depend on the number of positions."""
         return self.rule.positional
 
     @property
-    def keywords(self) -> frozenset[str] | None:  # type: ignore[override]  # as above
+    def keywords(self) -> frozenset[str] | None:
         """The keyword arguments that the layer understands; None: any."""
         return keywords_of(type(self.module).__call__) if self.rule.keywords is None else self.rule.keywords
 
@@ -160,7 +160,7 @@ class LayerOp(Op):
         """Input shapes that the layer can be initialised with, by its rule."""
         return tuple((*self.rule.example, size) for size in nin)
 
-    def identity(self, passes: object) -> Mapping[Path, Identity]:
+    def identity(self) -> Mapping[Path, Identity]:
         """For each variable the function that makes its identity value, by path below the vertex."""
         values = by_path(self.rule.identity or {})
         return {path: value for path, value in values.items() if path in self.rule.patterns}

@@ -17,8 +17,10 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.new_neurons.fill import Fill, New, NewEntries, initialised, key_for, strategy
-from naivenas_jax.transfer.variables import filled, flat
+from naivenas_jax.transfer.new_neurons.entries import Fill, NewEntries, filled, key_for
+from naivenas_jax.transfer.new_neurons.fills import initialised
+from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
+from naivenas_jax.transfer.variables import flat
 
 
 def initial_variables(
@@ -46,7 +48,7 @@ def initial_variables(
     """
     arrays: dict[Path, Any] = {}
     carried = dict(kept)
-    identical = how == "identity"
+    identical, fill = how == "identity", strategy_of(how).fill
     for vertex in graph.vertices:
         if vertex.name not in inserted:
             continue
@@ -55,13 +57,13 @@ def initial_variables(
         start = flat(_init(vertex, rng))
         if how == "identity":
             passes = (arriving[:, None] == leaving[None, :]) & (leaving[None, :] != NEW)
-            values = vertex.op.identity(passes)
+            values = vertex.op.identity()
             identical &= vertex.op.keeps_values(bool(values)) and bool(passes.any(0)[leaving != NEW].all())
             named = {(path[0], vertex.name, *path[1:]): value for path, value in values.items()}
             arrays |= {p: _as(named[p](np.shape(a), passes), a) if p in named else a for p, a in start.items()}
         else:
             leaves = graph.ties.leaves
-            arrays |= {p: _filled(p, a, leaves[p], strategy(how), rng) if p in leaves else a for p, a in start.items()}
+            arrays |= {p: _filled(p, a, leaves[p], fill, rng) if p in leaves else a for p, a in start.items()}
         carried[vertex.name] = leaving
     return arrays, identical
 
@@ -104,5 +106,13 @@ def _filled(path: Path, array: Any, leaf: Leaf, fill: Fill, rng: Any) -> Any:
         return array
     axes = tuple(None if a is None else AxisPlan.of(0, [NEW] * n) for a, n in zip(leaf.axes, array.shape, strict=True))
     old = np.zeros([n if axis is None else 0 for axis, n in zip(axes, array.shape, strict=True)], array.dtype)
-    entries = NewEntries(path, old, array.shape, np.ones(array.shape, bool), axes, leaf, key_for(rng, path))
+    entries = NewEntries(
+        path=path,
+        old=old,
+        shape=array.shape,
+        is_new=np.ones(array.shape, bool),
+        axes=axes,
+        leaf=leaf,
+        key=key_for(rng, path),
+    )
     return _as(filled(entries, fill), array)

@@ -24,9 +24,10 @@ from naivenas_jax.mutate.edit.widths import rescaled, unproven
 from naivenas_jax.mutate.request.edit_arguments import check_edited
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
-from naivenas_jax.transfer.new_neurons.fill import New, finished, split, strategy
+from naivenas_jax.transfer.new_neurons.apply_plan import transfer
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import flat, nested, transfer
+from naivenas_jax.transfer.variables import flat, nested
 
 
 def realign(
@@ -115,7 +116,7 @@ def _realign_once(
     created_as: New,
     comparable: bool,
 ) -> Mutation:
-    strategy(options.new)  # raises if there is none of that name
+    options.strategy  # noqa: B018  raises if there is none of that name, before sizes are looked for
     stands, staged = draft.stand_ins(draft.final_order()), draft.staged()
     finish = partial(_edited, graph, variables, draft, staged, options, created_as, comparable)
     try:
@@ -137,7 +138,7 @@ def _edited(
     aligned: str,
 ) -> Mutation:
     """The mutation that an edit comes down to, once the sizes are known."""
-    fill, leaves, stands = strategy(options.new), staged.ties.leaves, draft.stand_ins(draft.final_order())
+    strategy, leaves, stands = options.strategy, staged.ties.leaves, draft.stand_ins(draft.final_order())
     resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
     final = draft.final(resized)
     inserted = [v.name for v in final.vertices if v.name not in graph]
@@ -151,16 +152,16 @@ def _edited(
         options.rng,
     )
     gone = [v.name for v in graph.vertices if v.name not in final]
-    merged = nested({**flat(transfer(plan, leaves, variables, fill, options.rng)), **fresh})
+    merged = nested({**flat(transfer(plan, leaves, variables, strategy, options.rng)), **fresh})
     return Mutation(
         graph=final,
-        variables=finished(fill, final, plan, merged),
+        variables=strategy.finished(final, plan, merged),
         plan=plan,
         before=graph,
         aligned=aligned,
         notes=(f"removed: {', '.join(gone)}",) if gone else (),
         variables_before=variables,
-        undo_records=(UndoRecord.of(plan, variables, leaves, fill is split),),
+        undo_records=(UndoRecord.of(plan, variables, leaves, strategy.copies),),
         incomparable=_incomparable(plan, comparable and identical),
     )
 

@@ -22,9 +22,8 @@ from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.new_neurons.fill import finished, keeps_function, split, strategy
+from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import transfer
 from naivenas_jax.utility.scores.comparable import comparable
 from naivenas_jax.utility.scores.magnitude import magnitude
 from naivenas_jax.utility.user_scores import scores
@@ -85,16 +84,16 @@ def unproven(mutation: Mutation, gap: str) -> Mutation:
 
 def with_axes(graph: Graph, variables: Mapping[str, Any], axes: Mapping[str, AxisPlan], options: Options) -> Mutation:
     """What an alignment has decided, carried out: the graph with these axes, and its variables."""
-    fill, ties = strategy(options.new), graph.ties
+    strategy, ties = options.strategy, graph.ties
     plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=rescaled(ties.leaves))
     after = with_sizes(graph, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
     return Mutation(
         graph=after,
-        variables=finished(fill, after, plan, transfer(plan, ties.leaves, variables, fill, options.rng)),
+        variables=strategy.finished(after, plan, transfer(plan, ties.leaves, variables, strategy, options.rng)),
         plan=plan,
         before=graph,
         variables_before=variables,
-        undo_records=(UndoRecord.of(plan, variables, ties.leaves, fill is split),),
+        undo_records=(UndoRecord.of(plan, variables, ties.leaves, strategy.copies),),
         incomparable=_incomparable(graph, plan, options),
     )
 
@@ -134,10 +133,9 @@ def _names_of_output(graph: Graph, name: str) -> set[str]:
 
 def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:
     """Why the new network may compute something else even where neurons were only added."""
-    fill = strategy(options.new)
     grows = any(axis.new.size for axis in plan.axes.values())
-    if grows and not keeps_function(fill):
+    if grows and not options.strategy.keeps_function:
         return f"new={options.new!r} need not keep the function"
-    if fill is split and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
+    if options.strategy.copies and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
         return "an input was split, so that the inputs of the new network are others"
     return None

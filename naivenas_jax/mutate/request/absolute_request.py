@@ -1,21 +1,28 @@
-"""What `resize` is asked, in sizes that mean the same for every network of a chain of them."""
+"""Requests to `resize` in sizes that mean the same for every network of a chain of changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
-from naivenas_jax.align.problem.request import targets, to
-from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.align.problem.request import To
+from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import Bound, bounds
+from naivenas_jax.mutate.request.size_request import SizeRequest, read_targets
 
 
-def absolute(
-    graph: Graph, *, request: Mapping[str, Any] | None = None, least: Bound = None, most: Bound = None
-) -> dict[str, Any]:
-    """These keywords of `resize` for a network that is made smaller step by step: changes and fractions as sizes.
+class AbsoluteRequest(TypedDict, total=False):
+    """Keywords of `resize` that mean the same for every network of a chain."""
+
+    request: dict[str, To]
+    min_size: dict[str, int]
+    max_size: dict[str, int]
+
+
+def absolute_request(
+    graph: Graph, *, request: SizeRequest | None = None, min_size: Bound = None, max_size: Bound = None
+) -> AbsoluteRequest:
+    """Changes and fractions as sizes, for a network that is made smaller step by step.
 
     Asked of each step anew, a change of -4 would be -4 at each of them, and a half a half of a half.
 
@@ -23,24 +30,21 @@ def absolute(
       RequestError: if a request is relaxed: it asks for another size than the present, whichever that is.
       Others: as `resize`.
     """
-    found: dict[str, Any] = {}
+    found: AbsoluteRequest = {}
     if request is not None:
         found["request"] = _sizes(graph, request)
-    for name, rows in (("least", bounds(graph, least, None)), ("most", bounds(graph, None, most))):
-        if rows:
-            found[name] = {row.axes[0]: row.bound for row in rows}
+    if low := bounds(graph, min_size, None):
+        found["min_size"] = {condition.axes[0]: condition.bound for condition in low}
+    if high := bounds(graph, None, max_size):
+        found["max_size"] = {condition.axes[0]: condition.bound for condition in high}
     return found
 
 
-def _sizes(graph: Graph, request: Mapping[str, Any]) -> dict[str, Any]:
-    sizes = graph.ties.sizes
-    for name in request if isinstance(request, Mapping) else ():
-        if name not in sizes:
-            raise UnknownNameError(unknown_name(name, sizes))
-    asked = targets(request, sizes)
-    if relaxed := [target for target in asked if not target.exact]:
+def _sizes(graph: Graph, request: SizeRequest) -> dict[str, To]:
+    targets = read_targets(graph, request)
+    if relaxed := [target for target in targets if not target.exact]:
         raise RequestError(
             f"The request for {relaxed[0].axis!r} is relaxed, and would move at every step. Ask for a size: "
             f"nas.to({relaxed[0].wish})."
         )
-    return {target.axis: to(target.wish) for target in asked}
+    return {target.axis: To(target.wish) for target in targets}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -15,31 +16,35 @@ from naivenas_jax.sizes.condition import Condition, size
 from naivenas_jax.sizes.ties import Leaf
 
 #: A size, or a float as a fraction of the present; of every axis that a weight makes, or by handle.
-Bound = int | float | Mapping[str, int | float] | None
+Bound: TypeAlias = int | float | Mapping[str, int | float] | None
+Keyword: TypeAlias = Literal["min_size", "max_size"]
+
+#: How a fraction of a size becomes a size.
+_ROUNDED: dict[Keyword, Callable[[float], int]] = {"min_size": math.ceil, "max_size": math.floor}
 
 
-def bounds(graph: Graph, least: Bound, most: Bound) -> tuple[Condition, ...]:
-    """``size >= least`` and ``size <= most``, of the handles that are named, or of every axis that a weight makes.
+def bounds(graph: Graph, min_size: Bound, max_size: Bound) -> tuple[Condition, ...]:
+    """``min_size <= size <= max_size``, of the handles that are named, or of every axis that a weight makes.
 
-    Fractions are of the present size; ``least`` is rounded up and ``most`` down, but not to less than 1. A number for
-    all asks no axis to grow: smaller ones keep their size.
+    Fractions are of the present size; ``min_size`` is rounded up and ``max_size`` down, but not to less than 1. A
+    number for all asks no axis to grow: smaller ones keep their size.
 
     Raises:
       UnknownNameError: if there is no such handle.
-      RequestError: if a bound is no number that it can be, or ``least`` is above ``most``.
+      RequestError: if a bound is no number that it can be, or ``min_size`` is above ``max_size``.
     """
-    low, high = _numbers("least", graph, least, math.ceil), _numbers("most", graph, most, math.floor)
+    low, high = _sizes("min_size", graph, min_size), _sizes("max_size", graph, max_size)
     for name in low.keys() & high.keys():
         if low[name] > high[name]:
-            raise RequestError(f"least={low[name]} of {name!r} is above most={high[name]}.")
+            raise RequestError(f"min_size={low[name]} of {name!r} is above max_size={high[name]}.")
     return (
-        *((size(name) >= n).because("least=") for name, n in low.items()),
-        *((size(name) <= n).because("most=") for name, n in high.items()),
+        *((size(name) >= n).because("min_size=") for name, n in low.items()),
+        *((size(name) <= n).because("max_size=") for name, n in high.items()),
     )
 
 
-def inside(graph: Graph) -> dict[str, Handle]:
-    """The whole axes that a number for all is about: no factors, and nothing tied to an input or output."""
+def free_handles(graph: Graph) -> dict[str, Handle]:
+    """The handles that a number for all is about: whole axes (no factors), tied to no input or output of the graph."""
     ends = {v.name for v in (*graph.inputs, *graph.outputs)}
     return {
         name: handle
@@ -48,24 +53,25 @@ def inside(graph: Graph) -> dict[str, Handle]:
     }
 
 
-def asks_growth(rows: Iterable[Condition], sizes: Mapping[str, int]) -> bool:
+def asks_growth(conditions: Iterable[Condition], sizes: Mapping[str, int]) -> bool:
     """Whether an axis must become larger than it is."""
-    return any(row.sense == ">=" and not row.holds(sizes) for row in rows)
+    return any(condition.sense == ">=" and not condition.holds(sizes) for condition in conditions)
 
 
-def _numbers(what: str, graph: Graph, given: Bound, rounded: object) -> dict[str, int]:
+def _sizes(keyword: Keyword, graph: Graph, given: Bound) -> dict[str, int]:
+    """The bound of each handle, as a size."""
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
-        made = {axis for leaf in graph.ties.leaves.values() if leaf.new is None for axis in _made(leaf)}
-        axes = {name: handle for name, handle in inside(graph).items() if name in made}
-        found = {name: _number(what, name, given, handle.size, rounded) for name, handle in axes.items()}
-        return {n: min(v, graph.ties.size(n)) if what == "least" else v for n, v in found.items()}
-    handles = graph.handles()
-    for name in given:
-        if name not in handles:
-            raise UnknownNameError(f"{what}: {unknown_name(name, handles)}")
-    return {name: _number(what, name, asked, handles[name].size, rounded) for name, asked in given.items()}
+    if isinstance(given, Mapping):
+        handles = graph.handles()
+        for name in given:
+            if name not in handles:
+                raise UnknownNameError(f"{keyword}: {unknown_name(name, handles)}")
+        return {name: _size(keyword, name, asked, handles[name].size) for name, asked in given.items()}
+    made = {axis for leaf in graph.ties.leaves.values() if leaf.new is None for axis in _made(leaf)}
+    axes = {name: handle.size for name, handle in free_handles(graph).items() if name in made}
+    found = {name: _size(keyword, name, given, present) for name, present in axes.items()}
+    return found if keyword == "max_size" else {name: min(bound, axes[name]) for name, bound in found.items()}
 
 
 def _made(leaf: Leaf) -> list[str]:
@@ -73,11 +79,10 @@ def _made(leaf: Leaf) -> list[str]:
     return [axis for axis, role in zip(leaf.axes, leaf.roles, strict=True) if axis is not None and role == "out"]
 
 
-def _number(what: str, name: str, asked: object, present: int, rounded: object) -> int:
+def _size(keyword: Keyword, name: str, asked: object, present: int) -> int:
     if isinstance(asked, bool) or not isinstance(asked, int | float | np.integer | np.floating) or not 0 < asked < 1e9:
         raise RequestError(
-            f"{what}= of {name!r} must be a whole number of at least 1, or a float as a fraction of the present size; "
-            f"found {asked!r:.80}."
+            f"{keyword}= of {name!r} must be a whole number of at least 1, or a float as a fraction of the present "
+            f"size; found {asked!r:.80}."
         )
-    whole = isinstance(asked, int | np.integer)
-    return int(asked) if whole else max(1, rounded(float(asked) * present))  # type: ignore[operator]
+    return int(asked) if isinstance(asked, int | np.integer) else max(1, _ROUNDED[keyword](float(asked) * present))

@@ -18,7 +18,7 @@ from naivenas_jax.cost.parts import parts, require_placed, under, without_operat
 from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.request.bounds import inside
+from naivenas_jax.mutate.request.bounds import free_handles
 from naivenas_jax.sizes.condition import Condition, multiple_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.transfer.variables import check_variables, flat, nested
@@ -202,5 +202,5 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Cond
             if name not in handles:
                 raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
         return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
-    rows = {name: multiple_of(name, asked).because("multiple_of=") for name in inside(graph)}
+    rows = {name: multiple_of(name, asked).because("multiple_of=") for name in free_handles(graph)}
     return tuple(row for name, row in rows.items() if handles[name].size >= asked)

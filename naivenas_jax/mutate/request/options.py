@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, TypedDict
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.request.conditions import Constraints, Minimise
-from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.transfer.new_neurons.strategy import New, Strategy, strategy_of
 from naivenas_jax.utility.user_scores import Utility
 
 #: How many neurons may be inserted: for all axes, by axis, or a function of the axis's name (None: the default).
@@ -73,6 +74,15 @@ class Options:
     def of(cls, keywords: SizeKeywords, new: New = None) -> Options:
         """The options that a verb was given as keywords (those of `EditKeywords` have ``align`` besides)."""
         return cls(new=new, **keywords)
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """What ``new`` means.
+
+        Raises:
+          PlanError: if there is no such ``new``.
+        """
+        return strategy_of(self.new)
 
     @property
     def ways(self) -> tuple[Way, ...]:

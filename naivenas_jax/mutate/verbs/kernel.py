@@ -12,10 +12,11 @@ from flax import nnx
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Dims, Plan
+from naivenas_jax.checks import as_count
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
-from naivenas_jax.graph.op import Op, is_count
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.layers.describe import as_tuple
 from naivenas_jax.layers.flax_layers.window import Resized, Window
@@ -25,9 +26,10 @@ from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.new_neurons.fill import New, strategy, zeros
+from naivenas_jax.transfer.new_neurons.apply_plan import transfer
+from naivenas_jax.transfer.new_neurons.fills import zeros
+from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import transfer
 from naivenas_jax.typing import Variables
 
 _KINDS = (nn.Conv, nnx.Conv, nn.ConvTranspose, nnx.ConvTranspose)
@@ -87,11 +89,11 @@ def change_kernel(
     plan = _plan(graph, changed)
     leaves = {path: replace(leaf, axes=plan.leaves[path]) for path, leaf in graph.ties.leaves.items()}
     notes = tuple(f"{name!r}: {one.shifts}" for name, each in changed.items() for one in each if one.shifts)
-    fill = strategy(new)
-    kept = fill is zeros or new is None
+    strategy = strategy_of(new)
+    kept = strategy.fill is zeros or new is None
     return Mutation(
         graph=with_ops(graph, {name: _op(graph[name].op, each) for name, each in changed.items()}),
-        variables=transfer(plan, leaves, variables, fill, rng),
+        variables=transfer(plan, leaves, variables, strategy, rng),
         plan=plan,
         before=graph,
         notes=notes,
@@ -103,7 +105,7 @@ def change_kernel(
 
 def _resized(vertex: Vertex, size: Any) -> tuple[Resized, ...]:
     windows, sizes = _windows(vertex), as_tuple(size)
-    if len(sizes) != len(windows) or not all(is_count(each) for each in sizes):
+    if len(sizes) != len(windows) or not all(map(as_count, sizes)):
         raise RequestError(
             f"{vertex.name!r} has a kernel of {tuple(w.size for w in windows)}; its new size must be {len(windows)} "
             f"whole number{'s' * (len(windows) > 1)} of at least 1, found {size!r:.80}."

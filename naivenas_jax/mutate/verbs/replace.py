@@ -34,7 +34,7 @@ from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
-from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Variables

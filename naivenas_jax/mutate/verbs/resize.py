@@ -19,7 +19,7 @@ from naivenas_jax.mutate.request.conditions import conditions
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Array, Shape, Variables
 
 
@@ -131,8 +131,8 @@ def resize(
     max_latency: float | Mapping[str, float] | None = None,
     latency: Latency | None = None,
     multiple_of: int | Mapping[str, int] | None = None,
-    least: Bound = None,
-    most: Bound = None,
+    min_size: Bound = None,
+    max_size: Bound = None,
     grow: bool = False,
     inputs: Sequence[Array | Shape] | Array | Shape | None = None,
     new: New = None,
@@ -163,9 +163,10 @@ def resize(
         Of a function of one's own nothing is proven: ``mutation.gap`` is inf.
       latency: `measure_latency`, or a function that takes a graph and returns seconds.
       multiple_of: sizes in multiples of this, of every whole axis that is at least as large; or by handle.
-      least: the smallest size of every axis that a weight makes and that is tied to no input or output; or by handle. A
-        whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their size.
-      most: the largest size, in the same way; a fraction is rounded down.
+      min_size: the smallest size of every axis that a weight makes and that is tied to no input or output; or by
+        handle. A whole number, or a float as a fraction of the present, rounded up. For all: smaller axes keep their
+        size.
+      max_size: the largest size, in the same way; a fraction is rounded down.
       grow: drop nothing, and spend what is left of the budgets on new neurons. The j-th new neuron of a group of tied
         ones is worth the mean utility of the group, divided by 1 + j, and the total is the largest that is found.
         ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
@@ -191,7 +192,7 @@ def resize(
     1
     """
     sizes = graph.ties.sizes
-    options, between = Options.of(keywords, new), bounds(graph, least, most)
+    options, between = Options.of(keywords, new), bounds(graph, min_size, max_size)
     growing = request or grow or asks_growth(between, sizes)
     if not growing and options.constraints is None and options.minimise is None and options.max_new is None:
         options = replace(options, max_new=0)  # nothing is asked to grow: no neuron is replaced by a new one

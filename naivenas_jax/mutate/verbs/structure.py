@@ -20,7 +20,7 @@ from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.new_neurons.fill import New
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
 
 

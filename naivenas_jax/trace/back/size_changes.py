@@ -11,7 +11,7 @@ import numpy as np
 
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.imported_op import ImportedOp
-from naivenas_jax.trace.program.rebind import Sizes
+from naivenas_jax.trace.program.rebind import NewSizes
 from naivenas_jax.transfer.variables import flat
 
 
@@ -70,7 +70,7 @@ class Changed:
         )
 
     def kept(self, place: Path) -> set[int]:
-        """Sizes of dimensions in the module at this place that did not change."""
+        """NewSizes of dimensions in the module at this place that did not change."""
         return {
             old
             for path, shape in self.before.items()
@@ -83,8 +83,8 @@ class Changed:
 def _changes(op: ImportedOp, path: Path) -> Iterator[Change]:
     """The factors of a dimension come before the dimension: who stores one of them stores what was asked for."""
     ties = op.model.base.ties
-    now = Sizes({}, op.runs, ties.products)
-    was = Sizes({}, ties.run_sizes, ties.products)
+    now = NewSizes({}, op.runs, ties.products)
+    was = NewSizes({}, ties.run_sizes, ties.products)
     named = {row: axis for axis, row in list(ties.axes.items())[::-1] if not axis.startswith("~")}
 
     def change(row: tuple[int, ...], otherwise: str) -> Change:

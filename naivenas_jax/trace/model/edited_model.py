@@ -16,7 +16,7 @@ from naivenas_jax.graph.op import select
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import Arguments
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
-from naivenas_jax.trace.program.analysis import Frame, Named
+from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import mark, place_of
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -121,7 +121,7 @@ def edited_function(
     return function
 
 
-def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[Named]]) -> None:
+def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[NamedValue]]) -> None:
     """Raise unless everything that an edit reads has been computed whenever the edit computes.
 
     Args:
@@ -134,7 +134,7 @@ def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Seq
     """
     for read in reads:
         for at in places[where]:
-            if not any(one.frame is at.frame and one.position <= at.position for one in places[read]):
+            if not any(one.before(at) for one in places[read]):
                 raise StructureError(
                     f"{str(where).capitalize()} cannot be computed from {read}, which the model computes later, or "
                     "inside a loop, branch or transformed call that the other is not in."

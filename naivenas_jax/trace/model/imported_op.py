@@ -20,7 +20,7 @@ from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
 from naivenas_jax.trace.model.traced_model import TracedModel, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
-from naivenas_jax.trace.program.rebind import Sizes, evaluate
+from naivenas_jax.trace.program.rebind import NewSizes, evaluate
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, Shape
 
@@ -105,13 +105,12 @@ class ImportedOp(ModelOp):
         given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
         program, sizes = analysed.program, replace(self._sizes(analysed), watch=hook)
         arguments = [given[role.kind][role.which] for role in program.arguments]
-        closed = program.closed
-        return program.outputs(evaluate(closed.jaxpr, analysed.frame, sizes, closed.consts, arguments))
+        return program.outputs(evaluate(program.closed, analysed.frame, sizes, arguments))
 
     @cached_property
     def _shapes(self) -> dict[Path, tuple[int, ...]]:
         """The shape of every variable now."""
-        base, sizes = self.model.base.ties, Sizes({}, self.runs, self.model.base.ties.products)
+        base, sizes = self.model.base.ties, NewSizes({}, self.runs, self.model.base.ties.products)
         return {
             path: tuple(
                 n if axis is None else sizes.row(base.axes[axis])
@@ -124,13 +123,13 @@ class ImportedOp(ModelOp):
         """The shape of an input as the model that was imported takes it."""
         base = self.model.base.ties
         row = base.axes.get(end_axis("input", number))
-        if row is None or now.shape[-1:] != (Sizes({}, self.runs, base.products).row(row),):
+        if row is None or now.shape[-1:] != (NewSizes({}, self.runs, base.products).row(row),):
             return now
         return jax.ShapeDtypeStruct((*now.shape[:-1], self.model.inputs[number].shape[-1]), now.dtype)
 
-    def _sizes(self, analysed: Analysed) -> Sizes:
+    def _sizes(self, analysed: Analysed) -> NewSizes:
         ties = analysed.ties
-        return Sizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
+        return NewSizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
         del ports

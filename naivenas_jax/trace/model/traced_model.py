@@ -13,8 +13,8 @@ from naivenas_jax.errors import GraphError, StructureError
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import Arguments, shape_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
-from naivenas_jax.trace.program.capture import Program, capture
-from naivenas_jax.trace.program.rebind import Sizes
+from naivenas_jax.trace.program.capture import TracedProgram, capture
+from naivenas_jax.trace.program.rebind import NewSizes
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 Arrays: TypeAlias = Sequence[Array]
@@ -125,7 +125,7 @@ class TracedModel:
         Raises:
           StructureError: if the other program needs a size that changed to be what it was.
         """
-        now = Sizes({}, runs, self.base.ties.products)
+        now = NewSizes({}, runs, self.base.ties.products)
         sizes: dict[int, int] = {}
         for what, axis, base_axis in self._shared_axes(other):
             before = self.base.ties.axes[base_axis]
@@ -151,7 +151,12 @@ class TracedModel:
 
 
 def _align(
-    other: Analysed, row: tuple[int, ...], sizes: dict[int, int], base: Analysed, base_row: tuple[int, ...], now: Sizes
+    other: Analysed,
+    row: tuple[int, ...],
+    sizes: dict[int, int],
+    base: Analysed,
+    base_row: tuple[int, ...],
+    now: NewSizes,
 ) -> bool:
     """Two ways to cut the same dimension into runs: carry the sizes over where the cuts meet. False if they do not."""
     left, right = list(row), list(base_row)
@@ -187,7 +192,7 @@ def _hashable_filter(mutable: Mutable) -> Mutable:
     return (mutable,) if isinstance(mutable, str) else tuple(sorted(mutable))
 
 
-def neurons_of(program: Program) -> list[int]:
+def neurons_of(program: TracedProgram) -> list[int]:
     """The size of the last dimension of each output."""
     avals = zip(program.results, program.closed.out_avals, strict=True)
     sizes = [(aval.shape or (1,))[-1] for role, aval in avals if role.kind == "output"]

@@ -1,81 +1,82 @@
-"""From a program to ties: the arguments, the walk, the names."""
+"""From a traced program to ties: its arguments, its equations, its results, and names for axes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.jaxpr.interpret import aval_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.trace.program import rules as rules  # fills the table
-from naivenas_jax.trace.program.analysis import Analysis, Frame, Named, vectors_of
+from naivenas_jax.trace.program import rules as rules  # fills the tables
+from naivenas_jax.trace.program.analysis import Analysis
 from naivenas_jax.trace.program.axis_names import Made, named
-from naivenas_jax.trace.program.capture import Program, Role
-from naivenas_jax.trace.program.value import Dim, Value, constant, variable
+from naivenas_jax.trace.program.capture import Role, TracedProgram
+from naivenas_jax.trace.program.frame import Frame, NamedValue
+from naivenas_jax.trace.program.value import Dim, Value, variable
 
 
 @dataclass(frozen=True, eq=False)
 class Analysed:
-    """A program and what was found out about it.
+    """A traced program and what was found out about it.
 
     Attributes:
-      program: what was analysed.
+      program: the traced program.
       frame: what is known of every value in it.
-      ties: with an axis for every handle, and one for every other dimension of a variable.
+      ties: the ties of its variables, inputs and outputs, with an axis for every dimension of a variable.
       rows: for each vector in the frame the runs that it consists of.
-      places: values that have a name, once for each time that they are computed.
+      places: the values that the model has names for, once for each time that they are computed.
     """
 
-    program: Program
+    program: TracedProgram
     frame: Frame
     ties: Ties
     rows: Mapping[Vector, tuple[int, ...]]
-    places: Mapping[Place, Sequence[Named]]
+    places: Mapping[Place, Sequence[NamedValue]]
 
 
-def analyse(program: Program) -> Analysed:
-    """Find the ties of a program. Updated variables are tied to themselves.
+def analyse(program: TracedProgram) -> Analysed:
+    """Find the ties of a traced program. An updated variable is tied to the variable that it updates.
 
-    The last dimension of an input, unless that holds indices, and of an output lies on the axis `end_axis`: it is for
-    the verbs to say when these may change. Their other dimensions are fixed.
+    The last dimension of an input of floats, and of an output, lies on the axis `end_axis`: whether it may change is
+    for the verbs to say. All other dimensions of inputs and outputs are fixed.
     """
-    analysis, frame = Analysis(), Frame()
     closed = program.closed
-    arguments = [
-        _argument(analysis, role, var.aval) for role, var in zip(program.arguments, closed.jaxpr.invars, strict=True)
-    ]
-    constants = [constant(array) for array in closed.consts]
-    results = analysis.walk(closed.jaxpr, frame, constants, arguments)
-    variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if r.kind == "variable"}
+    analysis, frame = Analysis(), Frame(closed.jaxpr)
+    pairs = zip(program.arguments, closed.jaxpr.invars, strict=True)
+    arguments = [_argument(analysis, role, aval_of(var)) for role, var in pairs]
+    results = analysis.walk(closed, frame, arguments)
+    variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if isinstance(r.which, tuple)}
     for role, value in zip(program.results, results, strict=True):
-        _result(analysis, variables.get(role.which) if role.kind == "variable" else None, value)
+        _result(analysis, variables.get(role.which) if isinstance(role.which, tuple) else None, value)
     analysis.couple_norms()
     made = _declare(analysis, variables)
     for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
         _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
     for number, part in enumerate(analysis.parts):
         analysis.tying.called(part, f"~part{number}")
-    vectors = list(vectors_of(frame))
+    vectors = list(frame.vectors())
     ties, rows = analysis.tying.freeze_with(vectors)
     return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
 
 
-#: How the axes of inputs and outputs begin.
+#: The prefixes of the axes of inputs and outputs.
 ENDS = ("~input:", "~output:")
 
 
 def end_axis(kind: str, number: int) -> str:
-    """The axis of the neurons of an input or output of the model, if they can change."""
+    """The name of the axis on the last dimension of an input or output of the model, if it can change."""
     return f"~{kind}:{number}"
 
 
-def _argument(analysis: Analysis, role: Role, aval: Any) -> Value:
-    if role.kind == "variable":
+def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray) -> Value:
+    """What is known of an argument before anything is computed."""
+    if isinstance(role.which, tuple):
         return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
     fixed: tuple[Dim, ...] = (None,) * aval.ndim
     if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.inexact):
@@ -84,6 +85,7 @@ def _argument(analysis: Analysis, role: Role, aval: Any) -> Value:
 
 
 def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
+    """Tie a result: an updated variable to the variable, an output to nothing but its last dimension."""
     if variable is None:
         analysis.joins(value)
         for dim in value.dims[:-1]:
@@ -94,7 +96,7 @@ def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
 
 
 def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
-    """Declare every variable; returns those that make neurons."""
+    """Declare every variable as a leaf; returns the variables that make neurons."""
     found = []
     for path, value in variables.items():
         read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
@@ -104,7 +106,8 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
         if read:
             if len(read) == len(value.dims):
-                # A table that is read both ways (an embedding tied to the output) makes what it is not indexed by.
+                # A table that is read on both dimensions (an embedding tied to the output) makes neurons on the
+                # dimension that it is not indexed on.
                 made = [d for d in sorted(read) if (path, d) not in analysis.indexed and value.dims[d] is not None]
             axes = tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)
             found.append(Made(path, axes, len(value.dims) - 1 in made))
@@ -115,18 +118,19 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
 
 
 def _own_axis(path: Path, dim: int) -> str:
-    """The axis of a dimension of a variable, which is the same whatever else the model is found to do."""
+    """The name of the axis of a dimension of a variable, the same whatever the dimension is tied to."""
     return f"~{'/'.join(path)}[{dim}]"
 
 
 def _declare_ends(analysis: Analysis, values: Sequence[Value], kind: str) -> None:
+    """Name the axes of inputs or outputs."""
     for number, value in enumerate(values):
         if value.dims and value.dims[-1] is not None:
             analysis.tying.called(value.dims[-1], end_axis(kind, number))
 
 
 def _axes(analysis: Analysis, dim: Vector | None, axis: str) -> tuple[str, tuple[str, ...]]:
-    """Name a dimension, and the factors of products that lie on it (of queries, keys and values side by side)."""
+    """Name a dimension, and the factors of the products on it: one projection may make queries, keys and values."""
     if dim is None:
         raise AssertionError(f"{axis} makes no neurons.")
     analysis.tying.called(dim, axis)

@@ -1,108 +1,80 @@
-"""Walk a jaxpr and find out which neurons are tied."""
+"""Interpret a jaxpr and find out which neurons are tied: what all rules share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import numpy as np
-from jax.extend import core as jex
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.jaxpr.interpret import aval_of, bind, interpret
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
-from naivenas_jax.trace.program.rebind import bind
-from naivenas_jax.trace.program.table import FOLDED, FROZEN, TIES
-from naivenas_jax.trace.program.value import Dim, Known, Origin, Product, Value, constant, together
+from naivenas_jax.trace.program.frame import Frame, NamedValue
+from naivenas_jax.trace.program.primitives import FOLDED, FROZEN, register
+from naivenas_jax.trace.program.value import LARGEST, Dim, Known, Origin, Value, WeightProduct, constant, together
+
+#: ``rule(analysis, frame, eqn, operands) -> values of the results``
+TieRule: TypeAlias = "Callable[[Analysis, Frame, JaxprEqn, Sequence[Value]], Sequence[Value]]"
+
+#: What each primitive ties. One that is not in the table fixes the axes of its operands: sound, and visible in the
+#: handles.
+TIES: dict[str, TieRule] = {}
 
 
-@dataclass
-class Frame:
-    """The values of one evaluation of a jaxpr; a jaxpr that is called twice has two frames."""
-
-    jaxpr: Any = None
-    values: dict[Any, Value] = field(default_factory=dict)
-    inner: dict[int, list[Frame]] = field(default_factory=dict)
-    extra: dict[int, Any] = field(default_factory=dict)
-    rules: dict[int, Any] = field(default_factory=dict)
-    position: int = 0
-
-    def read(self, atom: Any) -> Value:
-        """What is known of an operand; literals are scalars."""
-        if isinstance(atom, jex.Literal):
-            return constant(atom.val)
-        return self.values[atom]
+def ties(*primitives: str) -> Callable[[TieRule], TieRule]:
+    """Register what primitives tie."""
+    return register(TIES, primitives)
 
 
-class Named(NamedTuple):
-    """A value that has a name: what is known of it, its shape, the frame that it is in, and where it is made there."""
-
-    value: Value
-    aval: Any
-    frame: Frame
-    position: int
-
-
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Analysis:
-    """What the rules fill in.
+    """What has been found out so far about a whole program; the rules fill it in.
 
     Attributes:
       tying: the ties.
-      roles: dimensions of variables that are read, by path and dimension.
+      roles: the dimensions of variables on which neurons are read.
       indexed: those of them that are read by index.
-      products: contractions of two variables, and whether the result has met an activation.
-      neutral: variables that multiply; new entries start at 1.
-      quiet: inside a rule for derivatives: it ties, but what it reads or sums says nothing about the network.
+      products: contractions of two variables, and whether their results have met an activation.
+      neutral: the variables that multiply, whose new entries start at 1.
       parts: dimensions that may not become empty.
-      places: values that have a name, once for each time that they are computed.
+      places: the values that the model has names for, once for each time that they are computed.
+      quiet: set inside a rule for derivatives. Such a rule ties neurons, but what it reads or sums is no part of the
+        network.
     """
 
     tying: Tying = field(default_factory=Tying)
     roles: set[Origin] = field(default_factory=set)
     indexed: set[Origin] = field(default_factory=set)
-    products: dict[Product, bool] = field(default_factory=dict)
+    products: dict[WeightProduct, bool] = field(default_factory=dict)
     neutral: set[Path] = field(default_factory=set)
-    quiet: bool = False
     parts: dict[Vector, None] = field(default_factory=dict)
-    places: dict[Place, list[Named]] = field(default_factory=dict)
+    places: dict[Place, list[NamedValue]] = field(default_factory=dict)
+    quiet: bool = False
 
-    def walk(self, jaxpr: Any, frame: Frame, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
-        """Values of the results of a jaxpr."""
-        frame.jaxpr = jaxpr
-        frame.values.update(zip(jaxpr.constvars, consts, strict=True))
-        frame.values.update(zip(jaxpr.invars, arguments, strict=True))
-        for position, eqn in enumerate(jaxpr.eqns):
-            frame.position = position
-            operands = [frame.read(atom) for atom in eqn.invars]
-            rule = TIES.get(eqn.primitive.name, unknown)
-            results = rule(self, frame, eqn, operands)
+    def walk(self, closed: ClosedJaxpr, frame: Frame, arguments: Sequence[Value]) -> list[Value]:
+        """What is known of the results of a jaxpr; fills in its frame."""
+
+        def equation(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
+            results = TIES.get(eqn.primitive.name, unknown)(self, frame, eqn, operands)
             if not all(value.weight for value in results):
                 for operand in operands:
                     self.joins(operand)
-            for var, value in zip(eqn.outvars, results, strict=True):
-                if len(value.dims) != var.aval.ndim:
-                    raise AssertionError(f"The rule of {eqn.primitive} returned {len(value.dims)} dimensions: {eqn}")
-                frame.values[var] = self._settled(eqn, var, operands, value)
-        return [frame.read(atom) for atom in jaxpr.outvars]
+            return [_folded(eqn, number, operands, value) for number, value in enumerate(results)]
 
-    def _settled(self, eqn: Any, var: Any, operands: Sequence[Value], value: Value) -> Value:
-        """A result as others see it: known if the operands are."""
-        shape = var.aval.shape
-        if eqn.primitive.name not in FOLDED or math.prod(shape) > _LARGEST:
-            return value
-        known = [operand.known for operand in operands]
-        if any(one is None for one in known):
-            return value
-        number = eqn.outvars.index(var)
-        compute = lambda: bind(eqn, [one.array for one in known])[number]  # type: ignore[union-attr]  # noqa: E731
-        return replace(value, known=Known(compute, (*operands, value)))
+        return interpret(closed, arguments, equation, lambda value, _: constant(value), frame.values)
+
+    def inner(self, frame: Frame, eqn: JaxprEqn, closed: ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
+        """Walk a jaxpr inside an equation."""
+        return self.walk(closed, frame.enter(eqn, closed.jaxpr), arguments)
 
     def content(self, value: Value) -> np.ndarray | None:
-        """What is in an array, if it is known. The sizes that it was made with are then fixed."""
+        """The entries of an array, if they are known. The sizes that they were computed with are then fixed."""
         if value.known is None:
             return None
         todo, seen = [value], set()
@@ -114,12 +86,6 @@ class Analysis:
                 todo += one.known.sources
         return value.known.array
 
-    def inner(self, frame: Frame, jaxpr: Any, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
-        """Walk a jaxpr inside the equation that is at work."""
-        child = Frame()
-        frame.inner.setdefault(frame.position, []).append(child)
-        return self.walk(jaxpr, child, consts, arguments)
-
     def new(self, size: int) -> Dim:
         """Fresh neurons for a dimension along which nothing is known to differ."""
         return self.tying.new(size) if size > 1 else None
@@ -130,19 +96,21 @@ class Analysis:
             self.parts.setdefault(dim)
 
     def fix_single(self, dim: Dim, name: str) -> None:
-        """A single neuron that is used as if it were none of several (broadcast, squeezed) has to stay, alone."""
+        """A dimension of size one is broadcast or squeezed: its neuron has to stay the only one."""
         self.fix(dim, f"{name} takes a single neuron of it")
 
     def fix(self, dim: Dim, reason: str) -> None:
-        """The neurons of a dimension may not change."""
+        """No neuron of a dimension may be dropped or added."""
         if dim is not None:
             self.tying.fix(dim, reason)
 
     def fix_all(self, value: Value, reason: str) -> None:
+        """No neuron of any dimension may be dropped or added."""
         for dim in value.dims:
             self.fix(dim, reason)
 
     def couple(self, dim: Dim, reason: str) -> None:
+        """A neuron of the dimension that is zero is not the same as one that is not there."""
         if dim is not None and not self.quiet:
             self.tying.couple(dim, reason)
 
@@ -155,18 +123,22 @@ class Analysis:
         return a
 
     def tie_all(self, a: Value, b: Value, reason: str) -> Value:
-        """Tie two values dimension by dimension; what they have in common."""
+        """Tie two values dimension by dimension; returns what is known of an array made of both."""
         dims = tuple(self.tie(x, y, reason) for x, y in zip(a.dims, b.dims, strict=True))
         return together(dims, [a, b])
 
-    def contract(self, left: Value, a: int, right: Value, b: int) -> Product | None:
-        """Two dimensions are contracted: a weight reads there what the other operand holds.
+    def contract(self, left: Value, a: int, right: Value, b: int) -> WeightProduct | None:
+        """Dimension ``a`` of one operand is contracted with ``b`` of the other: a weight reads neurons there.
 
-        Two activations are coupled. Of two variables it shows later which of them reads.
+        Where both operands are activations their neurons are coupled. Where both are weights, which of them reads is
+        seen later, by the operand that their product meets an activation with.
+
+        Returns:
+          The product of two weights; None if it is not one.
         """
         tied = self.tie(left.dims[a], right.dims[b], "it is contracted with an axis of fixed size")
         if left.weight and right.weight and left.origin(a) and right.origin(b):
-            product = Product(left.origin(a), right.origin(b), tied)
+            product = WeightProduct(left.origin(a), right.origin(b), tied)
             self.products.setdefault(product, False)
             return product
         if not (left.weight or right.weight):
@@ -177,39 +149,54 @@ class Analysis:
         return None
 
     def joins(self, value: Value, entry: frozenset[Origin] = frozenset()) -> None:
-        """A weight meets an activation, so that its parts are layers; the activation comes in at ``entry``."""
+        """A weight meets an activation, which makes layers of the variables that it is a product of.
+
+        Args:
+          value: the weight; an activation has no products.
+          entry: the dimensions of variables that the activation is contracted with.
+        """
         for product in value.products:
             if not self.quiet and not self.products.get(product):
                 self.products[product] = True
-                self.roles |= product.reader(entry)
+                self.roles.update(product.reader(entry))
 
     def couple_norms(self) -> None:
-        """Variables that are contracted with one another, but are no layers, make a number that all neurons share."""
+        """Couple what is contracted in products that meet no activation: they are numbers that all neurons share."""
         for product, joined in self.products.items():
             if not joined:
                 self.couple(product.over, "two variables are contracted over it")
 
     def reads(self, value: Value, dim: int) -> None:
-        """A weight is contracted over this dimension: there it reads neurons."""
+        """A weight reads neurons on this dimension: it is contracted over it."""
         if not self.quiet:
-            self.roles |= value.origin(dim)
+            self.roles.update(value.origin(dim))
 
     def indexes(self, value: Value, dim: int) -> None:
         """Entries along this dimension are looked up by index."""
         self.reads(value, dim)
-        self.indexed |= value.origin(dim)
+        self.indexed.update(value.origin(dim))
 
     def multiplies(self, value: Value) -> None:
+        """The variables that a value is made of are factors: 1 changes nothing."""
         if not self.quiet:
-            self.neutral |= value.variables
+            self.neutral.update(value.variables)
 
 
-#: Larger arrays are not looked into.
-_LARGEST = 1 << 16
+def _folded(eqn: JaxprEqn, number: int, operands: Sequence[Value], value: Value) -> Value:
+    """A result of an equation, with its content if that of all operands is known."""
+    aval = aval_of(eqn.outvars[number])
+    if len(value.dims) != aval.ndim:
+        raise AssertionError(f"The rule of {eqn.primitive} returned {len(value.dims)} dimensions: {eqn}")
+    known = [operand.known for operand in operands if operand.known is not None]
+    if eqn.primitive.name not in FOLDED or math.prod(aval.shape) > LARGEST or len(known) < len(operands):
+        return value
+    return replace(value, known=Known(lambda: bind(eqn, [one.array for one in known])[number], (*operands, value)))
 
 
-def unknown(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value], why: str | None = None) -> list[Value]:
-    """Freeze what is read; nothing is known of the results."""
+def unknown(
+    analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value], why: str | None = None
+) -> list[Value]:
+    """Fix the axes of what a primitive reads: nothing is known of its results."""
     del frame
     name = eqn.primitive.name
     for value in values:
@@ -217,21 +204,7 @@ def unknown(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value],
     return fixed_results(eqn, values)
 
 
-def fixed_results(eqn: Any, values: Sequence[Value]) -> list[Value]:
+def fixed_results(eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Results all of whose dimensions are fixed."""
     weight = all(value.weight for value in values)
-    return [Value((None,) * var.aval.ndim, weight=weight) for var in eqn.outvars]
-
-
-def vectors_of(frame: Frame) -> dict[Vector, None]:
-    """All vectors that occur in a frame and those inside it."""
-    found: dict[Vector, None] = {}
-    stack = [frame]
-    while stack:
-        one = stack.pop()
-        for value in one.values.values():
-            found.update(dict.fromkeys(dim for dim in value.dims if dim is not None))
-        for extra in one.extra.values():
-            found.update(dict.fromkeys(dim for dim in extra if dim is not None))
-        stack.extend(child for children in one.inner.values() for child in children)
-    return found
+    return [Value((None,) * aval_of(var).ndim, weight=weight) for var in eqn.outvars]

@@ -1,16 +1,17 @@
-"""Names of handles: the path of the module that makes the neurons, in the user's own spelling."""
+"""Names of handles: the path of the module that makes the neurons, as the user spells it."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 
+#: Names of modules that project onto heads.
 _PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attention|qkv")
 
 
@@ -18,9 +19,9 @@ class Made(NamedTuple):
     """A variable that makes neurons.
 
     Attributes:
-      path: of the variable.
-      dims: for each dimension on which it makes them the axis there, and those of its factors.
-      last: whether its last dimension is among these.
+      path: the path of the variable.
+      dims: for each dimension on which it makes neurons the name of the axis, and the names of the axis's factors.
+      last: whether its last dimension is one of them.
     """
 
     path: Path
@@ -29,12 +30,12 @@ class Made(NamedTuple):
 
 
 def named(ties: Ties, made: Sequence[Made]) -> Ties:
-    """The same ties, with readable names for the axes on which modules make neurons.
+    """The same ties, with readable names for the axes on which variables make neurons.
 
-    A module with one such variable gives the axis its own path (``Block_0/Conv_1``), else the variable does
-    (``Block_0/w1``), and so it does where there is no module. Where a variable makes neurons on several dimensions, or
-    on one that is a product, each factor has a suffix: ``:heads`` and ``:features`` for the projections of an
-    attention, else numbers.
+    If only one variable of a module makes neurons, the axis has the path of the module (``Block_0/Conv_1``), else the
+    path of the variable (``Block_0/w1``), also where there is no module. Where a variable makes neurons on several
+    dimensions, or on a dimension that is a product, each dimension or factor has a suffix: ``:heads`` and
+    ``:features`` for the projections of an attention, else a number.
     """
     free = {axis for axis, row in ties.axes.items() if not all(run in ties.fixed for run in ties.plain(row))}
     kept = [m._replace(dims=tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
@@ -45,13 +46,14 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
         whole = not alone and m.path[-1] not in ("kernel", "embedding", "weight")
         for axis, name in _names(m, "/".join(_own(m.path) if whole else _module(m.path))):
             names.setdefault(axis, _unused(name, names.values()))
-    for m in made:  # what is fixed is named, too, so that the reason can be looked up
+    for m in made:  # fixed axes have names too, by which the reason can be looked up
         if m.dims and m.dims[-1][0] not in free:
             names.setdefault(m.dims[-1][0], _unused("/".join(_module(m.path)), names.values()))
     return _renamed(ties, names)
 
 
 def _names(made: Made, base: str) -> Iterator[tuple[str, str]]:
+    """Each axis of a variable with its new name; ``base`` is the path in it."""
     several = len(made.dims) > 1
     for number, (axis, factors) in enumerate(made.dims):
         name = base + (_suffix(base if made.last else "", number, len(made.dims)) if several else "")
@@ -61,29 +63,36 @@ def _names(made: Made, base: str) -> Iterator[tuple[str, str]]:
 
 
 def _suffix(base: str, number: int, count: int) -> str:
-    """Of a dimension or factor; what makes heads but no features (learned queries, read by keys) has numbers."""
+    """The suffix of a dimension or factor. A variable that makes heads but no features is given no ``base``.
+
+    Learned queries that keys read are an example.
+    """
     if count == 2 and _PROJECTION.search("/".join(base.split("/")[-2:]).lower()):
         return (":heads", ":features")[number]
     return f":{number}"
 
 
 def _own(path: Path) -> Path:
-    """The path without the collection. Of two keys of which the first is no collection of Flax, it is the module."""
+    """The path without the collection. A path of two keys has none if it is a dictionary's: module, variable."""
     return path[1:] if len(path) > 2 or path[0] == "params" else path
 
 
 def _module(path: Path) -> Path:
+    """The path of the module that a variable belongs to, or of the variable where there is no module."""
     return path[1:-1] or path[:-1] or path
 
 
-def _unused(name: str, taken: object) -> str:
+def _unused(name: str, taken: Collection[str]) -> str:
+    """The name, with a number if it is taken."""
     found, number = name, 1
-    while found in taken:  # type: ignore[operator]
+    while found in taken:
         found, number = f"{name}'{number}", number + 1
     return found
 
 
 def _renamed(ties: Ties, names: Mapping[str, str]) -> Ties:
+    """The same ties with new names for some axes."""
+
     def new(axis: str | None) -> str | None:
         return None if axis is None else names.get(axis, axis)
 

@@ -1,10 +1,10 @@
-"""A function as a jaxpr, with what each of its arguments and results is."""
+"""Trace a function, and keep what each argument and result of its jaxpr stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 from jax.extend import core as jex
@@ -13,27 +13,36 @@ from jax.interpreters import partial_eval
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.program.import_errors import tracing
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: ``fn(variables, inputs, rngs, keywords) -> (outputs, updated variables)``; inputs and keywords are lists of arrays
-Traceable = Callable[[Any, Sequence[Any], Mapping[str, Any], Sequence[Any]], tuple[Any, Any]]
+Traceable: TypeAlias = Callable[
+    [Variables, Sequence[Array], Mapping[str, jax.Array], Sequence[Array]], tuple[PyTree, Variables]
+]
 
 
 class Role(NamedTuple):
-    """What an argument or result of the jaxpr is: a variable (by path), or something else by number or name."""
+    """What an argument or result of the jaxpr stands for.
+
+    Attributes:
+      kind: variable, input, stream of random numbers, keyword argument or output.
+      which: the path of a variable (a tuple), the name of a stream, the number of anything else.
+    """
 
     kind: Literal["variable", "input", "rng", "keyword", "output"]
-    which: Any
+    which: Path | str | int
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class TracedProgram:
     """A traced function.
 
     Attributes:
-      closed: its jaxpr, without what no result depends on.
-      arguments: what each argument is.
-      used: whether a result depends on the argument.
-      results: what each result is. A variable that is a pytree itself (what a model has sown) has several in a row.
+      closed: its jaxpr, without equations that no result depends on.
+      arguments: what each argument stands for.
+      used: for each argument, whether a result depends on it.
+      results: what each result stands for. A variable that is a pytree itself (what a model has sown) has several
+        results in a row.
       out_tree: the structure of the outputs.
       updates: the structure of each updated variable.
     """
@@ -42,17 +51,17 @@ class Program:
     arguments: tuple[Role, ...]
     used: tuple[bool, ...]
     results: tuple[Role, ...]
-    out_tree: Any
-    updates: Mapping[Path, Any]
+    out_tree: jax.tree_util.PyTreeDef
+    updates: Mapping[Path, jax.tree_util.PyTreeDef]
 
     @property
     def read(self) -> frozenset[Path]:
         """The variables that a result depends on."""
         pairs = zip(self.arguments, self.used, strict=True)
-        return frozenset(role.which for role, used in pairs if used and role.kind == "variable")
+        return frozenset(role.which for role, used in pairs if used and isinstance(role.which, tuple))
 
-    def outputs(self, results: Sequence[Any]) -> tuple[tuple[Any, ...], dict[Path, Any]]:
-        """The leaves of the outputs, and the updated variables."""
+    def outputs(self, results: Sequence[Array]) -> tuple[tuple[Array, ...], dict[Path, PyTree]]:
+        """Split the results of the jaxpr into the leaves of the outputs and the updated variables."""
         outputs = tuple(v for role, v in zip(self.results, results, strict=True) if role.kind == "output")
         rest = iter(results[len(outputs) :])
         updates = {
@@ -64,17 +73,26 @@ class Program:
 
 def capture(
     fn: Traceable,
-    variables: Mapping[Path, Any],
-    inputs: Sequence[Any],
-    rngs: Mapping[str, Any],
-    keywords: Sequence[Any],
-) -> Program:
-    """Trace ``fn`` at these shapes; arrays or ``jax.ShapeDtypeStruct`` will do."""
+    variables: Mapping[Path, PyTree],
+    inputs: Sequence[Array | Shape],
+    rngs: Mapping[str, Array | Shape],
+    keywords: Sequence[Array | Shape],
+) -> TracedProgram:
+    """Trace ``fn`` at the shapes of these arguments.
+
+    Args:
+      fn: the function.
+      variables: arrays or shapes by path; those that a model has sown are pytrees of them.
+      inputs: arrays or shapes.
+      rngs: keys, or their shapes, by the name of the stream.
+      keywords: arrays or shapes.
+    """
     names = sorted(rngs)
+    paths: list[Path] = []  # of updated variables; they are no arrays, so the traced function cannot return them
 
-    paths: list[Path] = []  # of updates; kept here, since they are no arrays and cannot leave the trace as results
-
-    def traced(values: list[Any], data: list[Any], keys: list[Any], named: list[Any]) -> tuple[Any, list[Any]]:
+    def traced(
+        values: list[PyTree], data: list[Array], keys: list[jax.Array], named: list[Array]
+    ) -> tuple[PyTree, list[PyTree]]:
         given = nested(dict(zip(variables, values, strict=True)))
         outputs, updates = fn(given, data, dict(zip(names, keys, strict=True)), named)
         paths[:] = flat(updates)
@@ -84,11 +102,11 @@ def capture(
     with tracing():
         closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
     out_leaves, out_tree = jax.tree.flatten(outputs)
-    trees: dict[Path, Any] = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
+    trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     every = [True] * len(closed.jaxpr.outvars)
     live, _ = partial_eval.dce_jaxpr(closed.jaxpr, every, instantiate=True)
     _, used = partial_eval.dce_jaxpr(live, every)
-    return Program(
+    return TracedProgram(
         jex.ClosedJaxpr(live, closed.consts),
         (
             *(Role("variable", path) for path in variables),
@@ -99,7 +117,7 @@ def capture(
         tuple(used),
         (
             *(Role("output", i) for i in range(len(out_leaves))),
-            *(Role("variable", path) for path, tree in trees.items() for _ in range(tree.num_leaves)),
+            *(Role("variable", path) for path, tree in zip(paths, updates, strict=True) for _ in jax.tree.leaves(tree)),
         ),
         out_tree,
         trees,

@@ -1,4 +1,4 @@
-"""Why a model cannot be traced, in words."""
+"""Errors that say why a model cannot be traced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jax.errors
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
 
-#: What JAX raises where Python wants to know a value that is not known while a function is traced.
+#: The errors that JAX raises where Python needs a value that is not known while a function is traced.
 _NEEDS_A_VALUE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -25,7 +25,7 @@ _LIBRARIES = (str(Path(jax.__file__).parent), str(Path(__file__).parent), "<froz
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Trace a model of the user's inside.
+    """A context for tracing a model of the user.
 
     Raises:
       GraphError: if its shapes or its Python code depend on values; names the line.
@@ -48,7 +48,7 @@ def tracing() -> Iterator[None]:
 
 
 def _place(error: Exception) -> str:
-    """The last line of the traceback that is none of JAX's or ours."""
+    """The innermost line of the traceback that is neither in JAX nor in Flax nor here."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "site-packages/flax" not in f.filename]
     return f", at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""

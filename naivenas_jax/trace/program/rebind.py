@@ -1,55 +1,69 @@
-"""Evaluate a traced function with other sizes: every primitive is bound again, with its shape parameters re-derived."""
+"""Evaluate a traced function with other sizes: its equations are bound again, with shape parameters that follow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
+import jax
 import numpy as np
-from jax.extend import core as jex
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in, computing
+from naivenas_jax.jaxpr import interpret
+from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.program.table import BINDS
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.primitives import register
 from naivenas_jax.trace.program.value import Value
+from naivenas_jax.typing import Array
+
+#: ``watch(name, frame, array)`` sees each named value, with the frame that it is in, and returns what it shall be.
+Watch: TypeAlias = Callable[[str, Frame, jax.Array], jax.Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Sizes:
-    """The new size of every vector.
+class NewSizes:
+    """The sizes that a traced function is evaluated with.
 
     Attributes:
-      rows: for each vector its runs.
-      runs: the size of each run.
+      rows: for each vector of the analysis its runs.
+      runs: the size of each run now.
       products: for runs that are products, the runs of each factor.
-      before: the size of each run in the original.
-      watch: gets to see each named value, with the frame that it is in, and returns what it shall be.
+      before: the size of each run in the analysis.
+      watch: sees the named values of the evaluation.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
     runs: Sequence[int]
     products: Mapping[int, tuple[tuple[int, ...], ...]]
     before: Sequence[int] = ()
-    watch: Callable[[str, Any, Any], Any] | None = None
+    watch: Watch | None = None
 
     def length(self, vector: Vector) -> int:
-        """How many neurons a vector has now."""
+        """The number of neurons of a vector now."""
         return self.row(self.rows[vector])
 
     def row(self, runs: tuple[int, ...]) -> int:
-        """How many neurons these runs have now."""
+        """The number of neurons of some runs now."""
         return sum(
             math.prod(self.row(factor) for factor in self.products[run]) if run in self.products else self.runs[run]
             for run in runs
         )
 
     def positions(self, source: Vector, picked: Vector, old: np.ndarray) -> np.ndarray:
-        """Where the neurons of ``picked`` lie on ``source`` now, if they lay at the positions ``old`` before.
+        """Where neurons that were picked from an axis lie on it now.
 
-        A run of ``picked`` may occur on ``source`` several times; which one it was taken from, its position tells.
+        Args:
+          source: the neurons of the axis.
+          picked: those that were picked. A run of theirs may occur on the axis several times.
+          old: where they lay before, which tells the occurrences apart.
+
+        Raises:
+          StructureError: if only some neurons of a resized run were picked, or in another order.
         """
         if all(self.row((run,)) == self.before[run] for run in self.rows[source]):
             return old
@@ -71,30 +85,29 @@ class Sizes:
         """The shape of a value now."""
         return tuple(size if dim is None else self.length(dim) for dim, size in zip(value.dims, old, strict=True))
 
-    def result_shape(self, frame: Any, eqn: Any) -> tuple[int, ...]:
+    def result_shape(self, frame: Frame, eqn: JaxprEqn) -> tuple[int, ...]:
         """The shape of the first result of an equation now."""
-        return self.shape(frame.values[eqn.outvars[0]], eqn.outvars[0].aval.shape)
+        return self.shape(frame.values[eqn.outvars[0]], aval_of(eqn.outvars[0]).shape)
 
 
-def evaluate(jaxpr: Any, frame: Any, sizes: Sizes, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
-    """The results of a jaxpr for arguments of the new sizes."""
-    known: dict[Any, Any] = {**dict(zip(jaxpr.constvars, consts, strict=True))}
-    known.update(zip(jaxpr.invars, arguments, strict=True))
+#: ``rule(sizes, frame, eqn, operands) -> results``
+BindRule: TypeAlias = Callable[[NewSizes, Frame, JaxprEqn, list[Array]], Sequence[Array]]
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, jex.Literal) else known[atom]
+#: How each primitive is bound again. One that is not in the table is bound with the parameters that it had.
+BINDS: dict[str, BindRule] = {}
 
-    for position, eqn in enumerate(jaxpr.eqns):
-        frame.position = position
-        arrays = [read(atom) for atom in eqn.invars]
+
+def binds(*primitives: str) -> Callable[[BindRule], BindRule]:
+    """Register how primitives are bound again."""
+    return register(BINDS, primitives)
+
+
+def evaluate(closed: ClosedJaxpr, frame: Frame, sizes: NewSizes, arguments: Sequence[Array]) -> list[Array]:
+    """The results of a jaxpr for arguments of the new sizes; ``frame`` is what its analysis found out."""
+
+    def equation(eqn: JaxprEqn, operands: list[Array]) -> Sequence[Array]:
         rule = BINDS.get(eqn.primitive.name)
         with computing(*computed_in(eqn)):
-            results = rule(sizes, frame, eqn, arrays) if rule else bind(eqn, arrays)
-        known.update(zip(eqn.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+            return rule(sizes, frame, eqn, operands) if rule else bind(eqn, operands)
 
-
-def bind(eqn: Any, arrays: Sequence[Any], **changed: Any) -> list[Any]:
-    """Bind the primitive of an equation again, some of its parameters changed."""
-    results = eqn.primitive.bind(*arrays, **eqn.primitive.get_bind_params({**eqn.params, **changed}))
-    return list(results) if eqn.primitive.multiple_results else [results]
+    return interpret.evaluate(closed, arguments, equation)

@@ -6,40 +6,46 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
 
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.typing import Array
 
 #: The neurons along a dimension; None: the dimension is fixed, and the index along it carries meaning.
 Dim = Vector | None
-#: One dimension of a variable, by the path of that.
-Origin = tuple[tuple[str, ...], int]
+#: One dimension of a variable: its path, and the number of the dimension.
+Origin = tuple[Path, int]
+#: Arrays with more entries are not looked into.
+LARGEST = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """An array that is the same whatever the variables and inputs are. Computed only when somebody asks.
+    """The content of an array that depends on neither variables nor inputs. It is computed when somebody asks for it.
 
     Attributes:
       compute: computes it.
-      sources: the values it is made of; where its content is used, their sizes may not change.
+      sources: the values it is made of. Where its content is used, their sizes may not change.
     """
 
-    compute: Callable[[], Any]
+    compute: Callable[[], Array]
     sources: tuple[Value, ...] = ()
 
     @cached_property
     def array(self) -> np.ndarray:
+        """The content."""
         with jax.ensure_compile_time_eval():  # inside a jit as well
             return np.asarray(self.compute())
 
 
 @dataclass(frozen=True)
-class Product:
-    """Two variables were contracted with one another: a weight in two parts, of which one makes what the other reads.
+class WeightProduct:
+    """A weight in two parts: variables that are contracted with one another, so that one makes what the other reads.
 
     Attributes:
       left: the dimensions of variables that lie on the contracted dimension of the first operand.
@@ -52,7 +58,10 @@ class Product:
     over: Dim
 
     def reader(self, entry: frozenset[Origin]) -> frozenset[Origin]:
-        """The side that reads, if activations come in at the dimensions ``entry``; else the second, as in ``x @ w``."""
+        """The side that reads, if activations are contracted with the dimensions ``entry``.
+
+        Where ``entry`` does not tell, it is the second side, as in ``x @ (a @ b)``.
+        """
         paths = {path for path, _ in entry}
         inside = [bool(paths & {path for path, _ in side}) for side in (self.left, self.right)]
         return self.left if inside == [False, True] else self.right
@@ -60,12 +69,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over neurons, or a power of one.
+    """A sum over neurons, to some power.
 
     Attributes:
-      over: the neurons.
-      rest: the number of terms for each of them, from other dimensions.
-      power: of the sum; 1/2 for its square root.
+      over: the neurons, one vector for each dimension that is summed over.
+      rest: the number of terms for each neuron, from dimensions of fixed size that are summed over as well.
+      power: the exponent of the sum; 1/2 for a square root.
     """
 
     over: tuple[Vector, ...]
@@ -77,18 +86,18 @@ class Sum:
         return self.rest * math.prod(map(length, self.over))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
-    """What is summed is scaled by a number already, by an equation that can be told to use another one.
+    """A number that an array has been multiplied by. Should the array be summed later, it may stand for 1 / terms.
 
     Attributes:
-      rules: of the frame that the equation is in.
-      position: of the equation.
-      factor: by which it multiplies.
+      notes: those of the frame of the equation that multiplies, which can be told there to use another number.
+      eqn: that equation.
+      factor: the number.
     """
 
-    rules: dict[int, Any] = field(compare=False)
-    position: int
+    notes: dict[JaxprEqn, object]
+    eqn: JaxprEqn
     factor: float
 
 
@@ -97,19 +106,19 @@ class Value:
     """The neurons on each dimension of an array, and where the array comes from.
 
     Attributes:
-      dims: per dimension.
+      dims: the neurons on each dimension.
       weight: whether it depends on variables and constants only.
-      origins: of a weight, for each dimension those of variables that lie there; empty if there are none at all.
-      products: contractions of variables that it is made of.
-      summed: what it is a sum over, up to factors and added numbers.
-      share: by what it has been scaled last, before it is summed.
-      known: its content, if that depends on nothing.
+      origins: for each dimension of a weight the dimensions of variables that lie on it; empty if there are none.
+      products: the contractions of variables that a weight is made of.
+      summed: the sum that it is, up to factors and added numbers.
+      share: the number that it has been multiplied by last, if it may be summed later.
+      known: its content, if that depends on neither variables nor inputs.
     """
 
     dims: tuple[Dim, ...]
     weight: bool = False
     origins: tuple[frozenset[Origin], ...] = ()
-    products: frozenset[Product] = frozenset()
+    products: frozenset[WeightProduct] = frozenset()
     summed: Sum | None = None
     share: Share | None = field(default=None, compare=False, repr=False)
     known: Known | None = field(default=None, compare=False, repr=False)
@@ -119,37 +128,33 @@ class Value:
         return self.origins[dim] if self.origins else frozenset()
 
     @property
-    def variables(self) -> set[tuple[str, ...]]:
-        """The paths of the variables that it is made of, element by element."""
+    def variables(self) -> set[Path]:
+        """The paths of the variables that a weight is made of."""
         return {path for origin in self.origins for path, _ in origin}
 
 
-def variable(dims: tuple[Dim, ...], path: tuple[str, ...]) -> Value:
+def variable(dims: tuple[Dim, ...], path: Path) -> Value:
     """A variable as it is."""
     return Value(dims, True, tuple(frozenset([(path, d)]) for d in range(len(dims))))
 
 
 def together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:
-    """What is made of several values of the same dimensions: of weights, each dimension comes from all of theirs."""
+    """What is known of an array made of others with the same dimensions; of weights, origins come from all of them."""
     if not all(value.weight for value in values):
         return Value(tuple(dims))
     return weight_of(dims, [frozenset().union(*(v.origin(d) for v in values)) for d in range(len(dims))], values)
 
 
 def weight_of(dims: Sequence[Dim], origins: Sequence[frozenset[Origin]], sources: Iterable[Value]) -> Value:
-    """A weight made of others, given what lies on its dimensions. A number, or one number for all, has no origin."""
+    """A weight made of others, given the dimensions of variables on its own. What is not made of variables has none."""
     if not any(origins):
         return Value(tuple(dims), True)
     return Value(tuple(dims), True, tuple(origins), frozenset().union(*(s.products for s in sources if any(s.origins))))
 
 
-#: Larger constants are not looked into.
-_LARGEST = 1 << 16
-
-
-def constant(array: Any) -> Value:
-    """Constants of the model are what they are: their axes are fixed."""
-    shape = np.shape(array)
-    keys = jax.dtypes.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.extended)
-    legible = not keys and not isinstance(array, jax.core.Tracer) and math.prod(shape) <= _LARGEST
+def constant(array: Array) -> Value:
+    """A literal, or a constant of the model. The content is known, so the axes are fixed."""
+    dtype, shape = getattr(array, "dtype", np.float32), np.shape(array)
+    keys = jnp.issubdtype(dtype, jax.dtypes.extended)
+    legible = not keys and not isinstance(array, jax.core.Tracer) and math.prod(shape) <= LARGEST
     return Value((None,) * len(shape), weight=True, known=Known(lambda: array) if legible else None)

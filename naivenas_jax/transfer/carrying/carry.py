@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
-from naivenas_jax.transfer.carrying.match import Variables
+from naivenas_jax.transfer.carrying.entry import HINT, CarriedLeaf, CarryRules
+from naivenas_jax.transfer.carrying.graft import TreeEdit, graft, growth
+from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.renaming import follow_names
 from naivenas_jax.transfer.carrying.states import StateLeaf, walk
-from naivenas_jax.transfer.graft import Edit, graft, growth
+from naivenas_jax.typing import PyTree, Shape
 
 logger = logging.getLogger("naivenas_jax")
 
@@ -46,14 +47,14 @@ class CarryReport:
 
 def carry(
     plan: Plan,
-    tree: Any,
-    before: Any,
-    after: Any,
+    tree: PyTree,
+    before: PyTree,
+    after: PyTree,
     *,
-    fresh: Any = None,
+    fresh: PyTree = None,
     new: Literal["zeros", "params"] = "zeros",
     under: Path = (),
-) -> tuple[Any, CarryReport]:
+) -> tuple[PyTree, CarryReport]:
     """Carry a tree that is shaped like the variables, or like some of them, through a plan.
 
     Arguments:
@@ -87,15 +88,15 @@ def carry(
         raise CarryError(f'new={new!r} is neither "zeros" nor "params".')
     if plan.moved:
         plan, tree, before = follow_names(plan, tree, before, under)
-    variables, leaves = Variables.of(plan, before, after, under), walk(tree)
-    rules = Rules.of(variables, leaves, new == "params")
+    variables, leaves = VariableMatcher.of(plan, before, after, under), walk(tree)
+    rules = CarryRules.of(variables, leaves, new == "params")
     done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)
     for label, reason in report.restarted:
         logger.warning("%s starts again: %s", label, reason)
     return done, report
 
 
-def _in_place(rules: Rules, tree: Any, leaves: list[StateLeaf]) -> tuple[Any, CarryReport]:
+def _in_place(rules: CarryRules, tree: PyTree, leaves: list[StateLeaf]) -> tuple[PyTree, CarryReport]:
     """The tree's own structure, less what was removed, plus what was created wherever all variables have a place."""
     plan = rules.variables.plan
     entries = [(leaf, rules.hole(leaf) if leaf.hole else rules.entry(leaf)) for leaf in leaves]
@@ -105,7 +106,7 @@ def _in_place(rules: Rules, tree: Any, leaves: list[StateLeaf]) -> tuple[Any, Ca
         leaves_now = [entry.value for leaf, entry in entries if not leaf.hole]
         return jax.tree_util.tree_unflatten(treedef, leaves_now), report
     _check_collections(rules, entries)
-    edit = Edit(
+    edit = TreeEdit(
         values={leaf.keys: entry.value for leaf, entry in entries if not leaf.hole and not entry.gone},
         cut=frozenset(leaf.keys for leaf, entry in entries if entry.gone),
         grown=growth(rules, entries) if plan.created - rules.variables.before.keys() else {},
@@ -113,29 +114,29 @@ def _in_place(rules: Rules, tree: Any, leaves: list[StateLeaf]) -> tuple[Any, Ca
     return graft(tree, edit), report
 
 
-def _into(rules: Rules, leaves: list[StateLeaf], fresh: Any) -> tuple[Any, CarryReport]:
+def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[PyTree, CarryReport]:
     """The structure of a fresh start, with what the leaves of the tree become in their places."""
     old = {leaf.keys: leaf for leaf in leaves if not leaf.hole}
     places = [leaf for leaf in walk(fresh) if not leaf.hole]
     entries = [(place, _placed(rules, old.get(place.keys), place)) for place in places]
     for leaf in (old[keys] for keys in old.keys() - {place.keys for place in places}):
         if not rules.entry(leaf).gone:
-            entries.append((leaf, Entry(restarted="a fresh start has no place for it, and it was dropped")))
+            entries.append((leaf, CarriedLeaf(restarted="a fresh start has no place for it, and it was dropped")))
     treedef = jax.tree_util.tree_structure(fresh)
     created = rules.variables.plan.created
     report = _report([(leaf, entry) for leaf, entry in entries if entry.restarted or entry.path not in created])
     return jax.tree_util.tree_unflatten(treedef, [entry.value for _, entry in entries[: len(places)]]), report
 
 
-def _placed(rules: Rules, leaf: StateLeaf | None, place: StateLeaf) -> Entry:
+def _placed(rules: CarryRules, leaf: StateLeaf | None, place: StateLeaf) -> CarriedLeaf:
     """What comes to one place of a fresh start."""
     if leaf is None:
         path = rules.variables.created_at(place.names)
-        if isinstance(place.value, jax.ShapeDtypeStruct) and not rules.abstract:
+        if isinstance(place.value, Shape) and not rules.abstract:
             raise CarryError(
                 f"`fresh` holds only the shape of {place.label}, which is new. Give the arrays themselves."
             )
-        return Entry(place.value, path, restarted="" if path else "the tree held nothing there")
+        return CarriedLeaf(place.value, path, restarted="" if path else "the tree held nothing there")
     entry = rules.entry(leaf, place)
     if entry.gone:
         raise CarryError(
@@ -145,7 +146,7 @@ def _placed(rules: Rules, leaf: StateLeaf | None, place: StateLeaf) -> Entry:
     return entry
 
 
-def _check_collections(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> None:
+def _check_collections(rules: CarryRules, entries: list[tuple[StateLeaf, CarriedLeaf]]) -> None:
     """A collection that did not exist before has no place that could be recognised."""
     variables = rules.variables
     alien = variables.plan.created - {p for p in variables.plan.created if any(p[0] == q[0] for q in variables.before)}
@@ -156,7 +157,7 @@ def _check_collections(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> 
         raise CarryError(f"{path} is the first of its collection, and its place in the tree is unknown. {HINT}")
 
 
-def _report(entries: list[tuple[StateLeaf, Entry]]) -> CarryReport:
+def _report(entries: list[tuple[StateLeaf, CarriedLeaf]]) -> CarryReport:
     return CarryReport(
         carried=tuple(leaf.label for leaf, entry in entries if not entry.gone and not entry.restarted),
         restarted=tuple((leaf.label, entry.restarted) for leaf, entry in entries if entry.restarted),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,15 +11,16 @@ import numpy as np
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying import factored
-from naivenas_jax.transfer.carrying.match import Shape, Variables
-from naivenas_jax.transfer.carrying.states import CONSTANTS, ITERATES, REFUSED, StateLeaf
-from naivenas_jax.transfer.take import placed_like, rescale, take, to_host
+from naivenas_jax.transfer.carrying.match import VariableMatcher
+from naivenas_jax.transfer.carrying.states import CONSTANTS, ITERATES, REFUSED, KeyPath, StateLeaf
+from naivenas_jax.transfer.take import HostArray, placed_like, rescale, take, to_host
+from naivenas_jax.typing import PyTree, Shape
 
 HINT = "Pass fresh=tx.init(new_params), the state of a fresh start, which has the structure and the values."
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class CarriedLeaf:
     """A leaf of the new tree.
 
     Attributes:
@@ -30,14 +30,14 @@ class Entry:
       restarted: why the old numbers could not be kept; empty if they were.
     """
 
-    value: Any = None
+    value: PyTree = None
     path: Path | None = None
     gone: bool = False
     restarted: str = ""
 
 
 @dataclass(frozen=True, eq=False)
-class Rules:
+class CarryRules:
     """How to decide about the leaves of one tree.
 
     Attributes:
@@ -47,48 +47,50 @@ class Rules:
       thresholds: for each Adafactor state of the tree, by key path, when it factors.
     """
 
-    variables: Variables
+    variables: VariableMatcher
     parameters: bool = False
     abstract: bool = False
-    thresholds: Mapping[tuple, factored.Threshold] = field(default_factory=dict)
+    thresholds: Mapping[KeyPath, factored.Threshold] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, variables: Variables, leaves: list[StateLeaf], parameters: bool) -> Rules:
+    def of(cls, variables: VariableMatcher, leaves: list[StateLeaf], parameters: bool) -> CarryRules:
         moments = [leaf for leaf in leaves if not leaf.hole and leaf.owner.among(factored.FIELDS)]
         paths = [(leaf, variable_of(variables, leaf)) for leaf in moments]
         found = [(leaf.owner, leaf.shape, variables.shape(path)) for leaf, path in paths if path is not None]
-        abstract = any(isinstance(leaf.value, jax.ShapeDtypeStruct) for leaf in leaves)
+        abstract = any(isinstance(leaf.value, Shape) for leaf in leaves)
         return cls(variables, parameters, abstract, factored.thresholds(found))
 
-    def hole(self, leaf: StateLeaf) -> Entry:
+    def hole(self, leaf: StateLeaf) -> CarriedLeaf:
         """A hole stays, unless what it stands for was removed."""
-        return Entry(leaf.value, gone=self.variables.is_gone(leaf))
+        return CarriedLeaf(leaf.value, gone=self.variables.is_gone(leaf))
 
-    def entry(self, leaf: StateLeaf, fresh: StateLeaf | None = None) -> Entry:
+    def entry(self, leaf: StateLeaf, fresh: StateLeaf | None = None) -> CarriedLeaf:
         """What a leaf becomes; ``fresh`` is its counterpart in a fresh start, if there is one."""
         path = variable_of(self.variables, leaf)
         if path is None:
-            return Entry(leaf.value)
+            return CarriedLeaf(leaf.value)
         plan = self.variables.plan
         if path in plan.created:
-            return Entry(self.started(leaf, path, fresh), path, restarted="its variable was replaced by a new one")
+            return CarriedLeaf(
+                self.started(leaf, path, fresh), path, restarted="its variable was replaced by a new one"
+            )
         if path in plan.removed:
-            return Entry(path=path, gone=True)
+            return CarriedLeaf(path=path, gone=True)
         if not leaf.shape:
-            return Entry(leaf.value, path)
+            return CarriedLeaf(leaf.value, path)
         if leaf.owner.among(factored.FIELDS):
             return self._statistic(leaf, path, fresh)
         _check_fresh(leaf, fresh, tuple(np.shape(self.variables.after[path])))
         sources = self.variables.sources(path)
         fill = self._fill(leaf, path, fresh) if any(s is not None and (s < 0).any() for s in sources) else 0
-        return Entry(take(self._rescaled(leaf, path), sources, fill), path)
+        return CarriedLeaf(take(self._rescaled(leaf, path), sources, fill), path)
 
-    def _rescaled(self, leaf: StateLeaf, path: Path) -> Any:
+    def _rescaled(self, leaf: StateLeaf, path: Path) -> PyTree:
         """Averages of a parameter that was multiplied by a number are multiplied by it; moments start from there."""
         iterate = self.parameters or leaf.owner.among(ITERATES)
         return rescale(leaf.value, self.variables.plan.factor(path)) if iterate else leaf.value
 
-    def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: Any = None) -> Any:
+    def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: np.dtype | None = None) -> PyTree:
         """The leaf of a new variable: the fresh one, else the parameters or zeros, placed like the given leaf."""
         if fresh is not None:
             return fresh.value
@@ -98,23 +100,23 @@ class Rules:
         shape = tuple(np.shape(self.variables.after[path]))
         return placed_like(np.broadcast_to(self._fill(leaf, path, None), shape).astype(dtype), leaf.value)
 
-    def _fill(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None) -> Any:
+    def _fill(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None) -> HostArray:
         """New entries: those of a fresh start if it is known, the new parameters where they are meant, else zeros."""
-        if isinstance(leaf.value, jax.ShapeDtypeStruct):
+        if isinstance(leaf.value, Shape):
             return np.zeros(())
-        if fresh is not None and not isinstance(fresh.value, jax.ShapeDtypeStruct):
+        if fresh is not None and not isinstance(fresh.value, Shape):
             return to_host(fresh.value)
         if not (self.parameters or leaf.owner.among(ITERATES)):
             return np.zeros(())
         value = self.variables.after[path]
-        if isinstance(value, jax.ShapeDtypeStruct):
+        if isinstance(value, Shape):
             raise CarryError(
                 f"The new entries of {leaf.label} are those of the new parameters, but `after` holds only the shape of "
                 f"{'/'.join(path)}. Give the new variables themselves."
             )
         return to_host(value)
 
-    def _statistic(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None) -> Entry:
+    def _statistic(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None) -> CarriedLeaf:
         """A row, column or full second moment of Adafactor."""
         name, before = leaf.owner.field, self.variables.shape(path)
         after = tuple(np.shape(self.variables.after[path]))
@@ -128,11 +130,11 @@ class Rules:
         sources = factored.statistic_sources(name, before, after, was, will, self.variables.sources(path))
         if not isinstance(sources, str):
             fill = 0 if fresh is None else self._fill(leaf, path, fresh)
-            return Entry(take(leaf.value, sources, fill), path)
-        return Entry(_restart(leaf, shape, fresh), path, restarted=sources)
+            return CarriedLeaf(take(leaf.value, sources, fill), path)
+        return CarriedLeaf(_restart(leaf, shape, fresh), path, restarted=sources)
 
 
-def variable_of(variables: Variables, leaf: StateLeaf) -> Path | None:
+def variable_of(variables: VariableMatcher, leaf: StateLeaf) -> Path | None:
     """The old variable that a leaf belongs to; None if the leaf passes through; raises where neither is sure."""
     if not leaf.shape or leaf.owner.among(CONSTANTS):
         # one number per variable (labels, masks, norms) vanishes with its variable; other scalars are of the state
@@ -153,13 +155,13 @@ def variable_of(variables: Variables, leaf: StateLeaf) -> Path | None:
     return path
 
 
-def _restart(leaf: StateLeaf, shape: Shape, fresh: StateLeaf | None) -> Any:
-    if fresh is not None and not isinstance(fresh.value, jax.ShapeDtypeStruct):
+def _restart(leaf: StateLeaf, shape: tuple[int, ...], fresh: StateLeaf | None) -> PyTree:
+    if fresh is not None and not isinstance(fresh.value, Shape):
         return fresh.value
     return placed_like(np.zeros(shape, leaf.value.dtype), leaf.value)
 
 
-def _check_fresh(leaf: StateLeaf, fresh: StateLeaf | None, shape: Shape) -> None:
+def _check_fresh(leaf: StateLeaf, fresh: StateLeaf | None, shape: tuple[int, ...]) -> None:
     if fresh is not None and fresh.shape != shape:
         raise CarryError(
             f"`fresh` has shape {fresh.shape} at {leaf.label}, where the plan leads to {shape}. It has to be made "

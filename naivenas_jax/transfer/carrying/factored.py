@@ -16,14 +16,13 @@ from typing import TypeVar
 import numpy as np
 
 from naivenas_jax.errors import CarryError
-from naivenas_jax.transfer.carrying.states import Owner
+from naivenas_jax.transfer.carrying.states import KeyPath, StateField
 from naivenas_jax.transfer.take import Sources
 
-Shape = tuple[int, ...]
 T = TypeVar("T")
 
 FIELDS = frozenset({("FactoredState", field) for field in ("v_row", "v_col", "v")})
-UNUSED: Shape = (1,)
+UNUSED = (1,)
 OPTAX_THRESHOLD = 128
 
 
@@ -35,7 +34,7 @@ class Threshold:
     most: float = float("inf")
 
     @classmethod
-    def seen_in(cls, parameters: Iterable[tuple[Shape, bool]]) -> Threshold:
+    def seen_in(cls, parameters: Iterable[tuple[tuple[int, ...], bool]]) -> Threshold:
         """From (shape, is it factored?) of each parameter with at least two dimensions."""
         seen = [(sorted(shape)[-2], factored) for shape, factored in parameters if len(shape) >= 2]
         return cls(
@@ -43,7 +42,7 @@ class Threshold:
             min((size for size, factored in seen if factored), default=float("inf")),
         )
 
-    def factors(self, shape: Shape, label: str) -> bool:
+    def factors(self, shape: tuple[int, ...], label: str) -> bool:
         """Whether a parameter of this shape is factored: what the state proves, else with optax's default."""
         if len(shape) < 2 or (size := sorted(shape)[-2]) <= self.above:
             return False
@@ -58,16 +57,16 @@ class Threshold:
         )
 
 
-def thresholds(found: Iterable[tuple[Owner, Shape, Shape]]) -> Mapping[tuple, Threshold]:
+def thresholds(found: Iterable[tuple[StateField, tuple[int, ...], tuple[int, ...]]]) -> Mapping[KeyPath, Threshold]:
     """For each factored state, by key path, its threshold; from (owner, statistic's shape, parameter's shape)."""
-    by_state: dict[tuple, list[tuple[Shape, bool]]] = defaultdict(list)
+    by_state: dict[KeyPath, list[tuple[tuple[int, ...], bool]]] = defaultdict(list)
     for owner, shape, parameter in found:
         if owner.field == "v":  # the only field whose shape alone tells for every parameter
             by_state[owner.keys].append((parameter, bool(is_factored("v", shape, parameter))))
     return {keys: Threshold.seen_in(parameters) for keys, parameters in by_state.items()}
 
 
-def statistic_shape(field: str, parameter: Shape, factored: bool) -> Shape:
+def statistic_shape(field: str, parameter: tuple[int, ...], factored: bool) -> tuple[int, ...]:
     """The shape of ``v_row``, ``v_col`` or ``v`` for a parameter of this shape.
 
     >>> statistic_shape("v_row", (3, 200, 300), True), statistic_shape("v_col", (3, 200, 300), True)
@@ -78,7 +77,7 @@ def statistic_shape(field: str, parameter: Shape, factored: bool) -> Shape:
     return _without(parameter, _reduced(field, parameter)) if factored else UNUSED
 
 
-def is_factored(field: str, shape: Shape, parameter: Shape) -> bool | None:
+def is_factored(field: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool | None:
     """Whether a statistic of this shape belongs to a factored parameter; None: it does not belong to it at all."""
     for factored in (False, True)[: 1 + (len(parameter) >= 2)]:
         if statistic_shape(field, parameter, factored) == shape:
@@ -87,7 +86,7 @@ def is_factored(field: str, shape: Shape, parameter: Shape) -> bool | None:
 
 
 def statistic_sources(
-    field: str, before: Shape, after: Shape, was: bool, will: bool, sources: Sources
+    field: str, before: tuple[int, ...], after: tuple[int, ...], was: bool, will: bool, sources: Sources
 ) -> Sources | str:
     """Index sources of the statistic, from those of its parameter; or the reason why it has to start again."""
     if was != will:
@@ -102,13 +101,13 @@ def statistic_sources(
     return list(_without(tuple(sources), _reduced(field, before)))
 
 
-def _largest(shape: Shape) -> tuple[int, int]:
+def _largest(shape: tuple[int, ...]) -> tuple[int, int]:
     """(d1, d0) with the order among equal sizes that optax's ``factored_dims`` has."""
     d1, d0 = np.argsort(shape)[-2:]
     return int(d1), int(d0)
 
 
-def _reduced(field: str, parameter: Shape) -> int:
+def _reduced(field: str, parameter: tuple[int, ...]) -> int:
     d1, d0 = _largest(parameter)
     return d0 if field == "v_row" else d1
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, runtime_checkable
+from collections.abc import Hashable
+from typing import Protocol, Self, runtime_checkable
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.typing import PyTree
 
 
 class Followed(Protocol):
@@ -32,7 +34,7 @@ class Follows(Protocol):
         """The state for the graph after the mutation."""
 
 
-def apart(tree: Any) -> tuple[dict[Any, Follows], Any]:
+def apart(tree: PyTree) -> tuple[dict[Hashable, Follows], PyTree]:
     """The values of a dict that follow by themselves, and the dict without them; other trees are left as they are."""
     if not isinstance(tree, dict):
         return {}, tree

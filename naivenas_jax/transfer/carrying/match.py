@@ -1,16 +1,15 @@
 """Which variable a leaf of another tree belongs to.
 
 A leaf belongs to the variable with the longest path that ends the leaf's key path and whose shape is the leaf's.
-Variables are named with or without their collection, because optimizers are initialised on either
+VariableMatcher are named with or without their collection, because optimizers are initialised on either
 ``variables["params"]`` or ``variables``. Nothing else is guessed: a leaf without a variable is an error.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -19,12 +18,11 @@ from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.states import StateLeaf, walk
 from naivenas_jax.transfer.take import Sources, new_shape
-
-Shape = tuple[int, ...]
+from naivenas_jax.typing import PyTree
 
 
 @dataclass(frozen=True, eq=False)
-class Variables:
+class VariableMatcher:
     """The variables before and after a plan, found by the ends of key paths.
 
     Attributes:
@@ -37,14 +35,14 @@ class Variables:
     """
 
     plan: Plan
-    before: Mapping[Path, Any]
-    after: Mapping[Path, Any]
+    before: Mapping[Path, PyTree]
+    after: Mapping[Path, PyTree]
     under: Path = ()
     forms: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
     gone: Mapping[Path, frozenset[bool]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, before: Any, after: Any, under: Path = ()) -> Variables:
+    def of(cls, plan: Plan, before: PyTree, after: PyTree, under: Path = ()) -> VariableMatcher:
         old = {leaf.names: leaf.value for leaf in walk(before)}
         new = {leaf.names: leaf.value for leaf in walk(after)}
         if under and not any(path[: len(under)] == under for path in old):
@@ -67,7 +65,7 @@ class Variables:
         found._check()
         return found
 
-    def match(self, leaf: StateLeaf, fits: Callable[[Shape], Any]) -> Path | None:
+    def match(self, leaf: StateLeaf, fits: Callable[[tuple[int, ...]], bool]) -> Path | None:
         """The old variable that a leaf belongs to, or None; ``fits`` is asked with the variable's shape."""
         names = leaf.names
         for start in range(len(names)):
@@ -96,7 +94,7 @@ class Variables:
         ends = {path[start:]: path for path in self.plan.created for start in _starts(path, self.under)}
         return next((ends[names[k:]] for k in range(len(names)) if names[k:] in ends), None)
 
-    def shape(self, path: Path) -> Shape:
+    def shape(self, path: Path) -> tuple[int, ...]:
         """The old shape of a variable."""
         return tuple(np.shape(self.before[path]))
 
@@ -127,7 +125,7 @@ class Variables:
             "them only, or start this part again, e.g. with tx.init(new_params)."
         )
 
-    def _treatment(self, path: Path) -> tuple:
+    def _treatment(self, path: Path) -> tuple[object, ...]:
         sources = tuple(None if source is None else source.tobytes() for source in self.sources(path))
         return path in self.plan.removed, path in self.plan.created, sources
 
@@ -160,6 +158,6 @@ def _starts(path: Path, under: Path) -> tuple[int, ...]:
     return (0, 1) if len(path) > 1 else (0,)
 
 
-def _some(paths: Any, most: int = 4) -> str:
+def _some(paths: Iterable[Path], most: int = 4) -> str:
     shown = sorted("/".join(path) for path in paths)
     return ", ".join(shown[:most]) + (f", ... ({len(shown)} in all)" if len(shown) > most else "")

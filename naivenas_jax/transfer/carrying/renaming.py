@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import Any
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.entry import variable_of
-from naivenas_jax.transfer.carrying.match import Variables
-from naivenas_jax.transfer.carrying.states import StateLeaf, walk
-from naivenas_jax.transfer.graft import Edit, graft
+from naivenas_jax.transfer.carrying.graft import TreeEdit, graft
+from naivenas_jax.transfer.carrying.match import VariableMatcher
+from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, walk
+from naivenas_jax.typing import PyTree
 
 
-def follow_names(plan: Plan, tree: Any, before: Any, under: Path) -> tuple[Plan, Any, Any]:
+def follow_names(plan: Plan, tree: PyTree, before: PyTree, under: Path) -> tuple[Plan, PyTree, PyTree]:
     """The same plan without new names, and the tree and old variables as if they had always been called so.
 
     Args:
@@ -32,15 +32,15 @@ def follow_names(plan: Plan, tree: Any, before: Any, under: Path) -> tuple[Plan,
             "mutations one after the other."
         )
     identity = Plan({}, {})
-    variables = Variables.of(identity, before, before, under)
+    variables = VariableMatcher.of(identity, before, before, under)
     renamed = _renamed(tree, variables, forward, under)
-    old = Variables.of(identity, before, before)
+    old = VariableMatcher.of(identity, before, before)
     return replace(plan, moved={}, renamed={}), renamed, _renamed(before, old, forward, ())
 
 
-def _renamed(tree: Any, variables: Variables, forward: dict[Path, Path], under: Path) -> Any:
+def _renamed(tree: PyTree, variables: VariableMatcher, forward: dict[Path, Path], under: Path) -> PyTree:
     branches = _branches(forward)
-    grown: dict[Any, list[tuple[Path, Any]]] = defaultdict(list)
+    grown: dict[KeyPath, list[tuple[Path, PyTree]]] = defaultdict(list)
     cut = set()
     for leaf in walk(tree):
         found = _new_form(leaf, variables, forward, branches)
@@ -50,11 +50,11 @@ def _renamed(tree: Any, variables: Variables, forward: dict[Path, Path], under: 
         root = leaf.keys[: len(leaf.names) - len(old)]
         cut.add(leaf.keys)
         grown[root].append((new, leaf.value))
-    return graft(tree, Edit({}, frozenset(cut), grown)) if cut else tree
+    return graft(tree, TreeEdit({}, frozenset(cut), grown)) if cut else tree
 
 
 def _new_form(
-    leaf: StateLeaf, variables: Variables, forward: dict[Path, Path], branches: dict[Path, Path]
+    leaf: StateLeaf, variables: VariableMatcher, forward: dict[Path, Path], branches: dict[Path, Path]
 ) -> tuple[Path, Path] | None:
     """The end of a leaf's key path that spells a variable which has moved, and how it is spelled now."""
     if leaf.hole:  # it may stand for a whole branch

@@ -5,37 +5,53 @@ Optimizer libraries are not imported: a state is known by the name of its class 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from naivenas_jax.paths import Path
+from naivenas_jax.typing import PyTree
 
-Keys = tuple[Any, ...]
+#: The keys that lead to a node of a tree, as ``jax.tree_util`` gives them.
+KeyPath: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
-class Owner:
-    """The innermost state with named fields that a leaf lies in: its class, the field, and the state's key path."""
+class StateField:
+    """Where in an optimizer's state a leaf lies: in which field of the innermost state that has named fields.
+
+    Attributes:
+      cls: the name of the state's class; empty where a leaf lies in no such state.
+      field: the name of the field.
+      keys: the key path of the state.
+    """
 
     cls: str = ""
     field: str = ""
-    keys: Keys = ()
+    keys: KeyPath = ()
 
     def among(self, fields: frozenset[tuple[str, str]]) -> bool:
+        """Whether this is one of some fields, given as pairs of class and field."""
         return (self.cls, self.field) in fields
 
 
 @dataclass(frozen=True, eq=False)
 class StateLeaf:
-    """One leaf, or one hole: a ``MaskedNode`` that stands for what another optimizer looks after."""
+    """One leaf of a tree, or one hole: a ``MaskedNode`` that stands for what another optimizer looks after.
 
-    keys: Keys
-    value: Any
-    owner: Owner
+    Attributes:
+      keys: the key path.
+      value: the leaf.
+      owner: the field of the state that holds it.
+      hole: whether it is a ``MaskedNode``.
+    """
+
+    keys: KeyPath
+    value: PyTree
+    owner: StateField
     hole: bool = False
 
     @property
@@ -45,14 +61,17 @@ class StateLeaf:
 
     @property
     def names(self) -> Path:
+        """The key path as strings."""
         return names_of(self.keys)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the value; () where it is no array."""
         return tuple(np.shape(self.value))
 
     @property
     def is_array(self) -> bool:
+        """Whether the value has a shape and a dtype."""
         return hasattr(self.value, "shape") and hasattr(self.value, "dtype")
 
 
@@ -91,19 +110,19 @@ CONSTANTS = frozenset(
 REFUSED = frozenset({("GaLoreState", "projector"), ("ScaleByLBFGSState", "params"), ("ScaleByLBFGSState", "updates")})
 
 
-def names_of(keys: Keys) -> Path:
-    """Key path entries of every kind as strings; the ``.value`` of an nnx variable belongs to the variable."""
+def names_of(keys: KeyPath) -> Path:
+    """A key path as strings. The ``.value`` at the end of an nnx variable's key path is left out."""
     if len(keys) > 1 and isinstance(keys[-1], jax.tree_util.GetAttrKey) and keys[-1].name == "value":
         keys = keys[:-1]
     return tuple(_name(key) for key in keys)
 
 
-def walk(tree: Any) -> list[StateLeaf]:
-    """Leaves in jax's order, and holes."""
-    return list(_walk(tree, (), Owner()))
+def walk(tree: PyTree) -> list[StateLeaf]:
+    """The leaves of a tree, in jax's order, and its holes."""
+    return list(_walk(tree, (), StateField()))
 
 
-def one_level(node: Any) -> tuple[list[tuple[Any, Any]], Any] | None:
+def one_level(node: PyTree) -> tuple[list[tuple[Hashable, PyTree]], jax.tree_util.PyTreeDef] | None:
     """The (key, child) pairs of a node and the treedef that puts the children back; None for a leaf."""
     children, treedef = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     if len(children) == 1 and not children[0][0]:
@@ -111,11 +130,12 @@ def one_level(node: Any) -> tuple[list[tuple[Any, Any]], Any] | None:
     return [(keys[0], child) for keys, child in children], treedef
 
 
-def is_hole(node: Any) -> bool:
+def is_hole(node: object) -> bool:
+    """Whether a node is optax's ``MaskedNode``."""
     return type(node).__name__ == "MaskedNode"
 
 
-def _walk(node: Any, keys: Keys, owner: Owner) -> Iterator[StateLeaf]:
+def _walk(node: PyTree, keys: KeyPath, owner: StateField) -> Iterator[StateLeaf]:
     if is_hole(node):
         yield StateLeaf(keys, node, owner, hole=True)
         return
@@ -124,12 +144,13 @@ def _walk(node: Any, keys: Keys, owner: Owner) -> Iterator[StateLeaf]:
         yield StateLeaf(keys, node, owner)
         return
     for key, child in level[0]:
-        named = isinstance(key, jax.tree_util.GetAttrKey) and key.name != "value"
-        inner = Owner(type(node).__name__, key.name, keys) if named else owner
+        inner = owner
+        if isinstance(key, jax.tree_util.GetAttrKey) and key.name != "value":
+            inner = StateField(type(node).__name__, key.name, keys)
         yield from _walk(child, (*keys, key), inner)
 
 
-def _name(key: Any) -> str:
+def _name(key: object) -> str:
     for attribute in ("key", "name", "idx"):  # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

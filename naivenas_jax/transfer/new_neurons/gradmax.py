@@ -14,7 +14,8 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.new_neurons.fill import NewEntries, keep_function
+from naivenas_jax.transfer.new_neurons.entries import NewEntries
+from naivenas_jax.transfer.new_neurons.fills import keep_function
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
 from naivenas_jax.transfer.take import placed_like, to_host
 from naivenas_jax.transfer.variables import flat, nested

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.transfer.new_neurons.fill import generator, key_for
+from naivenas_jax.transfer.new_neurons.entries import generator, key_for
 from naivenas_jax.utility.tied import by_handle, count
 from naivenas_jax.utility.user_scores import Scores
 

@@ -1,4 +1,4 @@
-"""One module per kind of primitive; importing this package fills the table."""
+"""One module per kind of primitive; importing this package fills the tables."""
 
 from naivenas_jax.trace.program.rules import (
     call as call,

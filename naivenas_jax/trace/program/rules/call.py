@@ -3,52 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, primitives
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame, Named
+from naivenas_jax.jaxpr.calls import CALLS, called
+from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import place_of
-from naivenas_jax.trace.program.rebind import Sizes, bind, evaluate
-from naivenas_jax.trace.program.table import binds, ties
-from naivenas_jax.trace.program.value import Value, constant
+from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate
+from naivenas_jax.trace.program.value import Value
+from naivenas_jax.typing import Array
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "call", "composite", "custom_vmap_call")
-_REMATS = ("checkpoint", "remat", "remat2")
-
-
-def opened(closed: Any) -> tuple[Any, Sequence[Any]]:
-    """A jaxpr and its constants."""
-    return (closed.jaxpr, closed.consts) if hasattr(closed, "consts") else (closed, ())
+_REMAT = primitives.remat_p.name
+#: Calls that lose their rules for derivatives when they are inlined; see `derivative`.
+_DERIVATIVES = (primitives.custom_jvp_call_p.name, primitives.custom_vjp_call_p.name)
+_INLINED = [name for name in CALLS if name not in (_REMAT, *_DERIVATIVES)]
 
 
-def inner_of(eqn: Any) -> tuple[Any, Sequence[Any]]:
-    """The jaxpr of a call, and its constants."""
-    return opened(next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params))
+def jaxpr_of(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The jaxpr of an equation that is a call."""
+    found = called(eqn)
+    assert found is not None, eqn
+    return found
 
 
-@ties(*_CALLS, *_REMATS)
-def call(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """What the inner jaxpr ties."""
-    jaxpr, consts = inner_of(eqn)
-    return analysis.inner(frame, jaxpr, [constant(c) for c in consts], values)
+@ties(*_INLINED, _REMAT)
+def call(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+    """What the jaxpr inside ties."""
+    return analysis.inner(frame, eqn, jaxpr_of(eqn), values)
 
 
-@binds(*_CALLS)
-def bind_call(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+@binds(*_INLINED)
+def bind_call(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Inlined: the compiler sees the same operations."""
-    (jaxpr, consts), (inner,) = inner_of(eqn), frame.inner[frame.position]
-    return evaluate(jaxpr, inner, sizes, consts, arrays)
+    (inner,) = frame.inner[eqn]
+    return evaluate(jaxpr_of(eqn), inner, sizes, arrays)
 
 
-@binds(*_REMATS)
-def bind_remat(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+@binds(_REMAT)
+def bind_remat(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Rematerialised as before."""
-    (jaxpr, consts), (inner,), params = inner_of(eqn), frame.inner[frame.position], eqn.params
+    (inner,) = frame.inner[eqn]
     function = jax.checkpoint(
-        lambda *xs: evaluate(jaxpr, inner, sizes, consts, xs),
-        prevent_cse=params["prevent_cse"],
-        policy=params["policy"],
+        lambda *xs: evaluate(jaxpr_of(eqn), inner, sizes, xs),
+        prevent_cse=eqn.params["prevent_cse"],
+        policy=eqn.params["policy"],
     )
     return list(function(*arrays))
 
@@ -57,33 +59,33 @@ def bind_remat(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> l
     *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "optimization_barrier"],
     *["with_memory_space_constraint"],
 )
-def passing(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def passing(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Every operand passes as it is."""
     del analysis, frame, eqn
     return list(values)
 
 
 @ties("name")
-def name(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """The value as it is; the place is noted down."""
-    aval = eqn.outvars[0].aval
+def name(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+    """The value as it is; its place in the model is kept."""
+    aval = aval_of(eqn.outvars[0])
     place = place_of(eqn.params["name"], aval.ndim)
     if place and aval.ndim:
-        analysis.places.setdefault(place, []).append(Named(values[0], aval, frame, frame.position))
+        analysis.places.setdefault(place, []).append(NamedValue(values[0], aval, frame, eqn))
     return list(values)
 
 
 @binds("name")
-def bind_name(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    """Names of the model's own stay, for policies of rematerialisation; ours have done their work."""
+def bind_name(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """The model's own names stay, for policies of rematerialisation; ours were for the analysis only."""
     name = eqn.params["name"]
     if sizes.watch:
-        return [sizes.watch(name, frame, arrays[0])]
+        return [sizes.watch(name, frame, jnp.asarray(arrays[0]))]
     return list(arrays) if name.startswith("~") else bind(eqn, arrays)
 
 
 @ties("debug_callback", "debug_print")
-def watching(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """A look at values changes nothing."""
+def watching(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+    """A function that looks at values and returns none ties nothing."""
     del analysis, frame, eqn, values
     return []

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame, unknown
-from naivenas_jax.trace.program.rebind import Sizes, bind
-from naivenas_jax.trace.program.table import binds, ties
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Sum, Value, weight_of
+from naivenas_jax.typing import Array
 
 
 @ties("dot_general")
-def dot(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def dot(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Contracted and batch dimensions are tied, the others pass."""
     del frame
     left, right = values
@@ -34,11 +38,11 @@ def dot(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> 
     return [replace(result, products=result.products.union(p for p in found if p))]
 
 
-def _squares(eqn: Any, value: Value, over: Sequence[int]) -> Sum | None:
+def _squares(eqn: JaxprEqn, value: Value, over: Sequence[int]) -> Sum | None:
     """Something contracted with itself is a sum of squares."""
     if eqn.invars[0] is not eqn.invars[1]:
         return None
-    shape = eqn.invars[0].aval.shape
+    shape = aval_of(eqn.invars[0]).shape
     return Sum(
         tuple(dim for d in over if (dim := value.dims[d]) is not None),
         math.prod(shape[d] for d in over if value.dims[d] is None),
@@ -46,7 +50,7 @@ def _squares(eqn: Any, value: Value, over: Sequence[int]) -> Sum | None:
 
 
 @ties("conv_general_dilated")
-def conv(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def conv(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Input channels are tied to those of the kernel, output channels pass; positions are fixed.
 
     With groups, the input channels are the pairs of a group and one of its channels, the output channels those of a
@@ -63,7 +67,7 @@ def conv(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
     inputs, outputs = image.dims[numbers.lhs_spec[1]], kernel.dims[numbers.rhs_spec[0]]
     read = inputs
     if groups > 1:
-        shape = eqn.invars[1].aval.shape
+        shape = aval_of(eqn.invars[1]).shape
         read = _grouped(analysis, inputs, outputs, groups, (shape[numbers.rhs_spec[1]], shape[numbers.rhs_spec[0]]))
     analysis.tie(read, kernel.dims[numbers.rhs_spec[1]], "it meets a kernel of fixed size")
     analysis.reads(kernel, numbers.rhs_spec[1])
@@ -96,7 +100,7 @@ def _factors(analysis: Analysis, channels: Dim, groups: int, each: int) -> tuple
 
 
 @binds("conv_general_dilated")
-def bind_conv(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_conv(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """As many groups as the kernel leaves to its input."""
     del sizes, frame
     numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]

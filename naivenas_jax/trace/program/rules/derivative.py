@@ -1,48 +1,52 @@
-"""Functions with derivative rules of their own. Inlining would lose the rules (the gradient of relu at 0)."""
+"""Functions with derivative rules of their own: inlining would lose the rules, the gradient of relu at 0 for one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from naivenas_jax.errors import StructureError
+from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.program.analysis import Analysis, Frame, unknown, vectors_of
-from naivenas_jax.trace.program.rebind import Sizes, bind, evaluate
-from naivenas_jax.trace.program.rules.call import opened
-from naivenas_jax.trace.program.table import binds, ties
-from naivenas_jax.trace.program.value import Value, constant
+from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate
+from naivenas_jax.trace.program.rules.call import jaxpr_of
+from naivenas_jax.trace.program.value import Value
+from naivenas_jax.typing import Array
+
+#: A value of the analysis, or an array.
+T = TypeVar("T")
 
 
 @ties("custom_jvp_call")
-def custom_jvp(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """What the inner jaxpr ties; its rule for derivatives is analysed when somebody differentiates."""
-    jaxpr, consts = opened(eqn.params["call_jaxpr"])
-    return analysis.inner(frame, jaxpr, [constant(c) for c in consts], values)
+def custom_jvp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+    """What the function ties. Its rule for derivatives is analysed when somebody differentiates."""
+    return analysis.inner(frame, eqn, jaxpr_of(eqn), values)
 
 
 @binds("custom_jvp_call")
-def bind_custom_jvp(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_custom_jvp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """A function with the same rule for derivatives."""
-    (body, own), (inner,) = opened(eqn.params["call_jaxpr"]), frame.inner[frame.position]
-    count = eqn.params["num_consts"]
+    (inner,), count = frame.inner[eqn], eqn.params["num_consts"]
     values = [frame.read(atom) for atom in eqn.invars[count:]]
+    moves = [_differentiable(aval_of(atom)) for atom in eqn.invars[count:]]
 
     @jax.custom_jvp
-    def function(*xs: Any) -> Any:
-        return tuple(evaluate(body, inner, sizes, own, [*arrays[:count], *xs]))
+    def function(*xs: jax.Array) -> tuple[Array, ...]:
+        return tuple(evaluate(jaxpr_of(eqn), inner, sizes, [*arrays[:count], *xs]))
 
     @function.defjvp
-    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-        moves = [_differentiable(atom.aval) for atom in eqn.invars[count:]]
+    def rule(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         jaxpr, consts, zero = eqn.params["jvp_jaxpr_fun"].call_wrapped(*(not move for move in moves))
         moving = [t for t, m in zip(tangents, moves, strict=True) if m]
         like = [*values, *(v for v, m in zip(values, moves, strict=True) if m)]
-        results = _evaluate_apart(jaxpr, like, sizes, consts, [*primals, *moving])
+        results = _evaluate_apart(ClosedJaxpr(jaxpr, consts), like, sizes, [*primals, *moving])
         outputs, rest = results[: len(zero)], iter(results[len(zero) :])
         return tuple(outputs), tuple(
             _no_tangent(out) if z else next(rest) for out, z in zip(outputs, zero, strict=True)
@@ -51,19 +55,26 @@ def bind_custom_jvp(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any])
     return list(function(*arrays[count:]))
 
 
-def _differentiable(aval: Any) -> bool:
+def _differentiable(aval: jax.core.ShapedArray | Array) -> bool:
     return bool(jnp.issubdtype(aval.dtype, jnp.inexact))
 
 
-def _no_tangent(array: Any) -> Any:
+def _no_tangent(array: Array) -> jax.Array:
     return jnp.zeros_like(array) if _differentiable(array) else jnp.zeros(jnp.shape(array), jax.dtypes.float0)
 
 
 def _evaluate_apart(
-    jaxpr: Any, values: Sequence[Value], sizes: Sizes, consts: Sequence[Any], arrays: Sequence[Any]
-) -> list[Any]:
-    """Analyse a jaxpr by itself, given what its arguments are outside, and evaluate it with the sizes from there."""
-    analysis, frame, parts = Analysis(), Frame(), dict[int, Vector]()
+    closed: ClosedJaxpr, values: Sequence[Value], sizes: NewSizes, arrays: Sequence[Array]
+) -> list[Array]:
+    """Analyse a jaxpr by itself, and evaluate it with new sizes.
+
+    Args:
+      closed: the jaxpr.
+      values: what the analysis of the whole program knows of its arguments.
+      sizes: the new sizes in the whole program.
+      arrays: the arguments.
+    """
+    analysis, frame, parts = Analysis(), Frame(closed.jaxpr), dict[int, Vector]()
 
     def known(dim: Vector) -> Vector:
         return Vector.concat([part(run) for run in sizes.rows[dim]])
@@ -75,9 +86,9 @@ def _evaluate_apart(
         return parts[run]
 
     arguments = [Value(tuple(dim and known(dim) for dim in value.dims), value.weight) for value in values]
-    analysis.walk(jaxpr, frame, [constant(c) for c in consts], arguments)
+    analysis.walk(closed, frame, arguments)
     plain = [run for run in parts if run not in sizes.products]
-    vectors = [*(parts[run] for run in plain), *vectors_of(frame)]
+    vectors = [*(parts[run] for run in plain), *frame.vectors()]
     ties, rows = analysis.tying.freeze_with(vectors)
     runs = list(ties.run_sizes)
     for run, row in zip(plain, rows, strict=False):
@@ -87,47 +98,46 @@ def _evaluate_apart(
         if len(row) != 1 or runs[row[0]] not in (ties.run_sizes[row[0]], now):
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
         runs[row[0]] = now
-    apart = Sizes(dict(zip(vectors, rows, strict=True)), runs, ties.products, ties.run_sizes)
-    return evaluate(jaxpr, frame, apart, consts, arrays)
+    apart = NewSizes(dict(zip(vectors, rows, strict=True)), runs, ties.products, ties.run_sizes)
+    return evaluate(closed, frame, apart, arrays)
 
 
 @dataclass(frozen=True, eq=False)
-class _Rule:
+class _VjpRule:
     """The rule of a `jax.custom_vjp` as jaxprs.
 
     Attributes:
-      forward: the jaxpr of the function that returns residuals, then results.
-      consts: its constants.
-      backward: the jaxpr from residuals and cotangents of results to cotangents of arguments.
+      forward: from arguments to residuals, then results.
+      backward: from residuals and cotangents of results to cotangents of arguments.
       given: for each argument, whether it gets a cotangent.
       forwarded: for each residual the operand that it is, or None if ``forward`` returns it.
     """
 
-    forward: Any
-    consts: Sequence[Any]
-    backward: Any
+    forward: ClosedJaxpr
+    backward: ClosedJaxpr
     given: tuple[bool, ...]
     forwarded: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, eqn: Any) -> _Rule:
+    def of(cls, eqn: JaxprEqn) -> _VjpRule:
+        """The rule of an equation; raises whatever the rule raises."""
         params, count = eqn.params, eqn.params["num_consts"]
         forward, consts = params["fwd_jaxpr_thunk"].call_wrapped(*(True for _ in eqn.invars[count:]))
         _, _, forwarded = params["out_trees"]()
-        returned = iter(var.aval for var in forward.outvars)
-        residuals = [next(returned) if f is None else eqn.invars[f].aval for f in forwarded]
+        returned = iter(aval_of(var) for var in forward.outvars)
+        residuals = [next(returned) if f is None else aval_of(eqn.invars[f]) for f in forwarded]
         given: list[bool] = []
 
-        def backward(*cotangents: Any) -> list[Any]:
+        def backward(*cotangents: jax.Array) -> list[jax.Array]:
             results = params["bwd"].call_wrapped(*cotangents)
             given.extend(isinstance(result, jax.Array) for result in results)
             return [result for result in results if isinstance(result, jax.Array)]
 
-        avals = [*residuals, *(var.aval for var in eqn.outvars)]
+        avals = [*residuals, *(aval_of(var) for var in eqn.outvars)]
         jaxpr = jax.make_jaxpr(backward)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
-        return cls(forward, consts, jaxpr, tuple(given), tuple(forwarded))
+        return cls(ClosedJaxpr(forward, consts), jaxpr, tuple(given), tuple(forwarded))
 
-    def residuals(self, operands: Sequence[Any], results: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    def residuals(self, operands: Sequence[T], results: Sequence[T]) -> tuple[list[T], list[T]]:
         """Split what ``forward`` returned into residuals and results."""
         own = sum(f is None for f in self.forwarded)
         rest = iter(results[:own])
@@ -135,64 +145,57 @@ class _Rule:
 
 
 @ties("custom_vjp_call")
-def custom_vjp(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def custom_vjp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """What the function ties, and what its rule for derivatives ties."""
     if eqn.params["symbolic_zeros"]:
         return unknown(analysis, frame, eqn, values, "whose rule for derivatives sees symbolic zeros")
-    if not all(_differentiable(var.aval) for var in eqn.outvars):
+    if not all(_differentiable(aval_of(var)) for var in eqn.outvars):
         return unknown(analysis, frame, eqn, values)
     try:
-        rule = _Rule.of(eqn)
+        rule = _VjpRule.of(eqn)
     except Exception:  # a rule of somebody else, run with what it may not expect; the function itself is still good
         return unknown(analysis, frame, eqn, values)
-    jaxpr, consts = opened(eqn.params["call_jaxpr"])
-    results = analysis.inner(frame, jaxpr, [constant(c) for c in consts], values)
-    frame.rules[frame.position] = rule
-    loud, analysis.quiet = analysis.quiet, True
-    _tie_rule(analysis, frame, eqn, rule, values, results)
-    analysis.quiet = loud
+    results = analysis.inner(frame, eqn, jaxpr_of(eqn), values)
+    frame.notes[eqn] = rule
+    _tie_rule(replace(analysis, quiet=True), frame, eqn, rule, values, results)
     return results
 
 
 def _tie_rule(
-    analysis: Analysis, frame: Frame, eqn: Any, rule: _Rule, values: Sequence[Value], results: Sequence[Value]
+    analysis: Analysis, frame: Frame, eqn: JaxprEqn, rule: _VjpRule, values: Sequence[Value], results: Sequence[Value]
 ) -> None:
     own = values[eqn.params["num_consts"] :]
     reason = "a custom derivative rule holds it fixed"
-    found = analysis.inner(frame, rule.forward, [constant(c) for c in rule.consts], own)
+    found = analysis.inner(frame, eqn, rule.forward, own)
     residuals, again = rule.residuals(values, found)
     for a, b in zip(results, again, strict=True):
         analysis.tie_all(a, b, reason)
-    jaxpr, consts = opened(rule.backward)
     cotangents = [Value(value.dims) for value in results]
-    back = iter(analysis.inner(frame, jaxpr, [constant(c) for c in consts], [*residuals, *cotangents]))
+    back = iter(analysis.inner(frame, eqn, rule.backward, [*residuals, *cotangents]))
     for value, given in zip(own, rule.given, strict=True):
         if given:
-            analysis.tie_all(replace(value), next(back), reason)
+            analysis.tie_all(value, next(back), reason)
 
 
 @binds("custom_vjp_call")
-def bind_custom_vjp(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_custom_vjp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """A function with the same rule for derivatives."""
-    if frame.position not in frame.rules:
+    rule, count = frame.notes.get(eqn), eqn.params["num_consts"]
+    if not isinstance(rule, _VjpRule):
         return bind(eqn, arrays)
-    rule, frames = frame.rules[frame.position], frame.inner[frame.position]
-    count = eqn.params["num_consts"]
-
-    def run(inner: Frame, closed: Any, consts: Sequence[Any], operands: Iterable[Any]) -> list[Any]:
-        return evaluate(closed, inner, sizes, consts, list(operands))
+    of_function, of_forward, of_backward = frame.inner[eqn]
 
     @jax.custom_vjp
-    def function(*xs: Any) -> Any:
-        return tuple(run(frames[0], *opened(eqn.params["call_jaxpr"]), [*arrays[:count], *xs]))
+    def function(*xs: jax.Array) -> tuple[Array, ...]:
+        return tuple(evaluate(jaxpr_of(eqn), of_function, sizes, [*arrays[:count], *xs]))
 
-    def forward(*xs: Any) -> Any:
-        results = run(frames[1], rule.forward, rule.consts, xs)
+    def forward(*xs: jax.Array) -> tuple[tuple[Array, ...], list[Array]]:
+        results = evaluate(rule.forward, of_forward, sizes, xs)
         residuals, outputs = rule.residuals([*arrays[:count], *xs], results)
         return tuple(outputs), residuals
 
-    def backward(residuals: Any, cotangents: Any) -> Any:
-        results = iter(run(frames[2], *opened(rule.backward), [*residuals, *cotangents]))
+    def backward(residuals: list[Array], cotangents: tuple[Array, ...]) -> tuple[Array | None, ...]:
+        results = iter(evaluate(rule.backward, of_backward, sizes, [*residuals, *cotangents]))
         return tuple(next(results) if given else None for given in rule.given)
 
     function.defvjp(forward, backward)

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame, unknown
-from naivenas_jax.trace.program.rules.mean import scaled
-from naivenas_jax.trace.program.table import ties
-from naivenas_jax.trace.program.value import Dim, Value, weight_of
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.means import TermCount, scaled
+from naivenas_jax.trace.program.primitives import ELEMENTWISE
+from naivenas_jax.trace.program.rebind import NewSizes, binds
+from naivenas_jax.trace.program.value import Dim, Sum, Value, weight_of
+from naivenas_jax.typing import Array
 
 _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 
 
-@ties(
-    *["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e"],
-    *["bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "copy_p"],
-    *["cos", "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge"],
-    *["gt", "igamma", "igamma_grad_a", "igammac", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log"],
-    *["log1p", "logistic", "lt", "lt_to", "max", "min", "mul", "mulhi", "ne", "neg", "nextafter", "not", "or"],
-    *["polygamma", "population_count", "pow", "random_gamma_grad", "real", "reduce_precision"],
-    *["regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic"],
-    *["shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"],
-    *["zeta"],
-)
-def elementwise(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+@ties(*ELEMENTWISE)
+def elementwise(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Tie all operands dimension by dimension; scalars and single neurons are broadcast."""
     name = eqn.primitive.name
     if name in _MULTIPLYING:
         for value in values:
             analysis.multiplies(value)
-    shapes = [atom.aval.shape for atom in eqn.invars]
+    shapes = [aval_of(atom).shape for atom in eqn.invars]
     dims = tuple(
         _tied(analysis, [(v.dims[d], s[d]) for v, s in zip(values, shapes, strict=True) if s], size, name)
-        for d, size in enumerate(eqn.outvars[0].aval.shape)
+        for d, size in enumerate(aval_of(eqn.outvars[0]).shape)
     )
     weight = all(value.weight for value in values)
-    result = _weight(dims, values, shapes, eqn.outvars[0].aval.shape) if weight else Value(dims)
+    result = _weight(dims, values, shapes, aval_of(eqn.outvars[0]).shape) if weight else Value(dims)
     return [scaled(frame, eqn, values, result)]
 
 
@@ -61,8 +59,23 @@ def _tied(analysis: Analysis, operands: list[tuple[Dim, int]], size: int, name: 
 
 
 @ties("bitcast_convert_type")
-def bitcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def bitcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Elementwise between types of the same width."""
-    if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape:
+    if aval_of(eqn.invars[0]).shape == aval_of(eqn.outvars[0]).shape:
         return list(elementwise(analysis, frame, eqn, values))
     return unknown(analysis, frame, eqn, values)
+
+
+@binds("div", "mul")
+def bind_scaled(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """A number that counts the terms of a sum counts those that there are now."""
+    found, arrays = frame.notes.get(eqn), list(arrays)
+    if isinstance(found, Sum):  # a share of it
+        operand = 1 if eqn.primitive.name == "div" or math.prod(aval_of(eqn.invars[1]).shape) == 1 else 0
+        found = TermCount(operand, found, 1.0 if eqn.primitive.name == "div" else -1.0)
+    if isinstance(found, TermCount):
+        atom = eqn.invars[found.operand]
+        arrays[found.operand] = np.full(
+            np.shape(arrays[found.operand]), found.number(sizes.length), aval_of(atom).dtype
+        )
+    return bind(eqn, arrays)

@@ -6,25 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.rules.pick import pick
-from naivenas_jax.trace.program.table import binds, ties
 from naivenas_jax.trace.program.value import Dim, Origin, Value, weight_of
+from naivenas_jax.typing import Array
 
 
 @ties("gather")
-def gather(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def gather(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions that are taken whole pass; along one that is indexed, known positions pick and others fix it.
 
     Into an embedding table the indices are tokens, whose number is fixed as the model's inputs are.
     """
     operand, indices = values
-    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
+    numbers, shape = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).shape
     analysis.fix_all(indices, "it holds indices")
     whole, weight = _whole(eqn), operand.weight and indices.weight
-    dims: list[Dim] = [None] * eqn.outvars[0].aval.ndim
+    dims: list[Dim] = [None] * aval_of(eqn.outvars[0]).ndim
     origins: list[frozenset[Origin]] = [frozenset()] * len(dims)
     offset = [d for d in range(len(shape)) if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     for place, d in zip(sorted(numbers.offset_dims), offset, strict=True):
@@ -33,7 +36,7 @@ def gather(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
     found = _picked(analysis, eqn, operand, indices, whole)
     if found is not None:
         place, picked = found
-        frame.extra[frame.position] = (picked,)
+        frame.picked[eqn] = (picked,)
         dims[place], origins[place] = picked, operand.origin(numbers.start_index_map[0])
         return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
     for d in set(range(len(shape))) - whole:
@@ -42,40 +45,41 @@ def gather(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
     return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
 
 
-def _whole(eqn: Any) -> set[int]:
+def _whole(eqn: JaxprEqn) -> set[int]:
     """The dimensions that every index takes whole."""
-    shape, sizes, numbers = eqn.invars[0].aval.shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
+    shape, sizes, numbers = aval_of(eqn.invars[0]).shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
     indexed = (*numbers.start_index_map, *numbers.operand_batching_dims)
     return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in indexed}
 
 
-def _picked(analysis: Analysis, eqn: Any, operand: Value, indices: Value, whole: set[int]) -> Any:
+def _picked(analysis: Analysis, eqn: JaxprEqn, operand: Value, indices: Value, whole: set[int]) -> Any:
     """Where in the result the one indexed dimension lies, and its neurons; None if that is not known exactly."""
     numbers = eqn.params["dimension_numbers"]
     if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != tuple(numbers.start_index_map):
         return None
-    (d,), shape = numbers.start_index_map, eqn.invars[1].aval.shape[:-1]
+    (d,), shape = numbers.start_index_map, aval_of(eqn.invars[1]).shape[:-1]
     axis = operand.dims[d]
     if axis is None or len(whole) != len(operand.dims) - 1 or sum(n != 1 for n in shape) != 1:
         return None
     known = analysis.content(indices)
     if known is None or not ((known >= 0) & (known < len(axis))).all():
         return None
-    batch = [p for p in range(eqn.outvars[0].aval.ndim) if p not in numbers.offset_dims]
+    batch = [p for p in range(aval_of(eqn.outvars[0]).ndim) if p not in numbers.offset_dims]
     place = batch[next(i for i, n in enumerate(shape) if n != 1)]
     return place, pick(axis, known.reshape(-1).astype(np.int64))
 
 
 @binds("gather")
-def bind_gather(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_gather(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Whole dimensions as long as they are now; known positions follow the neurons."""
     arrays, whole, numbers = list(arrays), _whole(eqn), eqn.params["dimension_numbers"]
     lengths = tuple(arrays[0].shape[d] if d in whole else n for d, n in enumerate(eqn.params["slice_sizes"]))
     known = frame.read(eqn.invars[1]).known
-    if frame.position in frame.extra and known is not None:
+    (picked,) = frame.picked.get(eqn, (None,))
+    if picked is not None and known is not None:
         axis = frame.read(eqn.invars[0]).dims[numbers.start_index_map[0]]
-        flat = known.array.reshape(-1).astype(np.int64)
-        places = sizes.positions(axis, frame.extra[frame.position][0], flat)
-        shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)
-        arrays[1] = places.reshape(shape).astype(eqn.invars[1].aval.dtype)
+        assert axis is not None  # neurons were picked from it
+        places = sizes.positions(axis, picked, known.array.reshape(-1).astype(np.int64))
+        shape = tuple(n if n == 1 else len(places) for n in aval_of(eqn.invars[1]).shape)
+        arrays[1] = places.reshape(shape).astype(aval_of(eqn.invars[1]).dtype)
     return bind(eqn, arrays, slice_sizes=lengths)

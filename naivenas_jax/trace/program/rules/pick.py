@@ -13,12 +13,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
 
+from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rebind import Sizes, bind
-from naivenas_jax.trace.program.table import binds, ties
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Value, together
+from naivenas_jax.typing import Array
 
 
 def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
@@ -36,21 +39,21 @@ def _strided(params: Any, d: int) -> np.ndarray:
 
 
 @ties("slice")
-def slice_(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def slice_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """A range of neurons, or every k-th of a range."""
     picked = tuple(pick(dim, _strided(eqn.params, d)) for d, dim in enumerate(values[0].dims))
-    frame.extra[frame.position] = picked
+    frame.picked[eqn] = picked
     return [replace(values[0], dims=picked, known=None)]
 
 
 @binds("slice")
-def bind_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """A slice with the bounds of today; irregular remains are gathered after it."""
     params = eqn.params
     starts, stops = list(params["start_indices"]), list(params["limit_indices"])
     strides = list(params["strides"] or (1,) * len(starts))
     irregular: list[tuple[int, np.ndarray]] = []
-    for d, (dim, picked) in enumerate(zip(frame.read(eqn.invars[0]).dims, frame.extra[frame.position], strict=True)):
+    for d, (dim, picked) in enumerate(zip(frame.read(eqn.invars[0]).dims, frame.picked[eqn], strict=True)):
         if picked is None or dim is None:
             continue
         places = sizes.positions(dim, picked, _strided(params, d))
@@ -79,27 +82,27 @@ def take(array: Any, places: np.ndarray, axis: int) -> Any:
 
 
 @ties("rev")
-def rev(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def rev(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """The last neuron comes first."""
     turned = eqn.params["dimensions"]
     dims = tuple(
         pick(dim, np.arange(n)[::-1]) if d in turned else dim
-        for d, (dim, n) in enumerate(zip(values[0].dims, eqn.invars[0].aval.shape, strict=True))
+        for d, (dim, n) in enumerate(zip(values[0].dims, aval_of(eqn.invars[0]).shape, strict=True))
     )
-    frame.extra[frame.position] = dims
+    frame.picked[eqn] = dims
     return [replace(values[0], dims=dims, known=None)]
 
 
 @binds("rev")
-def bind_rev(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_rev(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Where a neuron has become several, those stay in order."""
     result, plain = arrays[0], []
     for d in eqn.params["dimensions"]:
-        dim, n = frame.read(eqn.invars[0]).dims[d], eqn.invars[0].aval.shape[d]
+        dim, n = frame.read(eqn.invars[0]).dims[d], aval_of(eqn.invars[0]).shape[d]
         if dim is None:
             plain.append(d)
             continue
-        places = sizes.positions(dim, frame.extra[frame.position][d], np.arange(n)[::-1])
+        places = sizes.positions(dim, frame.picked[eqn][d], np.arange(n)[::-1])
         if (np.diff(places) == -1).all():
             plain.append(d)
         else:
@@ -108,9 +111,9 @@ def bind_rev(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> lis
 
 
 @ties("dynamic_slice")
-def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def dynamic_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions that are taken whole pass; of others a range is picked if its start is known, else they are fixed."""
-    operand, shape, sizes = values[0], eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    operand, shape, sizes = values[0], aval_of(eqn.invars[0]).shape, eqn.params["slice_sizes"]
     dims: list[Dim] = []
     for d, (dim, old, new) in enumerate(zip(operand.dims, shape, sizes, strict=True)):
         start = _start(analysis, values[1 + d], old - new) if dim is not None and old != new else None
@@ -120,7 +123,7 @@ def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[V
             analysis.fix(dim, "a part of it is read at a position known only when the network runs")
             dim = None
         dims.append(dim)
-    frame.extra[frame.position] = tuple(dims)
+    frame.picked[eqn] = tuple(dims)
     weight = all(value.weight for value in values)
     return [together(dims, [operand]) if weight else Value(tuple(dims))]
 
@@ -131,16 +134,16 @@ def _start(analysis: Analysis, value: Value, most: int) -> int | None:
 
 
 @binds("dynamic_slice")
-def bind_dynamic_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
     operand = frame.read(eqn.invars[0])
-    for d, picked in enumerate(frame.extra[frame.position]):
+    for d, picked in enumerate(frame.picked[eqn]):
         dim, start = operand.dims[d], frame.read(eqn.invars[1 + d]).known
         if picked is not None and dim is not None:
-            whole = lengths[d] == eqn.invars[0].aval.shape[d]
+            whole = lengths[d] == aval_of(eqn.invars[0]).shape[d]
             old = 0 if whole or start is None else int(np.clip(start.array, 0, None))
-            old = min(old, eqn.invars[0].aval.shape[d] - lengths[d])
+            old = min(old, aval_of(eqn.invars[0]).shape[d] - lengths[d])
             places = sizes.positions(dim, picked, np.arange(old, old + lengths[d]))
             lengths[d] = len(places)
-            arrays[1 + d] = np.asarray(places[0] if len(places) else 0, eqn.invars[1 + d].aval.dtype)
+            arrays[1 + d] = np.asarray(places[0] if len(places) else 0, aval_of(eqn.invars[1 + d]).dtype)
     return bind(eqn, arrays, slice_sizes=tuple(lengths))

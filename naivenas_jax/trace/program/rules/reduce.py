@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rules.mean import shared
-from naivenas_jax.trace.program.table import ties
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.means import shared
 from naivenas_jax.trace.program.value import Dim, Sum, Value, together, weight_of
 
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
-def reduce(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def reduce(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """What is reduced over is coupled: whether a neuron is zero or not there can make a difference."""
     del frame
-    (value,), axes, shape = values, eqn.params["axes"], eqn.invars[0].aval.shape
+    (value,), axes, shape = values, eqn.params["axes"], aval_of(eqn.invars[0]).shape
     over = tuple(dim for d in axes if (dim := value.dims[d]) is not None)
     for dim in over:
         analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
@@ -35,7 +38,7 @@ def reduce(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) 
 
 
 @ties("argmax", "argmin")
-def arg(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def arg(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """The result is a position, so positions may not change."""
     del frame
     (value,), axes = values, eqn.params["axes"]
@@ -45,7 +48,7 @@ def arg(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> 
 
 
 @ties(*["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
-def cumulative(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def cumulative(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Order matters along the axis."""
     del frame
     dims = list(values[0].dims)
@@ -55,7 +58,7 @@ def cumulative(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Valu
 
 
 @ties("sort")
-def sort(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def sort(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """All operands are permuted alike along one axis."""
     del frame
     axis = eqn.params["dimension"]
@@ -72,7 +75,7 @@ def sort(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
 
 
 @ties("top_k")
-def top_k(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def top_k(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """The result is about positions along the axis."""
     del frame
     axis = eqn.params.get("axis", len(values[0].dims) - 1)
@@ -85,7 +88,7 @@ def top_k(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
     *["reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumred_reduce_window_impl"],
     *["select_and_gather_add", "select_and_scatter_add"],
 )
-def window(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def window(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """A window passes an axis along which it is one wide and moves one at a time."""
     del frame
     passing = [d for d in range(len(values[0].dims)) if _passes(eqn.params, d)]
@@ -108,7 +111,7 @@ def _passes(params: Any, d: int) -> bool:
 
 
 @ties("fft")
-def fft(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def fft(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """The last axes are transformed, the others pass."""
     del frame
     passing = len(values[0].dims) - len(eqn.params["fft_lengths"])

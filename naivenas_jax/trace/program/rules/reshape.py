@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.rules.shape import moved
-from naivenas_jax.trace.program.table import binds, ties
 from naivenas_jax.trace.program.value import Dim, Origin, Value, weight_of
+from naivenas_jax.typing import Array
 
 
 @ties("reshape")
-def reshape(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def reshape(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Row-major, after a transposition: groups of old dimensions become groups of new ones with as many elements."""
     del frame
-    order = eqn.params["dimensions"] or range(eqn.invars[0].aval.ndim)
-    value, new = moved(values[0], order, [values[0].dims[d] for d in order]), eqn.outvars[0].aval.shape
-    old = [eqn.invars[0].aval.shape[d] for d in order]
+    order = eqn.params["dimensions"] or range(aval_of(eqn.invars[0]).ndim)
+    value, new = moved(values[0], order, [values[0].dims[d] for d in order]), aval_of(eqn.outvars[0]).shape
+    old = [aval_of(eqn.invars[0]).shape[d] for d in order]
     dims: list[Dim] = [None] * len(new)
     origins: list[frozenset[Origin]] = [frozenset()] * len(new)
     for dim, size in zip(value.dims, old, strict=True):
@@ -37,7 +40,7 @@ def reshape(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
 
 
 @binds("reshape")
-def bind_reshape(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_reshape(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     return bind(eqn, arrays, new_sizes=sizes.result_shape(frame, eqn))
 
 

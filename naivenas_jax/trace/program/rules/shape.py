@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from jax.extend.core import JaxprEqn
+
+from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rebind import Sizes, bind
-from naivenas_jax.trace.program.table import binds, ties
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Value, together, weight_of
+from naivenas_jax.typing import Array
 
 
 def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
@@ -21,7 +24,7 @@ def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Val
 
 
 @ties("transpose")
-def transpose(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def transpose(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions change places."""
     del analysis, frame
     order = eqn.params["permutation"]
@@ -29,7 +32,7 @@ def transpose(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
 
 
 @ties("squeeze")
-def squeeze(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def squeeze(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions of size one go."""
     del frame
     for d in eqn.params["dimensions"]:
@@ -39,20 +42,20 @@ def squeeze(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
 
 
 @ties("expand_dims")
-def expand_dims(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def expand_dims(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions of size one come."""
     del analysis, frame
     old = iter(range(len(values[0].dims)))
-    order = [None if d in eqn.params["dimensions"] else next(old) for d in range(eqn.outvars[0].aval.ndim)]
+    order = [None if d in eqn.params["dimensions"] else next(old) for d in range(aval_of(eqn.outvars[0]).ndim)]
     return [moved(values[0], order, [None if d is None else values[0].dims[d] for d in order])]
 
 
 @ties("broadcast_in_dim")
-def broadcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def broadcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """A dimension along which nothing differs has neurons of its own, until it is tied to something."""
     del frame
     value, places = values[0], list(eqn.params["broadcast_dimensions"])
-    old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    old, new = aval_of(eqn.invars[0]).shape, aval_of(eqn.outvars[0]).shape
     order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
     for d in set(range(len(old))) - set(order):
         analysis.fix_single(value.dims[d], "broadcast_in_dim")
@@ -61,12 +64,12 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value
 
 
 @binds("broadcast_in_dim")
-def bind_broadcast(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_broadcast(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
 @ties("iota")
-def iota(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def iota(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Numbers along one dimension, which is fixed; the same along the others."""
     del frame, values
     shape, along = eqn.params["shape"], eqn.params["dimension"]
@@ -74,12 +77,12 @@ def iota(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) ->
 
 
 @binds("iota")
-def bind_iota(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_iota(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
 @ties("concatenate")
-def concatenate(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def concatenate(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Neurons of the operands one after the other; the other dimensions are tied."""
     del frame
     along = eqn.params["dimension"]
@@ -88,7 +91,7 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Val
         dims = [a if d == along else analysis.tie(a, b, "it is concatenated beside an axis of fixed size")
                 for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))]  # fmt: skip
     parts = [value.dims[along] for value in values]
-    sizes = [atom.aval.shape[along] for atom in eqn.invars]
+    sizes = [aval_of(atom).shape[along] for atom in eqn.invars]
     dims[along] = _stacked(analysis, parts, sizes)
     return [together(dims, values)]
 
@@ -108,7 +111,7 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
 
 
 @ties("split")
-def split(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def split(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Ranges of neurons go their own ways."""
     del analysis, frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
@@ -121,28 +124,28 @@ def split(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
 
 
 @binds("split")
-def bind_split(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_split(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     along = eqn.params["axis"]
-    parts = [sizes.shape(frame.values[var], var.aval.shape)[along] for var in eqn.outvars]
+    parts = [sizes.shape(frame.values[var], aval_of(var).shape)[along] for var in eqn.outvars]
     return bind(eqn, arrays, sizes=tuple(parts))
 
 
 @ties("tile")
-def tile(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def tile(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """The neurons of an axis several times over."""
     del frame
     value, times = values[0], eqn.params["reps"]
     dims = [
         dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
-        for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
+        for dim, k, n in zip(value.dims, times, aval_of(eqn.invars[0]).shape, strict=True)
     ]
     return [moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
 
 
 @binds("tile")
-def bind_tile(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_tile(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Along an axis of size one nothing differs: it may be repeated another number of times."""
-    shape, old, dims = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape, frame.read(eqn.invars[0]).dims
+    shape, old, dims = sizes.result_shape(frame, eqn), aval_of(eqn.invars[0]).shape, frame.read(eqn.invars[0]).dims
     reps = tuple(
         new if n == 1 and dim is None else k
         for new, n, dim, k in zip(shape, old, dims, eqn.params["reps"], strict=True)
@@ -151,7 +154,7 @@ def bind_tile(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> li
 
 
 @ties("stack")
-def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def stack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """All operands are tied; the new dimension is fixed."""
     del frame
     tied = values[0]
@@ -163,7 +166,7 @@ def stack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -
 
 
 @ties("unstack")
-def unstack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def unstack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """One array for each neuron, so their number is fixed."""
     del frame
     value, axis = values[0], eqn.params["axis"]
@@ -173,7 +176,7 @@ def unstack(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
 
 
 @ties("pad")
-def pad(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def pad(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """What is padded to the ends of an axis is fixed; between neurons, or cut off, it fixes the axis."""
     del frame
     dims = []

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jax.extend.core import JaxprEqn
 
-from naivenas_jax.trace.program.analysis import Analysis, Frame
-from naivenas_jax.trace.program.rebind import Sizes, bind
+from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.rules.pick import pick
-from naivenas_jax.trace.program.table import binds, ties
 from naivenas_jax.trace.program.value import Dim, Value, weight_of
+from naivenas_jax.typing import Array
 
 
 def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update: Dim, name: str) -> tuple[Dim, Dim]:
@@ -48,10 +51,10 @@ def _overwritten(
 
 
 @ties("dynamic_update_slice")
-def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """A window of the operand is replaced."""
     (operand, update), starts = values[:2], values[2:]
-    shapes = [atom.aval.shape for atom in eqn.invars[:2]]
+    shapes = [aval_of(atom).shape for atom in eqn.invars[:2]]
     dims: list[Dim] = []
     windows: list[Dim] = []
     for d, (size, width) in enumerate(zip(*shapes, strict=True)):
@@ -62,30 +65,30 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Any, values: Seq
         dim, picked = _written(analysis, operand.dims[d], positions, update.dims[d], "dynamic_update_slice")
         dims.append(dim)
         windows.append(picked if size != width else None)
-    frame.extra[frame.position] = tuple(windows)
+    frame.picked[eqn] = tuple(windows)
     return _overwritten(operand, update, starts, dims, {d: d for d in range(len(dims))})
 
 
 @binds("dynamic_update_slice")
-def bind_dynamic_update_slice(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """The window begins where its first neuron lies now."""
     arrays, operand = list(arrays), frame.read(eqn.invars[0])
-    for d, picked in enumerate(frame.extra[frame.position]):
+    for d, picked in enumerate(frame.picked[eqn]):
         known = frame.read(eqn.invars[2 + d]).known
         dim = operand.dims[d]
         if dim is not None and picked is not None and known is not None:
-            size, width = (atom.aval.shape[d] for atom in eqn.invars[:2])
+            size, width = (aval_of(atom).shape[d] for atom in eqn.invars[:2])
             old = np.clip(int(known.array), 0, size - width) + np.arange(width)
             arrays[2 + d] = _first(sizes.positions(dim, picked, old), eqn.invars[2 + d])
     return bind(eqn, arrays)
 
 
 def _first(places: np.ndarray, atom: Any) -> np.ndarray:
-    return np.asarray(places[0] if len(places) else 0, atom.aval.dtype)
+    return np.asarray(places[0] if len(places) else 0, aval_of(atom).dtype)
 
 
 @ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
-def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value]) -> list[Value]:
+def scatter(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """Dimensions that are written whole are tied, at known positions those neurons; others are fixed."""
     operand, indices, updates = values
     name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
@@ -101,24 +104,24 @@ def scatter(analysis: Analysis, frame: Frame, eqn: Any, values: Sequence[Value])
         picks[d] = picked if d in numbers.scatter_dims_to_operand_dims else None
     for place in set(range(len(updates.dims))) - set(places.values()):
         analysis.fix(updates.dims[place], f"{name} writes it to several places")
-    frame.extra[frame.position] = tuple(picks)
+    frame.picked[eqn] = tuple(picks)
     return _overwritten(operand, updates, [indices], dims, places)
 
 
-def _places(eqn: Any) -> dict[int, int]:
+def _places(eqn: JaxprEqn) -> dict[int, int]:
     """For dimensions of the operand the dimension of the updates that lies on it."""
-    numbers, ndim = eqn.params["dimension_numbers"], eqn.invars[0].aval.ndim
+    numbers, ndim = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).ndim
     windows = [d for d in range(ndim) if d not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)]
     found = dict(zip(windows, sorted(numbers.update_window_dims), strict=True))
-    rest = [p for p in range(eqn.invars[2].aval.ndim) if p not in numbers.update_window_dims]
+    rest = [p for p in range(aval_of(eqn.invars[2]).ndim) if p not in numbers.update_window_dims]
     if len(rest) == len(numbers.inserted_window_dims) == len(numbers.scatter_dims_to_operand_dims) == 1:
         found[numbers.inserted_window_dims[0]] = rest[0]  # entries at a list of positions
     return found
 
 
-def _positions(analysis: Analysis, eqn: Any, d: int, indices: Value | None) -> np.ndarray | None:
+def _positions(analysis: Analysis, eqn: JaxprEqn, d: int, indices: Value | None) -> np.ndarray | None:
     """The positions that are written along a dimension of the operand; None if they are not known."""
-    numbers, shapes = eqn.params["dimension_numbers"], [atom.aval.shape for atom in eqn.invars]
+    numbers, shapes = eqn.params["dimension_numbers"], [aval_of(atom).shape for atom in eqn.invars]
     place, size = _places(eqn).get(d), shapes[0][d]
     if d not in numbers.scatter_dims_to_operand_dims:
         whole = place is not None and shapes[2][place] == size
@@ -135,10 +138,10 @@ def _positions(analysis: Analysis, eqn: Any, d: int, indices: Value | None) -> n
 
 
 @binds("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
-def bind_scatter(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) -> list[Any]:
+def bind_scatter(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
     """Known positions follow the neurons."""
     arrays, operand, known = list(arrays), frame.read(eqn.invars[0]), frame.read(eqn.invars[1]).known
-    numbers, picks = eqn.params["dimension_numbers"], frame.extra[frame.position]
+    numbers, picks = eqn.params["dimension_numbers"], frame.picked[eqn]
     if known is None or all(picked is None for picked in picks):
         return bind(eqn, arrays)
     columns = []
@@ -152,5 +155,5 @@ def bind_scatter(sizes: Sizes, frame: Frame, eqn: Any, arrays: Sequence[Any]) ->
     count = max(map(len, columns))
     shape = tuple(count if n != 1 else 1 for n in known.array.shape[:-1])
     stacked = np.stack([np.broadcast_to(column, (count,)) for column in columns], -1)
-    arrays[1] = stacked.reshape(*shape, len(columns)).astype(eqn.invars[1].aval.dtype)
+    arrays[1] = stacked.reshape(*shape, len(columns)).astype(aval_of(eqn.invars[1]).dtype)
     return bind(eqn, arrays)

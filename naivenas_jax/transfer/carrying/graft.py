@@ -6,31 +6,43 @@ Only mappings gain and lose children; every other node (states, tuples) is put b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import numpy as np
 
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.entry import HINT, Entry, Rules
-from naivenas_jax.transfer.carrying.states import Keys, StateLeaf, is_hole, one_level
+from naivenas_jax.transfer.carrying.entry import HINT, CarriedLeaf, CarryRules
+from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, is_hole, one_level
+from naivenas_jax.typing import PyTree
+
+#: A new leaf, and its path below the node that gains it.
+Branch: TypeAlias = tuple[Path, PyTree]
+#: The new leaves of each node that gains some.
+Grown: TypeAlias = Mapping[KeyPath, list[Branch]]
 
 _GONE = object()
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
-    """Attributes: values: the new leaves by key path; cut: key paths that vanish; grown: (path below, leaf) by node."""
+class TreeEdit:
+    """What becomes of a tree.
 
-    values: Mapping[Keys, Any]
-    cut: frozenset[Keys]
-    grown: Mapping[Keys, list[tuple[Path, Any]]] = field(default_factory=dict)
+    Attributes:
+      values: the new leaves by key path.
+      cut: key paths of leaves, and of whole branches, that vanish.
+      grown: new leaves, by the key path of the node that gains them.
+    """
+
+    values: Mapping[KeyPath, PyTree]
+    cut: frozenset[KeyPath]
+    grown: Grown = field(default_factory=dict)
 
 
-def graft(tree: Any, edit: Edit) -> Any:
+def graft(tree: PyTree, edit: TreeEdit) -> PyTree:
     """The tree with the edit made; mappings that lose their last child vanish if they lie in a mapping."""
     done = _graft(tree, (), edit)
     if done is _GONE:
@@ -38,7 +50,7 @@ def graft(tree: Any, edit: Edit) -> Any:
     return done
 
 
-def growth(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> Mapping[Keys, list[tuple[Path, Any]]]:
+def growth(rules: CarryRules, entries: list[tuple[StateLeaf, CarriedLeaf]]) -> Grown:
     """Where leaves of created variables go: below every node that holds one leaf for each old variable.
 
     Raises CarryError where a node holds some of the variables only: nobody knows whether it would hold the new ones.
@@ -57,7 +69,7 @@ def growth(rules: Rules, entries: list[tuple[StateLeaf, Entry]]) -> Mapping[Keys
     return {keys: _grown(rules, keys, stem, held) for (keys, stem), held in roots.items()}
 
 
-def _grown(rules: Rules, keys: Keys, stem: Path, held: list[tuple[StateLeaf, Path]]) -> list[tuple[Path, Any]]:
+def _grown(rules: CarryRules, keys: KeyPath, stem: Path, held: list[tuple[StateLeaf, Path]]) -> list[Branch]:
     variables, sample = rules.variables, held[0][0]
     wanted = {path for path in variables.before if path[: len(stem)] == stem}
     new = sorted(p for p in variables.plan.created if p[: len(stem)] == stem and p not in variables.before)
@@ -71,11 +83,16 @@ def _grown(rules: Rules, keys: Keys, stem: Path, held: list[tuple[StateLeaf, Pat
     return [(path[len(stem) :], rules.started(sample, path, None, _dtype(rules, held, path))) for path in new]
 
 
-def _dtype(rules: Rules, held: list[tuple[StateLeaf, Path]], path: Path) -> np.dtype | None:
-    """That of the new variable if the others have those of theirs, else the one that they share."""
-    found = {leaf.value.dtype for leaf, _ in held if leaf.is_array}
+def _dtype(rules: CarryRules, held: list[tuple[StateLeaf, Path]], path: Path) -> np.dtype | None:
+    """The dtype of a new variable's leaf.
+
+    The dtype of the new variable, if the leaves of all others have the dtypes of their variables; else the dtype that
+    they share.
+    """
+    found: set[np.dtype] = {leaf.value.dtype for leaf, _ in held if leaf.is_array}
     if all(leaf.is_array and leaf.value.dtype == rules.variables.before[old].dtype for leaf, old in held):
-        return rules.variables.after[path].dtype
+        own: np.dtype = rules.variables.after[path].dtype
+        return own
     if len(found) > 1:
         raise CarryError(
             f"{held[0][0].label} and its siblings are of several dtypes: {sorted(map(str, found))}. {HINT}"
@@ -83,7 +100,7 @@ def _dtype(rules: Rules, held: list[tuple[StateLeaf, Path]], path: Path) -> np.d
     return next(iter(found), None)
 
 
-def _graft(node: Any, keys: Keys, edit: Edit) -> Any:
+def _graft(node: PyTree, keys: KeyPath, edit: TreeEdit) -> PyTree:
     if keys in edit.cut:
         return _GONE
     if keys in edit.values:
@@ -101,7 +118,7 @@ def _graft(node: Any, keys: Keys, edit: Edit) -> Any:
             f"{jax.tree_util.keystr(keys) or 'The tree'} is a {type(node).__name__}, and variables were created or "
             f"removed below it; only mappings can gain and lose children. {HINT}"
         )
-    kept = {key.key: child for key, child in done if child is not _GONE}
+    kept: dict[Hashable, PyTree] = {_dict_key(key): child for key, child in done if child is not _GONE}
     if not kept and not grown and keys and isinstance(keys[-1], jax.tree_util.DictKey):
         return _GONE
     for path, value in grown:
@@ -109,7 +126,13 @@ def _graft(node: Any, keys: Keys, edit: Edit) -> Any:
     return type(node)(kept)  # type: ignore[call-arg]
 
 
-def _put(items: dict, path: Path, value: Any, kind: type) -> dict:
+def _dict_key(key: Hashable) -> Hashable:
+    assert isinstance(key, jax.tree_util.DictKey | jax.tree_util.FlattenedIndexKey)  # the children of mappings
+    name: Hashable = key.key
+    return name
+
+
+def _put(items: dict[Hashable, PyTree], path: Path, value: PyTree, kind: type) -> dict[Hashable, PyTree]:
     """The items with the value at a path below, in mappings of the given kind."""
     inner = items.get(path[0], {})
     if any(not isinstance(key, str) for key in items) or not isinstance(inner, Mapping):
@@ -117,5 +140,5 @@ def _put(items: dict, path: Path, value: Any, kind: type) -> dict:
     return {**items, path[0]: value if len(path) == 1 else kind(_put(dict(inner), path[1:], value, kind))}
 
 
-def _names(rules: Rules) -> str:
+def _names(rules: CarryRules) -> str:
     return ", ".join("/".join(path) for path in sorted(rules.variables.plan.created))

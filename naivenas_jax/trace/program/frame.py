@@ -1,0 +1,78 @@
+"""What an analysis finds out about the values of one evaluation of a jaxpr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+from jax.extend import core as jex
+
+from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.trace.program.value import Dim, Value, constant
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The values of one evaluation of a jaxpr. A jaxpr that is called twice has two frames.
+
+    Attributes:
+      jaxpr: what is evaluated.
+      values: what is known of each of its variables.
+      inner: for each call, loop and branch the frames of the jaxprs inside, in the order of their analysis.
+      picked: for equations that read or write at known positions the neurons there, per dimension of the operand.
+      notes: what the rule of an equation has to remember until the equation is bound again.
+    """
+
+    jaxpr: jex.Jaxpr
+    values: dict[jex.Var, Value] = field(default_factory=dict)
+    inner: dict[jex.JaxprEqn, list[Frame]] = field(default_factory=dict)
+    picked: dict[jex.JaxprEqn, tuple[Dim, ...]] = field(default_factory=dict)
+    notes: dict[jex.JaxprEqn, object] = field(default_factory=dict)
+
+    def read(self, atom: jex.Var | jex.Literal) -> Value:
+        """What is known of an operand."""
+        return constant(atom.val) if isinstance(atom, jex.Literal) else self.values[atom]
+
+    def enter(self, eqn: jex.JaxprEqn, jaxpr: jex.Jaxpr) -> Frame:
+        """A new frame, for a jaxpr inside an equation of this one."""
+        child = Frame(jaxpr)
+        self.inner.setdefault(eqn, []).append(child)
+        return child
+
+    def every(self) -> Iterator[Frame]:
+        """This frame and all frames inside, outer ones first."""
+        yield self
+        for children in self.inner.values():
+            for child in children:
+                yield from child.every()
+
+    def vectors(self) -> dict[Vector, None]:
+        """The neurons on all dimensions of all values, in this frame and those inside; each once."""
+        found: dict[Vector, None] = {}
+        for frame in self.every():
+            dims = (*(value.dims for value in frame.values.values()), *frame.picked.values())
+            found.update(dict.fromkeys(dim for own in dims for dim in own if dim is not None))
+        return found
+
+
+class NamedValue(NamedTuple):
+    """A value that the model has a name for.
+
+    Attributes:
+      value: what is known of it.
+      aval: its shape and dtype.
+      frame: where it is computed.
+      eqn: the equation of the frame that names it.
+    """
+
+    value: Value
+    aval: jax.core.ShapedArray
+    frame: Frame
+    eqn: jex.JaxprEqn
+
+    def before(self, other: NamedValue) -> bool:
+        """Whether it is known in the frame of the other one when that is named."""
+        eqns = self.frame.jaxpr.eqns
+        return self.frame is other.frame and eqns.index(self.eqn) <= eqns.index(other.eqn)
