@@ -169,6 +169,22 @@ def _own_rule(h: Any, s: Any) -> Any:
 _own_rule.defvjp(lambda h, s: (jnp.sin(h) * s, (h, s)), lambda r, g: (3 * g * r[1], jnp.sum(g * r[0])))
 
 
+@jax.custom_vjp
+def _rematerialised(h: Any) -> Any:
+    return jnp.sin(h)
+
+
+_rematerialised.defvjp(lambda h: (jnp.sin(h), h), lambda h, g: (3 * g * jnp.cos(h),), optimize_remat=True)
+
+
+@jax.custom_batching.custom_vmap
+def _own_batches(h: Any) -> Any:
+    return jnp.cos(h)
+
+
+_own_batches.def_vmap(lambda size, batched, h: (jnp.cos(h), True))
+
+
 @jax.custom_jvp
 def _own_tangent(h: Any) -> Any:
     return jax.nn.relu(jnp.sin(h))
@@ -178,6 +194,9 @@ _own_tangent.defjvp(lambda p, t: (_own_tangent(*p), 5 * t[0] * jnp.ones_like(p[0
 
 through("custom_vjp", lambda h: _own_rule(h, 2.0), **FREE)
 through("custom_jvp", _own_tangent, **FREE)
+through("remat_of_custom_vjp", lambda h: _rematerialised(h), **FREE)
+through("composite", lambda h: h + lax.composite(lambda h: jnp.cos(h), "tests.cos")(lax.stop_gradient(h)), **FREE)
+through("custom_vmap", _own_batches, **FREE)
 through("jit", jax.jit(lambda h: jnp.cos(h)), **FREE)
 through("jit_inline", jax.jit(lambda h: jnp.cos(h), inline=True, donate_argnums=0), **FREE)
 through("remat", jax.checkpoint(lambda h: jax.nn.relu(jnp.sin(h))), **FREE)

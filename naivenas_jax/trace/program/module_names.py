@@ -1,6 +1,7 @@
-"""Names for values inside a traced model: what each module takes in, and what it returns.
+"""Names for values inside a traced model: the input and the output of each module.
 
-Of several arrays the first of floats is named. A name is a `jax.ad_checkpoint.checkpoint_name`, which computes nothing.
+Where a module takes or returns several arrays, the first one of floats is named. A name is a
+`jax.ad_checkpoint.checkpoint_name`, which computes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import inspect
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import flax.linen as nn
 import jax
@@ -21,11 +22,15 @@ from jax.ad_checkpoint import checkpoint_name
 from naivenas_jax.graph.evaluation.name_scopes import computing, computing_in_linen, path_of
 from naivenas_jax.graph.model_vertex import Place
 
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
 
 def place_of(name: str, rank: int) -> Place | None:
-    """The place that a name in a jaxpr stands for; None: the name is the model's own, or the array has been batched.
+    """The place that a name in a jaxpr stands for; None: the array has been batched since it was named.
 
-    What users have named with `jax.ad_checkpoint.checkpoint_name` are outputs.
+    A name that the user has given with `jax.ad_checkpoint.checkpoint_name` stands for an output of that name.
     """
     if not name.startswith("~"):
         return Place(name, "out")
@@ -33,46 +38,55 @@ def place_of(name: str, rank: int) -> Place | None:
     return Place(path, end) if int(dimensions) == rank else None
 
 
-def mark(array: Any, place: Place) -> Any:
-    """An array with a name. Its rank is part of it: under `jax.vmap` it is another array."""
-    return checkpoint_name(array, f"~{place.end}:{array.ndim}:{place.name}")
+def mark(array: jax.Array, place: Place) -> jax.Array:
+    """An array with a name. The name tells its rank, since under `jax.vmap` it stands for a part of another array."""
+    named: jax.Array = checkpoint_name(array, f"~{place.end}:{array.ndim}:{place.name}")
+    return named
 
 
-def _marked(tree: Any, end: str, path: str) -> Any:
+def _marked(tree: T, end: str, path: str) -> T:
     """A pytree whose first array of floats, wherever it occurs, has a name."""
     leaves = jax.tree.leaves(tree, is_leaf=_opaque)
     first = next((leaf for leaf in leaves if isinstance(leaf, jax.Array) and _floats(leaf)), None)
     if first is None:
         return tree
     named = mark(first, Place(path, end))
-    return jax.tree.map(lambda leaf: named if leaf is first else leaf, tree, is_leaf=_opaque)
+    result: T = jax.tree.map(lambda leaf: named if leaf is first else leaf, tree, is_leaf=_opaque)
+    return result
 
 
-def _opaque(node: Any) -> bool:
-    return isinstance(node, nnx.Pytree | nn.Module)  # copies of modules would lose what they update
+def _opaque(node: object) -> bool:
+    """Whether to leave a node of a pytree as it is: a copy of a module would lose what the module updates."""
+    return isinstance(node, nnx.Pytree | nn.Module)
 
 
 def _floats(array: jax.Array) -> bool:
+    """Whether an array holds neurons, and not counts or indices."""
     return array.ndim > 0 and jnp.issubdtype(array.dtype, jnp.inexact)
 
 
 @contextmanager
 def linen_marks() -> Iterator[None]:
-    """Within, the calls of linen modules are marked."""
+    """A context in which linen modules mark their inputs and outputs."""
 
-    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    def intercept(
+        call: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> object:
         path = path_of(context.module)
         if context.method_name != "__call__" or not path:
             return call(*args, **kwargs)
         args, kwargs = _marked((args, kwargs), "in", path)
         return _marked(call(*args, **kwargs), "out", path)
 
-    with nn.intercept_methods(intercept), computing_in_linen():  # ends lie outside of what is computed between them
+    with nn.intercept_methods(intercept), computing_in_linen():  # names lie outside of the scope of the module
         yield
 
 
 def mark_nnx(model: nnx.Module) -> None:
-    """From now on, the calls of the modules in an nnx model are marked."""
+    """Make the modules of an nnx model mark their inputs and outputs."""
     for path, module in nnx.iter_modules(model):
         if path and not isinstance(module, nnx.List | nnx.Dict):
             object.__setattr__(module, "__class__", _marked_type(type(module), "/".join(map(str, path))))
@@ -80,32 +94,34 @@ def mark_nnx(model: nnx.Module) -> None:
 
 @functools.cache
 def _marked_type(kind: type, path: str) -> type:
-    """The same class, but its call is marked. The path lies on the class, so that it outlives `nnx.split`."""
+    """A subclass whose call is marked. The path belongs to the class, so that it outlives `nnx.split`."""
 
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+    def __call__(self: object, *args: object, **kwargs: object) -> object:  # noqa: N807
         args, kwargs = _marked((args, kwargs), "in", path)
         with computing(path):
             result = kind.__call__(self, *args, **kwargs)
         return _marked(result, "out", path)
 
-    body: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
+    body: dict[str, object] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
     body |= {name: _computing(method, path) for name, method in _methods(kind)}
     body |= {"__call__": __call__} if hasattr(kind, "__call__") else {}  # noqa: B004
     keywords = {"pytree": getattr(kind, "_pytree__is_pytree", True)}
     return types.new_class(kind.__name__, (kind,), keywords, lambda namespace: namespace.update(body))
 
 
-def _methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """What a user's module computes by other names than its call (``attend``, ``encode``)."""
+def _methods(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
+    """The methods of a user's module besides its call (``attend``, ``encode``)."""
     for name in dir(kind):
         method = inspect.getattr_static(kind, name)
         if inspect.isfunction(method) and not name.startswith("__") and not hasattr(nnx.Module, name):
             yield name, method
 
 
-def _computing(method: Callable[..., Any], path: str) -> Callable[..., Any]:
+def _computing(method: Callable[P, R], path: str) -> Callable[P, R]:
+    """A method whose equations are computed in the module at ``path``."""
+
     @functools.wraps(method)
-    def computed(*args: Any, **kwargs: Any) -> Any:
+    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
         with computing(path):
             return method(*args, **kwargs)
 

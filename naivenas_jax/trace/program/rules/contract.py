@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from jax.extend.core import JaxprEqn
 
@@ -39,7 +38,7 @@ def dot(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]
 
 
 def _squares(eqn: JaxprEqn, value: Value, over: Sequence[int]) -> Sum | None:
-    """Something contracted with itself is a sum of squares."""
+    """An array that is contracted with itself makes a sum of squares."""
     if eqn.invars[0] is not eqn.invars[1]:
         return None
     shape = aval_of(eqn.invars[0]).shape
@@ -51,10 +50,10 @@ def _squares(eqn: JaxprEqn, value: Value, over: Sequence[int]) -> Sum | None:
 
 @ties("conv_general_dilated")
 def conv(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Input channels are tied to those of the kernel, output channels pass; positions are fixed.
+    """Input channels are tied to those of the kernel, output channels of the kernel pass; positions are fixed.
 
-    With groups, the input channels are the pairs of a group and one of its channels, the output channels those of a
-    group and one of the channels that it makes. The kernel is as wide as one group; groups are factors of both.
+    With groups, channels of the input are pairs of a group and a channel in it, and so are channels of the output. The
+    kernel is as wide as one group. So the groups are a factor of both products.
     """
     image, kernel = values
     numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
@@ -75,14 +74,14 @@ def conv(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
         analysis.couple(inputs, "it is convolved with an activation")
     for dim in (inputs, read):
         analysis.keep_some(dim)
-    dims: list[Any] = [None] * len(image.dims)
+    dims: list[Dim] = [None] * len(image.dims)
     dims[numbers.out_spec[0]] = image.dims[numbers.lhs_spec[0]]
     dims[numbers.out_spec[1]] = outputs
     return [Value(tuple(dims), image.weight and kernel.weight)]
 
 
 def _grouped(analysis: Analysis, inputs: Dim, outputs: Dim, groups: int, kernel: tuple[int, int]) -> Dim:
-    """Tie the groups of both sides; returns the channels of one group of the input."""
+    """Tie the groups of input and output; returns the channels of one group of the input."""
     own, read = _factors(analysis, inputs, groups, kernel[0])
     made, _ = _factors(analysis, outputs, groups, kernel[1] // groups)
     analysis.tie(own, made, "the groups of a convolution are fixed by its other side")
@@ -90,7 +89,7 @@ def _grouped(analysis: Analysis, inputs: Dim, outputs: Dim, groups: int, kernel:
 
 
 def _factors(analysis: Analysis, channels: Dim, groups: int, each: int) -> tuple[Dim, Dim]:
-    """The groups, and the channels of each."""
+    """Channels as a product: the groups, and the channels of each."""
     if channels is None:
         return None, None
     if each == 1:
@@ -101,7 +100,7 @@ def _factors(analysis: Analysis, channels: Dim, groups: int, each: int) -> tuple
 
 @binds("conv_general_dilated")
 def bind_conv(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """As many groups as the kernel leaves to its input."""
+    """There are as many groups as kernels fit beside one another on the input channels."""
     del sizes, frame
     numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
     if groups > 1:

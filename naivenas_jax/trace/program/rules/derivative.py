@@ -56,10 +56,12 @@ def bind_custom_jvp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[A
 
 
 def _differentiable(aval: jax.core.ShapedArray | Array) -> bool:
+    """Whether an array has derivatives; whole numbers have none."""
     return bool(jnp.issubdtype(aval.dtype, jnp.inexact))
 
 
 def _no_tangent(array: Array) -> jax.Array:
+    """A tangent of zeros; JAX gives whole numbers one of a dtype without entries."""
     return jnp.zeros_like(array) if _differentiable(array) else jnp.zeros(jnp.shape(array), jax.dtypes.float0)
 
 
@@ -146,7 +148,7 @@ class _VjpRule:
 
 @ties("custom_vjp_call")
 def custom_vjp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """What the function ties, and what its rule for derivatives ties."""
+    """What the function and its rule for derivatives tie."""
     if eqn.params["symbolic_zeros"]:
         return unknown(analysis, frame, eqn, values, "whose rule for derivatives sees symbolic zeros")
     if not all(_differentiable(aval_of(var)) for var in eqn.outvars):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jax.extend.core import JaxprEqn
@@ -23,7 +22,7 @@ _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 
 @ties(*ELEMENTWISE)
 def elementwise(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Tie all operands dimension by dimension; scalars and single neurons are broadcast."""
+    """Tie all operands dimension by dimension; scalars, and dimensions of size one, are broadcast."""
     name = eqn.primitive.name
     if name in _MULTIPLYING:
         for value in values:
@@ -38,14 +37,17 @@ def elementwise(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
     return [scaled(frame, eqn, values, result)]
 
 
-def _weight(dims: Sequence[Dim], values: Sequence[Value], shapes: Sequence[Any], shape: Sequence[int]) -> Value:
-    """A weight comes from all the weights that it is computed from, where those are as long as it is."""
+def _weight(
+    dims: Sequence[Dim], values: Sequence[Value], shapes: Sequence[tuple[int, ...]], shape: Sequence[int]
+) -> Value:
+    """A weight that is computed from others; the origins of dimensions that are broadcast are no origins of its own."""
     arrays = [(value, old) for value, old in zip(values, shapes, strict=True) if old]
     origins = [frozenset().union(*(v.origin(d) for v, old in arrays if old[d] == n)) for d, n in enumerate(shape)]
     return weight_of(dims, origins, [value for value, _ in arrays])
 
 
 def _tied(analysis: Analysis, operands: list[tuple[Dim, int]], size: int, name: str) -> Dim:
+    """Tie one dimension of all operands, given with its size in each; ``size`` is the size of the result."""
     for dim, n in operands:
         if n != size:
             analysis.fix_single(dim, name)

@@ -1,9 +1,8 @@
-"""Reading by index: what is known when the model is traced is exact, the rest is fixed."""
+"""Reading by index: positions that are known when the model is traced pick neurons, others fix the axis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jax.extend.core import JaxprEqn
@@ -19,9 +18,9 @@ from naivenas_jax.typing import Array
 
 @ties("gather")
 def gather(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are taken whole pass; along one that is indexed, known positions pick and others fix it.
+    """A dimension that is taken whole passes. Of one that is indexed known positions pick; it is fixed if they are not.
 
-    Into an embedding table the indices are tokens, whose number is fixed as the model's inputs are.
+    The indices into an embedding table are tokens: inputs of the model, so their axis of the table is fixed.
     """
     operand, indices = values
     numbers, shape = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).shape
@@ -52,8 +51,10 @@ def _whole(eqn: JaxprEqn) -> set[int]:
     return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in indexed}
 
 
-def _picked(analysis: Analysis, eqn: JaxprEqn, operand: Value, indices: Value, whole: set[int]) -> Any:
-    """Where in the result the one indexed dimension lies, and its neurons; None if that is not known exactly."""
+def _picked(
+    analysis: Analysis, eqn: JaxprEqn, operand: Value, indices: Value, whole: set[int]
+) -> tuple[int, Dim] | None:
+    """Where in the result the one indexed dimension lies, and its neurons; None if the positions are not known."""
     numbers = eqn.params["dimension_numbers"]
     if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != tuple(numbers.start_index_map):
         return None
@@ -71,7 +72,7 @@ def _picked(analysis: Analysis, eqn: JaxprEqn, operand: Value, indices: Value, w
 
 @binds("gather")
 def bind_gather(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """Whole dimensions as long as they are now; known positions follow the neurons."""
+    """A dimension that is taken whole is as long as it is now; known positions follow their neurons."""
     arrays, whole, numbers = list(arrays), _whole(eqn), eqn.params["dimension_numbers"]
     lengths = tuple(arrays[0].shape[d] if d in whole else n for d, n in enumerate(eqn.params["slice_sizes"]))
     known = frame.read(eqn.invars[1]).known

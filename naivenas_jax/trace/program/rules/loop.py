@@ -53,7 +53,8 @@ def _started(body: Jaxpr, arguments: Sequence[Value], first: int, count: int) ->
     Args:
       body: its jaxpr.
       arguments: of the body in the first round.
-      first, count: the arguments that are carried are ``count`` from ``first`` on.
+      first: the number of the first argument that is carried.
+      count: how many are carried.
     """
     counters = {i for i in range(count) if arguments[first + i].weight and _whole(body.outvars[i])}
     while True:

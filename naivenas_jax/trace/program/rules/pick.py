@@ -1,7 +1,7 @@
 """Neurons picked at positions that are known when the model is traced: slices, reversal, constant indices.
 
-What is picked is a `Vector` of its own. When sizes change, the positions follow from where its runs lie on the axis
-that it was picked from: as a slice where they are evenly spaced, else as a gather.
+The picked neurons are a `Vector` of their own. When sizes change, their positions follow from where its runs lie on the
+axis. They are read with a slice where they are evenly spaced, else with a gather.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax.extend.core import JaxprEqn, Literal, Var
 
 from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.sizes.blocks import Vector
@@ -33,7 +33,9 @@ def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
     return Vector.concat([dim.cut(start, stop) for start, stop in ranges])
 
 
-def _strided(params: Any, d: int) -> np.ndarray:
+def _strided(eqn: JaxprEqn, d: int) -> np.ndarray:
+    """The positions that a slice takes along a dimension."""
+    params = eqn.params
     strides = params["strides"] or (1,) * len(params["start_indices"])
     return np.arange(params["start_indices"][d], params["limit_indices"][d], strides[d])
 
@@ -41,14 +43,14 @@ def _strided(params: Any, d: int) -> np.ndarray:
 @ties("slice")
 def slice_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
     """A range of neurons, or every k-th of a range."""
-    picked = tuple(pick(dim, _strided(eqn.params, d)) for d, dim in enumerate(values[0].dims))
+    picked = tuple(pick(dim, _strided(eqn, d)) for d, dim in enumerate(values[0].dims))
     frame.picked[eqn] = picked
     return [replace(values[0], dims=picked, known=None)]
 
 
 @binds("slice")
 def bind_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """A slice with the bounds of today; irregular remains are gathered after it."""
+    """A slice with bounds that follow the neurons; along dimensions where they are not evenly spaced, a gather."""
     params = eqn.params
     starts, stops = list(params["start_indices"]), list(params["limit_indices"])
     strides = list(params["strides"] or (1,) * len(starts))
@@ -56,7 +58,7 @@ def bind_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]
     for d, (dim, picked) in enumerate(zip(frame.read(eqn.invars[0]).dims, frame.picked[eqn], strict=True)):
         if picked is None or dim is None:
             continue
-        places = sizes.positions(dim, picked, _strided(params, d))
+        places = sizes.positions(dim, picked, _strided(eqn, d))
         step = _spacing(places)
         if step is None:
             starts[d], stops[d], strides[d] = 0, arrays[0].shape[d], 1
@@ -66,7 +68,7 @@ def bind_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]
             starts[d], stops[d], strides[d] = first, last + 1, step
     result = bind(eqn, arrays, start_indices=tuple(starts), limit_indices=tuple(stops), strides=tuple(strides))[0]
     for d, places in irregular:
-        result = take(result, places, d)
+        result = _take(result, places, d)
     return [result]
 
 
@@ -76,9 +78,14 @@ def _spacing(places: np.ndarray) -> int | None:
     return 1 if not len(steps) else int(steps[0]) if len(steps) == 1 and steps[0] > 0 else None
 
 
-def take(array: Any, places: np.ndarray, axis: int) -> Any:
-    """Entries at known places."""
+def _take(array: Array, places: np.ndarray, axis: int) -> jax.Array:
+    """The entries at known positions of an axis."""
     return jnp.take(array, places, axis=axis, mode="clip")
+
+
+def first_of(places: np.ndarray, atom: Var | Literal) -> np.ndarray:
+    """Where a range begins, of the type of the operand that says so; an empty one begins at 0."""
+    return np.asarray(places[0] if len(places) else 0, aval_of(atom).dtype)
 
 
 @ties("rev")
@@ -95,7 +102,7 @@ def rev(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]
 
 @binds("rev")
 def bind_rev(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """Where a neuron has become several, those stay in order."""
+    """Axes are reversed; where a run of several neurons has come in the place of one, these keep their order."""
     result, plain = arrays[0], []
     for d in eqn.params["dimensions"]:
         dim, n = frame.read(eqn.invars[0]).dims[d], aval_of(eqn.invars[0]).shape[d]
@@ -106,13 +113,13 @@ def bind_rev(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) 
         if (np.diff(places) == -1).all():
             plain.append(d)
         else:
-            result = take(result, places, d)
+            result = _take(result, places, d)
     return bind(eqn, [result], dimensions=tuple(plain)) if plain else [result]
 
 
 @ties("dynamic_slice")
 def dynamic_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are taken whole pass; of others a range is picked if its start is known, else they are fixed."""
+    """A dimension that is taken whole passes. Of others a range is picked; they are fixed if its start is not known."""
     operand, shape, sizes = values[0], aval_of(eqn.invars[0]).shape, eqn.params["slice_sizes"]
     dims: list[Dim] = []
     for d, (dim, old, new) in enumerate(zip(operand.dims, shape, sizes, strict=True)):
@@ -129,12 +136,14 @@ def dynamic_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Seque
 
 
 def _start(analysis: Analysis, value: Value, most: int) -> int | None:
+    """The start of a range, if it is known; JAX keeps ranges inside of the array."""
     known = analysis.content(value)
     return None if known is None else int(np.clip(known, 0, most))
 
 
 @binds("dynamic_slice")
 def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """A range follows its neurons, and begins where the first of them lies now."""
     arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
     operand = frame.read(eqn.invars[0])
     for d, picked in enumerate(frame.picked[eqn]):
@@ -145,5 +154,5 @@ def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: lis
             old = min(old, aval_of(eqn.invars[0]).shape[d] - lengths[d])
             places = sizes.positions(dim, picked, np.arange(old, old + lengths[d]))
             lengths[d] = len(places)
-            arrays[1 + d] = np.asarray(places[0] if len(places) else 0, aval_of(eqn.invars[1 + d]).dtype)
+            arrays[1 + d] = first_of(places, eqn.invars[1 + d])
     return bind(eqn, arrays, slice_sizes=tuple(lengths))

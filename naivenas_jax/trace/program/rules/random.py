@@ -1,4 +1,4 @@
-"""Random numbers: alike along every dimension of what is drawn."""
+"""Random numbers: every dimension of an array of them may have any size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from naivenas_jax.typing import Array
 
 @ties("random_bits")
 def random_bits(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """For each key as many bits as are asked for; how many keys there are is fixed."""
+    """As many bits as are asked for, for each key; the number of keys is fixed."""
     del frame
     analysis.fix_all(values[0], "there is a key for each")
     keys = len(values[0].dims)
@@ -25,6 +25,7 @@ def random_bits(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
 
 @binds("random_bits")
 def bind_random_bits(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """As many numbers as there are neurons now."""
     keys = aval_of(eqn.invars[0]).ndim
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn)[keys:])
 
@@ -40,6 +41,7 @@ def rng_bits(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[V
 
 @binds("rng_bit_generator")
 def bind_rng_bits(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """As many numbers as there are neurons now."""
     bits = eqn.outvars[1]
     return bind(eqn, arrays, shape=sizes.shape(frame.values[bits], aval_of(bits).shape))
 
@@ -53,6 +55,7 @@ def rng_uniform(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
 
 @binds("rng_uniform")
 def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """As many numbers as there are neurons now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
@@ -61,7 +64,7 @@ def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[
     *["threefry2x32"],
 )
 def keys(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Keys are fixed, and what they are made of."""
+    """The axes of keys are fixed, and of what they are derived from."""
     del frame
     for value in values:
         analysis.fix_all(value, "keys are derived from it")

@@ -1,11 +1,10 @@
-"""Reductions, windows, sorting: along an axis that they mix, neurons are coupled or fixed."""
+"""Reductions, windows, sorting: along an axis whose neurons they mix, these are coupled or fixed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from jax.extend.core import JaxprEqn
 
@@ -18,7 +17,7 @@ from naivenas_jax.trace.program.value import Dim, Sum, Value, together, weight_o
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
 def reduce(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """What is reduced over is coupled: whether a neuron is zero or not there can make a difference."""
+    """Neurons that are reduced over are coupled: a zero may count, where a neuron that is not there does not."""
     del frame
     (value,), axes, shape = values, eqn.params["axes"], aval_of(eqn.invars[0]).shape
     over = tuple(dim for d in axes if (dim := value.dims[d]) is not None)
@@ -76,7 +75,7 @@ def sort(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 @ties("top_k")
 def top_k(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """The result is about positions along the axis."""
+    """The results are positions along the axis, and what is there, so its positions may not change."""
     del frame
     axis = eqn.params.get("axis", len(values[0].dims) - 1)
     analysis.fix(values[0].dims[axis], "top_k selects along it")
@@ -89,9 +88,9 @@ def top_k(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
     *["select_and_gather_add", "select_and_scatter_add"],
 )
 def window(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """A window passes an axis along which it is one wide and moves one at a time."""
+    """Neurons pass along an axis if the window is one wide there and moves by one; else the axis is fixed."""
     del frame
-    passing = [d for d in range(len(values[0].dims)) if _passes(eqn.params, d)]
+    passing = [d for d in range(len(values[0].dims)) if _passes(eqn, d)]
     dims: list[Dim] = [None] * len(values[0].dims)
     for d in range(len(dims)):
         if d in passing:
@@ -104,7 +103,9 @@ def window(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
     return [together(dims, values)] * len(eqn.outvars)
 
 
-def _passes(params: Any, d: int) -> bool:
+def _passes(eqn: JaxprEqn, d: int) -> bool:
+    """Whether a window is one wide along a dimension, and moves by one."""
+    params = eqn.params
     alone = params["window_dimensions"][d] == params["window_strides"][d] == 1
     dilated = any((params.get(key) or (1,) * (d + 1))[d] != 1 for key in ("base_dilation", "window_dilation"))
     return alone and not dilated and tuple(params["padding"][d]) == (0, 0)

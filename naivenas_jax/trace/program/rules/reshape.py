@@ -20,7 +20,7 @@ from naivenas_jax.typing import Array
 
 @ties("reshape")
 def reshape(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Row-major, after a transposition: groups of old dimensions become groups of new ones with as many elements."""
+    """Groups of old dimensions become groups of new ones with as many elements, in row-major order."""
     del frame
     order = eqn.params["dimensions"] or range(aval_of(eqn.invars[0]).ndim)
     value, new = moved(values[0], order, [values[0].dims[d] for d in order]), aval_of(eqn.outvars[0]).shape
@@ -41,11 +41,12 @@ def reshape(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 @binds("reshape")
 def bind_reshape(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """To the shape that the result has now."""
     return bind(eqn, arrays, new_sizes=sizes.result_shape(frame, eqn))
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Match dimensions from the left; those of size one belong to no group."""
+    """Match old with new dimensions from the left, few at a time; those of size one belong to no group."""
     left = [d for d, size in enumerate(old) if size != 1]
     right = [d for d, size in enumerate(new) if size != 1]
     while left and right:
@@ -59,13 +60,14 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int],
 
 
 def _merge(analysis: Analysis, parts: list[tuple[Dim, int]]) -> Dim:
-    """The neurons of several dimensions as one: all combinations. Dimensions that are fixed count too."""
+    """Several dimensions, given with their sizes, as one whose neurons are all combinations of theirs."""
     if all(dim is None for dim, _ in parts):
         return None
     return analysis.tying.blocks.product([_counted(analysis, dim, size) for dim, size in parts])
 
 
 def _counted(analysis: Analysis, dim: Dim, size: int) -> Vector:
+    """A dimension as a factor; one of fixed size has neurons that are fixed."""
     if dim is None:
         dim = analysis.tying.new(size)
         analysis.fix(dim, "it is a fixed axis that has been merged with a free one")
@@ -73,7 +75,7 @@ def _counted(analysis: Analysis, dim: Dim, size: int) -> Vector:
 
 
 def _factor(analysis: Analysis, dim: Dim, sizes: list[int]) -> list[Dim]:
-    """One dimension as several; from now on its neurons are the combinations of theirs."""
+    """One dimension as several, whose combinations its neurons are from now on."""
     if dim is None or len(sizes) == 1:
         return [dim] * len(sizes)
     return list(analysis.tying.blocks.factor(dim, sizes))

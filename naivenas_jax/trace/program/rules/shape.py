@@ -1,4 +1,4 @@
-"""Primitives that move neurons without touching them."""
+"""Primitives that rearrange dimensions: neurons pass as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from naivenas_jax.typing import Array
 
 
 def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Value:
-    """A value whose dimensions come from those of another; None: a new dimension."""
+    """A value with rearranged dimensions.
+
+    Args:
+      value: the value before.
+      order: for each dimension now the one before; None: it is new.
+      dims: the dimensions now.
+    """
     origins = [frozenset() if d is None else value.origin(d) for d in order]
     moved = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
     return replace(moved, summed=value.summed)
@@ -33,7 +39,7 @@ def transpose(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[
 
 @ties("squeeze")
 def squeeze(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Dimensions of size one go."""
+    """Dimensions of size one are removed."""
     del frame
     for d in eqn.params["dimensions"]:
         analysis.fix_single(values[0].dims[d], "squeeze")
@@ -43,7 +49,7 @@ def squeeze(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 @ties("expand_dims")
 def expand_dims(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Dimensions of size one come."""
+    """Dimensions of size one are added."""
     del analysis, frame
     old = iter(range(len(values[0].dims)))
     order = [None if d in eqn.params["dimensions"] else next(old) for d in range(aval_of(eqn.outvars[0]).ndim)]
@@ -52,7 +58,7 @@ def expand_dims(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
 
 @ties("broadcast_in_dim")
 def broadcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """A dimension along which nothing differs has neurons of its own, until it is tied to something."""
+    """A new dimension, along which all entries are equal, has neurons of its own, which are tied to nothing yet."""
     del frame
     value, places = values[0], list(eqn.params["broadcast_dimensions"])
     old, new = aval_of(eqn.invars[0]).shape, aval_of(eqn.outvars[0]).shape
@@ -65,12 +71,13 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[
 
 @binds("broadcast_in_dim")
 def bind_broadcast(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """To the shape that the result has now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
 @ties("iota")
 def iota(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Numbers along one dimension, which is fixed; the same along the others."""
+    """Positions along one dimension, which is fixed; along the others all entries are equal."""
     del frame, values
     shape, along = eqn.params["shape"], eqn.params["dimension"]
     return [Value(tuple(None if d == along else analysis.new(n) for d, n in enumerate(shape)), True)]
@@ -78,6 +85,7 @@ def iota(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 @binds("iota")
 def bind_iota(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """Of the shape that the result has now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
@@ -97,6 +105,7 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
 
 
 def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
+    """Dimensions one after the other, given with their sizes; fixed only if all of them are."""
     if all(part is None for part in parts):
         return None
     made = []
@@ -112,7 +121,7 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
 
 @ties("split")
 def split(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Ranges of neurons go their own ways."""
+    """The neurons of an axis in ranges."""
     del analysis, frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
     for size in eqn.params["sizes"]:
@@ -125,6 +134,7 @@ def split(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
 
 @binds("split")
 def bind_split(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+    """Each range is as long as it is now."""
     along = eqn.params["axis"]
     parts = [sizes.shape(frame.values[var], aval_of(var).shape)[along] for var in eqn.outvars]
     return bind(eqn, arrays, sizes=tuple(parts))
@@ -144,7 +154,7 @@ def tile(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 @binds("tile")
 def bind_tile(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """Along an axis of size one nothing differs: it may be repeated another number of times."""
+    """An axis of size one may be repeated another number of times: all neurons of the result are equal."""
     shape, old, dims = sizes.result_shape(frame, eqn), aval_of(eqn.invars[0]).shape, frame.read(eqn.invars[0]).dims
     reps = tuple(
         new if n == 1 and dim is None else k
@@ -167,7 +177,7 @@ def stack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
 
 @ties("unstack")
 def unstack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """One array for each neuron, so their number is fixed."""
+    """There is one array for each neuron, so their number is fixed."""
     del frame
     value, axis = values[0], eqn.params["axis"]
     analysis.fix(value.dims[axis], "every neuron of it is used by itself")
@@ -177,7 +187,7 @@ def unstack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 @ties("pad")
 def pad(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """What is padded to the ends of an axis is fixed; between neurons, or cut off, it fixes the axis."""
+    """Entries that are added at the ends of an axis are fixed; a pad inside of an axis, or one that cuts, fixes it."""
     del frame
     dims = []
     for dim, (low, high, inside) in zip(values[0].dims, eqn.params["padding_config"], strict=True):

@@ -1,13 +1,12 @@
-"""Writing into a part of an array: what is written is tied to the neurons in whose place it comes.
+"""Writing into a part of an array: neurons of the update are tied to the neurons that they replace.
 
-Known positions pick neurons of the operand, as in `pick`; the neurons of the update are tied to those. Positions that
-are known only when the network runs fix both.
+Known positions pick the neurons that are replaced, as in `pick`. Where positions are known only when the network runs,
+both axes are fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jax.extend.core import JaxprEqn
@@ -16,13 +15,17 @@ from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
-from naivenas_jax.trace.program.rules.pick import pick
+from naivenas_jax.trace.program.rules.pick import first_of, pick
 from naivenas_jax.trace.program.value import Dim, Value, weight_of
 from naivenas_jax.typing import Array
 
 
 def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update: Dim, name: str) -> tuple[Dim, Dim]:
-    """Write at positions of a dimension: the dimension, and the neurons at the positions; None where they are fixed."""
+    """Tie an update to the neurons at the positions that it is written to.
+
+    Returns:
+      The dimension, and its neurons at the positions; None where they are fixed.
+    """
     if positions is None:
         for one in (dim, update):
             analysis.fix(one, f"{name} writes into it at a position known only when the network runs")
@@ -42,7 +45,13 @@ def _written(analysis: Analysis, dim: Dim, positions: np.ndarray | None, update:
 def _overwritten(
     operand: Value, update: Value, indices: Sequence[Value], dims: Sequence[Dim], places: Mapping[int, int]
 ) -> list[Value]:
-    """What is left of an operand. Of weights, each dimension comes from its own and from ``places``' of the update."""
+    """What is known of the operand when an update has been written into it.
+
+    Args:
+      operand, update, indices: the operands.
+      dims: the dimensions of the result.
+      places: for dimensions of the operand the dimension of the update that lies on it.
+    """
     if not all(value.weight for value in (operand, update, *indices)):
         return [Value(tuple(dims))]
     written = {d: update.origin(place) for d, place in places.items()}
@@ -71,7 +80,7 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values
 
 @binds("dynamic_update_slice")
 def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
-    """The window begins where its first neuron lies now."""
+    """A window begins where the first of its neurons lies now."""
     arrays, operand = list(arrays), frame.read(eqn.invars[0])
     for d, picked in enumerate(frame.picked[eqn]):
         known = frame.read(eqn.invars[2 + d]).known
@@ -79,17 +88,13 @@ def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arra
         if dim is not None and picked is not None and known is not None:
             size, width = (aval_of(atom).shape[d] for atom in eqn.invars[:2])
             old = np.clip(int(known.array), 0, size - width) + np.arange(width)
-            arrays[2 + d] = _first(sizes.positions(dim, picked, old), eqn.invars[2 + d])
+            arrays[2 + d] = first_of(sizes.positions(dim, picked, old), eqn.invars[2 + d])
     return bind(eqn, arrays)
-
-
-def _first(places: np.ndarray, atom: Any) -> np.ndarray:
-    return np.asarray(places[0] if len(places) else 0, aval_of(atom).dtype)
 
 
 @ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
 def scatter(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
-    """Dimensions that are written whole are tied, at known positions those neurons; others are fixed."""
+    """A dimension that is written whole is tied to the update, or its neurons at known positions; others are fixed."""
     operand, indices, updates = values
     name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
     analysis.fix_all(indices, "it holds indices")
@@ -109,7 +114,7 @@ def scatter(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 
 def _places(eqn: JaxprEqn) -> dict[int, int]:
-    """For dimensions of the operand the dimension of the updates that lies on it."""
+    """For dimensions of the operand of a scatter the dimension of the updates that lies on it."""
     numbers, ndim = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).ndim
     windows = [d for d in range(ndim) if d not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)]
     found = dict(zip(windows, sorted(numbers.update_window_dims), strict=True))
@@ -120,7 +125,7 @@ def _places(eqn: JaxprEqn) -> dict[int, int]:
 
 
 def _positions(analysis: Analysis, eqn: JaxprEqn, d: int, indices: Value | None) -> np.ndarray | None:
-    """The positions that are written along a dimension of the operand; None if they are not known."""
+    """The positions that a scatter writes to along a dimension of the operand; None if they are not known."""
     numbers, shapes = eqn.params["dimension_numbers"], [aval_of(atom).shape for atom in eqn.invars]
     place, size = _places(eqn).get(d), shapes[0][d]
     if d not in numbers.scatter_dims_to_operand_dims:
