@@ -36,7 +36,7 @@ from naivenas_jax.align.layout import layout  # noqa: E402
 from naivenas_jax.align.problem.problem import reduce  # noqa: E402
 from naivenas_jax.align.problem.request import targets  # noqa: E402
 from naivenas_jax.align.solve import solve as solving  # noqa: E402
-from naivenas_jax.mutate.edit.widths import ends  # noqa: E402
+from naivenas_jax.mutate.request.kept_ends import kept_ends  # noqa: E402
 from naivenas_jax.mutate.request.options import Options  # noqa: E402
 
 LIMIT = 60.0  # seconds of HiGHS
@@ -126,7 +126,7 @@ def ours(make: Callable[[], nas.Graph], question: Question) -> Times:
             ties,
             targets(question.request, sizes),
             question.utility,
-            frozen=ends(graph, set(question.request), False),
+            frozen=kept_ends(graph, set(question.request), False),
             reached=None if question.everything else ties.reach(question.request),
             insertable=Options().insertable(sizes),
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.edit.widths import ends
+from naivenas_jax.mutate.request.kept_ends import kept_ends
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat
@@ -162,7 +162,7 @@ def _wanted(leaf: Leaf, dim: int, makers: bool) -> bool:
 def _free(graph: Graph) -> np.ndarray:
     """Shape (classes + 1,): whether a class may change when nobody names it."""
     ties: Ties = graph.ties
-    still = {run for axis in ends(graph, set(), False) for run in ties.plain(ties.axes[axis])} | ties.fixed.keys()
+    still = {run for axis in kept_ends(graph, (), False) for run in ties.plain(ties.axes[axis])} | ties.fixed.keys()
     free = [not ties.plain((run,)) <= still for run in range(len(ties.run_sizes))]
     return np.append(np.repeat(np.array(free, bool), ties.run_sizes), False)
 

@@ -16,7 +16,7 @@ import numpy as np
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.edit.widths import with_axes
+from naivenas_jax.mutate.edit.carry_out import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.sizes.ties import Leaf
@@ -162,7 +162,7 @@ class Soft:
         """
         ties = self.graph.ties
         check_variables(ties.leaves, ties.sizes, variables)
-        return with_axes(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
+        return carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
 
     def after(self, mutation: Mutation, variables: Any) -> Soft:
         """A further shrink of the hardened network, as masks.
@@ -175,5 +175,5 @@ class Soft:
         if self.plan is None and mutation.before != self.graph:
             raise PlanError("The mutation is of another network than these masks. Mutate what soft.harden returns.")
         plan = mutation.plan @ self.plan if self.plan else mutation.plan
-        whole = with_axes(self.graph, variables, {axis: plan.axes[axis] for axis in self.graph.ties.axes}, Options())
+        whole = carry_out(self.graph, variables, {axis: plan.axes[axis] for axis in self.graph.ties.axes}, Options())
         return Soft(self.graph, soft_masks(whole), whole.plan)

@@ -101,6 +101,11 @@ class Ties:
         """The number of neurons on one axis."""
         return self.sizes[axis]
 
+    @cached_property
+    def rescaled(self) -> dict[Path, int]:
+        """For each leaf that follows the root of the size of one of its dimensions, that dimension."""
+        return {path: leaf.rescaled for path, leaf in self.leaves.items() if leaf.rescaled is not None}
+
     def sizes_with(self, changed: Mapping[int, int]) -> dict[str, int]:
         """The number of neurons on every axis if some runs had other sizes.
 

@@ -20,10 +20,9 @@ from naivenas_jax.graph.vertices.stack import Flatten, positions_at
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.reconcile import reconcile
-from naivenas_jax.mutate.edit.widths import rescaled, unproven
 from naivenas_jax.mutate.request.edit_arguments import check_edited
 from naivenas_jax.mutate.request.options import Options
-from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.result.mutation import Mutation, then, unproven
 from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
@@ -176,7 +175,7 @@ def _plan(
         leaves={path: leaf.axes for path, leaf in leaves.items()},
         created=frozenset(path for path in leaves if path not in known),
         removed=frozenset(path for path in known if path not in leaves),
-        rescaled=rescaled(leaves),
+        rescaled=staged.ties.rescaled,
     )
 
 

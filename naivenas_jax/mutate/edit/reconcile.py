@@ -15,8 +15,8 @@ from naivenas_jax.align.problem.request import Target
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.draft import Draft, StandIn
-from naivenas_jax.mutate.edit.widths import ends
 from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectives
+from naivenas_jax.mutate.request.kept_ends import kept_ends
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.utility.scores.magnitude import magnitude
@@ -45,9 +45,12 @@ def reconcile(
     utility = _utility(graph, variables, stands, options, sizes, aligns)
     if not aligns:
         return dict(Plan.identity(staged.ties).axes), "none"
+    edited = Graph(staged.inputs, [staged[name] for name in draft.outputs])
     common: dict[str, Any] = {
         "time_limit": options.time_limit,
-        "frozen": ends(Graph(staged.inputs, [staged[n] for n in draft.outputs]), set(stands), options.free_outputs),
+        "frozen": kept_ends(
+            Graph(staged.inputs, [staged[n] for n in draft.outputs]), set(stands), options.free_outputs
+        ),
         "reached": staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
         "required": required,
         "objectives": sums,

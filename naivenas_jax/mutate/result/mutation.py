@@ -165,3 +165,8 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         undo_records=(*first.undo_records, *second.undo_records),
         incomparable=second.incomparable or first.incomparable or note,
     )
+
+
+def unproven(mutation: Mutation, gap: str) -> Mutation:
+    """The mutation with a note that a time limit cut the search for sizes short."""
+    return replace(mutation, notes=(*mutation.notes, f"not proven to be the best: {gap}"))

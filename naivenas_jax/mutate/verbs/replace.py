@@ -100,7 +100,7 @@ def replace_layer(
             "the width with nas.delta_nout, or use nas.insert_vertex and nas.remove_vertex."
         )
     target = Target(name, vertex.nout, made.nout)
-    wider = change_widths(graph, variables, (target,), replace(options, new="zeros"), graph.ties.reach([name]))
+    wider = change_widths(graph, variables, [target], replace(options, new="zeros"))
     again = _replacement(wider.graph[name], make)
     swapped = _swapped(wider.graph, wider.variables, {name: again.op}, keep, new, options)
     return then(wider, swapped, _REPLACED)

@@ -12,10 +12,11 @@ from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.latency_search import Latency, LatencyLimit
-from naivenas_jax.mutate.edit.widths import between_layers, change_widths
+from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.request.conditions import conditions
+from naivenas_jax.mutate.request.deciding_utility import comparable_magnitude
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -85,7 +86,7 @@ def delta_nout(
     (5, (5, 2))
     """
     targets = read_targets(graph, request)
-    return change_widths(graph, variables, targets, Options.of(keywords, new), graph.ties.reach(request))
+    return change_widths(graph, variables, targets, Options.of(keywords, new))
 
 
 @shows_keywords
@@ -203,14 +204,16 @@ def resize(
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
     if limit and options.utility is None:
-        options = replace(options, utility=between_layers(graph, variables))  # once, for all attempts
+        options = replace(options, utility=comparable_magnitude(graph, variables))  # once, for all attempts
 
     def once(besides: SizeRequest, further: Sequence[Budget] = ()) -> Mutation:
         targets = read_targets(graph, {**(request or {}), **besides} if besides else request or {})
         budgets = limits.budgets(graph, variables)
         if grow:
             require_room(budgets, graph)
-        mutation = change_widths(graph, variables, targets, options, None, (*budgets, *further), grow)
+        mutation = change_widths(
+            graph, variables, targets, options, everywhere=True, budgets=(*budgets, *further), grow=grow
+        )
         limits.check(budgets, *mutation)
         return mutation
 
