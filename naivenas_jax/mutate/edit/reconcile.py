@@ -48,9 +48,7 @@ def reconcile(
     edited = Graph(staged.inputs, [staged[name] for name in draft.outputs])
     common: dict[str, Any] = {
         "time_limit": options.time_limit,
-        "frozen": kept_ends(
-            Graph(staged.inputs, [staged[n] for n in draft.outputs]), set(stands), options.free_outputs
-        ),
+        "frozen": kept_ends(edited, stands, options.free_outputs),
         "reached": staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
         "required": required,
         "objectives": sums,
