@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
+from naivenas_jax.layers import registry
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6)), jnp.float32)
 
@@ -74,6 +75,46 @@ def test_functions_of_a_sequential_are_tried():
     assert "mixes the neurons" in graph.handles()["layer:layers_0"].coupled
     fixed = graph_of(nn.Sequential([nn.Dense(8), lambda x: x + jnp.arange(8.0), nn.Dense(4)])).fixed()
     assert "8 neurons only" in fixed["layer:layers_0"]
+
+
+class Averaging(nn.Module):
+    """Two matrices, divided by the root of the width between them, as scores of an attention are."""
+
+    hidden: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first = self.param("first", nn.initializers.normal(), (x.shape[-1], self.hidden))
+        second = self.param("second", nn.initializers.normal(), (self.hidden, self.features))
+        return x @ first @ second / self.hidden**0.5
+
+
+@pytest.mark.parametrize(
+    ("wrap", "handle", "leaf"),
+    [
+        (lambda layer: nn.Sequential([layer]), "layer:layers_0_hidden", "layers_0/second"),
+        (
+            lambda layer: nn.Sequential([nn.Dense(5), nn.Sequential([layer])]),
+            "layer:layers_1_layers_0_hidden",
+            "layers_1/layers_0/second",
+        ),
+    ],
+    ids=["inside", "inside a part"],
+)
+def test_variables_that_follow_the_root_of_a_size_follow_it_inside_another_layer(
+    monkeypatch: pytest.MonkeyPatch, wrap: Any, handle: str, leaf: str
+):
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    nas.register_layer(
+        Averaging,
+        leaves={"params/first": "in hidden", "params/second": "hidden out"},
+        sizes={"hidden": "hidden", "features": "out"},
+        rescaled={"params/second": "hidden"},
+    )
+    mutation = changed(wrap(Averaging(8, 4)), {handle: -6})
+    assert set(mutation.plan.rescaled) == {("params", "layer", *leaf.split("/"))}
+    assert mutation.check(X).compared
 
 
 DENSE = nn.Dense(6)

@@ -230,6 +230,35 @@ def test_removal_from_masked_states_needs_no_fresh_start(optimizer):
     assert jax.tree.structure(carried) == jax.tree.structure(fresh)
 
 
+HOLE = optax.MaskedNode()
+
+
+@pytest.mark.parametrize(
+    ("block", "removed", "expected"),
+    [
+        (HOLE, ("up",), {"block": HOLE}),
+        (HOLE, ("up", "down"), {}),
+        ({"up": HOLE, "down": 0.5}, ("up",), {"block": {"down": 0.5}}),
+        ({"up": HOLE, "down": HOLE}, ("up",), {"block": {"down": HOLE}}),
+    ],
+    ids=[
+        "a part of its branch goes",
+        "all of its branch goes",
+        "it goes, and its sibling stays",
+        "one hole of two goes",
+    ],
+)
+def test_a_hole_stays_for_as_long_as_a_part_of_what_it_stands_for(block, removed, expected):
+    before = {"block": {"up": np.ones(2), "down": np.ones(2)}, "head": np.ones(3)}
+    left = {name: array for name, array in before["block"].items() if name not in removed}
+    after = {**({"block": left} if left else {}), "head": before["head"]}
+    gone = frozenset(("params", "block", name) for name in removed)
+    kept = {("params", "block", name): (None,) for name in left}
+    plan = Plan({}, {**kept, ("params", "head"): (None,)}, removed=gone)
+    carried, _ = carry(plan, {"block": block, "head": 1.0}, {"params": before}, {"params": after})
+    assert carried == {**expected, "head": 1.0}
+
+
 @pytest.mark.parametrize("optimizer", ["masked", "multi_transform", "muon", "adafactor", "adafactor with momentum"])
 def test_creation_in_masked_and_factored_states_asks_for_a_fresh_start(optimizer):
     tx, (plan, old, new) = OPTIMIZERS[optimizer](), make(CHANGES["mixed"], created=EXTRA, removed=("norm",))
