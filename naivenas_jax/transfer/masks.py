@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
+from jaxtyping import Bool
 
 from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Variables
 
 
 def freeze_mask(
-    graph: Graph, variables: Mapping[str, Any], names: str | Iterable[str], *, entries: bool = False
-) -> dict[str, Any]:
+    graph: Graph, variables: Variables, names: str | Iterable[str], *, entries: bool = False
+) -> dict[str, PyTree]:
     """A tree like ``variables["params"]`` that is True where a parameter is frozen.
 
     ``optax.chain(tx, optax.transforms.freeze(mask))`` and ``optax.masked(optax.set_to_zero(), mask)`` take it as it is.
+    `Mutation.carry` brings it through any change. A mask of one bool for each parameter stays as it is through a change
+    of width: new neurons of a frozen layer are frozen at what they start at. A mask of one bool for each entry
+    (``entries=True``) is indexed as the parameters are: entries that stay keep their flag, and those of new neurons are
+    False, so that new neurons of a frozen layer can be trained while the old ones rest.
 
     Args:
       graph: the network.
       variables: its variables.
-      names: of vertices, or paths of modules or parameters of an imported model ("layers_1/up", "layers_1/up/bias"),
-        or shell patterns of either ("stem*"): what is frozen.
-      entries: whether the leaves are arrays of bools, one for each entry, and not one bool for each parameter.
-        `Mutation.carry` brings such a mask through any change of shape: entries that stay keep their flag, and those of
-        new neurons are False, so that new neurons of a frozen layer can be trained while the old ones rest. A mask of
-        one bool for each parameter passes through a change of width as it is: new neurons of a frozen layer are frozen
-        at what they start at.
+      names: what is frozen: names of vertices, paths of modules or parameters of an imported model
+        (``"layers_1/up"``, ``"layers_1/up/bias"``), or shell patterns of either (``"stem*"``); one, or several.
+      entries: whether leaves are arrays of bools, one for each entry, instead of one bool for each parameter.
+
+    Returns:
+      Nested dicts with the names of ``variables["params"]``. A leaf is a bool, or with ``entries`` a bool array of the
+      parameter's shape.
 
     Raises:
       UnknownNameError: if a name belongs to no parameter.
       VariablesError: if there are no parameters.
+      RequestError: if a name is no string.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -54,8 +61,8 @@ def freeze_mask(
     return nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
 
 
-def _named(name: str, params: Mapping[tuple[str, ...], Any], graph: Graph) -> list[tuple[str, ...]]:
-    """The parameters below a name."""
+def _named(name: str, params: Collection[Path], graph: Graph) -> list[Path]:
+    """The parameters at or below a name."""
     found = [path for path in params if any(fnmatch.fnmatchcase(each, name) for each in _branches(path))]
     if not found and name not in graph:
         raise UnknownNameError(f"freeze_mask: {unknown_name(name, {b: None for p in params for b in _branches(p)})}")
@@ -64,9 +71,10 @@ def _named(name: str, params: Mapping[tuple[str, ...], Any], graph: Graph) -> li
     return found
 
 
-def _branches(path: tuple[str, ...]) -> list[str]:
-    return ["/".join(path[:end]) for end in range(1, len(path) + 1)]
+def _branches(path: Path) -> list[str]:
+    """The path, and every path that it lies under, as text."""
+    return [path_text(path[:end]) for end in range(1, len(path) + 1)]
 
 
-def _flag(frozen: bool, array: Any, entries: bool) -> Any:
+def _flag(frozen: bool, array: Array, entries: bool) -> bool | Bool[np.ndarray, ...]:
     return np.full(np.shape(array), frozen) if entries else frozen

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from flax import nnx
 from flax.nnx import variablelib
+from flax.traverse_util import unflatten_dict
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.typing import Array, Shape
@@ -71,12 +72,7 @@ class NnxLayer:
 
     def merge(self, arrays: Mapping[VariablePlace, LayerArray]) -> nnx.Module:
         """The inverse of `split`; shapes may stand in for arrays."""
-        tree: dict[Hashable, Any] = {}  # nested: nnx has no type for it
-        for variable, value in arrays.items():
-            node = tree
-            for key in variable.path[:-1]:
-                node = node.setdefault(key, {})
-            node[variable.path[-1]] = value
+        tree = unflatten_dict({place.path: value for place, value in arrays.items()})
         return nnx.merge(self.graphdef, nnx.State(tree))
 
     @cached_property

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.nnx.nn import attention as nnx_attention, dtypes
+from jax.typing import DTypeLike
+
+Precision: TypeAlias = str | jax.lax.Precision | tuple[str, str] | tuple[jax.lax.Precision, jax.lax.Precision] | None
 
 
 class ValueSizedAttention(nn.MultiHeadDotProductAttention):
@@ -27,27 +32,33 @@ class ValueSizedAttention(nn.MultiHeadDotProductAttention):
     @nn.compact
     def __call__(  # type: ignore[override]
         self,
-        inputs_q: Any,
-        inputs_k: Any = None,
-        inputs_v: Any = None,
+        inputs_q: jax.Array,
+        inputs_k: jax.Array | None = None,
+        inputs_v: jax.Array | None = None,
         *,
-        mask: Any = None,
+        mask: jax.Array | None = None,
         deterministic: bool | None = None,
-        dropout_rng: Any = None,
+        dropout_rng: jax.Array | None = None,
         sow_weights: bool = False,
-    ) -> Any:
+    ) -> jax.Array:
         """As Flax's layer; only the projection to values gets other features on its way."""
         features = self.value_features or self.qkv_features or inputs_q.shape[-1]
 
-        def sized(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        def sized(
+            run: Callable[..., jax.Array],
+            args: tuple[object, ...],
+            kwargs: dict[str, object],
+            context: nn.module.InterceptorContext,
+        ) -> jax.Array:
             dense = context.module
             if dense.name != "value" or dense.parent is not self or context.method_name != "__call__":
                 return run(*args, **kwargs)
             shape = self.num_heads, features // self.num_heads
-            return dense.clone(features=shape, name=None, parent=dense.scope)(*args, **kwargs)
+            values: jax.Array = dense.clone(features=shape, name=None, parent=dense.scope)(*args, **kwargs)
+            return values
 
         with nn.intercept_methods(sized):
-            return super().__call__(
+            output: jax.Array = super().__call__(
                 inputs_q,
                 inputs_k,
                 inputs_v,
@@ -56,18 +67,19 @@ class ValueSizedAttention(nn.MultiHeadDotProductAttention):
                 dropout_rng=dropout_rng,
                 sow_weights=sow_weights,
             )
+            return output
 
 
 def value_sized_attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    bias: Any = None,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None = None,
     *,
-    dtype: Any = None,
-    precision: Any = None,
+    dtype: DTypeLike | None = None,
+    precision: Precision = None,
     **keywords: Any,
-) -> Any:
+) -> jax.Array:
     """softmax(q k^T / sqrt(D)) v of nnx, for values of any width. The fused one of Flax takes equal widths only.
 
     Args:

@@ -34,11 +34,23 @@ logger = logging.getLogger("naivenas_jax")
 
 @dataclass(frozen=True)
 class CarryReport:
-    """What became of the leaves of a carried tree, named as jax prints their key paths.
+    """What became of the leaves of a carried tree: the second result of ``Mutation.carry(tree, report=True)``.
+
+    Leaves are named as jax prints their key paths, ``[0].mu['conv']['kernel']``. Scalars that belong to no variable,
+    such as step counts, pass through and count as carried.
 
     Attributes:
-      carried: leaves whose old numbers live on.
-      restarted: leaves whose old numbers could not be kept, and why.
+      carried: the leaves whose old numbers live on.
+      restarted: pairs of a leaf whose old numbers could not be kept, and the reason.
+
+    >>> import jax, numpy as np, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 2)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(1), nas.layer("hidden", nn.Dense(3), x)))
+    >>> variables = graph.init(jax.random.key(0), np.ones((1, 2)))
+    >>> mutation = nas.delta_nout(graph, variables, {"hidden": -1})
+    >>> averages, report = mutation.carry({"hidden": {"bias": np.zeros(3)}}, report=True)
+    >>> averages["hidden"]["bias"].shape, report
+    ((2,), CarryReport(carried=("['hidden']['bias']",), restarted=()))
     """
 
     carried: tuple[str, ...]
@@ -57,12 +69,12 @@ def carry(
 ) -> tuple[PyTree, CarryReport]:
     """Carry a tree that is shaped like the variables, or like some of them, through a plan.
 
-    Arguments:
+    Args:
       plan: leads from ``before`` to ``after``.
       tree: anything whose leaves belong to variables: the state of ``tx.init(variables["params"])`` or of
         ``tx.init(variables)``, averages, gradients, masks, the variables themselves.
       before: the variables the plan was made for, or their ``jax.ShapeDtypeStruct``.
-      after: the variables the plan leads to; shapes do, unless new entries are those of the new parameters.
+      after: the variables the plan leads to; their shapes suffice, unless new entries take the new parameters' values.
       fresh: ``tx.init(new_params)``. The result then has exactly its structure. Needed only where the structure is
         not clear from the tree: variables were created and the state is masked, partitioned or factored.
       new: what entries of new neurons are where ``fresh`` does not say: "zeros" (with the exceptions in the module's

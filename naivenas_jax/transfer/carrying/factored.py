@@ -8,6 +8,7 @@ something else, and the statistic starts again.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,15 @@ OPTAX_THRESHOLD = 128
 
 @dataclass(frozen=True)
 class Threshold:
-    """What one state tells of its ``min_dim_size_to_factor`` t: ``above < t <= most``."""
+    """What one state shows of its ``min_dim_size_to_factor`` t: ``above < t <= most``.
+
+    Attributes:
+      above: a size that it is above.
+      most: a size that it does not exceed.
+    """
 
     above: int = 0
-    most: float = float("inf")
+    most: int | float = math.inf
 
     @classmethod
     def seen_in(cls, parameters: Iterable[tuple[tuple[int, ...], bool]]) -> Threshold:
@@ -39,7 +45,7 @@ class Threshold:
         seen = [(sorted(shape)[-2], factored) for shape, factored in parameters if len(shape) >= 2]
         return cls(
             max((size for size, factored in seen if not factored), default=0),
-            min((size for size, factored in seen if factored), default=float("inf")),
+            min((size for size, factored in seen if factored), default=math.inf),
         )
 
     def factors(self, shape: tuple[int, ...], label: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.typing import PyTree
 
 
+@runtime_checkable
 class Followed(Protocol):
     """What a state gets to know of a mutation."""
 
@@ -30,7 +31,7 @@ class Followed(Protocol):
 class Follows(Protocol):
     """A state that is not shaped like the variables, and follows a mutation by a rule of its own."""
 
-    def follow(self, followed: Followed) -> Self:
+    def follow(self, followed: Followed) -> Follows:
         """The state for the graph after the mutation."""
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from naivenas_jax.errors import NaiveNASError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.typing import PyTree, Variables
 
 #: ``(apply, variables, batch) -> one number``, where ``apply`` is ``graph.apply``.
-Loss = Callable[[Callable[..., Any], Mapping[str, Any], Any], Any]
+Loss: TypeAlias = Callable[[Callable[..., PyTree], Variables, PyTree], Float[jax.Array, ""]]
 
 
-def loss_of(loss_fn: Loss, graph: Graph, variables: Mapping[str, Any], batch: Any, error: type[NaiveNASError]) -> Any:
-    """The loss, if it is one number; raises ``error`` if not."""
+def loss_of(
+    loss_fn: Loss, graph: Graph, variables: Variables, batch: PyTree, error: type[NaiveNASError]
+) -> Float[jax.Array, ""]:
+    """The loss of a network on a batch, if it is one number.
+
+    Args:
+      loss_fn: the loss.
+      graph: the network.
+      variables: its variables.
+      batch: what ``loss_fn`` takes.
+      error: the kind of error to raise if the loss is not one real number.
+    """
     value = loss_fn(graph.apply, variables, batch)
     if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise error(
