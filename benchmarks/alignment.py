@@ -33,8 +33,9 @@ from rich.table import Table  # noqa: E402
 
 import naivenas_jax as nas  # noqa: E402
 from naivenas_jax.align.layout import layout  # noqa: E402
-from naivenas_jax.align.problem.problem import reduce  # noqa: E402
+from naivenas_jax.align.problem.reduction import Reduction  # noqa: E402
 from naivenas_jax.align.problem.request import targets  # noqa: E402
+from naivenas_jax.align.problem.restrictions import Restrictions  # noqa: E402
 from naivenas_jax.align.solve import solve as solving  # noqa: E402
 from naivenas_jax.mutate.request.kept_ends import kept_ends  # noqa: E402
 from naivenas_jax.mutate.request.options import Options  # noqa: E402
@@ -122,14 +123,13 @@ def ours(make: Callable[[], nas.Graph], question: Question) -> Times:
         start = time.process_time()
         ties = graph.ties
         sizes = ties.sizes
-        problem = reduce(
-            ties,
-            targets(question.request, sizes),
-            question.utility,
+        restrictions = Restrictions(
             frozen=kept_ends(graph, set(question.request), False),
             reached=None if question.everything else ties.reach(question.request),
             insertable=Options().insertable(sizes),
         )
+        asked = targets(question.request, sizes)
+        problem = Reduction(ties, asked, question.utility, restrictions).problems()[0]
         reduced = time.process_time()
         layout(ties, problem, solving.solve(problem))
         end = time.process_time()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Real
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.explain import explain, too_small
 from naivenas_jax.align.layout import layout
-from naivenas_jax.align.problem.factors import choices
-from naivenas_jax.align.problem.problem import Problem, closed, reduce
+from naivenas_jax.align.problem.problem import Problem, Solution
+from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.growth import solve_growth
-from naivenas_jax.align.solve.solve import Answer, UnprovenError, rank, solve
+from naivenas_jax.align.solve.solution import rank, utility_lost
+from naivenas_jax.align.solve.solve import UnprovenError, solve
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
@@ -25,8 +30,8 @@ class Alignment(NamedTuple):
     Attributes:
       axes: the plan of every axis.
       gap: within budgets, how much more utility an optimum could keep, as a share of ``kept``.
-      kept: the utility kept of the neurons that might have been dropped.
-      lost: the utility of those that were.
+      kept: the utility of the neurons that stay, of those that might have been dropped.
+      lost: the utility of those that were dropped.
     """
 
     axes: dict[str, AxisPlan]
@@ -35,79 +40,99 @@ class Alignment(NamedTuple):
     lost: float
 
 
+class _Solved(NamedTuple):
+    """A choice of factors that may change, and its solution."""
+
+    problem: Problem
+    solution: Solution
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        return rank(self.problem, self.solution)
+
+    @property
+    def kept(self) -> float:
+        """The utility that is kept of the groups that are free to change."""
+        groups = zip(self.problem.groups, self.solution.kept, strict=True)
+        return float(sum(group.utility_kept[kept] for group, kept in groups if not group.fixed))
+
+    @property
+    def lost(self) -> float:
+        return utility_lost(self.problem, self.solution)
+
+
 def align(
     ties: Ties,
     targets: Collection[Target],
-    utility: Mapping[str, Any],
+    utility: Mapping[str, Real[np.ndarray, " _"]],
+    restrictions: Restrictions,
     *,
     time_limit: float | None = None,
     grow: bool = False,
-    **bounds: Any,
 ) -> Alignment:
     """Choose which neurons stay and where new ones go.
 
     Args:
       ties: of the graph.
       targets: the requests.
-      utility: scores by axis.
+      utility: for some axes the utility of each neuron, shape (size of the axis,).
+      restrictions: what else limits the sizes.
       time_limit: for the solver, in seconds.
       grow: whether what is left of the budgets is spent on new neurons, and nothing is dropped.
-      **bounds: ``frozen``, ``reached``, ``equal``, ``least``, ``insertable``, ``required``, ``objectives``, ``budgets``
-        of `naivenas_jax.align.problem.problem.reduce`.
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.
       TooSmallError: if a request is for less than one neuron.
       TimeLimitError: if the time limit strikes; its ``best`` makes the plan of the best sizes found by then.
     """
-    least = bounds.get("least") or {}
-    small = [target for target in targets if target.exact and target.wish < least.get(target.axis, 1)]
+    small = [one for one in targets if one.exact and one.wish < restrictions.least.get(one.axis, 1)]
     targets = [replace(target, wish=1) if target in small else target for target in targets]
-    fixed = closed(ties, bounds.get("frozen"), bounds.get("reached"))
-    problems = [reduce(ties, targets, utility, choice=choice, **bounds) for choice in choices(ties, fixed, targets)]
+    problems = Reduction(ties, targets, utility, restrictions).problems()
     if small:
         raise too_small(small[0], problems[0], time_limit)
-    answers: list[tuple[Problem, Answer]] = []
-    gaps: list[str] = []
-    stopped = False
-    for problem in problems:
-        try:
-            answers.append((problem, (solve_growth if grow else solve)(problem, time_limit=time_limit)))
-        except NoSolutionError:
-            continue
-        except UnprovenError as error:
-            stopped = True
-            if error.answer is not None:
-                answers.append((problem, error.answer))
-                gaps.append(error.gap)
-    # of equal answers the earlier choice
-    chosen = min(answers, key=lambda pair: rank(*pair)) if answers else None
-    if stopped:
-        raise _out_of_time(ties, chosen, "; ".join(gaps))
+    solved, stops = _solve_all(problems, time_limit, grow)
+    # of equal solutions that of the earlier choice
+    chosen = min(solved, key=lambda each: each.rank, default=None)
+    if stops:
+        raise _out_of_time(ties, chosen, stops)
     if chosen is None:
         raise explain(problems, time_limit)
     plans = layout(ties, *chosen)
-    if chosen[0].pinned:
-        _few_new(plans, bounds.get("insertable") or {})
-    kept, lost = _kept(*chosen), rank(*chosen)[-1]
-    return Alignment(plans, chosen[1].gap if grow else _gap(chosen, answers), kept, lost)
+    if chosen.problem.pinned:
+        _check_combinations(plans, restrictions.insertable)
+    return Alignment(plans, chosen.solution.gap if grow else _gap(chosen, solved), chosen.kept, chosen.lost)
 
 
-def _kept(problem: Problem, answer: Answer) -> float:
-    groups = zip(problem.groups, answer.kept, strict=True)
-    return float(sum(group.worth[kept] for group, kept in groups if not group.fixed))
+def _solve_all(
+    problems: Sequence[Problem], time_limit: float | None, grow: bool
+) -> tuple[list[_Solved], list[UnprovenError]]:
+    """The problems that have solutions, and what was cut short by the time limit, with solutions or without."""
+    solved: list[_Solved] = []
+    stops: list[UnprovenError] = []
+    for problem in problems:
+        try:
+            solved.append(_Solved(problem, (solve_growth if grow else solve)(problem, time_limit=time_limit)))
+        except NoSolutionError:
+            continue
+        except UnprovenError as error:
+            stops.append(error)
+            if error.solution is not None:
+                solved.append(_Solved(problem, error.solution))
+    return solved, stops
 
 
-def _gap(chosen: tuple[Problem, Answer], answers: Collection[tuple[Problem, Answer]]) -> float:
-    """How much less could be lost, over all choices that meet the requests as well, as a share of what is kept."""
-    *nearness, lost = rank(*chosen)
-    alike = [pair for pair in answers if list(rank(*pair)[:-1]) == nearness]
-    least = min(rank(*pair)[-1] - pair[1].gap * abs(_kept(*pair)) for pair in alike)
-    gap = max(0.0, lost - least) / max(abs(_kept(*chosen)), 1e-12)
-    return max(gap, chosen[1].gap) if gap > 1e-9 else chosen[1].gap
+def _gap(chosen: _Solved, solved: Collection[_Solved]) -> float:
+    """How much less utility could be lost, as a share of what is kept.
+
+    All choices count that come as near to the requests, and have objectives as small.
+    """
+    alike = [each for each in solved if each.rank[:-1] == chosen.rank[:-1]]
+    least = min(each.lost - each.solution.gap * abs(each.kept) for each in alike)
+    gap = max(0.0, chosen.lost - least) / max(abs(chosen.kept), 1e-12)
+    return max(gap, chosen.solution.gap) if gap > 1e-9 else chosen.solution.gap
 
 
-def _few_new(plans: Mapping[str, AxisPlan], insertable: Mapping[str, int]) -> None:
+def _check_combinations(plans: Mapping[str, AxisPlan], insertable: Mapping[str, int]) -> None:
     """Where two factors of a product change, how many combinations are new is no sum of sizes, and is counted after."""
     for axis, most in insertable.items():
         if len(plans[axis].new) > most:
@@ -118,9 +143,9 @@ def _few_new(plans: Mapping[str, AxisPlan], insertable: Mapping[str, int]) -> No
             )
 
 
-def _out_of_time(ties: Ties, chosen: tuple[Problem, Answer] | None, gap: str) -> TimeLimitError:
+def _out_of_time(ties: Ties, chosen: _Solved | None, stops: Sequence[UnprovenError]) -> TimeLimitError:
     message = "The time limit struck before the best sizes were proven. Allow more, time_limit=."
     if chosen is None:
         return TimeLimitError(f"{message} No feasible sizes had been found.")
-    what = f"Of the best found by then: {gap}."
-    return TimeLimitError(f"{message} {what}", lambda: layout(ties, *chosen), gap)
+    gap = "; ".join(stop.gap for stop in stops if stop.solution is not None)
+    return TimeLimitError(f"{message} Of the best found by then: {gap}.", lambda: layout(ties, *chosen), gap)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from naivenas_jax.align.problem.problem import PRODUCT, Group, Problem
+from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.reduction import PRODUCT
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
-from naivenas_jax.align.solve.minimum_cost import smallest
-from naivenas_jax.align.solve.solve import UnprovenError, nearest, solve
+from naivenas_jax.align.solve.minimum_cost import smallest_count
+from naivenas_jax.align.solve.solve import UnprovenError, nearest_sizes, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError
 from naivenas_jax.sizes.condition import Condition, Size
 
+#: Of more requests and conditions than this no smallest set in conflict is looked for: all of them are named.
 _MOST_REQUESTS = 12
+
+
+class _Conflict(NamedTuple):
+    """Requests and conditions that contradict one another; of few, none can be left out."""
+
+    targets: Sequence[Target]
+    conditions: Sequence[Condition]
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes that they name."""
+        return [*(target.axis for target in self.targets), *(axis for one in self.conditions for axis in one.axes)]
 
 
 def explain(problems: Sequence[Problem], time_limit: float | None = None) -> InfeasibleError:
@@ -27,36 +43,45 @@ def explain(problems: Sequence[Problem], time_limit: float | None = None) -> Inf
     if limited and not any(_feasible(problem, time_limit) for problem in bare):
         problems = bare  # it is not the budgets
     problem = problems[0]
-    conflict, rows = _conflict(problem, time_limit)
+    conflict = _conflict(problem, time_limit)
+    reasons = _reasons(problem, conflict)
     # what is near within a budget takes a search of its own
     feasible, proven = ({}, True) if limited else _nearest(problem, time_limit)
-    involved = [*map(str, conflict), *map(str, rows)]
-    involved += [str(budget) for budget in problem.budgets]
+    involved = [*map(str, conflict.targets), *map(str, conflict.conditions), *map(str, problem.budgets)]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
     lines += [f"Budget: {text}." for text in _tight(problems, time_limit)]
-    reasons = _reasons(problem, conflict, rows)
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
-        found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
-        relaxable = conflict and all(target.exact for target in conflict)
-        relax = " Or wrap the request in nas.relaxed(...)." if relaxable else ""
-        lines.append(f"Nearest sizes that can: {{{found}}}.{relax}")
+        lines.append(_instead(feasible, conflict))
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
-    elif (problem.targets or rows) and not (limited or problem.pinned):
-        what = f"ties{' and conditions' if problem.required else ''}"
+    elif (problem.targets or conflict.conditions) and not (limited or problem.pinned):
+        what = f"ties{' and conditions' if problem.conditions else ''}"
         lines.append(f"No sizes at all satisfy the {what}{', whatever is requested' if problem.targets else ''}.")
-    axes = dict.fromkeys([*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)])
-    return InfeasibleError("\n".join(lines), tuple(axes), feasible, tuple(reasons))
+    return InfeasibleError("\n".join(lines), tuple(dict.fromkeys(conflict.axes)), feasible, tuple(reasons))
+
+
+def _instead(feasible: Mapping[str, int], conflict: _Conflict) -> str:
+    """What could be asked instead."""
+    found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
+    relaxable = conflict.targets and all(target.exact for target in conflict.targets)
+    relax = " Or wrap the request in nas.relaxed(...)." if relaxable else ""
+    return f"Nearest sizes that can: {{{found}}}.{relax}"
 
 
 def too_small(target: Target, problem: Problem, time_limit: float | None = None) -> TooSmallError:
-    """For a request for less than one neuron; in ``problem`` it is one for a single neuron, which is as near to it."""
+    """The error for a request for less than one neuron.
+
+    Args:
+      target: the request.
+      problem: the problem in which it asks for one neuron instead, which is as near to it as can be.
+      time_limit: for the solver, in seconds.
+    """
     feasible, _ = ({}, True) if problem.budgets else _nearest(problem, time_limit)
     axis, present = target.axis, target.present
-    smallest = feasible.get(axis, 1)
-    here = "" if smallest == 1 else f", and {smallest} is the nearest that can be had here"
-    ask = f"Ask for at most {smallest - present}, for nas.relaxed(...), or remove" if smallest < present else "Remove"
+    nearest = feasible.get(axis, 1)
+    here = "" if nearest == 1 else f", and {nearest} is the nearest that can be had here"
+    ask = f"Ask for at most {nearest - present}, for nas.relaxed(...), or remove" if nearest < present else "Remove"
     return TooSmallError(
         f"{axis!r} has {present} neurons and would be left with {target.wish}; the smallest size is 1{here}. "
         f"{ask} the vertex with nas.remove_vertex.",
@@ -68,7 +93,7 @@ def too_small(target: Target, problem: Problem, time_limit: float | None = None)
 def _nearest(problem: Problem, time_limit: float | None) -> tuple[dict[str, int], bool]:
     """The nearest sizes that are feasible, and whether there are no others."""
     try:
-        return nearest(problem, time_limit=time_limit), True
+        return nearest_sizes(problem, time_limit=time_limit), True
     except NoSolutionError:
         return {}, True
     except StoppedError:
@@ -76,14 +101,14 @@ def _nearest(problem: Problem, time_limit: float | None) -> tuple[dict[str, int]
 
 
 def _tight(problems: Sequence[Problem], time_limit: float | None) -> list[str]:
-    """For each budget how small the count can be; each without the others."""
+    """For each budget, how small its count can be without the other budgets."""
     problem = problems[0]
     alone = "" if len(problem.budgets) == 1 else ", and no other budget,"
     found = []
     for budget in problem.budgets:
         text = f"{budget}; now it is {budget.count.at(problem.named(problem.present))}"
         try:
-            least = smallest(problems, budget, time_limit)
+            least = smallest_count(problems, budget, time_limit)
         except StoppedError:
             text += "; the time limit struck before the smallest was found"
         else:
@@ -92,27 +117,27 @@ def _tight(problems: Sequence[Problem], time_limit: float | None) -> list[str]:
     return found
 
 
-def _holds(problem: Problem, group: Group) -> bool:
+def _is_held(problem: Problem, group: Group) -> bool:
     """Whether a group is fixed for good, and not because another factor of a product was chosen to change."""
     return group.fixed is not None and group.fixed != PRODUCT and group.fixed not in problem.resting.values()
 
 
-def _conflict(problem: Problem, time_limit: float | None) -> tuple[list[Target], list[Condition]]:
+def _conflict(problem: Problem, time_limit: float | None) -> _Conflict:
     """Leave out one request or condition after the other, for as long as what remains is infeasible."""
-    if len(problem.targets) + len(problem.required) > _MOST_REQUESTS:
-        return [target for _, target in problem.targets], list(problem.required)
-    for entry in problem.targets:
-        if (entry[0], entry[1].wish) not in problem.pinned:  # the sizes of products stand and fall with it
-            problem = _without(problem, "targets", entry, time_limit)
-    for row in problem.required:
-        problem = _without(problem, "required", row, time_limit)
-    return [target for _, target in problem.targets], list(problem.required)
+    if len(problem.targets) + len(problem.conditions) <= _MOST_REQUESTS:
+        for entry in problem.targets:
+            if (entry[0], entry[1].wish) not in problem.pinned:  # the sizes of products stand and fall with it
+                smaller = replace(problem, targets=tuple(each for each in problem.targets if each is not entry))
+                problem = _if_infeasible(smaller, problem, time_limit)
+        for condition in problem.conditions:
+            others = tuple(each for each in problem.conditions if each is not condition)
+            problem = _if_infeasible(replace(problem, conditions=others), problem, time_limit)
+    return _Conflict([target for _, target in problem.targets], problem.conditions)
 
 
-def _without(problem: Problem, which: str, entry: object, time_limit: float | None) -> Problem:
-    """The problem without one request or condition, if that is infeasible too; else as it is."""
-    rest = tuple(other for other in getattr(problem, which) if other is not entry)
-    smaller = replace(problem, objectives=(), **{which: rest})  # type: ignore[arg-type]
+def _if_infeasible(smaller: Problem, problem: Problem, time_limit: float | None) -> Problem:
+    """The smaller problem if that is infeasible too, else the problem as it is."""
+    smaller = replace(smaller, objectives=())
     return problem if _feasible(smaller, time_limit) else smaller
 
 
@@ -126,34 +151,33 @@ def _feasible(problem: Problem, time_limit: float | None) -> bool:
     return True
 
 
-def _reasons(problem: Problem, conflict: list[Target], rows: list[Condition]) -> list[str]:
-    """What is fixed on the rows in conflict, and on rows that share a group with them."""
-    asked = {row for row, target in problem.targets if target in conflict}
-    asked |= {problem.row_of[axis] for row in rows for axis in row.axes}
-    asked |= {row for pair in problem.equal for row in pair if not conflict or asked & set(pair)}
+def _reasons(problem: Problem, conflict: _Conflict) -> list[str]:
+    """What is fixed on the axes in conflict, and on axes that share a group with them."""
+    asked = {row for row, target in problem.targets if target in conflict.targets}
+    asked |= {problem.row_of[axis] for condition in conflict.conditions for axis in condition.axes}
+    asked |= {row for pair in problem.equal for row in pair if not conflict.targets or asked & set(pair)}
     groups = {int(g) for row in asked for g in problem.rows[[row]].indices}
     if not asked:  # budgets alone: what is fixed weighs on them
-        groups = {i for i, group in enumerate(problem.groups) if _holds(problem, group)}
+        groups = {i for i, group in enumerate(problem.groups) if _is_held(problem, group)}
     touching = {int(row) for g in groups for row in problem.rows[:, [g]].tocoo().coords[0]}
     nearby = groups | {int(g) for row in touching for g in problem.rows[[row]].indices}
-    named = [*(target.axis for target in conflict), *(axis for row in rows for axis in row.axes)]
-    found = [problem.resting.get(axis) for axis in named]
+    found = [problem.resting.get(axis) for axis in conflict.axes]
     found += [problem.groups[g].fixed for g in sorted(groups)] + [problem.groups[g].fixed for g in sorted(nearby)]
-    return list(dict.fromkeys([*_limits(problem, conflict, rows), *(reason for reason in found if reason)]))[:5]
+    return list(dict.fromkeys([*_limits(problem, conflict), *(reason for reason in found if reason)]))[:5]
 
 
-def _limits(problem: Problem, conflict: list[Target], rows: list[Condition]) -> list[str]:
-    """Of what has to grow, where no more may be inserted."""
+def _limits(problem: Problem, conflict: _Conflict) -> list[str]:
+    """The axes that would have to grow by more neurons than may be inserted."""
     found = [
         row
         for row, target in problem.targets
-        if target in conflict and target.wish - target.present > problem.insertable[row]
+        if target in conflict.targets and target.wish - target.present > problem.insertable[row]
     ]
-    for row in rows:
-        present = Size(row.terms, row.constant).at(problem.named(problem.present))
-        most = sum(count * int(problem.insertable[problem.row_of[axis]]) for axis, count in row.terms if count > 0)
-        if row.sense != "<=" and row.bound - present > most:
-            found += [problem.row_of[axis] for axis in row.axes]
+    for one in conflict.conditions:
+        present = Size(one.terms, one.constant).at(problem.named(problem.present))
+        most = sum(count * int(problem.insertable[problem.row_of[axis]]) for axis, count in one.terms if count > 0)
+        if one.sense != "<=" and one.bound - present > most:
+            found += [problem.row_of[axis] for axis in one.axes]
     return [
         f"at most {problem.insertable[row]} neurons may be inserted into {problem.names[row][0]!r} (max_new=)"
         for row in dict.fromkeys(found)

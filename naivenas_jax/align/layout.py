@@ -1,68 +1,87 @@
-"""Read the answer back: from numbers per group to positions on every axis."""
+"""Read the solution back: from numbers per group to positions on every axis."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
-from naivenas_jax.align.problem.problem import Problem
-from naivenas_jax.align.solve.solve import Answer
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.sizes.ties import Ties
 
 
-def layout(ties: Ties, problem: Problem, answer: Answer) -> dict[str, AxisPlan]:
+def layout(ties: Ties, problem: Problem, solution: Solution) -> dict[str, AxisPlan]:
     """The plan of every axis.
 
     The best classes of a group are kept, in their original order. New ones follow the last original class of the group,
     kept or not, wherever it occurs.
     """
-    selection = _Selection(ties, problem, answer)
+    survivors = _Survivors(ties, problem, solution)
     plans: dict[tuple[int, ...], AxisPlan] = {}
     for runs in ties.axes.values():
         if runs not in plans:
-            plans[runs] = selection.axis(runs)
+            plans[runs] = survivors.axis(runs)
     return {axis: plans[runs] for axis, runs in ties.axes.items()}
 
 
-class _Selection:
-    """Which classes survive, and where new ones go."""
+class _Survivors:
+    """Which classes survive, and where new ones go.
 
-    def __init__(self, ties: Ties, problem: Problem, answer: Answer):
-        self.sizes, self.products = ties.run_sizes, ties.products
-        self.start = ties.starts
-        self.alive = np.zeros(self.start[-1], dtype=bool)
-        self.inserted: dict[int, int] = {}  # run that new classes follow -> how many
-        self.models: dict[int, np.ndarray] = {}  # the same run -> a surviving class for each of them
+    Attributes:
+      alive: for each class whether it stays.
+      models: for each run that new classes follow, a surviving class for each of these that it may copy; NEW: none.
+    """
+
+    def __init__(self, ties: Ties, problem: Problem, solution: Solution):
+        self.ties = ties
+        self.alive = np.zeros(ties.starts[-1], dtype=bool)
+        self.models: dict[int, Int[np.ndarray, " new"]] = {}
         last_run = {group: run for run, group in enumerate(problem.group_of_run) if run not in ties.products}
-        for i, (group, kept, new) in enumerate(zip(problem.groups, answer.kept, answer.new, strict=True)):
+        for i, (group, kept, new) in enumerate(zip(problem.groups, solution.kept, solution.new, strict=True)):
             survivors = np.sort(group.classes[group.best[:kept]])
             self.alive[survivors] = True
             if new:
-                self.inserted[last_run[i]] = int(new)
                 self.models[last_run[i]] = np.resize(survivors, new) if kept else np.full(new, NEW)
 
     def axis(self, runs: tuple[int, ...]) -> AxisPlan:
-        sources, twins, offsets, offset = [], [], defaultdict(list), 0
+        """The plan of an axis that consists of these runs."""
+        sources: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]
+        twins: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]  # of the new neurons alone
+        offsets = self._offsets(runs)
+        seen: Counter[int] = Counter()
         for run in runs:
-            offsets[run].append(offset)
-            if run in self.products:
+            offset = offsets[run][seen[run]]
+            if run in self.ties.products:
                 plan = self._product(run)
-                sources.append(np.where(plan.source == NEW, NEW, plan.source + offset))
-                twins.append(np.where(plan.twin == NEW, NEW, plan.twin + offset)[plan.source == NEW])
+                sources.append(_shifted(plan.source, offset))
+                twins.append(_shifted(plan.twin, offset)[plan.source == NEW])
             else:
-                sources.append(offset + np.flatnonzero(self.alive[self.start[run] : self.start[run + 1]]))
-                sources.append(np.full(self.inserted.get(run, 0), NEW))
-                twins.append(None)
-            offset += self.sizes[run]
-        source = np.concatenate(sources) if sources else np.zeros(0, int)
-        return AxisPlan.of(offset, source, self._twins(runs, source, offsets, twins))
+                models = self.models.get(run, np.zeros(0, int))
+                sources.append(offset + np.flatnonzero(self.alive[self.ties.starts[run] : self.ties.starts[run + 1]]))
+                sources.append(np.full(len(models), NEW))
+                twins.append(np.array([self._position(m, offsets, seen[run]) for m in models.tolist()], int))
+            seen[run] += 1
+        source = np.concatenate(sources)
+        twin = np.full(len(source), NEW)
+        twin[source == NEW] = np.concatenate(twins)
+        return AxisPlan.of(self.ties.length(runs), source, twin)
+
+    def _offsets(self, runs: tuple[int, ...]) -> dict[int, list[int]]:
+        """For each run the positions on an axis at which it begins."""
+        offsets: dict[int, list[int]] = {}
+        offset = 0
+        for run in runs:
+            offsets.setdefault(run, []).append(offset)
+            offset += self.ties.run_sizes[run]
+        return offsets
 
     def _product(self, run: int) -> AxisPlan:
         """All combinations of what the factors have now; one with a new member is new."""
         whole = AxisPlan.identity(1)
-        for row in self.products[run]:
+        for row in self.ties.products[run]:
             part = self.axis(row)
             model, part_model = (np.where(p.source == NEW, p.twin, p.source) for p in (whole, part))
             whole = AxisPlan.of(
@@ -72,29 +91,23 @@ class _Selection:
             )
         return whole
 
-    def _twins(
-        self, runs: tuple[int, ...], source: np.ndarray, offsets: dict[int, list[int]], known: list[np.ndarray | None]
-    ) -> np.ndarray | None:
-        """For each new position the old position of a surviving class of the same group, in the same occurrence."""
-        if not (source == NEW).any():
-            return None
-        found: list[int] = []
-        seen: defaultdict[int, int] = defaultdict(int)
-        for run, given in zip(runs, known, strict=True):
-            if given is not None:
-                found.extend(given)
-            for model in self.models.get(run, ()):
-                home = int(np.searchsorted(self.start, model, side="right")) - 1 if model != NEW else -1
-                there = offsets.get(home, [])
-                survives = seen[run] < len(there)
-                found.append(there[seen[run]] + model - self.start[home] if survives else NEW)
-            seen[run] += 1
-        twins = np.full(len(source), NEW)
-        twins[source == NEW] = found
-        return twins
+    def _position(self, model: int, offsets: Mapping[int, Sequence[int]], occurrence: int) -> int:
+        """The position on an axis of a surviving class that may be copied, in the same occurrence; NEW if none is."""
+        if model == NEW:
+            return NEW
+        home = int(np.searchsorted(self.ties.starts, model, side="right")) - 1
+        there = offsets.get(home, ())
+        return int(there[occurrence] + model - self.ties.starts[home]) if occurrence < len(there) else NEW
 
 
-def _combined(outer: np.ndarray, inner: np.ndarray, size: int) -> np.ndarray:
+def _shifted(positions: Int[np.ndarray, " neurons"], offset: int) -> Int[np.ndarray, " neurons"]:
+    """Positions further on by an offset; NEW stays NEW."""
+    return np.where(positions == NEW, NEW, positions + offset)
+
+
+def _combined(
+    outer: Int[np.ndarray, " outer"], inner: Int[np.ndarray, " inner"], size: int
+) -> Int[np.ndarray, " outer*inner"]:
     """Positions of all combinations, row by row; NEW where either is."""
     grid = outer[:, None] * size + inner[None, :]
     return np.where((outer[:, None] == NEW) | (inner[None, :] == NEW), NEW, grid).ravel()

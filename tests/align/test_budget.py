@@ -1,4 +1,4 @@
-"""Budgets against brute force: the answer is within, and the best; no bound is below what can be had."""
+"""Budgets against brute force: the solution is within, and the best; no bound is below what can be had."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from naivenas_jax.align.problem.budget import Budget
-from naivenas_jax.align.problem.problem import Problem, reduce
+from naivenas_jax.align.problem.problem import Problem, Solution
+from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.budget_search import Search
+from naivenas_jax.align.solve.budget_search import BudgetSearch
 from naivenas_jax.align.solve.growth import solve_growth
-from naivenas_jax.align.solve.solution import Answer, violations, worth
+from naivenas_jax.align.solve.solution import utility_kept, violations
 from naivenas_jax.align.solve.solve import solve
 from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.condition import multiple_of, size
@@ -36,8 +38,9 @@ class Asked(NamedTuple):
             vectors.append(within.new(len(own)))
             within.axis(vectors[-1])
         tying.within("both").axis(Vector.concat([vectors[0], vectors[1], vectors[0]]))
-        fixed = {"insertable": dict.fromkeys(self.scores, 0), **self.bounds, **bounds}
-        return reduce(tying.freeze(), targets, self.scores, budgets=self.budgets, required=self.rows, **fixed)
+        given = {"insertable": dict.fromkeys(self.scores, 0), **self.bounds, **bounds}
+        restrictions = Restrictions(budgets=self.budgets, conditions=self.rows, **given)
+        return Reduction(tying.freeze(), targets, self.scores, restrictions).problems()[0]
 
     def every(self, most=lambda own: len(own)):
         """All sizes, as arrays by axis, and which of them are feasible."""
@@ -116,14 +119,14 @@ def test_the_best_of_all_sizes_is_found_and_nothing_more_fits(kind, seeds):
             with pytest.raises(NoSolutionError):
                 solve(problem)
             continue
-        answer = solve(problem)
-        assert not violations(problem, answer)
-        assert worth(list(problem.groups), answer.kept) == pytest.approx(best, rel=1e-9)
-        assert answer.gap <= 1e-9
+        solution = solve(problem)
+        assert not violations(problem, solution)
+        assert utility_kept(list(problem.groups), solution.kept) == pytest.approx(best, rel=1e-9)
+        assert solution.gap <= 1e-9
         for group in range(len(problem.groups)):
-            more = answer.kept.copy()
+            more = solution.kept.copy()
             more[group] += 1
-            assert violations(problem, Answer(more, answer.new))
+            assert violations(problem, Solution(more, solution.new))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +135,7 @@ def test_the_bound_by_logarithms_holds_in_every_box_wherever_its_tangents_lie(ki
     for seed in range(15):
         asked = random_case(seed, kind)
         problem = asked.problem()
-        search, (sizes, feasible) = Search(problem, None), asked.every()
+        search, (sizes, feasible) = BudgetSearch(problem, None), asked.every()
         kept = np.zeros(len(feasible))
         for name, own in asked.scores.items():
             kept += np.concatenate([[0.0], np.cumsum(np.sort(own)[::-1])])[sizes[name]]
@@ -144,16 +147,16 @@ def test_the_bound_by_logarithms_holds_in_every_box_wherever_its_tangents_lie(ki
             for row, (low, high) in box.items():
                 within &= (sizes[problem.names[row][0]] >= low) & (sizes[problem.names[row][0]] <= high)
             at, prices = rng.uniform(0, 9, len(search.form.free)), rng.normal(size=search.prices.shape) * (attempt % 3)
-            found = search.logarithms.ceiling(box, at, prices).worth * search.scale
+            found = search.lagrangian.bound(box, at, prices).utility * search.scale
             assert found >= kept[within].max(initial=-np.inf) - 1e-9
             assert found < np.inf
 
 
 def test_the_bound_by_logarithms_holds_where_a_layer_is_gone():
     asked = random_case(1, "optional")._replace(rows=[size("v0") <= 0])
-    answer, best = solve(asked.problem()), best_by_hand(asked)
-    assert worth(list(asked.problem().groups), answer.kept) == pytest.approx(best, rel=1e-9)
-    assert answer.gap <= 1e-9
+    solution, best = solve(asked.problem()), best_by_hand(asked)
+    assert utility_kept(list(asked.problem().groups), solution.kept) == pytest.approx(best, rel=1e-9)
+    assert solution.gap <= 1e-9
 
 
 @pytest.mark.parametrize("names", [("v0",), ("v0", "v1")])
@@ -171,12 +174,12 @@ def test_relaxed_requests_come_as_near_as_the_budget_lets_them(names):
         kept = sum(np.concatenate([[0.0], np.cumsum(np.sort(s)[::-1])])[sizes[n]] for n, s in asked.scores.items())
         targets = [Target(name, len(asked.scores[name]), wish, exact=False) for name, wish in wishes.items()]
         problem = asked.problem(targets)
-        answer = solve(problem)
-        found = problem.named(problem.sizes(answer.kept, answer.new))
+        solution = solve(problem)
+        found = problem.named(problem.sizes(solution))
         assert sum(abs(found[name] - wish) for name, wish in wishes.items()) == nearest
         best = kept[feasible & (far == nearest)].max()
-        assert worth(list(problem.groups), answer.kept) == pytest.approx(best, rel=1e-9)
-        assert answer.gap <= 1e-9
+        assert utility_kept(list(problem.groups), solution.kept) == pytest.approx(best, rel=1e-9)
+        assert solution.gap <= 1e-9
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -200,14 +203,14 @@ def test_the_best_growth_of_all_is_found(seed):
         with pytest.raises(NoSolutionError):
             solve_growth(problem)
         return
-    answer = solve_growth(problem)
+    solution = solve_growth(problem)
     found = [
         own.mean() * (1 / np.arange(2.0, 2.0 + new)).sum()
-        for own, new in zip(scores.values(), answer.new, strict=False)
+        for own, new in zip(scores.values(), solution.new, strict=False)
     ]
-    assert [group.size for group in problem.groups] == answer.kept.tolist()
+    assert [group.size for group in problem.groups] == solution.kept.tolist()
     assert sum(found) == pytest.approx(best, rel=1e-6, abs=1e-9)
-    assert answer.gap <= 1e-6
+    assert solution.gap <= 1e-6
 
 
 def deep(share) -> Asked:
@@ -225,10 +228,10 @@ def deep(share) -> Asked:
 def test_deep_networks_are_near_the_best(share):
     asked = deep(share)
     problem = asked.problem(insertable=dict.fromkeys(asked.scores, 2000 if share > 1 else 0))
-    answer = (solve_growth if share > 1 else solve)(problem)
-    assert not violations(problem, answer)
-    assert answer.gap < 5e-3  # what the table of docs/benchmarks/budgets.md is held to
-    used = asked.budgets[0].count.at(problem.named(problem.sizes(answer.kept, answer.new)))
+    solution = (solve_growth if share > 1 else solve)(problem)
+    assert not violations(problem, solution)
+    assert solution.gap < 5e-3  # what the table of docs/benchmarks/budgets.md is held to
+    used = asked.budgets[0].count.at(problem.named(problem.sizes(solution)))
     assert 0.999 * asked.budgets[0].bound < used <= asked.budgets[0].bound
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from naivenas_jax.align.align import align
 from naivenas_jax.align.problem.factors import choices
 from naivenas_jax.align.problem.request import targets
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import InfeasibleError
+from naivenas_jax.sizes.condition import size
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 
@@ -61,9 +64,9 @@ def test_a_request_is_met_if_and_only_if_it_can_be(request_: dict[str, int]) -> 
     wanted = read(ties, request_)
     if not possible(request_):
         with pytest.raises(InfeasibleError):
-            align(ties, wanted, {})
+            align(ties, wanted, {}, Restrictions())
         return
-    plans = align(ties, wanted, {}).axes
+    plans = align(ties, wanted, {}, Restrictions()).axes
     after = {axis: plan.after for axis, plan in plans.items()}
     assert all(after[axis] == ties.size(axis) + change for axis, change in request_.items())
     assert all(after[name] == after[a] * after[b] for name, (a, b) in PRODUCTS.items())
@@ -91,10 +94,10 @@ def test_products_apart_are_chosen_apart_while_they_are_few() -> None:
 
 
 def test_the_members_that_stay_are_the_most_useful() -> None:
-    """Of two factors that both change, each keeps the members whose combinations are worth most together."""
+    """Of two factors that both change, each keeps the members whose combinations have the most utility together."""
     ties = shuffle()
-    worth = {"gc": [[1, 9, 2], [8, 9, 7], [1, 5, 1], [3, 6, 3]]}
-    plans = align(ties, read(ties, {"g": -2, "c": -1}), {"gc": [x for row in worth["gc"] for x in row]}).axes
+    utility = {"gc": np.array([[1, 9, 2], [8, 9, 7], [1, 5, 1], [3, 6, 3]]).ravel()}
+    plans = align(ties, read(ties, {"g": -2, "c": -1}), utility, Restrictions()).axes
     assert plans["g"].source.tolist() == [1, 0][::-1]
     assert plans["c"].source.tolist() == [0, 1]
     assert plans["gc"].source.tolist() == [0, 1, 3, 4]
@@ -104,12 +107,21 @@ def test_the_members_that_stay_are_the_most_useful() -> None:
 def test_a_refusal_names_what_changes_instead() -> None:
     ties = shuffle()
     with pytest.raises(InfeasibleError, match="a factor of 'gc', of which 'g' changes; several change at once only if"):
-        align(ties, read(ties, {"g": -1, "gc": -6}), {})
+        align(ties, read(ties, {"g": -1, "gc": -6}), {}, Restrictions())
 
 
 def test_new_combinations_of_both_factors_are_counted() -> None:
     ties = shuffle()
     wanted = read(ties, {"g": 1, "c": 1})
-    assert align(ties, wanted, {}, insertable={"gc": 8}).axes["gc"].after == 20
+    assert align(ties, wanted, {}, Restrictions(insertable={"gc": 8})).axes["gc"].after == 20
     with pytest.raises(InfeasibleError, match="'gc' would get 8 new neurons"):
-        align(ties, wanted, {}, insertable={"gc": 7})
+        align(ties, wanted, {}, Restrictions(insertable={"gc": 7}))
+
+
+@pytest.mark.parametrize("factor", ["g", "c"])
+def test_objectives_decide_between_choices_of_factors_before_utility_does(factor: str) -> None:
+    """A small factor costs utility, and only one of the choices lets it be small."""
+    ties = shuffle()
+    utility = {name: np.arange(1.0, size + 1) for name, size in SIZES.items()}
+    plans = align(ties, [], utility, Restrictions(objectives=[size(factor)])).axes
+    assert plans[factor].after == 1

@@ -1,6 +1,8 @@
-"""The reduced problem as text, and the worth of a group; no solver is involved."""
+"""The reduced problem as text, and the utility of a group; no solver is involved."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import flax.linen as nn
 import numpy as np
@@ -9,8 +11,11 @@ from hypothesis import given, strategies as st
 from strategies import global_mean, low_rank, max_pool
 
 import naivenas_jax as nas
-from naivenas_jax.align.problem.problem import Group, reduce
+from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.concave_utility import own_best, segments
 
 
@@ -148,13 +153,17 @@ def lines(text):
     return [line.strip() for line in text.strip().splitlines()]
 
 
+def reduced(ties, targets=(), utility=None, **restrictions) -> Problem:
+    return Reduction(ties, targets, utility or {}, Restrictions(**restrictions)).problems()[0]
+
+
 @pytest.mark.parametrize("make", ROWS, ids=lambda make: make.__name__)
 def test_rows(make):
-    assert lines(str(reduce(make().ties, (), {}))) == lines(ROWS[make])
+    assert lines(str(reduced(make().ties))) == lines(ROWS[make])
 
 
 def test_requests_bounds_and_reasons_are_shown():
-    problem = reduce(
+    problem = reduced(
         stacked().ties,
         [Target("cat", 10, 7), Target("b", 2, 5, exact=False)],
         {},
@@ -180,34 +189,33 @@ def test_requests_bounds_and_reasons_are_shown():
 
 
 def test_axes_that_hold_the_same_share_a_row_and_its_bounds():
-    problem = reduce(chain().ties, (), {}, least={"act": 3}, insertable={"hidden": 7, "act": 9})
+    problem = reduced(chain().ties, (), {}, least={"act": 3}, insertable={"hidden": 7, "act": 9})
     assert problem.names == (("x",), ("hidden", "act"), ("out",))
     assert problem.least.tolist() == [1, 3, 1]
     assert problem.insertable[1] == 7
 
 
 def test_utility_of_tied_neurons_adds_up():
-    problem = reduce(residual().ties, (), {"first": np.array([4.0, 0, 1, 2]), "second": np.array([0.0, 3, 0, 0])})
+    problem = reduced(residual().ties, (), {"first": np.array([4.0, 0, 1, 2]), "second": np.array([0.0, 3, 0, 0])})
     group = problem.groups[1]
     assert group.utility.tolist() == [4, 3, 2, 1]
     assert group.classes[group.best].tolist() == [4, 5, 7, 6]
-    assert group.worth.tolist() == [0, 4, 7, 9, 10]
+    assert group.utility_kept.tolist() == [0, 4, 7, 9, 10]
 
 
 def test_equal_utilities_prefer_the_earlier():
-    problem = reduce(chain().ties, (), {"hidden": np.array([1.0, 2, 1, 2, 1, 1, 1, 1])})
+    problem = reduced(chain().ties, (), {"hidden": np.array([1.0, 2, 1, 2, 1, 1, 1, 1])})
     assert problem.groups[1].best.tolist() == [1, 3, 0, 2, 4, 5, 6, 7]
 
 
 def test_utility_in_a_stack_counts_every_place():
-    problem = reduce(stacked().ties, (), {"cat": np.array([1.0, 1, 1, 1, 0, 0, 10, 20, 30, 40])})
+    problem = reduced(stacked().ties, (), {"cat": np.array([1.0, 1, 1, 1, 0, 0, 10, 20, 30, 40])})
     assert problem.groups[1].utility.tolist() == [41, 31, 21, 11]
 
 
 def group_of(scores):
     ordered = np.sort(np.asarray(scores, float))[::-1]
-    worth = np.concatenate([[0.0], np.cumsum(ordered)])
-    return Group(np.arange(len(ordered)), np.arange(len(ordered)), worth, None)
+    return Group.of(np.arange(len(ordered)), ordered, None)
 
 
 def filled(lengths, slopes, k):
@@ -226,7 +234,7 @@ scores = st.lists(
 
 
 @given(scores, st.integers(3, 20), st.lists(st.integers(0, 40), max_size=3))
-def test_segments_lie_on_or_above_the_worth(values, count, focus):
+def test_segments_lie_on_or_above_the_utility(values, count, focus):
     group = group_of(values)
     focus = tuple(min(point, group.size) for point in focus)
     lengths, slopes = segments(group, focus, count)
@@ -235,23 +243,23 @@ def test_segments_lie_on_or_above_the_worth(values, count, focus):
     assert lengths.sum() == pytest.approx(group.size)
     assert (np.diff(slopes) <= 0).all()
     heights = np.array([filled(lengths, slopes, k) for k in range(group.size + 1)])
-    assert (heights >= group.worth - 1e-9).all()
+    assert (heights >= group.utility_kept - 1e-9).all()
     exact = {0, group.size} if group.size > count else set(range(group.size + 1))
     if count >= 5:
         exact |= set(focus[-1:])  # the latest of the points in focus is always drawn
     for point in exact:
-        assert heights[point] == pytest.approx(group.worth[point], abs=1e-9)
+        assert heights[point] == pytest.approx(group.utility_kept[point], abs=1e-9)
 
 
 @given(scores)
-def test_own_best_is_the_most_that_is_worth_most(values):
+def test_own_best_is_the_most_with_the_largest_utility(values):
     group = group_of(values)
     best = own_best(group)
-    assert group.worth[best] == pytest.approx(group.worth.max(), abs=1e-9)
+    assert group.utility_kept[best] == pytest.approx(group.utility_kept.max(), abs=1e-9)
     # zeros are kept: of equally good choices the one that changes least
     assert best == sum(value >= 0 for value in values)
 
 
-def test_fixed_groups_are_kept_whatever_they_are_worth():
+def test_fixed_groups_are_kept_whatever_their_utility():
     group = group_of([-1.0, -2.0])
-    assert own_best(Group(group.classes, group.best, group.worth, "reason")) == 2
+    assert own_best(replace(group, fixed="reason")) == 2

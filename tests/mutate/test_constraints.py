@@ -15,8 +15,10 @@ from reference.per_neuron import optimum, worth_of
 from strategies import placeholder_variables, random_graph, random_request, random_utility
 
 import naivenas_jax as nas
-from naivenas_jax.align.problem.problem import reduce
-from naivenas_jax.align.solve.solve import Answer, violations
+from naivenas_jax.align.problem.problem import Solution
+from naivenas_jax.align.problem.reduction import Reduction
+from naivenas_jax.align.problem.restrictions import Restrictions
+from naivenas_jax.align.solve.solution import violations
 from naivenas_jax.sizes.condition import Condition, Size
 
 
@@ -284,16 +286,17 @@ def test_of_a_vertex_of_ones_own():
 
 def test_an_answer_that_breaks_a_condition_is_found():
     graph, _ = two_layers()
-    problem = reduce(graph.ties, [], {}, required=[nas.multiple_of("a", 4)])
-    whole = Answer(np.array([g.size for g in problem.groups]), np.zeros(len(problem.groups), int))
+    problem = Reduction(graph.ties, restrictions=Restrictions(conditions=[nas.multiple_of("a", 4)])).problems()[0]
+    whole = Solution(np.array([g.size for g in problem.groups]), np.zeros(len(problem.groups), int))
     assert violations(problem, whole) == []
     kept = [g.size - (problem.names[i][0] == "a") for i, g in enumerate(problem.groups)]
-    assert "multiple of 4 does not hold for {'a': 7}" in violations(problem, Answer(np.array(kept), whole.new))[0]
+    assert "multiple of 4 does not hold for {'a': 7}" in violations(problem, Solution(np.array(kept), whole.new))[0]
 
 
 def test_as_text():
     graph, _ = two_layers()
-    problem = reduce(graph.ties, [], {}, required=[nas.size("a") <= 3], objectives=[nas.size("b")])
+    restrictions = Restrictions(conditions=[nas.size("a") <= 3], objectives=[nas.size("b")])
+    problem = Reduction(graph.ties, restrictions=restrictions).problems()[0]
     assert str(problem).splitlines()[-2:] == ["require size('a') <= 3", "minimise size('b')"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.align.program.milp import Program, StoppedError
+from naivenas_jax.align.program.milp import IntegerProgram, StoppedError
 
 
 def dense(name, size, vertex):
@@ -228,7 +228,7 @@ def strike(monkeypatch):
                 raise StoppedError
             return 1e9
 
-        monkeypatch.setattr(Program, "_remaining", remaining)
+        monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
 
     return strike_before
 
@@ -319,7 +319,7 @@ class TestTimeLimit:
         def lie(self, cost, integer):
             raise StoppedError(np.zeros(self.size), -1.0)
 
-        monkeypatch.setattr(Program, "_run", lie)
+        monkeypatch.setattr(IntegerProgram, "_run", lie)
         with pytest.raises(nas.TimeLimitError, match="No feasible sizes") as caught:
             nas.delta_nout(graph, variables, {"cat": -4}, utility=UTILITY)
         assert caught.value.best is None

@@ -257,3 +257,16 @@ def test_everything_tied_to_a_place_has_it(seed):
     found = places(blocks, vectors)
     assert [offset for offset, _ in found[0]] == [at]
     assert all(here == found[0] for here in found)
+
+
+def test_a_product_is_cut_between_two_neurons_of_its_first_factor():
+    blocks = Blocks()
+    heads, features = blocks.new(3), blocks.new(4)
+    merged, second = blocks.product([heads, features]), blocks.new(4)
+    blocks.tie(merged.cut(4, 8), second)
+    sizes, (row, own, first, inner), products = blocks.settle_all([merged, second, heads, features])
+    assert [sizes[run] for run in row] == [4, 4, 4]
+    assert own == (row[1],)
+    assert [sizes[run] for run in first] == [1, 1, 1]
+    assert len(inner) == 1
+    assert products == {run: ((head,), inner) for run, head in zip(row, first, strict=True)}

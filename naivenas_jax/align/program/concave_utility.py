@@ -1,16 +1,19 @@
-"""The worth of a group as a concave function of how many of it are kept, cut into a few linear segments."""
+"""The utility of a group as a concave function of how many of it are kept, cut into a few linear segments."""
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from naivenas_jax.align.problem.problem import Group
+from naivenas_jax.align.problem.group import Group
 
 
-def segments(group: Group, focus: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths and slopes of ``count`` segments that lie on or above the worth of ``group``.
+def segments(
+    group: Group, focus: tuple[int, ...], count: int
+) -> tuple[Float[np.ndarray, " count"], Float[np.ndarray, " count"]]:
+    """Lengths and slopes of ``count`` segments that lie on or above the utility that ``group`` keeps.
 
-    Each is part of the line through two neighbouring points of the worth. The lines at the ends, at the points of
+    Each is part of the line through two neighbouring points of that function. The lines at the ends, at the points of
     ``focus`` and evenly between are used: there the segments are exact.
 
     Returns:
@@ -23,14 +26,14 @@ def segments(group: Group, focus: tuple[int, ...], count: int) -> tuple[np.ndarr
     slopes = utility[lines - 1]
     chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < -_rounding(group))  # equal slopes are one line
     lines, slopes = lines[chosen], slopes[chosen]
-    heights = group.worth[lines] - slopes * lines  # of each line at 0
+    heights = group.utility_kept[lines] - slopes * lines  # of each line at 0
     crossings = np.diff(heights) / -np.diff(slopes)
     lengths = np.diff(np.concatenate([[0.0], np.clip(crossings, 0, size), [size]]))
     pad = count - len(lengths)
     return np.pad(np.maximum(lengths, 0.0), (0, pad)), np.pad(slopes, (0, pad), mode="edge")
 
 
-def _lines(size: int, focus: tuple[int, ...], count: int) -> np.ndarray:
+def _lines(size: int, focus: tuple[int, ...], count: int) -> Int[np.ndarray, " lines"]:
     """Which lines to use: line k is the one through the points k - 1 and k."""
     if size <= count:
         return np.arange(1, size + 1)
@@ -44,7 +47,7 @@ def _lines(size: int, focus: tuple[int, ...], count: int) -> np.ndarray:
 
 
 def own_best(group: Group) -> int:
-    """How many of the group are worth keeping when nothing else is asked: all whose utility is not negative.
+    """How many of the group to keep when nothing else is asked: all whose utility is not negative.
 
     What is negative by rounding only, as sums over tied neurons can be, counts as zero.
     """
@@ -55,4 +58,4 @@ def own_best(group: Group) -> int:
 
 def _rounding(group: Group) -> float:
     """Below this, utilities differ by rounding only."""
-    return 1e-12 * float(np.abs(group.worth).max())
+    return 1e-12 * float(np.abs(group.utility_kept).max())

@@ -10,7 +10,7 @@ from naivenas_jax.align.problem.budget import Polynomial
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.mccormick import Box, Envelope, Interval
-from naivenas_jax.align.program.milp import Columns, Program, Rows
+from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Unknowns
 from naivenas_jax.sizes.condition import Condition, Terms
 
 
@@ -26,13 +26,13 @@ class Formulation:
       all_segments: all of these; a column that is always 0 if there are none.
       fixed_kept: shape (groups,): what is kept of the groups that may not change, 0 for the others.
       distance, backward, change, order: cost vectors of the steps; None where a step has nothing to do.
-      distance_row, backward_row, worth_row, change_row: the rows that hold the result of a step for the later ones.
+      distance_row, backward_row, utility_row, change_row: the rows that hold the result of a step for the later ones.
       objectives: for each objective its cost vector and the row that holds its result.
       envelope: what stands for the counts of budgets.
       box: the bounds of the sizes in them.
     """
 
-    program: Program
+    program: IntegerProgram
     free: np.ndarray
     kept_columns: np.ndarray
     new_columns: np.ndarray
@@ -45,7 +45,7 @@ class Formulation:
     order: np.ndarray
     distance_row: int
     backward_row: int
-    worth_row: int
+    utility_row: int
     change_row: int
     objectives: tuple[tuple[np.ndarray, int], ...]
     envelope: Envelope
@@ -57,7 +57,7 @@ class _Builder:
 
     def __init__(self, problem: Problem, segment_count: int):
         self.problem = problem
-        self.columns, self.equal, self.below = Columns(), Rows(), Rows()
+        self.columns, self.equal, self.below = Unknowns(), LinearRows(), LinearRows()
         self.free = np.array([i for i, group in enumerate(problem.groups) if not group.fixed], dtype=int)
         self.fixed_kept = np.array([group.size if group.fixed else 0 for group in problem.groups], dtype=int)
         part = problem.rows[:, self.free].tocsr()
@@ -186,7 +186,7 @@ def formulate(
     builder.agree()
     for number, size in problem.pinned:
         builder.exactly(number, size)
-    for row in problem.required:
+    for row in problem.conditions:
         builder.require(row)
     envelope, box = builder.limit()
     goals = [builder.sum_terms(objective.terms)[0] for objective in problem.objectives]
@@ -199,8 +199,8 @@ def formulate(
     goal_rows = [rows.add(goal, np.inf) for goal in goals]
     change_row = rows.add(change, np.inf)
     segments = [int(c) for columns in builder.segments.values() for c in columns] or [builder.zero()]
-    worth_row = rows.add(dict.fromkeys(segments, 1.0), np.inf)
-    program = Program(builder.columns, builder.equal, rows, time_limit)
+    utility_row = rows.add(dict.fromkeys(segments, 1.0), np.inf)
+    program = IntegerProgram(builder.columns, builder.equal, rows, time_limit)
     envelope.within(program, box)
     return Formulation(
         program=program,
@@ -216,7 +216,7 @@ def formulate(
         order=_order(builder, widest, program.size),
         distance_row=distance_row,
         backward_row=backward_row,
-        worth_row=worth_row,
+        utility_row=utility_row,
         change_row=change_row,
         objectives=tuple((_cost(program.size, goal), row) for goal, row in zip(goals, goal_rows, strict=True)),
         envelope=envelope,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from naivenas_jax.align.problem.budget import Monomial, Polynomial
-from naivenas_jax.align.program.milp import Columns, Program, Rows
+from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Unknowns
 
 Interval = tuple[float, float]
 #: Bounds of the size of each row.
@@ -58,9 +58,9 @@ class Envelope:
         polynomials: Sequence[Polynomial],
         sizes: Mapping[int, tuple[dict[int, float], float]],
         box: Box,
-        columns: Columns,
-        equal: Rows,
-        below: Rows,
+        columns: Unknowns,
+        equal: LinearRows,
+        below: LinearRows,
     ) -> Envelope:
         """Add what is needed to a program under construction.
 
@@ -82,7 +82,7 @@ class Envelope:
             self._limit(polynomial, below)
         return self
 
-    def _product(self, rows: Monomial, columns: Columns, below: Rows) -> int:
+    def _product(self, rows: Monomial, columns: Unknowns, below: LinearRows) -> int:
         if rows not in self.columns:
             left, right = rows[:-1], rows[-1:]
             parts = {self._product(left, columns, below), self._product(right, columns, below)}
@@ -95,13 +95,13 @@ class Envelope:
         """The coefficient of a scaled product, as a fraction of the bound."""
         return polynomial.terms[rows] * float(np.prod([self.scale[row] for row in rows])) / max(polynomial.bound, 1.0)
 
-    def _limit(self, polynomial: Polynomial, below: Rows) -> None:
+    def _limit(self, polynomial: Polynomial, below: LinearRows) -> None:
         room = (polynomial.bound - polynomial.constant) / max(polynomial.bound, 1.0)
         below.add({self.columns[rows]: self._scaled(polynomial, rows) for rows in polynomial.terms}, room)
         single = {self.columns[(row,)]: 1.0 for rows in polynomial.terms for row in rows}
         self.linear.append(below.add(single, np.inf))
 
-    def within(self, program: Program, box: Box) -> None:
+    def within(self, program: IntegerProgram, box: Box) -> None:
         """Tighten the program to sizes in a box."""
         bounds: dict[Monomial, Interval] = {}
         for row, (low, high) in box.items():
@@ -116,14 +116,14 @@ class Envelope:
                 # sign (p - a t - b s) <= -sign a b
                 self._write(program, number, pair, sign, a, b)
 
-    def _write(self, program: Program, number: int, pair: _Pair, sign: float, a: float, b: float) -> None:
+    def _write(self, program: IntegerProgram, number: int, pair: _Pair, sign: float, a: float, b: float) -> None:
         terms = {pair.column: sign}
         for column, value in ((self.columns[pair.right], a), (self.columns[pair.left], b)):
             terms[column] = terms.get(column, 0.0) - sign * value
         program.set_row(number, np.array(list(terms)), np.array(list(terms.values())))
         program.set_bound(number, -sign * a * b)
 
-    def linearise(self, program: Program, sizes: np.ndarray | None, room: Sequence[float] = ()) -> None:
+    def linearise(self, program: IntegerProgram, sizes: np.ndarray | None, room: Sequence[float] = ()) -> None:
         """Limit the linearisations of the counts at given sizes; None: no longer.
 
         Args:

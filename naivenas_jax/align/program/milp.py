@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from naivenas_jax.errors import SolverError
 
-#: The relative gap at which `Program.bounded` ends a search in whole numbers.
+#: The relative gap at which `IntegerProgram.bounded` ends a search in whole numbers.
 _NEARLY = 1e-4
 
 
@@ -35,7 +35,7 @@ class StoppedError(Exception):
 
 
 @dataclass
-class Rows:
+class LinearRows:
     """Linear rows ``coefficients @ x <= bound`` (or ``==``), collected one by one."""
 
     entries: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Rows:
 
 
 @dataclass
-class Columns:
+class Unknowns:
     """Variables with their bounds, collected in blocks."""
 
     lower: list[float] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Columns:
         return len(self.lower) - 1
 
 
-class Program:
+class IntegerProgram:
     """``minimise c @ x`` subject to rows and bounds, for several ``c`` after one another.
 
     cvxpy canonicalises once, with placeholders for costs and for the bounds of the rows that are set later; these are
@@ -83,7 +83,7 @@ class Program:
       found: every point that a step ended with, the latest last; kept for when the time limit strikes.
     """
 
-    def __init__(self, columns: Columns, equal: Rows, below: Rows, time_limit: float | None):
+    def __init__(self, columns: Unknowns, equal: LinearRows, below: LinearRows, time_limit: float | None):
         self.size = len(columns.lower)
         self.found: list[np.ndarray] = []
         self._integer = np.array(columns.integer, dtype=int)
@@ -94,7 +94,9 @@ class Program:
         self._equalities = len(equal.bounds)
         self._data["b"] = np.concatenate([equal.bounds, below.bounds]).astype(float)
 
-    def _canonical(self, columns: Columns, equal: Rows, below: Rows) -> tuple[dict[str, Any], Any, cp.Problem]:
+    def _canonical(
+        self, columns: Unknowns, equal: LinearRows, below: LinearRows
+    ) -> tuple[dict[str, Any], Any, cp.Problem]:
         lower, upper = np.array(columns.lower), np.array(columns.upper)
         integer = (np.array(columns.integer),) if columns.integer else False
         x = cp.Variable(self.size, bounds=[lower, upper], integer=integer)
@@ -228,7 +230,7 @@ class Program:
 def _stopped(result: dict[str, Any], integer: bool) -> StoppedError:
     """What HiGHS has by the time limit. Without an incumbent its "solution" is zeros."""
     info = result["info"]
-    if not integer:  # a point of the relaxation is no answer, and its cost bounds nothing before the optimum
+    if not integer:  # a point of the relaxation is no solution, and its cost bounds nothing before the optimum
         return StoppedError()
     has_point = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
     return StoppedError(np.array(result["solution"].col_value) if has_point else None, float(info.mip_dual_bound))

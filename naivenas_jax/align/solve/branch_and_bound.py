@@ -1,12 +1,12 @@
-"""The largest utility within budgets: branch and bound over the sizes, with answers by successive linearisation.
+"""The largest utility within budgets: branch and bound over the sizes, with solutions by successive linearisation.
 
-A budget is a sum of products of sizes, so the problem is not convex. What no answer is worth more than comes from two
-sides. In the logarithms of the sizes counts are convex, and prices for the budgets give a bound (`align.logarithms`)
-that is near wherever utility grows like the logarithm of sizes; it costs no solver. In the sizes themselves, for sizes
-in a box, products are replaced by their McCormick envelope, a linear program (`align.envelope`). Where neither is near
-enough the box is split. Answers come from the other side: the counts are linearised at some sizes, the mixed-integer
-program solved, and again at what was found, until nothing moves; then whatever still fits is taken back. The difference
-of the two is the certified gap.
+A budget is a sum of products of sizes, so the problem is not convex. The utility is bounded from above in two ways. In
+the logarithms of the sizes counts are convex, and prices for the budgets give a bound (`lagrangian_bound`) that is near
+wherever utility grows like the logarithm of sizes; it costs no solver. In the sizes themselves, for sizes in a box,
+products are replaced by their McCormick envelope, a linear program (`mccormick`). Where neither is near enough the box
+is split. From below it is bounded by solutions: the counts are linearised at some sizes, the mixed-integer program is
+solved, the counts are linearised again at what was found, until nothing moves; then whatever still fits is taken back.
+The difference of the two bounds is the certified gap.
 
 References:
   G. P. McCormick, Computability of global solutions to factorable nonconvex programs, Mathematical Programming, 1976.
@@ -19,27 +19,26 @@ import math
 
 import numpy as np
 
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.mccormick import Interval
 from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
-from naivenas_jax.align.solve.budget_search import Part, Search
-from naivenas_jax.align.solve.solution import Answer
+from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
 
-#: So many boxes are looked at; a number and not a time, so that the answer is the same on every machine. Of many groups
-#: a few splits tell little.
+#: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a
+#: time, so that the solution is the same on every machine.
 _SMALL_BOXES, _BOXES = 2000, 60
 
 
-def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer:
-    """The best answer within the budgets that is found, with the gap that is proven.
+def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> Solution:
+    """The best solution within the budgets that is found, with the gap that is proven.
 
-    Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds answers.
+    Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds solutions.
 
     Raises:
       NoSolutionError: if none was found.
       StoppedError: if the time limit, in seconds, strikes before any was found.
     """
-    search = Search(problem, time_limit)
+    search = BudgetSearch(problem, time_limit)
     search.refine()
     bound = math.inf
     try:
@@ -50,11 +49,11 @@ def solve_within(problem: Problem, *, time_limit: float | None = None) -> Answer
     if search.best is None:
         raise NoSolutionError
     gap = max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
-    return Answer(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0)
+    return Solution(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0)
 
 
-def _branch(search: Search) -> float:
-    """Look for answers; returns what none can be worth more than."""
+def _branch(search: BudgetSearch) -> float:
+    """Look for solutions; returns an upper bound of the utility of any."""
     search.approach()
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
@@ -78,8 +77,8 @@ def _branch(search: Search) -> float:
     return max([search.value, points, *(-node.bound for node in heap)])
 
 
-def _start(search: Search) -> Part:
-    """First answers, and the whole space of sizes."""
+def _start(search: BudgetSearch) -> Node:
+    """First solutions, and the whole space of sizes."""
     root = search.form.box
     for start in search.scaled():
         search.descend(start)
@@ -97,14 +96,14 @@ def _start(search: Search) -> Part:
     return search.box(0, root, at)
 
 
-def _sizes(search: Search, node: Part) -> np.ndarray:
+def _sizes(search: BudgetSearch, node: Node) -> np.ndarray:
     """Of all rows, where the bound of a box is reached."""
     totals = search.form.fixed_kept.astype(float)
     totals[search.form.free] = node.at
     return np.maximum(search.problem.rows @ totals, 1.0)
 
 
-def _split(node: Part) -> tuple[dict[int, Interval], ...]:
+def _split(node: Node) -> tuple[dict[int, Interval], ...]:
     """Two boxes, split where most is to be gained."""
     open_rows = [row for row, (low, high) in node.sizes.items() if high - low >= 1]
     if not open_rows:

@@ -1,4 +1,4 @@
-"""A search for the largest utility within budgets: the best answer so far, and bounds for parts of the space."""
+"""A search for the largest utility within budgets: the best solution so far, and bounds for parts of the space."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, formulate
 from naivenas_jax.align.program.mccormick import Box
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.lagrangian_bound import Logarithms, between
-from naivenas_jax.align.solve.local_search import Refill
-from naivenas_jax.align.solve.solution import Answer, distance, read, scale_of, worth, write_segments
+from naivenas_jax.align.solve.lagrangian_bound import LagrangianBound, between
+from naivenas_jax.align.solve.local_search import LocalSearch
+from naivenas_jax.align.solve.solution import distance, read, scale_of, utility_kept, write_segments
 from naivenas_jax.sizes.condition import Condition
 
 _SEGMENTS = 32
@@ -33,11 +33,11 @@ _SLACK = 1e-8
 
 
 @dataclass(order=True)
-class Part:
+class Node:
     """A part of the space of sizes.
 
     Attributes:
-      bound: no answer in it is worth more (negated, for the heap).
+      bound: no solution in it has more utility (negated, for the heap).
       number: of equal bounds the earlier box first.
       sizes: of the rows.
       at: totals of the groups where the bound is reached.
@@ -51,8 +51,8 @@ class Part:
     open: Mapping[int, tuple[float, float]] = field(compare=False)
 
 
-class Search:
-    """The best answer so far, and the program that finds better ones."""
+class BudgetSearch:
+    """The best solution so far, and the program that finds better ones."""
 
     def __init__(self, problem: Problem, time_limit: float | None):
         self.problem = problem
@@ -62,39 +62,39 @@ class Search:
         self.scale = scale_of(free)
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
         self.cost = np.zeros(self.program.size)
-        self.multiples = any(row.sense == "multiple of" for row in problem.required)
+        self.multiples = any(row.sense == "multiple of" for row in problem.conditions)
         self.small = len(free) <= _SMALL
         #: whether a point must be in whole numbers; else what is not whole can be rounded down
-        self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.required))
-        self.logarithms = Logarithms(problem, self.form, self.scale, _INSERTED)
-        self.refill = Refill(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
+        self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
+        self.lagrangian = LagrangianBound(problem, self.form, self.scale, _INSERTED)
+        self.local_search = LocalSearch(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
         self.prices = self.program.prices
-        self.best: Answer | None = None
+        self.best: Solution | None = None
         self.value = -math.inf
         #: whether the McCormick envelope said more than the logarithms when it was last asked
         self.helps = True
 
     @property
     def enough(self) -> float:
-        """An answer of this worth would not be worth looking for."""
+        """The search ends when no solution can have more utility than this."""
         if self.best is None:
             return -math.inf
         return self.value + (_SMALL_GAP if self.small else _GAP) * abs(self.value)
 
-    def refine(self, *answers: Answer) -> None:
-        """The worth is exact at the numbers that answers keep."""
-        for answer in answers:
-            self.focus = [(*points, int(k)) for points, k in zip(self.focus, answer.kept, strict=True)]
+    def refine(self, *solutions: Solution) -> None:
+        """Make the utility exact at the numbers that some solutions keep."""
+        for solution in solutions:
+            self.focus = [(*points, int(k)) for points, k in zip(self.focus, solution.kept, strict=True)]
         self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
         self.cost[self.form.new_columns] = _INSERTED
 
-    def box(self, number: int, sizes: Box, at: np.ndarray, bound: float = math.inf) -> Part:
-        """A part of the space, with what no answer in it is worth more than.
+    def box(self, number: int, sizes: Box, at: np.ndarray, bound: float = math.inf) -> Node:
+        """A part of the space, with an upper bound of the utility of the solutions in it.
 
         Raises:
           NoSolutionError: if there is none.
         """
-        bound, at, opened = self.by_logarithms(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
+        bound, at, opened = self._bounded(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
         if bound > self.enough and (self.helps or not opened):
             x, least = self.linear(sizes)
             self.helps = -least < bound
@@ -103,26 +103,26 @@ class Search:
                 found = self.envelope.sizes(x, len(self.problem.present))
                 opened = {row: (loose.get(row, 0.0), float(found[row])) for row in sizes}
                 at = self.totals(x)
-        return Part(-bound, number, sizes, at, opened)
+        return Node(-bound, number, sizes, at, opened)
 
-    def by_logarithms(
+    def _bounded(
         self, sizes: Box, at: np.ndarray, bound: float, moves: int
     ) -> tuple[float, np.ndarray, Mapping[int, tuple[float, float]]]:
         """A bound in a box, where it is reached, and what is to be gained by splitting.
 
         The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
-        What lies there, rounded to whole numbers, is an answer.
+        What lies there, rounded to whole numbers, is a solution.
         """
         opened: Mapping[int, tuple[float, float]] = {}
         step, from_, to_, low = 0.5, at, at, math.inf
         for _ in range(moves):
-            ceiling = self.logarithms.ceiling(sizes, at, self.prices)
-            if ceiling.worth == -math.inf:
+            upper = self.lagrangian.bound(sizes, at, self.prices)
+            if upper.utility == -math.inf:
                 raise NoSolutionError
-            if ceiling.worth < low:
-                low, from_, to_ = ceiling.worth, at, ceiling.totals
+            if upper.utility < low:
+                low, from_, to_ = upper.utility, at, upper.totals
                 if low < bound:
-                    bound, opened = low, self.logarithms.open_rows(sizes, ceiling)
+                    bound, opened = low, self.lagrangian.open_rows(sizes, upper)
                 self.offer(self._rounded(between(to_, from_, 0.5)))
             else:
                 step /= 2
@@ -132,7 +132,7 @@ class Search:
         return bound, to_, opened
 
     def linear(self, sizes: Box) -> tuple[np.ndarray, float]:
-        """A point of the McCormick relaxation in a box, and what no answer there can cost less than.
+        """A point of the McCormick relaxation in a box, and what no solution there can cost less than.
 
         In whole numbers where sizes are multiples, or no box is left.
         """
@@ -141,26 +141,26 @@ class Search:
         return self.program.bounded(self.cost, self.multiples or single)
 
     def point(self, sizes: Box) -> float:
-        """Offer the best answer of certain sizes; what none of these sizes is worth more than."""
+        """Offer the best solution of certain sizes; returns an upper bound of the utility of all these."""
         try:
             x, least = self.linear(sizes)
         except NoSolutionError:
             return -math.inf
-        self.offer(Answer(*read(self.form, x)))
+        self.offer(read(self.form, x))
         return -least
 
-    def worth(self, answer: Answer) -> float:
-        """Of an answer, in utilities of the most useful class."""
-        kept = worth([self.problem.groups[g] for g in self.form.free], answer.kept[self.form.free])
-        return kept / self.scale - _INSERTED * float(answer.new.sum())
+    def utility(self, solution: Solution) -> float:
+        """The utility that a solution keeps, in utilities of the most useful class; insertions cost a little."""
+        kept = utility_kept([self.problem.groups[g] for g in self.form.free], solution.kept[self.form.free])
+        return kept / self.scale - _INSERTED * float(solution.new.sum())
 
-    def offer(self, answer: Answer) -> None:
-        """Keep an answer if it is sound, and better than the best so far."""
-        if not self.refill.sound(answer):
+    def offer(self, solution: Solution) -> None:
+        """Keep a solution if it is sound, and better than the best so far."""
+        if not self.local_search.sound(solution):
             return
-        answer = self.refill.filled(answer)
-        if (value := self.worth(answer)) > self.value + 1e-12:
-            self.best, self.value = answer, value
+        solution = self.local_search.filled(solution)
+        if (value := self.utility(solution)) > self.value + 1e-12:
+            self.best, self.value = solution, value
             self.prices = self.program.prices
 
     def descend(self, sizes: np.ndarray) -> None:
@@ -170,12 +170,12 @@ class Search:
         for _ in range(_ROUNDS):
             self.envelope.linearise(self.program, sizes, room)
             try:
-                answer = self._answer(self.program.bounded(self.cost, self.whole)[0])
+                solution = self._answer(self.program.bounded(self.cost, self.whole)[0])
             except NoSolutionError:
                 break
-            found = self.problem.sizes(answer.kept, answer.new).astype(float)
+            found = self.problem.sizes(solution).astype(float)
             excess = [p.at(found) - p.bound for p in self.envelope.polynomials]
-            self.offer(answer)
+            self.offer(solution)
             if all(e <= 0 for e in excess) and np.array_equal(found, sizes):
                 break
             room = [max(0.0, r + e) if e > 0 else 0.0 for r, e in zip(room, excess, strict=True)]
@@ -183,7 +183,7 @@ class Search:
         self.envelope.linearise(self.program, None)
 
     def approach(self) -> None:
-        """Bring relaxed requests as near as they can be: the least distance in all with which an answer is found.
+        """Bring relaxed requests as near as they can be: the least distance in all with which a solution is found.
 
         Distances are halved between what the McCormick envelope excludes and what is known.
         """
@@ -202,9 +202,9 @@ class Search:
             self.offer(known)
 
     def _keep_near(self, most: int) -> None:
-        """Forget the answers, and allow no more than this distance from relaxed requests."""
+        """Forget the solutions, and allow no more than this distance from relaxed requests."""
         self.program.set_bound(self.form.distance_row, most + _SLACK)
-        self.refill.near, self.best, self.value = most, None, -math.inf
+        self.local_search.near, self.best, self.value = most, None, -math.inf
 
     def _first_answers(self) -> None:
         try:
@@ -215,25 +215,25 @@ class Search:
             if self.best is None:
                 self.descend(start)
 
-    def _answer(self, x: np.ndarray) -> Answer:
+    def _answer(self, x: np.ndarray) -> Solution:
         """Read a point; where it need not be whole, what is not whole is dropped."""
         if not self.whole:
             x = x.copy()
             columns = self.form.kept_columns
             x[columns] = np.floor(x[columns] + 1e-6)
-        return Answer(*read(self.form, x))
+        return read(self.form, x)
 
-    def _rounded(self, totals: np.ndarray) -> Answer:
+    def _rounded(self, totals: np.ndarray) -> Solution:
         """Totals rounded down, all made smaller until the budgets hold."""
         free, low, high = self.form.free, 0.0, 1.0
         kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
-        least, most = self.logarithms.lowest, self.program.upper(self.form.kept_columns)
+        least, most = self.lagrangian.lowest, self.program.upper(self.form.kept_columns)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             kept[free] = np.clip(np.floor(between(totals, least, middle) + 1e-6), least, most)
-            low, high = (middle, high) if self.refill.within(Answer(kept, new)) else (low, middle)
+            low, high = (middle, high) if self.local_search.within(Solution(kept, new)) else (low, middle)
         kept[free] = np.clip(np.floor(between(totals, least, low) + 1e-6), least, most)
-        return Answer(kept, new)
+        return Solution(kept, new)
 
     def scaled(self) -> Iterator[np.ndarray]:
         """All sizes as the same share of what they are now, which meets the tightest budget."""

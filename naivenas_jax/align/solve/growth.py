@@ -1,7 +1,7 @@
-"""Growth to a budget: what is left of it is spent on new neurons where they are worth most.
+"""Growth to a budget: what is left of it is spent on new neurons where these have the most utility.
 
-What a neuron that does not exist yet is worth has to be defined. Here the j-th new class of a group of N classes with
-utilities ``u_1 ... u_N`` is worth
+The utility of a neuron that does not exist yet has to be defined. Here the j-th new class of a group of N classes with
+utilities ``u_1 ... u_N`` has the utility
 
     (u_1 + ... + u_N) / N / (1 + j),
 
@@ -20,25 +20,25 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from naivenas_jax.align.problem.problem import Group, Problem
-from naivenas_jax.align.solve.solution import Answer
+from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.solve.solve import solve
 
 _HELD = "growth to a budget drops nothing"
 
 
-def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Answer:
-    """The answer that keeps everything and inserts what is worth most within the budgets.
+def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Solution:
+    """The solution that keeps everything and inserts what has the most utility within the budgets.
 
     Raises:
       NoSolutionError, UnprovenError: as `solve`.
     """
     reached = set(problem.rows[_rows(problem)].indices.tolist())
     growing = [i for i, group in enumerate(problem.groups) if not group.fixed and group.size and i in reached]
-    answer = solve(_enlarged(problem, growing), time_limit=time_limit)
+    solution = solve(_enlarged(problem, growing), time_limit=time_limit)
     new = np.zeros(len(problem.groups), dtype=int)
-    new[growing] = answer.kept[len(problem.groups) :]
-    return Answer(answer.kept[: len(problem.groups)], new, answer.gap)
+    new[growing] = solution.kept[len(problem.groups) :]
+    return Solution(solution.kept[: len(problem.groups)], new, solution.gap)
 
 
 def _rows(problem: Problem) -> list[int]:
@@ -57,13 +57,14 @@ def _enlarged(problem: Problem, growing: list[int]) -> Problem:
 
 
 def _imagined(group: Group, count: int) -> Group:
-    mean = float(group.worth[-1]) / group.size
-    worth = np.concatenate([[0.0], np.cumsum(mean / (1.0 + np.arange(1, count + 1)))])
-    return Group(np.arange(count), np.arange(count), worth, None)
+    """The classes that do not exist yet beside a group."""
+    mean = float(group.utility_kept[-1]) / group.size
+    kept = np.concatenate([[0.0], np.cumsum(mean / (1.0 + np.arange(1, count + 1)))])
+    return Group(classes=np.arange(count), best=np.arange(count), utility_kept=kept, fixed=None)
 
 
 def _room(problem: Problem, group: int) -> int:
-    """How many classes may be inserted into a group if none are into the others: no answer has more."""
+    """How many classes may be inserted into a group if none are into the others: no solution has more."""
     column = problem.rows[:, [group]].tocoo()
     high = int(min(problem.insertable[column.coords[0]] // column.data, default=0))
     low, kept = 0, np.array([each.size for each in problem.groups])
@@ -71,7 +72,7 @@ def _room(problem: Problem, group: int) -> int:
     def fits(count: int) -> bool:
         new = np.zeros_like(kept)
         new[group] = count
-        named = problem.named(problem.sizes(kept, new))
+        named = problem.named(problem.sizes(Solution(kept, new)))
         return all(budget.holds(named) for budget in problem.budgets)
 
     if fits(high):

@@ -10,8 +10,8 @@ A size that is a sum over groups is at least their weighted geometric mean, with
 
     log(s_r / z_r) >= sum_g b_rg log(t_g / t_g(z)),    b_rg = M_rg t_g(z) / z_r
 
-So the count is at least a constant and a sum of functions ``a_g`` of one group each. With a price ``p >= 0`` no answer
-is worth more than
+So the count is at least a constant and a sum of functions ``a_g`` of one group each. With a price ``p >= 0`` no
+solution has more utility than
 
     p (B - P(z)) + sum_g max over t of ( f_g(t) - p a_g(t) )
 
@@ -35,7 +35,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from naivenas_jax.align.problem.problem import Group, Problem
+from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.program.mccormick import Box
 from naivenas_jax.sizes.condition import Condition
@@ -49,16 +50,17 @@ _LITTLE = 0.5
 _MOST = 4_000_000
 
 
-class Ceiling(NamedTuple):
-    """What no answer is worth more than.
+class UpperBound(NamedTuple):
+    """An upper bound of the utility of all solutions.
 
     Attributes:
-      worth: the bound.
-      totals: of the groups, where it is reached; between two choices in general.
-      loose: for each group how much more it is worth between them by the bound than it can be.
+      utility: the bound.
+      totals: shape (free groups,): of the groups, where it is reached; between two choices in general.
+      loose: shape (free groups,): how much more utility the bound gives each group between these choices than it can
+        have.
     """
 
-    worth: float
+    utility: float
     totals: np.ndarray
     loose: np.ndarray
 
@@ -71,7 +73,7 @@ class _Tangent:
     parts: list[np.ndarray]
 
 
-class Logarithms:
+class LagrangianBound:
     """The bound for one problem.
 
     Args:
@@ -93,16 +95,16 @@ class Logarithms:
         #: whether anything can be said
         self.able = bool(groups) and few and all(value >= 0 for count in self.counts for value in count.terms.values())
         if self.able:
-            self.worth = [_worth(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
-            self.allowed = _allowed(problem, form, self.worth)
+            self.most = [_most_utility(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
+            self.allowed = _allowed(problem, form, self.most)
             #: the smallest totals, and sizes, that there can be
             self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
             self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
             self.conditions = form.program.conditions(form.kept_columns, form.new_columns)
             self.able = bool(np.all(self.least >= 1))  # nothing has no logarithm
 
-    def ceiling(self, box: Box, at: np.ndarray, prices: np.ndarray) -> Ceiling:
-        """What no answer with sizes in a box is worth more than, in scaled utilities; minus infinity if there is none.
+    def bound(self, box: Box, at: np.ndarray, prices: np.ndarray) -> UpperBound:
+        """An upper bound of the utility, scaled, of solutions with sizes in a box; minus infinity if there is none.
 
         Args:
           box: bounds of sizes.
@@ -110,31 +112,31 @@ class Logarithms:
           prices: of the rows of the program, as a linear program has them; those of the budgets are found here.
         """
         if not self.able:
-            return Ceiling(np.inf, at, np.zeros_like(at))
+            return UpperBound(np.inf, at, np.zeros_like(at))
         totals = self._totals(box)
         if any(not each.size for each in totals):
-            return Ceiling(-np.inf, at, np.zeros_like(at))
+            return UpperBound(-np.inf, at, np.zeros_like(at))
         lowest = np.array([each[0] for each in totals], dtype=float)
         highest = np.array([each[-1] for each in totals], dtype=float)
         at = np.clip(at, np.maximum(lowest, _LITTLE), np.maximum(highest, _LITTLE))
         tangents = self._tangents(totals, lowest, highest, at)
-        worth, constant = self._priced(totals, prices)
-        return _dual(worth, constant, tangents, totals)
+        utility, constant = self._priced(totals, prices)
+        return _dual(utility, constant, tangents, totals)
 
-    def open_rows(self, box: Box, ceiling: Ceiling) -> dict[int, tuple[float, float]]:
+    def open_rows(self, box: Box, upper: UpperBound) -> dict[int, tuple[float, float]]:
         """For each row that a single group makes up how loose the bound is there, and its size where it is reached."""
         found = {}
         for i, row in enumerate(self.rows.tolist()):
             groups = np.flatnonzero(self.matrix[i])
             if len(groups) == 1 and row in box:
                 g = int(groups[0])
-                size = self.constant[i] + self.matrix[i, g] * ceiling.totals[g]
-                found[row] = float(ceiling.loose[g]), float(size)
+                size = self.constant[i] + self.matrix[i, g] * upper.totals[g]
+                found[row] = float(upper.loose[g]), float(size)
         return found
 
     def _totals(self, box: Box) -> list[np.ndarray]:
         """What each group can have in a box of sizes that it alone makes up."""
-        low, high = np.zeros(len(self.worth)), np.full(len(self.worth), np.inf)
+        low, high = np.zeros(len(self.most)), np.full(len(self.most), np.inf)
         for i, row in enumerate(self.rows.tolist()):
             groups = np.flatnonzero(self.matrix[i])
             if len(groups) == 1 and row in box:
@@ -144,12 +146,12 @@ class Logarithms:
         return [own[(own >= a) & (own <= b)] for own, a, b in zip(self.allowed, low, high, strict=True)]
 
     def _priced(self, totals: list[np.ndarray], prices: np.ndarray) -> tuple[list[np.ndarray], float]:
-        """The worth of all totals, less what conditions on several groups cost."""
+        """The utility of all totals, less what conditions on several groups cost."""
         numbers, coefficients, bounds, equal = self.conditions
         price = -prices[numbers]
         price = np.where(equal, price, np.maximum(price, 0.0))
         cost = price @ coefficients if len(numbers) else np.zeros(len(totals))
-        return [f[t] - c * t for f, t, c in zip(self.worth, totals, cost, strict=True)], float(price @ bounds)
+        return [f[t] - c * t for f, t, c in zip(self.most, totals, cost, strict=True)], float(price @ bounds)
 
     def _tangents(
         self, totals: list[np.ndarray], lowest: np.ndarray, highest: np.ndarray, at: np.ndarray
@@ -191,14 +193,14 @@ def _part(
     return found
 
 
-def _dual(worth: list[np.ndarray], constant: float, tangents: list[_Tangent], totals: list[np.ndarray]) -> Ceiling:
+def _dual(utility: list[np.ndarray], constant: float, tangents: list[_Tangent], totals: list[np.ndarray]) -> UpperBound:
     """The least bound over the prices of all budgets, one after the other."""
     nothing = np.array([])
-    best = Ceiling(np.inf, nothing, nothing)
+    best = UpperBound(np.inf, nothing, nothing)
     if any(tangent.room < sum(float(part.min()) for part in tangent.parts) for tangent in tangents):
-        return best._replace(worth=-np.inf)
+        return best._replace(utility=-np.inf)
     groups = _Groups.of(totals)
-    every, parts = np.concatenate(worth), [np.concatenate(tangent.parts) for tangent in tangents]
+    every, parts = np.concatenate(utility), [np.concatenate(tangent.parts) for tangent in tangents]
     prices, rooms = np.zeros(len(tangents)), np.array([tangent.room for tangent in tangents])
     for _ in range(1 if len(tangents) == 1 else _CYCLES):
         for b, room in enumerate(rooms):
@@ -206,7 +208,7 @@ def _dual(worth: list[np.ndarray], constant: float, tangents: list[_Tangent], to
             rest = every - sum(price * part for price, part in zip(prices, parts, strict=True) if price)
             prices[b], found = _cheapest(groups, rest, parts[b], float(room))
             besides = constant + float(prices @ rooms) - prices[b] * room
-            best = min(best, found._replace(worth=found.worth + besides), key=lambda each: each.worth)
+            best = min(best, found._replace(utility=found.utility + besides), key=lambda each: each.utility)
     return best
 
 
@@ -230,18 +232,18 @@ class _Groups:
         return found[np.searchsorted(found, self.starts)]
 
 
-def _cheapest(groups: _Groups, worth: np.ndarray, part: np.ndarray, room: float) -> tuple[float, Ceiling]:
+def _cheapest(groups: _Groups, utility: np.ndarray, part: np.ndarray, room: float) -> tuple[float, UpperBound]:
     """The price of one budget at which the bound is least, and that bound."""
 
     def at(price: float) -> tuple[float, float, np.ndarray]:
         """The bound, its slope, and the positions of what is chosen."""
-        values = worth - price * part
+        values = utility - price * part
         chosen = groups.best(values)
         return float(values[chosen].sum()) + price * room, room - float(part[chosen].sum()), chosen
 
     low, high, below = 0.0, 1.0, at(0.0)
     if below[1] >= 0:  # the budget does not bind
-        return 0.0, Ceiling(below[0], groups.totals[below[2]], np.zeros(len(groups.starts)))
+        return 0.0, UpperBound(below[0], groups.totals[below[2]], np.zeros(len(groups.starts)))
     above = at(high)
     while above[1] < 0:
         low, high, below, above = high, 2 * high, above, at(2 * high)
@@ -254,11 +256,11 @@ def _cheapest(groups: _Groups, worth: np.ndarray, part: np.ndarray, room: float)
         high, above = (high, above) if here[1] < 0 else (price, here)
     share = above[1] / (above[1] - below[1])  # of the two choices, so that the tangent is met
     totals = between(groups.totals[below[2]], groups.totals[above[2]], share)
-    priced = worth - best[1] * part
+    priced = utility - best[1] * part
     hull = share * priced[below[2]] + (1 - share) * priced[above[2]]
     within = [slice(start, start + length) for start, length in zip(groups.starts, groups.lengths, strict=True)]
     real = [np.interp(t, groups.totals[own], priced[own]) for t, own in zip(totals, within, strict=True)]
-    return best[1], Ceiling(best[0], totals, np.maximum(hull - real, 0.0))
+    return best[1], UpperBound(best[0], totals, np.maximum(hull - real, 0.0))
 
 
 def between(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
@@ -267,30 +269,30 @@ def between(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     return np.exp(share * logs[0] + (1 - share) * logs[1])
 
 
-def _worth(group: Group, room: int, scale: float, inserted: float) -> np.ndarray:
-    """The most that a number of classes is worth, kept and inserted ones together."""
+def _most_utility(group: Group, room: int, scale: float, inserted: float) -> np.ndarray:
+    """The most utility that each number of classes, kept and inserted ones together, can have."""
     kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
     totals = np.arange(group.size + room + 1)
     best = np.minimum(totals, kept)
-    return group.worth[best] / scale - inserted * (totals - best)
+    return group.utility_kept[best] / scale - inserted * (totals - best)
 
 
-def _allowed(problem: Problem, form: Formulation, worth: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _allowed(problem: Problem, form: Formulation, most: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The totals of each group that break no condition on it alone."""
-    allowed = [np.ones(len(each), dtype=bool) for each in worth]
+    allowed = [np.ones(len(each), dtype=bool) for each in most]
     part = problem.rows[:, form.free].tocsr()
     constant = problem.rows @ form.fixed_kept
     alone: dict[int, tuple[int, float]] = {}  # rows of a single free group, and how often they hold it
     for row in np.flatnonzero(np.diff(part.indptr) == 1).tolist():
         alone[row] = int(part.indices[part.indptr[row]]), float(part.data[part.indptr[row]])
         group, times = alone[row]
-        allowed[group] &= constant[row] + times * np.arange(len(worth[group])) >= problem.least[row]
+        allowed[group] &= constant[row] + times * np.arange(len(most[group])) >= problem.least[row]
     asked = [(row, target.wish) for row, target in problem.targets if target.exact]
     for row, size in (*asked, *problem.pinned):
         if row in alone:
             group, times = alone[row]
-            allowed[group] &= constant[row] + times * np.arange(len(worth[group])) == size
-    for condition in problem.required:
+            allowed[group] &= constant[row] + times * np.arange(len(most[group])) == size
+    for condition in problem.conditions:
         _require(condition, problem.row_of, alone, constant, allowed)
     return [np.flatnonzero(each) for each in allowed]
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from naivenas_jax.align.problem.budget import Polynomial
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.concave_utility import own_best
-from naivenas_jax.align.solve.solution import Answer, distance, violations
+from naivenas_jax.align.solve.solution import distance, violations
 
 
-class Refill:
+class LocalSearch:
     """Takes back for one problem.
 
     Args:
@@ -30,48 +30,48 @@ class Refill:
 
     def __init__(self, problem: Problem, free: np.ndarray, counts: Sequence[Polynomial], pairs: bool, scale: float):
         self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
-        self.near = math.inf  #: how far an answer may be from relaxed requests, in all
+        self.near = math.inf  #: how far a solution may be from relaxed requests, in all
         self.free = [int(g) for g in free]
         self.steps = _steps(problem, self.free)
         self.most = {g: own_best(problem.groups[g]) for g in self.free}
 
-    def filled(self, answer: Answer) -> Answer:
-        """An answer of at least the same worth to which nothing can be added."""
-        while (better := next(self._better(answer), None)) is not None:
-            answer = better
-        return answer
+    def filled(self, solution: Solution) -> Solution:
+        """A solution with at least the same utility, to which nothing can be added."""
+        while (better := next(self._better(solution), None)) is not None:
+            solution = better
+        return solution
 
-    def _better(self, answer: Answer) -> Iterator[Answer]:
-        """Answers that keep more of one group, or more of one and less of another, and are worth more."""
-        for _, kept in sorted(self._moves(answer), key=lambda move: -move[0]):
-            candidate = Answer(kept, answer.new)
+    def _better(self, solution: Solution) -> Iterator[Solution]:
+        """Solutions with more utility, which keep more of one group, or more of one and less of another."""
+        for _, kept in sorted(self._moves(solution), key=lambda move: -move[0]):
+            candidate = Solution(kept, solution.new)
             if self.within(candidate) and self.sound(candidate):
                 yield candidate
 
-    def sound(self, answer: Answer) -> bool:
+    def sound(self, solution: Solution) -> bool:
         """Whether it breaks nothing, and is near enough to what was asked."""
-        return not violations(self.problem, answer) and distance(self.problem, answer) <= self.near
+        return not violations(self.problem, solution) and distance(self.problem, solution) <= self.near
 
-    def within(self, answer: Answer) -> bool:
+    def within(self, solution: Solution) -> bool:
         """Whether the budgets hold."""
-        sizes = self.problem.sizes(answer.kept, answer.new)
+        sizes = self.problem.sizes(solution)
         return all(count.at(sizes) <= count.bound for count in self.counts)
 
-    def _moves(self, answer: Answer) -> Iterator[tuple[float, np.ndarray]]:
-        """Numbers to keep, with what they gain in worth."""
-        up = [(g, n) for g in self.free for n in self.steps[g] if answer.kept[g] + n <= self.most[g]]
-        down = [(g, -n) for g in self.free for n in self.steps[g] if answer.kept[g] >= n]
+    def _moves(self, solution: Solution) -> Iterator[tuple[float, np.ndarray]]:
+        """Numbers to keep, each with the utility that is gained."""
+        up = [(g, n) for g in self.free for n in self.steps[g] if solution.kept[g] + n <= self.most[g]]
+        down = [(g, -n) for g in self.free for n in self.steps[g] if solution.kept[g] >= n]
         for g, n in up:
-            gain = self._gain(answer, g, n)
-            yield gain, _changed(answer.kept, (g, n))
+            gain = self._gain(solution, g, n)
+            yield gain, _changed(solution.kept, (g, n))
             for h, m in down if self.pairs else ():
-                total = gain + self._gain(answer, h, m)
+                total = gain + self._gain(solution, h, m)
                 if h != g and total > 1e-9 * self.scale:
-                    yield total, _changed(answer.kept, (g, n), (h, m))
+                    yield total, _changed(solution.kept, (g, n), (h, m))
 
-    def _gain(self, answer: Answer, group: int, change: int) -> float:
-        worths, kept = self.problem.groups[group].worth, int(answer.kept[group])
-        return float(worths[kept + change] - worths[kept])
+    def _gain(self, solution: Solution, group: int, change: int) -> float:
+        utility, kept = self.problem.groups[group].utility_kept, int(solution.kept[group])
+        return float(utility[kept + change] - utility[kept])
 
 
 def _changed(kept: np.ndarray, *changes: tuple[int, int]) -> np.ndarray:
@@ -83,7 +83,7 @@ def _changed(kept: np.ndarray, *changes: tuple[int, int]) -> np.ndarray:
 
 def _steps(problem: Problem, free: Sequence[int]) -> dict[int, tuple[int, ...]]:
     """For each group a single class, a few at once, and as many as multiples ask for."""
-    asked = {row.bound for row in problem.required if row.sense == "multiple of"}
+    asked = {row.bound for row in problem.conditions if row.sense == "multiple of"}
     columns = problem.rows.tocsc()
     found = {}
     for group in free:

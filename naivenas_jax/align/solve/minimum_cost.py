@@ -17,12 +17,12 @@ from naivenas_jax.align.problem.budget import Budget, Polynomial
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation, formulate
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.solution import Answer, read, violations
+from naivenas_jax.align.solve.solution import read, violations
 
 _ROUNDS = 12
 
 
-def smallest(problems: Iterable[Problem], budget: Budget, time_limit: float | None = None) -> int | None:
+def smallest_count(problems: Iterable[Problem], budget: Budget, time_limit: float | None = None) -> int | None:
     """The smallest count of a budget that is found, of sizes that satisfy all but the budgets; None if there are none.
 
     Args:
@@ -48,10 +48,10 @@ def _falling(problem: Problem, budget: Budget, time_limit: float | None) -> Iter
                 x = formulation.program.minimise(_cost(problem, formulation, polynomial.gradient(sizes)))
             except NoSolutionError:
                 return
-            answer = Answer(*read(formulation, x))
-            sizes = problem.sizes(answer.kept, answer.new)
+            solution = read(formulation, x)
+            sizes = problem.sizes(solution)
             count = budget.count.at(problem.named(sizes))
-            if count >= last or violations(problem, answer):
+            if count >= last or violations(problem, solution):
                 break
             yield count
             last = count

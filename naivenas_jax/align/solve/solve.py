@@ -11,15 +11,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TypeAlias
 
-from naivenas_jax.align.problem.problem import Problem
+import numpy as np
+from jaxtyping import Float
+
+from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.concave_utility import own_best
 from naivenas_jax.align.program.formulate import Formulation, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
-from naivenas_jax.align.solve.branch_and_bound import solve_within
-from naivenas_jax.align.solve.solution import Answer, rank, read, scale_of, violations, worth, write_segments
+from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
+from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
 from naivenas_jax.errors import SolverError
+
+#: A point of the program.
+Point: TypeAlias = Float[np.ndarray, " columns"]
 
 _SEGMENTS = 16
 _ROUNDS = 12
@@ -32,16 +38,16 @@ class UnprovenError(Exception):
     """The time limit struck first. Internal: callers turn it into a `TimeLimitError`.
 
     Attributes:
-      answer: the best found by then that breaks no constraint, or None.
+      solution: the best found by then that breaks no constraint, or None.
       gap: how far it may be from the optimum, in words.
     """
 
-    def __init__(self, answer: Answer | None, gap: str):
+    def __init__(self, solution: Solution | None, gap: str):
         super().__init__(gap)
-        self.answer, self.gap = answer, gap
+        self.solution, self.gap = solution, gap
 
 
-def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
+def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
     """The optimum of the reduced problem.
 
     Raises:
@@ -53,25 +59,26 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Answer:
         return apart  # every group at its own best: nothing can be better
     if problem.budgets:
         return _within(problem, time_limit)
-    answer = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, max(g.size for g in problem.groups))
-    if answer is None:
+    largest = max(group.size for group in problem.groups)
+    solution = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, largest)
+    if solution is None:
         raise SolverError(
-            "The linear pieces of the utility could not be refined to an exact answer; nothing was changed."
+            "The linear pieces of the utility could not be refined to an exact solution; nothing was changed."
         )
-    broken = violations(problem, answer)
+    broken = violations(problem, solution)
     if broken:
-        raise SolverError(f"The solver's answer breaks a constraint: {broken[0]}. Nothing was changed.")
-    return answer
+        raise SolverError(f"The solver's solution breaks a constraint: {broken[0]}. Nothing was changed.")
+    return solution
 
 
-def _within(problem: Problem, time_limit: float | None) -> Answer:
+def _within(problem: Problem, time_limit: float | None) -> Solution:
     try:
-        return solve_within(problem, time_limit=time_limit)
+        return solve_with_budgets(problem, time_limit=time_limit)
     except StoppedError as stop:
         raise UnprovenError(None, "") from stop
 
 
-def _apart(problem: Problem) -> Answer:
+def _apart(problem: Problem) -> Solution:
     """Every group at its own best, as if there were no other. Those that fill a requested row alone have its size."""
     kept, new = np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int)
     total = np.array([group.size for group in problem.groups])
@@ -85,17 +92,17 @@ def _apart(problem: Problem) -> Answer:
             group, wanted = int(groups[alone][0]), max(0, int(rest // counts[alone][0]))
             kept[group] = min(wanted, own_best(problem.groups[group]))
             new[group] = wanted - kept[group]
-    return Answer(kept, new)
+    return Solution(kept, new)
 
 
-def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Answer | None:
+def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Solution | None:
     formulation, step = formulate(problem, time_limit, segment_count=segment_count), "requests"
     try:
         x = _nearest_requests(formulation)
         step = "objectives"
         x = _smallest_objectives(formulation, x)
         step = "utility"
-        return _largest_worth_least_change(problem, formulation)
+        return _most_utility_least_change(problem, formulation)
     except StoppedError as stop:
         raise _unproven(problem, formulation, step, stop.bound) from stop
     except NoSolutionError as error:
@@ -104,20 +111,17 @@ def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> An
         raise SolverError("HiGHS finds no solution where it has found one before; nothing was changed.") from error
 
 
-def nearest(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
+def nearest_sizes(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
     """Sizes that are feasible and as near to all requests as can be, exact or not."""
     formulation = formulate(problem, time_limit, elastic=True)
-    sizes = _sizes(problem, formulation, _nearest_requests(formulation))
+    x = _nearest_requests(formulation)
+    if x is None:
+        x = formulation.program.minimise(np.zeros(formulation.program.size))
+    sizes = problem.sizes(read(formulation, x))
     return {target.axis: int(sizes[row]) for row, target in problem.targets}
 
 
-def _sizes(problem: Problem, formulation: Formulation, x: np.ndarray | None) -> np.ndarray:
-    if x is None:
-        x = formulation.program.minimise(np.zeros(formulation.program.size))
-    return problem.sizes(*read(formulation, x))
-
-
-def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
+def _nearest_requests(formulation: Formulation) -> Point | None:
     """Step 1. Fixes the total distance for the later steps."""
     if formulation.distance is None:
         return None
@@ -130,7 +134,7 @@ def _nearest_requests(formulation: Formulation) -> np.ndarray | None:
     return x
 
 
-def _smallest_objectives(formulation: Formulation, x: np.ndarray | None) -> np.ndarray | None:
+def _smallest_objectives(formulation: Formulation, x: Point | None) -> Point | None:
     """Step 2. Fixes what each objective has come to for the later steps."""
     for cost, row in formulation.objectives:
         x = formulation.program.minimise(cost, x)
@@ -138,54 +142,54 @@ def _smallest_objectives(formulation: Formulation, x: np.ndarray | None) -> np.n
     return x
 
 
-def _largest_worth_least_change(problem: Problem, formulation: Formulation) -> Answer | None:
-    """Steps 3 and 4. Segments overestimate the worth where they are not exact; they are refined where it matters.
+def _most_utility_least_change(problem: Problem, formulation: Formulation) -> Solution | None:
+    """Steps 3 and 4. Segments overestimate the utility where they are not exact; they are refined where it matters.
 
     None: not exact after many refinements, for want of segments.
     """
     focus: list[tuple[int, ...]] = [() for _ in problem.groups]
-    # only what is free: the rest may be worth so much that differences drown in it
+    # only what is free: the rest may have so much utility that differences drown in it
     free = [problem.groups[g] for g in formulation.free]
     scale = scale_of(free)
     tolerance, best, program = 1e-7 * scale, -np.inf, formulation.program
     for _ in range(_ROUNDS):
         slopes = write_segments(problem, formulation, focus, scale)
-        program.set_bound(formulation.worth_row, np.inf)
+        program.set_bound(formulation.utility_row, np.inf)
         x = program.minimise(-slopes)
-        answer = Answer(*read(formulation, x))
-        best = max(best, worth(free, answer.kept[formulation.free]))
+        solution = read(formulation, x)
+        best = max(best, utility_kept(free, solution.kept[formulation.free]))
         if float(slopes @ x) * scale <= best + tolerance:
-            program.set_bound(formulation.worth_row, -(best - tolerance) / scale)
-            answer = _least_change(formulation, x)
-            if worth(free, answer.kept[formulation.free]) >= best - 2 * tolerance:
-                return answer
-        focus = [(*points, int(k)) for points, k in zip(focus, answer.kept, strict=True)]
+            program.set_bound(formulation.utility_row, -(best - tolerance) / scale)
+            solution = _least_change(formulation, x)
+            if utility_kept(free, solution.kept[formulation.free]) >= best - 2 * tolerance:
+                return solution
+        focus = [(*points, int(k)) for points, k in zip(focus, solution.kept, strict=True)]
     return None
 
 
-def _least_change(formulation: Formulation, x: np.ndarray) -> Answer:
+def _least_change(formulation: Formulation, x: Point) -> Solution:
     """Step 4."""
     program = formulation.program
     x = program.minimise(formulation.change, x)
     program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
     x = program.minimise(formulation.order, x)
     program.set_bound(formulation.change_row, np.inf)
-    return Answer(*read(formulation, x))
+    return read(formulation, x)
 
 
-def _wishes_met(problem: Problem, answer: Answer) -> bool:
-    sizes = problem.sizes(answer.kept, answer.new)
+def _wishes_met(problem: Problem, solution: Solution) -> bool:
+    sizes = problem.sizes(solution)
     return all(sizes[row] == target.wish for row, target in problem.targets)
 
 
 def _unproven(problem: Problem, formulation: Formulation, step: str, bound: float) -> UnprovenError:
     """The best point found before the time limit struck, checked like any other."""
-    unchanged = Answer(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
-    found = [Answer(*read(formulation, x)) for x in reversed(formulation.program.found)]
-    sound = [answer for answer in (*found, _apart(problem), unchanged) if not violations(problem, answer)]
+    unchanged = Solution(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
+    found = [read(formulation, x) for x in reversed(formulation.program.found)]
+    sound = [solution for solution in (*found, _apart(problem), unchanged) if not violations(problem, solution)]
     if not sound:
         return UnprovenError(None, "")
-    best = min(sound, key=lambda answer: rank(problem, answer))
+    best = min(sound, key=lambda solution: rank(problem, solution))
     distance = rank(problem, best)[0]
     if step == "requests":
         least = max(0, int(np.ceil(bound - 1e-6))) if np.isfinite(bound) else 0
@@ -193,7 +197,7 @@ def _unproven(problem: Problem, formulation: Formulation, step: str, bound: floa
     if step == "objectives":
         return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
     free = [problem.groups[g] for g in formulation.free]
-    most = sum(float(group.worth[own_best(group)]) for group in free)
+    most = sum(float(group.utility_kept[own_best(group)]) for group in free)
     most = min(most, -bound * scale_of(free)) if np.isfinite(bound) else most
-    kept = worth(free, best.kept[formulation.free])
+    kept = utility_kept(free, best.kept[formulation.free])
     return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")

@@ -12,6 +12,7 @@ from naivenas_jax.align.align import align
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.draft import Draft, StandIn
@@ -46,16 +47,15 @@ def reconcile(
     if not aligns:
         return dict(Plan.identity(staged.ties).axes), "none"
     edited = Graph(staged.inputs, [staged[name] for name in draft.outputs])
-    common: dict[str, Any] = {
-        "time_limit": options.time_limit,
-        "frozen": kept_ends(edited, stands, options.free_outputs),
-        "reached": staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
-        "required": required,
-        "objectives": sums,
-        "equal": [(name, source) for name, (_, source) in stands.items() if source],
-        "least": dict.fromkeys(stands, 0),
-        "insertable": bounds,
-    }
+    restrictions = Restrictions(
+        frozen=kept_ends(edited, stands, options.free_outputs),
+        reached=staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
+        conditions=required,
+        objectives=sums,
+        equal=[(name, source) for name, (_, source) in stands.items() if source],
+        least=dict.fromkeys(stands, 0),
+        insertable=bounds,
+    )
     disagree = any(source and sizes[source] != stand.width for stand, source in stands.values())
     errors: dict[str, InfeasibleError] = {}
     for mode in options.ways:
@@ -63,7 +63,8 @@ def reconcile(
         if wanted is None:
             continue
         try:
-            return align(staged.ties, wanted, utility, **common).axes, mode if disagree else "none"
+            aligned = align(staged.ties, wanted, utility, restrictions, time_limit=options.time_limit)
+            return aligned.axes, mode if disagree else "none"
         except TimeLimitError as error:
             raise error.then(partial(_with_way, mode if disagree else "none")) from error
         except InfeasibleError as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from naivenas_jax.align.align import align
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.carry_out import carry_out
@@ -57,14 +58,16 @@ def change_widths(
             ties,
             targets,
             utility,
+            Restrictions(
+                frozen=kept_ends(graph, named, options.free_outputs),
+                reached=reached,
+                insertable=options.insertable(sizes),
+                conditions=required,
+                objectives=sums,
+                budgets=budgets,
+            ),
             time_limit=options.time_limit,
             grow=grow,
-            frozen=kept_ends(graph, named, options.free_outputs),
-            reached=reached,
-            insertable=options.insertable(sizes),
-            required=required,
-            objectives=sums,
-            budgets=budgets,
         )
     except TimeLimitError as error:
         raise error.then(lambda axes, gap: unproven(carry_out(graph, variables, axes, options), gap)) from error
