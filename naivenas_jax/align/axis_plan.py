@@ -24,7 +24,10 @@ class AxisJson(TypedDict):
     twin: list[int]
 
 
+#: Positions on an axis, old or new.
 Positions: TypeAlias = Int[np.ndarray, " neurons"]
+#: Positions as they are given.
+AnyPositions: TypeAlias = Iterable[int] | Int[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +49,7 @@ class AxisPlan:
     twin: Int[np.ndarray, " after"]
 
     @classmethod
-    def of(cls, before: int, source: Iterable[int], twin: Iterable[int] | None = None) -> AxisPlan:
+    def of(cls, before: int, source: AnyPositions, twin: AnyPositions | None = None) -> AxisPlan:
         """A plan from positions that are checked.
 
         Args:
@@ -151,7 +154,7 @@ def axis_from_json(data: int | AxisJson) -> AxisPlan:
     return AxisPlan.of(data["before"], data["source"], data["twin"])
 
 
-def _frozen(values: Iterable[int]) -> Positions:
+def _frozen(values: AnyPositions) -> Positions:
     array = np.array(values if isinstance(values, Collection | np.ndarray) else list(values), dtype=np.int64)
     array.setflags(write=False)
     return array

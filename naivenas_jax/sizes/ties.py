@@ -83,7 +83,7 @@ class Ties:
         return sum(self.run_sizes[run] for run in runs)
 
     @cached_property
-    def starts(self) -> Int[np.ndarray, " runs+1"]:
+    def starts(self) -> Int[np.ndarray, " boundaries"]:
         """Shape (runs + 1,): the number of the first class of each run, and the number of all classes.
 
         The classes of run ``r`` are ``range(starts[r], starts[r + 1])``.

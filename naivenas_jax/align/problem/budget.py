@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float, Int, Real
 
 from naivenas_jax.sizes.count import Count
 
@@ -60,11 +61,11 @@ class Polynomial:
         constant = terms.pop((), 0.0)
         return cls({key: value for key, value in terms.items() if value}, constant, budget.bound)
 
-    def at(self, sizes: np.ndarray) -> float:
+    def at(self, sizes: Real[np.ndarray, " rows"]) -> float:
         """The count for the sizes of all rows."""
         return self.constant + float(self._values @ self._factors(sizes).prod(1))
 
-    def gradient(self, sizes: np.ndarray) -> dict[int, float]:
+    def gradient(self, sizes: Real[np.ndarray, " rows"]) -> dict[int, float]:
         """The derivative by each row."""
         factors, found = self._factors(sizes), np.zeros(len(sizes) + 1)
         for i in range(factors.shape[1]):
@@ -78,15 +79,17 @@ class Polynomial:
         return tuple(dict.fromkeys(row for rows in self.terms for row in rows))
 
     @cached_property
-    def _rows(self) -> np.ndarray:
+    def _rows(self) -> Int[np.ndarray, "products factors"]:
         """The rows of each product, shape (products, most factors); -1 where it has fewer."""
         most = max(map(len, self.terms), default=1)
         padded = [(*rows, *(-1,) * (most - len(rows))) for rows in self.terms]
         return np.array(padded, dtype=int).reshape(len(padded), most)
 
     @cached_property
-    def _values(self) -> np.ndarray:
+    def _values(self) -> Float[np.ndarray, " products"]:
         return np.array(list(self.terms.values()), dtype=float)
 
-    def _factors(self, sizes: np.ndarray) -> np.ndarray:
-        return np.append(np.asarray(sizes, dtype=float), 1.0)[self._rows]
+    def _factors(self, sizes: Real[np.ndarray, " rows"]) -> Float[np.ndarray, "products factors"]:
+        """The size of each factor of each product; 1 where it has fewer."""
+        factors: np.ndarray = np.append(np.asarray(sizes, dtype=float), 1.0)[self._rows]
+        return factors

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-import numpy as np
-
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import RequestError
 
 _LARGEST = 10**9
@@ -15,20 +14,41 @@ _LARGEST = 10**9
 
 @dataclass(frozen=True)
 class To:
-    """An absolute size. Made by `to`."""
+    """An absolute size. Made by `to`.
+
+    Attributes:
+      size: the number of neurons.
+    """
 
     size: int
 
 
+#: What can be relaxed: a change, an absolute size, or one for each input of a vertex, where None asks nothing.
+Wish: TypeAlias = int | To | tuple[int | To | None, ...]
+
+
 @dataclass(frozen=True)
 class Relaxed:
-    """A wish and not a demand. Made by `relaxed`."""
+    """A wish and not a demand. Made by `relaxed`.
 
-    wish: Any
+    Attributes:
+      wish: what is asked for.
+    """
+
+    wish: Wish
 
 
-def to(size: int) -> To:
+def to(size: int | To) -> To:
     """Ask for an absolute size instead of a change.
+
+    Args:
+      size: the number of neurons.
+
+    Returns:
+      What stands for the size in a request.
+
+    Raises:
+      RequestError: if the size is no whole number.
 
     >>> to(16)
     To(size=16)
@@ -38,12 +58,20 @@ def to(size: int) -> To:
     return To(_whole(size, "nas.to takes a whole number of neurons"))
 
 
-def relaxed(wish: int | To | Relaxed | tuple) -> Relaxed:
+def relaxed(wish: Wish | Relaxed) -> Relaxed:
     """Ask for the nearest feasible size: ``relaxed(-3)`` about three fewer, ``relaxed(to(16))`` about sixteen.
 
-    With a wish that differs from the present size, the answer differs from the present size too, and of two sizes that
-    are equally near, the one further from the present size in the direction of the wish is taken. A tuple relaxes every
-    member (for `delta_nin`, one per input).
+    Where the wish differs from the present size, the size that is found differs from it too. Of two sizes that are
+    equally near to the wish, the one further from the present size, in the direction of the wish, is taken.
+
+    Args:
+      wish: a change, ``to(size)``, or for `delta_nin` a tuple of these, one per input.
+
+    Returns:
+      What stands for the wish in a request.
+
+    Raises:
+      RequestError: if the wish is none of these.
 
     >>> relaxed(2)
     Relaxed(wish=2)
@@ -75,7 +103,7 @@ class Target:
         return f"{self.axis!r} {'=' if self.exact else 'about'} {self.wish} (now {self.present})"
 
 
-def target(axis: str, present: int, asked: Any) -> Target:
+def target(axis: str, present: int, asked: object) -> Target:
     """Read one request.
 
     Raises:
@@ -89,7 +117,7 @@ def target(axis: str, present: int, asked: Any) -> Target:
     return Target(axis, present, wish, exact)
 
 
-def targets(request: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Target, ...]:
+def targets(request: Mapping[str, object], sizes: Mapping[str, int]) -> tuple[Target, ...]:
     """Read a whole request; ``sizes`` are the present sizes of the axes it names."""
     if not isinstance(request, Mapping):
         raise RequestError(
@@ -99,12 +127,14 @@ def targets(request: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Targe
     return tuple(target(axis, sizes[axis], asked) for axis, asked in request.items())
 
 
-def _whole(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or np.ndim(value):
+def _whole(value: object, what: str) -> int:
+    """``value`` as an integer, if it can be a size or a change of one."""
+    number = as_whole(value)
+    if number is None:
         raise RequestError(
             f"{what}: a whole number is needed, as a change (-2, 3), nas.to(size) or nas.relaxed(either); found "
             f"{value!r:.80}."
         )
-    if abs(int(value)) > _LARGEST:
-        raise RequestError(f"{what}: sizes beyond {_LARGEST} are not supported; found {int(value)}.")
-    return int(value.__index__())
+    if abs(number) > _LARGEST:
+        raise RequestError(f"{what}: sizes beyond {_LARGEST} are not supported; found {number}.")
+    return number

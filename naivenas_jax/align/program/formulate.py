@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
 
 from naivenas_jax.align.problem.budget import Polynomial
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.mccormick import Box, Envelope, Interval
-from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Unknowns
+from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Point, Unknowns
 from naivenas_jax.sizes.condition import Condition, Terms
 
 
@@ -33,21 +35,21 @@ class Formulation:
     """
 
     program: IntegerProgram
-    free: np.ndarray
-    kept_columns: np.ndarray
-    new_columns: np.ndarray
-    segment_columns: dict[int, np.ndarray]
-    all_segments: np.ndarray
-    fixed_kept: np.ndarray
-    distance: np.ndarray | None
-    backward: np.ndarray | None
-    change: np.ndarray
-    order: np.ndarray
+    free: Int[np.ndarray, " free"]
+    kept_columns: Int[np.ndarray, " free"]
+    new_columns: Int[np.ndarray, " free"]
+    segment_columns: dict[int, Int[np.ndarray, " _"]]
+    all_segments: Int[np.ndarray, " _"]
+    fixed_kept: Int[np.ndarray, " groups"]
+    distance: Point | None
+    backward: Point | None
+    change: Point
+    order: Point
     distance_row: int
     backward_row: int
     utility_row: int
     change_row: int
-    objectives: tuple[tuple[np.ndarray, int], ...]
+    objectives: tuple[tuple[Point, int], ...]
     envelope: Envelope
     box: Box
 
@@ -72,14 +74,14 @@ class _Builder:
             int(g): self._segments(int(g), y, segment_count) for g, y in zip(self.free, self.kept, strict=True)
         }
 
-    def _room(self, part: object) -> np.ndarray:
+    def _room(self, part: sp.csr_array) -> Float[np.ndarray, " free"]:
         """How many classes may be inserted into each free group at most."""
-        coo = part.tocoo()  # type: ignore[attr-defined]
+        coo = part.tocoo()
         room = np.full(len(self.free), np.inf)
         np.minimum.at(room, coo.col, self.problem.insertable[coo.row] // coo.data)
         return room
 
-    def _segments(self, group: int, kept: int, count: int) -> np.ndarray:
+    def _segments(self, group: int, kept: int, count: int) -> Int[np.ndarray, " segments"]:
         """y = sum of the segments, each as long as will be set."""
         size = self.problem.groups[group].size
         columns = [self.columns.add(size) for _ in range(min(size, count))]
@@ -256,13 +258,13 @@ def _changes(builder: _Builder) -> tuple[dict[int, float], int]:
     return change, widest
 
 
-def _cost(size: int, terms: dict[int, float]) -> np.ndarray:
+def _cost(size: int, terms: dict[int, float]) -> Point:
     cost = np.zeros(size)
     cost[list(terms)] = list(terms.values())
     return cost
 
 
-def _order(builder: _Builder, widest: int, size: int) -> np.ndarray:
+def _order(builder: _Builder, widest: int, size: int) -> Point:
     """Few insertions; a small largest change; changes early in the graph, as far as the numbers resolve it."""
     cost = np.zeros(size)
     cost[builder.new] = 1.0

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from naivenas_jax.align.problem.budget import Monomial, Polynomial
-from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Unknowns
+from naivenas_jax.align.program.milp import IntegerProgram, LinearRows, Point, Unknowns
 
 Interval = tuple[float, float]
 #: Bounds of the size of each row.
@@ -123,7 +124,9 @@ class Envelope:
         program.set_row(number, np.array(list(terms)), np.array(list(terms.values())))
         program.set_bound(number, -sign * a * b)
 
-    def linearise(self, program: IntegerProgram, sizes: np.ndarray | None, room: Sequence[float] = ()) -> None:
+    def linearise(
+        self, program: IntegerProgram, sizes: Real[np.ndarray, " rows"] | None, room: Sequence[float] = ()
+    ) -> None:
         """Limit the linearisations of the counts at given sizes; None: no longer.
 
         Args:
@@ -143,14 +146,14 @@ class Envelope:
             program.set_row(number, np.array([self.columns[(row,)] for row in rows]), values)
             program.set_bound(number, (polynomial.bound - room[i] - at) / scale)
 
-    def sizes(self, x: np.ndarray, count: int) -> np.ndarray:
+    def sizes(self, x: Point, count: int) -> Float[np.ndarray, " rows"]:
         """The sizes of rows at a point of the program; of rows that are not in any count 0."""
         found = np.zeros(count)
         for row, scale in self.scale.items():
             found[row] = x[self.columns[(row,)]] * scale
         return found
 
-    def loosest(self, x: np.ndarray) -> dict[int, float]:
+    def loosest(self, x: Point) -> dict[int, float]:
         """For each row how far products that it is part of are from what they stand for, as a share of the bounds."""
         found: dict[int, float] = {}
         for pair in self.pairs:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import cvxpy as cp
 import highspy
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.errors import SolverError
+
+#: A point of a program, or the cost of each of its columns.
+Point: TypeAlias = Float[np.ndarray, " columns"]
 
 #: The relative gap at which `IntegerProgram.bounded` ends a search in whole numbers.
 _NEARLY = 1e-4
@@ -29,16 +33,32 @@ class StoppedError(Exception):
       bound: no cost can be lower than this.
     """
 
-    def __init__(self, point: np.ndarray | None = None, bound: float = -np.inf):
+    def __init__(self, point: Point | None = None, bound: float = -np.inf):
         super().__init__("the time limit struck")
         self.point, self.bound = point, bound
+
+
+class PairRows(NamedTuple):
+    """Rows of a program that are about sums of pairs of columns, and about nothing else.
+
+    Attributes:
+      rows: their numbers.
+      coefficients: of each pair in each row.
+      bounds: their right-hand sides.
+      equal: which of them are equalities.
+    """
+
+    rows: Int[np.ndarray, " conditions"]
+    coefficients: Float[np.ndarray, "conditions pairs"]
+    bounds: Float[np.ndarray, " conditions"]
+    equal: Bool[np.ndarray, " conditions"]
 
 
 @dataclass
 class LinearRows:
     """Linear rows ``coefficients @ x <= bound`` (or ``==``), collected one by one."""
 
-    entries: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    entries: list[tuple[int, Int[np.ndarray, " _"], Float[np.ndarray, " _"]]] = field(default_factory=list)
     bounds: list[float] = field(default_factory=list)
 
     def add(self, terms: dict[int, float], bound: float) -> int:
@@ -48,6 +68,7 @@ class LinearRows:
         return len(self.bounds) - 1
 
     def matrix(self, columns: int) -> sp.csc_array:
+        """The coefficients of all rows: sparse, shape (rows, columns)."""
         if not self.entries:
             return sp.csc_array((0, columns))
         row = np.concatenate([np.full(len(cols), i) for i, cols, _ in self.entries])
@@ -58,14 +79,14 @@ class LinearRows:
 
 @dataclass
 class Unknowns:
-    """Variables with their bounds, collected in blocks."""
+    """The columns of a program: its unknowns with their bounds, collected one by one."""
 
     lower: list[float] = field(default_factory=list)
     upper: list[float] = field(default_factory=list)
     integer: list[int] = field(default_factory=list)
 
     def add(self, upper: float, lower: float = 0.0, integer: bool = False) -> int:
-        """Add a variable; returns its number."""
+        """Add an unknown; returns its number."""
         if integer:
             self.integer.append(len(self.lower))
         self.lower.append(lower)
@@ -85,7 +106,7 @@ class IntegerProgram:
 
     def __init__(self, columns: Unknowns, equal: LinearRows, below: LinearRows, time_limit: float | None):
         self.size = len(columns.lower)
-        self.found: list[np.ndarray] = []
+        self.found: list[Point] = []
         self._integer = np.array(columns.integer, dtype=int)
         self._dual = -np.inf
         self._prices = np.zeros(len(equal.bounds) + len(below.bounds))
@@ -114,46 +135,48 @@ class IntegerProgram:
         return data, chain, problem
 
     @property
-    def prices(self) -> np.ndarray:
+    def prices(self) -> Float[np.ndarray, " rows"]:
         """How the least cost in real numbers, the latest, changes with the bound of each row, equalities first."""
         return self._prices
 
-    def upper(self, columns: np.ndarray) -> np.ndarray:
-        """Upper bounds of variables."""
-        return self._data["upper_bounds"][columns]
+    def upper(self, columns: Int[np.ndarray, " some"]) -> Float[np.ndarray, " some"]:
+        """Upper bounds of some columns."""
+        upper: np.ndarray = self._data["upper_bounds"][columns]
+        return upper
 
-    def conditions(self, kept: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def pair_rows(self, kept: Int[np.ndarray, " pairs"], new: Int[np.ndarray, " pairs"]) -> PairRows:
         """The rows that are about sums ``kept + new`` of at least two pairs of columns, and about nothing else.
 
-        Returns:
-          Their numbers; their coefficients, of shape (rows, pairs); their bounds; and which of them are equalities.
+        Args:
+          kept: the first column of each pair.
+          new: the second column of each pair.
         """
         matrix = self._data["A"].tocsr()
         first, second = matrix[:, kept].toarray(), matrix[:, new].toarray()
         several = np.count_nonzero(first, axis=1) > 1
         alone = np.count_nonzero(first, axis=1) + np.count_nonzero(second, axis=1) == np.diff(matrix.indptr)
         rows = np.flatnonzero(several & alone & (first == second).all(axis=1) & np.isfinite(self._data["b"]))
-        return rows, first[rows], self._data["b"][rows], rows < self._equalities
+        return PairRows(rows, first[rows], self._data["b"][rows], rows < self._equalities)
 
     def set_bound(self, row: int, bound: float) -> None:
         """Set the right-hand side of an inequality."""
         self._data["b"][self._equalities + row] = bound
 
-    def set_row(self, row: int, columns: np.ndarray, values: np.ndarray) -> None:
+    def set_row(self, row: int, columns: Int[np.ndarray, " some"], values: Float[np.ndarray, " some"]) -> None:
         """Overwrite the coefficients of an inequality; it must have entries at exactly these columns."""
         matrix = self._data["A"]
         position = np.flatnonzero(matrix.indices == self._equalities + row)  # in column order
         matrix.data[position] = values[np.argsort(columns)]
 
-    def set_upper(self, columns: np.ndarray, upper: np.ndarray) -> None:
-        """Set upper bounds of variables."""
+    def set_upper(self, columns: Int[np.ndarray, " some"], upper: Float[np.ndarray, " some"]) -> None:
+        """Set the upper bounds of some columns."""
         self._data["upper_bounds"][columns] = upper
 
     def set_bounds(self, column: int, lower: float, upper: float) -> None:
-        """Set both bounds of a variable."""
+        """Set both bounds of a column."""
         self._data["lower_bounds"][column], self._data["upper_bounds"][column] = lower, upper
 
-    def bounded(self, cost: np.ndarray, whole: bool) -> tuple[np.ndarray, float]:
+    def bounded(self, cost: Point, whole: bool) -> tuple[Point, float]:
         """A point of nearly the least ``cost @ x``, and what no point can be below; raises as `minimise` does.
 
         Args:
@@ -165,7 +188,7 @@ class IntegerProgram:
             return x, float(cost @ x)
         return self._run(cost, self._integer.tolist(), _NEARLY), self._dual
 
-    def minimise(self, cost: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    def minimise(self, cost: Point, known: Point | None = None) -> Point:
         """Minimise ``cost @ x``: first without integrality, which is often enough.
 
         Args:
@@ -190,10 +213,10 @@ class IntegerProgram:
         self.found.append(x)
         return x
 
-    def _integral(self, x: np.ndarray) -> bool:
+    def _integral(self, x: Point) -> bool:
         return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))
 
-    def _run(self, cost: np.ndarray, integer: list[int], gap: float = 0.0) -> np.ndarray:
+    def _run(self, cost: Point, integer: list[int], gap: float = 0.0) -> Point:
         data = {**self._data, "c": cost, "int_vars_idx": integer, "bool_vars_idx": []}
         options = {
             "presolve": "on" if self.size > 3000 else "off",

@@ -18,6 +18,7 @@ import heapq
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.mccormick import Interval
@@ -96,11 +97,12 @@ def _start(search: BudgetSearch) -> Node:
     return search.box(0, root, at)
 
 
-def _sizes(search: BudgetSearch, node: Node) -> np.ndarray:
-    """Of all rows, where the bound of a box is reached."""
+def _sizes(search: BudgetSearch, node: Node) -> Float[np.ndarray, " rows"]:
+    """The sizes of all rows at which the bound of a box is reached."""
     totals = search.form.fixed_kept.astype(float)
     totals[search.form.free] = node.at
-    return np.maximum(search.problem.rows @ totals, 1.0)
+    sizes: np.ndarray = np.maximum(search.problem.rows @ totals, 1.0)
+    return sizes
 
 
 def _split(node: Node) -> tuple[dict[int, Interval], ...]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, formulate
 from naivenas_jax.align.program.mccormick import Box
-from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.lagrangian_bound import LagrangianBound, between
 from naivenas_jax.align.solve.local_search import LocalSearch
 from naivenas_jax.align.solve.solution import distance, read, scale_of, utility_kept, write_segments
@@ -47,7 +48,7 @@ class Node:
     bound: float
     number: int
     sizes: Box = field(compare=False)
-    at: np.ndarray = field(compare=False)
+    at: Float[np.ndarray, " free"] = field(compare=False)
     open: Mapping[int, tuple[float, float]] = field(compare=False)
 
 
@@ -88,7 +89,7 @@ class BudgetSearch:
         self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
         self.cost[self.form.new_columns] = _INSERTED
 
-    def box(self, number: int, sizes: Box, at: np.ndarray, bound: float = math.inf) -> Node:
+    def box(self, number: int, sizes: Box, at: Float[np.ndarray, " free"], bound: float = math.inf) -> Node:
         """A part of the space, with an upper bound of the utility of the solutions in it.
 
         Raises:
@@ -106,8 +107,8 @@ class BudgetSearch:
         return Node(-bound, number, sizes, at, opened)
 
     def _bounded(
-        self, sizes: Box, at: np.ndarray, bound: float, moves: int
-    ) -> tuple[float, np.ndarray, Mapping[int, tuple[float, float]]]:
+        self, sizes: Box, at: Float[np.ndarray, " free"], bound: float, moves: int
+    ) -> tuple[float, Float[np.ndarray, " free"], Mapping[int, tuple[float, float]]]:
         """A bound in a box, where it is reached, and what is to be gained by splitting.
 
         The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
@@ -131,7 +132,7 @@ class BudgetSearch:
             at = between(to_, from_, step)
         return bound, to_, opened
 
-    def linear(self, sizes: Box) -> tuple[np.ndarray, float]:
+    def linear(self, sizes: Box) -> tuple[Point, float]:
         """A point of the McCormick relaxation in a box, and what no solution there can cost less than.
 
         In whole numbers where sizes are multiples, or no box is left.
@@ -163,14 +164,14 @@ class BudgetSearch:
             self.best, self.value = solution, value
             self.prices = self.program.prices
 
-    def descend(self, sizes: np.ndarray) -> None:
+    def descend(self, sizes: Float[np.ndarray, " rows"]) -> None:
         """Linearise the counts at some sizes, solve, and again at what was found."""
         self.envelope.within(self.program, self.form.box)
         room = [0.0] * len(self.envelope.polynomials)
         for _ in range(_ROUNDS):
             self.envelope.linearise(self.program, sizes, room)
             try:
-                solution = self._answer(self.program.bounded(self.cost, self.whole)[0])
+                solution = self._solution(self.program.bounded(self.cost, self.whole)[0])
             except NoSolutionError:
                 break
             found = self.problem.sizes(solution).astype(float)
@@ -215,7 +216,7 @@ class BudgetSearch:
             if self.best is None:
                 self.descend(start)
 
-    def _answer(self, x: np.ndarray) -> Solution:
+    def _solution(self, x: Point) -> Solution:
         """Read a point; where it need not be whole, what is not whole is dropped."""
         if not self.whole:
             x = x.copy()
@@ -223,7 +224,7 @@ class BudgetSearch:
             x[columns] = np.floor(x[columns] + 1e-6)
         return read(self.form, x)
 
-    def _rounded(self, totals: np.ndarray) -> Solution:
+    def _rounded(self, totals: Float[np.ndarray, " free"]) -> Solution:
         """Totals rounded down, all made smaller until the budgets hold."""
         free, low, high = self.form.free, 0.0, 1.0
         kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
@@ -235,7 +236,7 @@ class BudgetSearch:
         kept[free] = np.clip(np.floor(between(totals, least, low) + 1e-6), least, most)
         return Solution(kept, new)
 
-    def scaled(self) -> Iterator[np.ndarray]:
+    def scaled(self) -> Iterator[Float[np.ndarray, " rows"]]:
         """All sizes as the same share of what they are now, which meets the tightest budget."""
         present = self.problem.present.astype(float)
         low, high = 0.0, 1.0
@@ -245,9 +246,10 @@ class BudgetSearch:
             low, high = (middle, high) if fits else (low, middle)
         yield np.maximum(1.0, present * low)
 
-    def totals(self, x: np.ndarray) -> np.ndarray:
+    def totals(self, x: Point) -> Float[np.ndarray, " free"]:
         """What a point gives the free groups."""
-        return x[self.form.kept_columns] + x[self.form.new_columns]
+        totals: np.ndarray = x[self.form.kept_columns] + x[self.form.new_columns]
+        return totals
 
 
 def _rigid(row: Condition) -> bool:

@@ -31,15 +31,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.align.problem.group import Group
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.program.mccormick import Box
 from naivenas_jax.sizes.condition import Condition
+
+#: A number for each free group.
+PerGroup: TypeAlias = Float[np.ndarray, " free"]
+#: How many classes a group can have, kept and inserted ones together, in ascending order.
+Totals: TypeAlias = Int[np.ndarray, " _"]
+#: A number for each of these.
+PerTotal: TypeAlias = Float[np.ndarray, " _"]
 
 _BISECTIONS = 30
 #: With several budgets their prices are found in turns, so often.
@@ -61,8 +69,8 @@ class UpperBound(NamedTuple):
     """
 
     utility: float
-    totals: np.ndarray
-    loose: np.ndarray
+    totals: PerGroup
+    loose: PerGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +78,7 @@ class _Tangent:
     """A count is at least ``floor + sum_g a_g(t_g)``; ``parts``: for each group its ``a_g``, for all its totals."""
 
     room: float
-    parts: list[np.ndarray]
+    parts: list[PerTotal]
 
 
 class LagrangianBound:
@@ -100,10 +108,10 @@ class LagrangianBound:
             #: the smallest totals, and sizes, that there can be
             self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
             self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
-            self.conditions = form.program.conditions(form.kept_columns, form.new_columns)
+            self.conditions = form.program.pair_rows(form.kept_columns, form.new_columns)
             self.able = bool(np.all(self.least >= 1))  # nothing has no logarithm
 
-    def bound(self, box: Box, at: np.ndarray, prices: np.ndarray) -> UpperBound:
+    def bound(self, box: Box, at: PerGroup, prices: Float[np.ndarray, " rows"]) -> UpperBound:
         """An upper bound of the utility, scaled, of solutions with sizes in a box; minus infinity if there is none.
 
         Args:
@@ -134,7 +142,7 @@ class LagrangianBound:
                 found[row] = float(upper.loose[g]), float(size)
         return found
 
-    def _totals(self, box: Box) -> list[np.ndarray]:
+    def _totals(self, box: Box) -> list[Totals]:
         """What each group can have in a box of sizes that it alone makes up."""
         low, high = np.zeros(len(self.most)), np.full(len(self.most), np.inf)
         for i, row in enumerate(self.rows.tolist()):
@@ -145,7 +153,7 @@ class LagrangianBound:
                 high[g] = min(high[g], np.floor((box[row][1] - self.constant[i]) / times + 1e-9))
         return [own[(own >= a) & (own <= b)] for own, a, b in zip(self.allowed, low, high, strict=True)]
 
-    def _priced(self, totals: list[np.ndarray], prices: np.ndarray) -> tuple[list[np.ndarray], float]:
+    def _priced(self, totals: Sequence[Totals], prices: Float[np.ndarray, " rows"]) -> tuple[list[PerTotal], float]:
         """The utility of all totals, less what conditions on several groups cost."""
         numbers, coefficients, bounds, equal = self.conditions
         price = -prices[numbers]
@@ -154,7 +162,11 @@ class LagrangianBound:
         return [f[t] - c * t for f, t, c in zip(self.most, totals, cost, strict=True)], float(price @ bounds)
 
     def _tangents(
-        self, totals: list[np.ndarray], lowest: np.ndarray, highest: np.ndarray, at: np.ndarray
+        self,
+        totals: Sequence[Totals],
+        lowest: PerGroup,
+        highest: PerGroup,
+        at: PerGroup,
     ) -> list[_Tangent]:
         """The counts from below, as fractions of their bounds."""
         made = self.matrix * at  # of each row by each group
@@ -178,8 +190,13 @@ class LagrangianBound:
 
 
 def _part(
-    weight: np.ndarray, share: np.ndarray, offset: np.ndarray, empty: np.ndarray, totals: np.ndarray, at: float
-) -> np.ndarray:
+    weight: Float[np.ndarray, " counted"],
+    share: Float[np.ndarray, " counted"],
+    offset: Float[np.ndarray, " counted"],
+    empty: Float[np.ndarray, " counted"],
+    totals: Int[np.ndarray, " totals"],
+    at: float,
+) -> Float[np.ndarray, " totals"]:
     """What one group adds to a count, from below, for all totals that it can have."""
     rows = np.flatnonzero(weight * share)
     found = np.zeros(len(totals))
@@ -193,7 +210,12 @@ def _part(
     return found
 
 
-def _dual(utility: list[np.ndarray], constant: float, tangents: list[_Tangent], totals: list[np.ndarray]) -> UpperBound:
+def _dual(
+    utility: Sequence[PerTotal],
+    constant: float,
+    tangents: Sequence[_Tangent],
+    totals: Sequence[Totals],
+) -> UpperBound:
     """The least bound over the prices of all budgets, one after the other."""
     nothing = np.array([])
     best = UpperBound(np.inf, nothing, nothing)
@@ -216,26 +238,29 @@ def _dual(utility: list[np.ndarray], constant: float, tangents: list[_Tangent], 
 class _Groups:
     """The totals of all groups in one array, and where those of each begin."""
 
-    totals: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
+    totals: Float[np.ndarray, " totals"]
+    starts: Int[np.ndarray, " free"]
+    lengths: Int[np.ndarray, " free"]
 
     @classmethod
-    def of(cls, totals: list[np.ndarray]) -> _Groups:
+    def of(cls, totals: Sequence[Totals]) -> _Groups:
+        """Put the possible totals of each group, in ascending order, one after the other."""
         lengths = np.array([len(own) for own in totals])
         return cls(np.concatenate(totals).astype(float), np.cumsum(lengths) - lengths, lengths)
 
-    def best(self, values: np.ndarray) -> np.ndarray:
+    def best(self, values: Float[np.ndarray, " totals"]) -> Int[np.ndarray, " free"]:
         """The position of the first largest value of each group."""
         largest = np.repeat(np.maximum.reduceat(values, self.starts), self.lengths)
         found = np.flatnonzero(values >= largest)
         return found[np.searchsorted(found, self.starts)]
 
 
-def _cheapest(groups: _Groups, utility: np.ndarray, part: np.ndarray, room: float) -> tuple[float, UpperBound]:
+def _cheapest(
+    groups: _Groups, utility: Float[np.ndarray, " totals"], part: Float[np.ndarray, " totals"], room: float
+) -> tuple[float, UpperBound]:
     """The price of one budget at which the bound is least, and that bound."""
 
-    def at(price: float) -> tuple[float, float, np.ndarray]:
+    def at(price: float) -> tuple[float, float, Int[np.ndarray, " free"]]:
         """The bound, its slope, and the positions of what is chosen."""
         values = utility - price * part
         chosen = groups.best(values)
@@ -263,13 +288,14 @@ def _cheapest(groups: _Groups, utility: np.ndarray, part: np.ndarray, room: floa
     return best[1], UpperBound(best[0], totals, np.maximum(hull - real, 0.0))
 
 
-def between(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+def between(one: PerGroup, other: PerGroup, share: float) -> PerGroup:
     """The weighted geometric mean; ``share`` is the weight of the first."""
     logs = [np.log(np.maximum(totals, _LITTLE)) for totals in (one, other)]
-    return np.exp(share * logs[0] + (1 - share) * logs[1])
+    mean: PerGroup = np.exp(share * logs[0] + (1 - share) * logs[1])
+    return mean
 
 
-def _most_utility(group: Group, room: int, scale: float, inserted: float) -> np.ndarray:
+def _most_utility(group: Group, room: int, scale: float, inserted: float) -> Float[np.ndarray, " totals"]:
     """The most utility that each number of classes, kept and inserted ones together, can have."""
     kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
     totals = np.arange(group.size + room + 1)
@@ -277,7 +303,7 @@ def _most_utility(group: Group, room: int, scale: float, inserted: float) -> np.
     return group.utility_kept[best] / scale - inserted * (totals - best)
 
 
-def _allowed(problem: Problem, form: Formulation, most: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _allowed(problem: Problem, form: Formulation, most: Sequence[PerTotal]) -> list[Totals]:
     """The totals of each group that break no condition on it alone."""
     allowed = [np.ones(len(each), dtype=bool) for each in most]
     part = problem.rows[:, form.free].tocsr()
@@ -301,8 +327,8 @@ def _require(
     condition: Condition,
     row_of: Mapping[str, int],
     alone: Mapping[int, tuple[int, float]],
-    constant: np.ndarray,
-    allowed: list[np.ndarray],
+    constant: Float[np.ndarray, " rows"],
+    allowed: Sequence[Bool[np.ndarray, " _"]],
 ) -> None:
     """Leave out what a condition forbids, if it is about one group."""
     rows = [(row_of[axis], count) for axis, count in condition.terms]

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from naivenas_jax.align.problem.budget import Polynomial
 from naivenas_jax.align.problem.problem import Problem, Solution
@@ -28,7 +29,9 @@ class LocalSearch:
       scale: what differences of utility are compared with.
     """
 
-    def __init__(self, problem: Problem, free: np.ndarray, counts: Sequence[Polynomial], pairs: bool, scale: float):
+    def __init__(
+        self, problem: Problem, free: Int[np.ndarray, " free"], counts: Sequence[Polynomial], pairs: bool, scale: float
+    ):
         self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
         self.near = math.inf  #: how far a solution may be from relaxed requests, in all
         self.free = [int(g) for g in free]
@@ -57,7 +60,7 @@ class LocalSearch:
         sizes = self.problem.sizes(solution)
         return all(count.at(sizes) <= count.bound for count in self.counts)
 
-    def _moves(self, solution: Solution) -> Iterator[tuple[float, np.ndarray]]:
+    def _moves(self, solution: Solution) -> Iterator[tuple[float, Int[np.ndarray, " groups"]]]:
         """Numbers to keep, each with the utility that is gained."""
         up = [(g, n) for g in self.free for n in self.steps[g] if solution.kept[g] + n <= self.most[g]]
         down = [(g, -n) for g in self.free for n in self.steps[g] if solution.kept[g] >= n]
@@ -74,7 +77,8 @@ class LocalSearch:
         return float(utility[kept + change] - utility[kept])
 
 
-def _changed(kept: np.ndarray, *changes: tuple[int, int]) -> np.ndarray:
+def _changed(kept: Int[np.ndarray, " groups"], *changes: tuple[int, int]) -> Int[np.ndarray, " groups"]:
+    """The numbers of classes to keep, with more or fewer of some groups."""
     kept = kept.copy()
     for group, change in changes:
         kept[group] += change

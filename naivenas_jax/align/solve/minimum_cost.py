@@ -16,7 +16,7 @@ import numpy as np
 from naivenas_jax.align.problem.budget import Budget, Polynomial
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation, formulate
-from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.solution import read, violations
 
 _ROUNDS = 12
@@ -57,7 +57,7 @@ def _falling(problem: Problem, budget: Budget, time_limit: float | None) -> Iter
             last = count
 
 
-def _cost(problem: Problem, formulation: Formulation, gradient: dict[int, float]) -> np.ndarray:
+def _cost(problem: Problem, formulation: Formulation, gradient: dict[int, float]) -> Point:
     """What one more class of each group adds to the count, as a cost vector whose largest entry is 1."""
     by_row = np.zeros(len(problem.present))
     by_row[list(gradient)] = list(gradient.values())

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Int, Real
 
 from naivenas_jax.align.problem.group import Group
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.concave_utility import segments
 from naivenas_jax.align.program.formulate import Formulation
+from naivenas_jax.align.program.milp import Point
 
 
-def read(formulation: Formulation, x: Float[np.ndarray, " columns"]) -> Solution:
+def read(formulation: Formulation, x: Point) -> Solution:
     """The whole numbers of a point of the program, for all groups."""
     kept, new = formulation.fixed_kept.copy(), np.zeros_like(formulation.fixed_kept)
     kept[formulation.free] = x[formulation.kept_columns].round().astype(int)
@@ -21,9 +22,7 @@ def read(formulation: Formulation, x: Float[np.ndarray, " columns"]) -> Solution
     return Solution(kept, new)
 
 
-def write_segments(
-    problem: Problem, formulation: Formulation, focus: Sequence[tuple[int, ...]], scale: float
-) -> Float[np.ndarray, " columns"]:
+def write_segments(problem: Problem, formulation: Formulation, focus: Sequence[tuple[int, ...]], scale: float) -> Point:
     """Put the segments of the utility of each group into the program.
 
     Args:

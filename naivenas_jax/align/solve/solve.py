@@ -11,21 +11,15 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from jaxtyping import Float
 
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.concave_utility import own_best
 from naivenas_jax.align.program.formulate import Formulation, formulate
-from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
+from naivenas_jax.align.program.milp import NoSolutionError, Point, StoppedError
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
 from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
 from naivenas_jax.errors import SolverError
-
-#: A point of the program.
-Point: TypeAlias = Float[np.ndarray, " columns"]
 
 _SEGMENTS = 16
 _ROUNDS = 12
