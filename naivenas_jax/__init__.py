@@ -9,7 +9,8 @@ from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
 from naivenas_jax.cost.costs import Costs, costs
-from naivenas_jax.cost.latency import LatencyTable, measure_latency
+from naivenas_jax.cost.latency import LatencyTable
+from naivenas_jax.cost.timing import measure_latency
 from naivenas_jax.errors import (
     BudgetError,
     CarryError,

@@ -1,26 +1,33 @@
-"""What a network costs."""
+"""What a network costs: parameters, bytes, operations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from naivenas_jax.cost.operations import operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.variables import check_network
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a network costs.
+    """What a network costs: the result of `costs`.
 
     Attributes:
-      params: entries of all parameters.
-      bytes: of all variables.
-      macs: multiply-accumulates of matrix products and convolutions, for the inputs that were given.
-      activation_bytes: of what these return.
+      params: the number of entries of all parameters (the collection ``params``).
+      bytes: the number of bytes of all variables, of every collection.
+      macs: the number of multiply-accumulates in matrix products and convolutions, for the inputs that were given; None
+        without inputs.
+      activation_bytes: the number of bytes that matrix products and convolutions return for these inputs; None without
+        inputs.
+
+    >>> import jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
+    >>> graph = nas.Graph(x := nas.input_vertex("x", 3), nas.layer("dense", nn.Dense(5), x))
+    >>> variables = {"params": {"dense": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}}
+    >>> nas.costs(graph, variables).params
+    20
     """
 
     params: int
@@ -29,14 +36,21 @@ class Costs:
     activation_bytes: int | None = None
 
 
-def costs(graph: Graph, variables: Mapping[str, Any], *inputs: Any, **kwargs: Any) -> Costs:
+def costs(graph: Graph, variables: Variables, *inputs: Array | Shape, **kwargs: PyTree) -> Costs:
     """Count parameters and bytes, and with inputs also operations.
+
+    A matrix product of shapes (n, k) and (k, m) has n k m multiply-accumulates; so has a convolution with n positions,
+    k entries of a window and m features. A loop counts as often as it runs, or once if its length is not known; of
+    branches the one with most operations counts.
 
     Args:
       graph: the network.
       variables: its variables, or their shapes.
       *inputs: arrays or shapes, one per input of the graph; none: operations are not counted.
-      **kwargs: of ``graph.apply``.
+      **kwargs: keyword arguments of ``graph.apply``.
+
+    Returns:
+      The counts, exact for the shapes that were given.
 
     Raises:
       GraphError: if there are other inputs than the graph has.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,24 +10,27 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, Variables
 
 
-def parameters(ties: Ties, variables: Mapping[str, Any]) -> Count:
+def parameters(ties: Ties, variables: Variables) -> Count:
     """The number of entries of all parameters (the collection ``params``)."""
     arrays = {path: array for path, array in flat(variables).items() if path[0] == "params"}
     return _entries(ties, arrays, lambda array: 1)
 
 
-def variable_bytes(ties: Ties, variables: Mapping[str, Any]) -> Count:
+def variable_bytes(ties: Ties, variables: Variables) -> Count:
     """The number of bytes of all variables, of every collection."""
     return _entries(ties, flat(variables), lambda array: np.dtype(array.dtype).itemsize)
 
 
-def _entries(ties: Ties, arrays: Mapping[Path, Any], each: Callable[[Any], int]) -> Count:
+def _entries(ties: Ties, arrays: Mapping[Path, Array], each: Callable[[Array], int]) -> Count:
+    """The entries of all arrays, each entry counted as often as ``each(array)`` says."""
     return Count.total(_array(ties, path, array) * each(array) for path, array in arrays.items())
 
 
-def _array(ties: Ties, path: Path, array: Any) -> Count:
+def _array(ties: Ties, path: Path, array: Array) -> Count:
+    """The number of entries of one variable."""
     entries = Count.constant(1)
     for axis, size in zip(ties.leaves[path].axes, np.shape(array), strict=True):
         entries *= size if axis is None else Count.axis(axis)

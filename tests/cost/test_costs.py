@@ -148,3 +148,37 @@ def test_a_number_is_an_input_of_one_number_per_example():
     graph, variables = nas.from_function(scaled, kernel, jnp.ones((2, 3)), jnp.ones(()))
     assert graph.apply(variables, jnp.ones((2, 3)), 2.0).shape == (2, 4)
     assert nas.costs(graph, variables, jnp.ones((2, 3)), 2.0) == nas.Costs(12, 48, 24, 32)
+
+
+WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "int8": 1, "complex64": 8}
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_bytes_of_variables_are_those_of_their_dtypes(dtype):
+    graph = nas.Graph(x := nas.input_vertex("x", 3), nas.layer("dense", nn.Dense(5), x))
+    own = jax.ShapeDtypeStruct((3, 5), jnp.bfloat16 if dtype == "bfloat16" else np.dtype(dtype))
+    variables = {"params": {"dense": {"kernel": own, "bias": np.zeros(5, np.float32)}}}
+    found = nas.costs(graph, variables)
+    assert (found.params, found.bytes) == (20, 15 * WIDTHS[dtype] + 5 * 4)
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_bytes_of_activations_are_those_of_what_contractions_return(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        variables = {"params": {"w": jnp.ones((3, 5), dtype), "v": jnp.ones((5, 2), dtype)}}
+        x = jnp.ones((7, 3), dtype)
+        graph, variables = nas.from_function(lambda v, x: x @ v["params"]["w"] @ v["params"]["v"], variables, x)
+        found = nas.costs(graph, variables, x)
+    assert found.activation_bytes == 7 * (5 + 2) * WIDTHS[dtype]
+    assert found.macs == 7 * (3 * 5 + 5 * 2)
+
+
+def test_a_result_may_be_wider_than_what_is_contracted():
+    variables = {"params": {"w": jnp.ones((3, 5), jnp.int8)}}
+    x = jnp.ones((7, 3), jnp.int8)
+
+    def wide(variables, x):
+        return jax.lax.dot(x, variables["params"]["w"], preferred_element_type=jnp.int32)
+
+    graph, variables = nas.from_function(wide, variables, x)
+    assert nas.costs(graph, variables, x).activation_bytes == 7 * 5 * 4
