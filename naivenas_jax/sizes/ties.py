@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -106,16 +106,16 @@ class Ties:
         """For each leaf that follows the root of the size of one of its dimensions, that dimension."""
         return {path: leaf.rescaled for path, leaf in self.leaves.items() if leaf.rescaled is not None}
 
-    def sizes_with(self, changed: Mapping[int, int]) -> dict[str, int]:
-        """The number of neurons on every axis if some runs had other sizes.
+    def resized(self, changed: Mapping[int, int]) -> Ties:
+        """The same ties with other sizes of some runs. Whether their rows hold for these sizes is not looked at.
 
         Args:
           changed: those runs, which are no products, with their sizes. A product gets as many combinations as its
             factors then have.
 
-        >>> ties = Ties((2, 3), {"a": (0,), "both": (0, 1)}, {}, {}, {})
-        >>> ties.sizes_with({0: 5})
-        {'a': 5, 'both': 8}
+        >>> ties = Ties((6, 2, 3), {"all": (0,), "a": (1,), "b": (2,)}, {}, {}, {}, {0: ((1,), (2,))})
+        >>> ties.resized({1: 5}).run_sizes
+        (15, 5, 3)
         """
         known: dict[int, int] = {}
 
@@ -126,7 +126,16 @@ class Ties:
                 known[run] = own if factors is None else math.prod(sum(map(size, row)) for row in factors)
             return known[run]
 
-        return {axis: sum(map(size, row)) for axis, row in self.axes.items()}
+        return replace(self, run_sizes=tuple(map(size, range(len(self.run_sizes)))))
+
+    def sizes_with(self, changed: Mapping[int, int]) -> Mapping[str, int]:
+        """The number of neurons on every axis if some runs had other sizes; see `resized`.
+
+        >>> ties = Ties((2, 3), {"a": (0,), "both": (0, 1)}, {}, {}, {})
+        >>> dict(ties.sizes_with({0: 5}))
+        {'a': 5, 'both': 8}
+        """
+        return self.resized(changed).sizes
 
     def changed_runs(self, changed: Collection[str], among: Iterable[str] | None = None) -> dict[int, str]:
         """The runs in which neurons were dropped or added, each with an axis that holds it.

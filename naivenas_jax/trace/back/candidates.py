@@ -5,38 +5,44 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeAlias, TypeVar
 
-#: For what could have been decided otherwise (by name), the number of the decision, if not 0.
-Picked = Mapping[str, int]
+#: A linen module or an nnx model.
+ModuleT = TypeVar("ModuleT")
+#: For decisions that have several ways, by name, the number of the way to take; 0 where it is left out.
+Picked: TypeAlias = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A model, or why there is none.
+class Attempt(Generic[ModuleT]):
+    """Models that one set of decisions led to, or why there are none.
 
     Attributes:
-      models: with the new sizes, the best first.
+      models: models with the new sizes, the likeliest first.
       error: what the user's model raised instead.
-      open: how many ways there were to decide, by name.
+      open: the number of ways of each decision, by name.
       said: what was changed, in words.
     """
 
-    models: tuple[Any, ...]
+    models: tuple[ModuleT, ...]
     error: Exception | None = None
     open: Mapping[str, int] = field(default_factory=dict)
     said: str = ""
 
 
 #: So many combinations of decisions are tried.
-MOST = 24
+_MOST_ATTEMPTS = 24
 
 
-def attempts(make: Callable[[Picked], Attempt]) -> Iterator[Attempt]:
-    """First with every decision as it is most likely, then with one of them otherwise, then two, and so on."""
+def attempts(make: Callable[[Picked], Attempt[ModuleT]]) -> Iterator[Attempt[ModuleT]]:
+    """Attempts in order: with the likeliest way of every decision, then with another way of one, of two, and so on.
+
+    Args:
+      make: makes the attempt with the decisions that it is given.
+    """
     queue: deque[dict[str, int]] = deque([{}])
     seen: set[tuple[tuple[str, int], ...]] = {()}
-    for _ in range(MOST):
+    for _ in range(_MOST_ATTEMPTS):
         if not queue:
             return
         picked = queue.popleft()

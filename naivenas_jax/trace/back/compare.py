@@ -1,115 +1,130 @@
 """Whether a model computes what the graph does.
 
-Where both are traced to the same computation they do, whatever the numbers. Else they are run. The variables that one
-happens to have may hide a difference (a head that starts at zero, new neurons that nobody reads yet), so models are run
-with disturbed variables as well. All that at another batch size, too, where both can be called at one.
+Where both are traced to the same computation, they compute the same for all inputs and variables. Otherwise both are
+run. The variables of a mutation may hide a difference (a head that starts at zero, new neurons that nobody reads yet),
+so both are run with disturbed variables as well. All this is done at another batch size, too, where both can be called
+with one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.back.value_numbering import same, traced
+from naivenas_jax.trace.back.value_numbering import new_equations, same_computation
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
-#: ``call(variables, arrays) -> outputs``; arrays are those of the inputs, outputs any pytree
-Call = Callable[[Any, Sequence[Any]], Any]
-Shapes = list[jax.ShapeDtypeStruct]
+#: ``call(variables, arrays) -> outputs``: the arrays of the inputs, one after the other; outputs any pytree.
+ModelCall: TypeAlias = Callable[[Variables, Sequence[Array]], PyTree]
+#: The same, but outputs are a list of arrays.
+_ArraysCall: TypeAlias = Callable[[Variables, Sequence[Array]], list[Array]]
 
 
 @dataclass(frozen=True)
-class Case:
-    """What to call a model with."""
+class Sample:
+    """Variables and inputs to call a model with, and what they are, in words."""
 
     what: str
-    variables: Any
-    arrays: list[Any]
+    variables: Variables
+    arrays: list[Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What a model should compute at one batch size.
+class Comparison:
+    """Compares models with a graph at one batch size.
 
     Attributes:
       graph: the mutated graph.
-      variables: of the graph.
-      shapes: of the inputs.
+      variables: the variables of the graph; a model is called with the same.
+      shapes: shapes and dtypes of the inputs.
     """
 
     graph: Graph
-    variables: Mapping[str, Any]
-    shapes: Shapes
+    variables: Variables
+    shapes: Sequence[Shape]
 
-    def wrong(self, call: Call) -> str | None:
-        """In words, how what a model computes differs from what the graph does; None: it does not.
+    def difference(self, call: ModelCall) -> str | None:
+        """How the outputs of a model differ from the outputs of the graph, in words; None: they do not.
 
         Raises:
           Exception: whatever the user's model raises.
         """
-        if same(traced(call, self.variables, self.shapes), self.program):
+        if same_computation(self._traced(call), self._graph_traced):
             return None
-        run = jax.jit(_leaves(call))
-        for case, wanted in self._wanted:
+        run = jax.jit(_with_flat_outputs(call))
+        for sample, wanted in self._wanted:
             with jax.default_matmul_precision("highest"):
-                found = difference(run(case.variables, case.arrays), wanted)
+                found = _difference(run(sample.variables, sample.arrays), wanted)
             if found is not None:
-                return f"with {case.what} {found}"
+                return f"with {sample.what} {found}"
         return None
 
-    def graph_call(self, variables: Any, arrays: Sequence[Any]) -> Any:
+    def first_difference(self, call: ModelCall) -> jex.JaxprEqn | None:
+        """The first equation of a model that the graph does not compute."""
+        return next(iter(new_equations(self._traced(call), self._graph_traced)), None)
+
+    def can_run(self) -> bool:
+        """Whether the graph can be called with inputs of these shapes."""
+        return _can_run(self._graph_call, self.variables, self.shapes)
+
+    def _graph_call(self, variables: Variables, arrays: Sequence[Array]) -> PyTree:
         return self.graph.apply(variables, *arrays)
 
-    @cached_property
-    def program(self) -> Any:
-        """What the graph computes, as a jaxpr."""
-        return traced(self.graph_call, self.variables, self.shapes)
+    def _traced(self, call: ModelCall) -> jex.ClosedJaxpr:
+        return jax.make_jaxpr(_with_flat_outputs(call))(self.variables, self.shapes)
 
     @cached_property
-    def _wanted(self) -> list[tuple[Case, list[Any]]]:
-        run = jax.jit(_leaves(self.graph_call))
+    def _graph_traced(self) -> jex.ClosedJaxpr:
+        return self._traced(self._graph_call)
+
+    @cached_property
+    def _wanted(self) -> list[tuple[Sample, list[Array]]]:
+        """What the graph returns for each sample."""
+        run = jax.jit(_with_flat_outputs(self._graph_call))
         with jax.default_matmul_precision("highest"):
-            return [(case, run(case.variables, case.arrays)) for case in self._cases(run)]
+            return [(sample, run(sample.variables, sample.arrays)) for sample in self._samples(run)]
 
-    def _cases(self, run: Call) -> Iterator[Case]:
+    def _samples(self, run: _ArraysCall) -> Iterator[Sample]:
         disturbed = _disturbed(self.variables)
-        arrays = _arrays(run, disturbed, self.shapes)
+        arrays = _inputs(run, disturbed, self.shapes)
         if not any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(self.variables).values()):
-            yield Case("the new variables", self.variables, arrays)
-        yield Case("the new variables, disturbed,", disturbed, arrays)
+            yield Sample("the new variables", self.variables, arrays)
+        yield Sample("the new variables, disturbed,", disturbed, arrays)
 
 
-def settings(graph: Graph, model: TracedModel, variables: Mapping[str, Any], original: Call) -> list[Setting]:
-    """The batch sizes to compare a model with the graph at: the imported one, and another if both can be called so.
+def comparisons(graph: Graph, model: TracedModel, variables: Variables, original: ModelCall) -> list[Comparison]:
+    """Comparisons at the batch size of the import, and at another one if model and graph can be called with it.
 
     Args:
       graph: the mutated graph.
-      model: what was imported.
-      variables: of the graph.
-      original: the user's model as it was.
+      model: the model that was imported.
+      variables: the variables of the graph.
+      original: calls the user's model as it was.
     """
     shapes = _input_shapes(graph, model)
-    other, before = _other_batch(shapes), _other_batch(list(model.inputs))
-    found = [Setting(graph, variables, shapes)]
-    if other and before and _runs(original, nested(dict(model.variables)), before):
-        another = Setting(graph, variables, other)
-        if _runs(another.graph_call, variables, other):
+    other, before = _other_batch(shapes), _other_batch(model.inputs)
+    found = [Comparison(graph, variables, shapes)]
+    if other and before and _can_run(original, nested(dict(model.variables)), before):
+        another = Comparison(graph, variables, other)
+        if another.can_run():
             found.append(another)
     return found
 
 
-def _input_shapes(graph: Graph, model: TracedModel) -> Shapes:
-    """Of the inputs as they are now; a request may have changed them."""
+def _input_shapes(graph: Graph, model: TracedModel) -> list[Shape]:
+    """The present shapes of the inputs; a request may have changed them."""
     return [
         struct
         if not struct.shape or len(struct.shape) < 2 or holds_indices(vertex, struct)
@@ -118,28 +133,33 @@ def _input_shapes(graph: Graph, model: TracedModel) -> Shapes:
     ]
 
 
-def _leaves(call: Call) -> Callable[[Any, Any], list[Any]]:
-    def compared(variables: Any, arrays: Any) -> list[Any]:
+def _with_flat_outputs(call: ModelCall) -> _ArraysCall:
+    def flat_call(variables: Variables, arrays: Sequence[Array]) -> list[Array]:
         return jax.tree.leaves(call(variables, arrays))
 
-    return compared
+    return flat_call
 
 
-def difference(outputs: list[Any], expected: list[Any]) -> str | None:
-    """In words, how outputs differ from what they should be; None: they do not."""
+def _difference(outputs: list[Array], expected: list[Array]) -> str | None:
+    """How outputs differ from the expected ones, in words; None: they do not."""
     if len(outputs) != len(expected):
         return f"it returns {len(outputs)} arrays, the graph {len(expected)}"
     for number, (got, wanted) in enumerate(zip(outputs, expected, strict=True)):
         which = f"output {number} " if len(outputs) > 1 else "its output "
         if jnp.shape(got) != jnp.shape(wanted) or jnp.result_type(got) != jnp.result_type(wanted):
-            return f"{which}is {shape_of(got)}, that of the graph {shape_of(wanted)}"
+            return f"{which}is {shape_of(got)}, the output of the graph {shape_of(wanted)}"
         if not _close(got, wanted):
             a, b = _numbers(got), _numbers(wanted)
             return f"{which}differs by {np.nanmax(np.abs(a - b)):.3g} (largest: {np.nanmax(np.abs(b)):.3g})"
     return None
 
 
-def _close(got: Any, wanted: Any) -> bool:
+#: JAX knows the precision of its own dtypes (bfloat16), but has no annotations for it.
+_finfo: Callable[[np.dtype], np.finfo] = jnp.finfo
+
+
+def _close(got: Array, wanted: Array) -> bool:
+    """Whether arrays are equal up to the rounding of some thousand operations; integers exactly."""
     a, b = _numbers(got), _numbers(wanted)
     if not jnp.issubdtype(jnp.result_type(wanted), jnp.inexact):
         return np.array_equal(a, b)
@@ -147,19 +167,21 @@ def _close(got: Any, wanted: Any) -> bool:
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return False
     scale = np.max(np.abs(b[finite]), initial=0.0)
-    return bool(np.all(np.abs(a[finite] - b[finite]) <= scale * float(jnp.finfo(wanted.dtype).eps) ** 0.5 / 3))
+    eps = float(_finfo(wanted.dtype).eps)
+    return bool(np.all(np.abs(a[finite] - b[finite]) <= scale * eps**0.5 / 3))
 
 
-def _numbers(array: Any) -> np.ndarray:
+def _numbers(array: Array) -> np.ndarray:
+    """An array in double precision, on the host."""
     complex_ = jnp.issubdtype(jnp.result_type(array), jnp.complexfloating)
     return np.asarray(array).astype(np.complex128 if complex_ else np.float64)
 
 
-def _disturbed(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Other variables of the same kind: what is positive stays so, and nothing is zero by chance."""
+def _disturbed(variables: Variables) -> dict[str, PyTree]:
+    """Variables with noise: positive arrays stay positive, and no entry is zero by chance."""
     generator = np.random.default_rng(0)
 
-    def one(array: Any) -> Any:
+    def disturb(array: Array | Shape) -> Array:
         if not jnp.issubdtype(array.dtype, jnp.inexact):
             return jnp.zeros(array.shape, array.dtype) if isinstance(array, jax.ShapeDtypeStruct) else array
         noise = generator.normal(size=array.shape)
@@ -170,13 +192,13 @@ def _disturbed(variables: Mapping[str, Any]) -> dict[str, Any]:
             return jnp.asarray(numbers * np.exp(0.3 * noise), array.dtype)
         return jnp.asarray(numbers + 0.1 * noise, array.dtype)
 
-    return nested({path: one(array) for path, array in flat(variables).items()})
+    return nested({path: disturb(array) for path, array in flat(variables).items()})
 
 
-def _arrays(run: Call, variables: Any, shapes: Shapes) -> list[Any]:
-    """Random inputs. Whole numbers may be indices: of the largest range for which the outputs are finite."""
+def _inputs(run: _ArraysCall, variables: Variables, shapes: Sequence[Shape]) -> list[Array]:
+    """Random inputs. Whole numbers may be indices, and come from the largest range for which the outputs are finite."""
     whole = any(not jnp.issubdtype(struct.dtype, jnp.inexact) for struct in shapes)
-    arrays: list[Any] = []
+    arrays: list[Array] = []
     for bound in (64, 8, 2) if whole else (2,):
         generator = np.random.default_rng(1)
         arrays = [_random(generator, struct, bound) for struct in shapes]
@@ -185,7 +207,7 @@ def _arrays(run: Call, variables: Any, shapes: Shapes) -> list[Any]:
     return arrays
 
 
-def _random(generator: np.random.Generator, struct: jax.ShapeDtypeStruct, bound: int) -> Any:
+def _random(generator: np.random.Generator, struct: Shape, bound: int) -> Array:
     if jnp.issubdtype(struct.dtype, jnp.inexact):
         return jnp.asarray(generator.normal(size=struct.shape), struct.dtype)
     if jnp.issubdtype(struct.dtype, jax.dtypes.extended):  # keys
@@ -194,7 +216,7 @@ def _random(generator: np.random.Generator, struct: jax.ShapeDtypeStruct, bound:
     return jnp.asarray(generator.integers(0, bound, size=struct.shape), struct.dtype)
 
 
-def _other_batch(shapes: Shapes) -> Shapes | None:
+def _other_batch(shapes: Sequence[Shape]) -> list[Shape] | None:
     """The inputs with one more example, if all agree on the number of examples."""
     batches = {struct.shape[:1] for struct in shapes}
     if len(batches) != 1 or not all(struct.shape for struct in shapes):
@@ -202,7 +224,8 @@ def _other_batch(shapes: Shapes) -> Shapes | None:
     return [jax.ShapeDtypeStruct((struct.shape[0] + 1, *struct.shape[1:]), struct.dtype) for struct in shapes]
 
 
-def _runs(call: Call, variables: Any, shapes: Shapes) -> bool:
+def _can_run(call: ModelCall, variables: Variables, shapes: Sequence[Shape]) -> bool:
+    """Whether a model can be called with inputs of these shapes."""
     try:
         jax.eval_shape(call, variables, shapes)
     except Exception:  # whatever the user's code raises: it was written for one batch size

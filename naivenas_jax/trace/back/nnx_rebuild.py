@@ -1,163 +1,174 @@
 """An nnx model with the new sizes.
 
-The arrays are put in, then the numbers next to them are brought in line. Where a module can be built again from its own
-attributes, as the layers of Flax can, its constructor says which numbers go with which shapes. Elsewhere a number is
-taken for the size that it was equal to, and what the model then computes decides.
+The arrays are put in, then the numbers among the attributes are brought in line with them. Where a module can be built
+again from its own attributes, as the layers of Flax can, its constructor says which numbers go with which shapes.
+Elsewhere a number is taken for the size that it was equal to, and is right if the model then computes what it should.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from flax import nnx
 
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.trace.back.candidates import Attempt, Picked
-from naivenas_jax.trace.back.compare import Call
-from naivenas_jax.trace.back.config_numbers import Changes, Number, Route, numbers, replaced, written
-from naivenas_jax.trace.back.config_search import search
-from naivenas_jax.trace.back.size_changes import Changed, options
-from naivenas_jax.trace.model.nnx_model import NnxModel
+from naivenas_jax.trace.back.compare import ModelCall
+from naivenas_jax.trace.back.config_numbers import (
+    ConfigNumber,
+    ConfigPath,
+    NewNumbers,
+    config_numbers,
+    config_text,
+    reconfigured,
+)
+from naivenas_jax.trace.back.config_search import search_numbers
+from naivenas_jax.trace.back.size_changes import ModulePath, SizeChanges, possible_values
+from naivenas_jax.trace.model.nnx_model import NnxModel, copied
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, PyTree, Variables
 
-Place = tuple[str, ...]
+T = TypeVar("T")
+#: Shapes of variables, by path.
+_Shapes: TypeAlias = Mapping[Path, tuple[int, ...]]
 
 
-def call_of(module: nnx.Module, model: TracedModel) -> Call:
-    """The model, called as it was when it was imported."""
+def nnx_call(module: nnx.Module, model: TracedModel) -> ModelCall:
+    """The model as a function, called as it was when it was imported."""
     own = NnxModel.of(module)
 
-    def call(variables: Any, arrays: Any) -> Any:
+    def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
         return own.function(variables, model.arguments.join(arrays), {}, None, model.defaults)[0]
 
     return call
 
 
-def shapes_of(module: nnx.Module) -> dict[Place, tuple[int, ...]]:
+def nnx_shapes(module: nnx.Module) -> _Shapes:
     """The shapes of its variables, by path."""
     return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module).arrays.items()}
 
 
-def attempt(module: nnx.Module, changed: Changed, variables: Any, picked: Picked) -> Attempt:
-    """A copy with the new arrays and numbers."""
+def nnx_attempt(module: nnx.Module, changed: SizeChanges, variables: Variables, picked: Picked) -> Attempt[nnx.Module]:
+    """A copy of a model with the new arrays and numbers.
+
+    Args:
+      module: the model that was imported.
+      changed: the sizes that changed.
+      variables: the new variables.
+      picked: which of several numbers to take, by class and attribute.
+    """
     new = _with_arrays(module, variables)
     nodes = {place: node for place, node in _nodes(new) if changed.under(place)}
-    settled: set[Place] = set()
+    settled: set[ModulePath] = set()
     ways: dict[str, int] = {}
     said: list[str] = []
+
+    def pick(name: str, options: Sequence[T]) -> T:
+        ways[name] = max(ways.get(name, 0), len(options))
+        return options[min(picked.get(name, 0), len(options) - 1)]
+
     for place, node in nodes.items():
         if any(place[:i] in settled for i in range(len(place) + 1)):
             continue
-        found = _built_anew(node, place, changed)
         kind = type(node).__name__
-        if found:
-            ways[kind] = max(ways.get(kind, 0), len(found))
-            pick = found[min(picked.get(kind, 0), len(found) - 1)]
+        if fits := _built_anew(node, place, changed):
             settled.add(place)
-            for inner, changes in pick.items():
+            for inner, changes in pick(kind, fits).items():
                 said += _set(nodes.get((*place, *inner)) or _at(node, inner), (*place, *inner), changes)
             continue
-        changes = {}
-        for number in _numbers(node):
-            values = _likely(number, place, changed)
-            name = f"{kind}.{written(number.route)}"
-            ways[name] = max(ways.get(name, 0), len(values))
-            value = values[min(picked.get(name, 0), len(values) - 1)]
-            if value != number.value:
-                changes[number.route] = value
-        said += _set(node, place, changes)
+        values = {n: pick(f"{kind}.{config_text(n.path)}", _likely(n, place, changed)) for n in _numbers(node)}
+        said += _set(node, place, {n.path: value for n, value in values.items() if value != n.value})
     return Attempt((new,), None, {name: count for name, count in ways.items() if count > 1}, ", ".join(said))
 
 
-def _with_arrays(module: nnx.Module, variables: Mapping[str, Any]) -> nnx.Module:
+def _with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
     """A copy with these arrays; everything else as it is."""
     places = NnxModel.of(module).places
     arrays = {places[path]: array for path, array in flat(variables).items()}
     graphdef, state = nnx.split(module)
     leaves = [
-        (place, leaf.replace(arrays[place]) if place in arrays else _copied(leaf))
+        (place, leaf.replace(arrays[place]) if place in arrays else copied(leaf))
         for place, leaf in nnx.to_flat_state(state)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
 
-def _copied(leaf: Any) -> Any:
-    return leaf.copy() if isinstance(leaf, nnx.Variable) else leaf
-
-
-def _nodes(module: nnx.Module) -> list[tuple[Place, Any]]:
-    """All modules and what else is part of the model, the outermost first."""
+def _nodes(module: nnx.Pytree) -> list[tuple[ModulePath, nnx.Pytree]]:
+    """All modules and other nodes of a model, the outermost first."""
     found = [(tuple(map(str, path)), node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Pytree)]
     return sorted(found, key=lambda pair: len(pair[0]))
 
 
-def _at(node: Any, place: Place) -> Any:
+def _at(node: nnx.Pytree, place: ModulePath) -> nnx.Pytree:
     return dict(_nodes(node))[place]
 
 
-def _numbers(node: Any) -> Iterator[Number]:
-    """The numbers among the attributes of one module, and in what those hold."""
+def _numbers(node: nnx.Pytree) -> Iterator[ConfigNumber]:
+    """The numbers among the attributes of one module, and in the values that these hold."""
     own = {name: value for name, value in vars(node).items() if not name.startswith("_pytree")}
-    return (number for number in numbers(own) if number.value is not None)
+    return (number for number in config_numbers(own) if number.value is not None)
 
 
-def _set(node: Any, place: Place, changes: Changes) -> list[str]:
+def _set(node: nnx.Pytree, place: ModulePath, changes: NewNumbers) -> list[str]:
     """Change attributes; says what was changed."""
-    for name in dict.fromkeys(route[0].key for route in changes):
-        inner = {route[1:]: value for route, value in changes.items() if route[0].key == name}
-        setattr(node, name, replaced(getattr(node, name), inner))
-    return [f"{'/'.join((*place, _attribute(route)))} = {value}" for route, value in changes.items()]
+    for name in dict.fromkeys(str(path[0].key) for path in changes):
+        inner = {path[1:]: value for path, value in changes.items() if path[0].key == name}
+        setattr(node, name, reconfigured(getattr(node, name), inner))
+    return [f"{path_text((*place, _attribute(path)))} = {value}" for path, value in changes.items()]
 
 
-def _attribute(route: Route) -> str:
-    return str(route[0].key) + "".join(map(str, route[1:]))
+def _attribute(path: ConfigPath) -> str:
+    return str(path[0].key) + "".join(map(str, path[1:]))
 
 
-def _likely(number: Number, place: Place, changed: Changed) -> list[int | float]:
-    """What a number may be now, the likeliest first: the size that it was, as it is, in proportion."""
-    value: Any = number.value
-    exact = [change.new for change in changed.inside(place) if change.old == value]
-    rest = [option for option in options(value, changed.near(place)) if option not in exact]
+def _likely(number: ConfigNumber, place: ModulePath, changed: SizeChanges) -> list[int | float]:
+    """The values that a number may have now, the likeliest first: the size that it was, as it is, in proportion."""
+    value = number.value
+    if value is None:
+        return []
+    exact: list[int | float] = [change.new for change in changed.inside(place) if change.old == value]
+    rest = [option for option in possible_values(value, changed.near(place)) if option not in exact]
     if value in changed.kept(place):  # something of this size did not change
         return [value, *exact, *rest]
     return [*exact, value, *rest]
 
 
-def _built_anew(node: Any, place: Place, changed: Changed) -> list[dict[Place, Changes]]:
-    """The numbers of a module and those inside it that its constructor changes when it makes the new shapes."""
+def _built_anew(node: nnx.Pytree, place: ModulePath, changed: SizeChanges) -> list[dict[ModulePath, NewNumbers]]:
+    """The numbers of a module and of the modules inside it that its constructor changes to make the new shapes."""
     arguments = _arguments(node)
     if arguments is None:
         return []
-    paths = [path for path in changed.before if path[1 : 1 + len(place)] == place]
-    before = {path[1 + len(place) :]: changed.before[path] for path in paths}
-    after = {path[1 + len(place) :]: changed.after[path] for path in paths}
+    shapes = changed.shapes_in(place)
+    before, after = ({path: pair[i] for path, pair in shapes.items()} for i in range(2))
     original = _built(type(node), arguments)
-    if original is None or _shapes(original) != before:
+    if original is None or _state_shapes(original) != before:
         return []
 
-    def wrong(changes: Changes) -> int | None:
-        made = _built(type(node), replaced(arguments, changes))
-        if made is None or (shapes := _shapes(made)).keys() != after.keys():
+    def count(changes: NewNumbers) -> int | None:
+        made = _built(type(node), reconfigured(arguments, changes))
+        if made is None or (found := _state_shapes(made)).keys() != after.keys():
             return None
-        return sum(a != b for path in after for a, b in zip(shapes[path], after[path], strict=False))
+        return sum(a != b for path in after for a, b in zip(found[path], after[path], strict=False))
 
     near = changed.near(place)
-    choices = [(n.route, options(n.value, near)) for n in numbers(arguments)]
-    found = search(wrong, [choice for choice in choices if choice[1]], _MOST)
-    return [_differences(original, _built(type(node), replaced(arguments, changes)), node) for changes in found.fits]
+    choices = [(n.path, possible_values(n.value, near)) for n in config_numbers(arguments)]
+    fits = search_numbers(count, [choice for choice in choices if choice[1]], _MOST_FITS).fits
+    built = [_built(type(node), reconfigured(arguments, changes)) for changes in fits]
+    return [_differences(original, made, node) for made in built if made is not None]
 
 
 #: So many sets of arguments that fit are told apart by what the model computes.
-_MOST = 4
+_MOST_FITS = 4
 
 
-def _arguments(node: Any) -> dict[str, Any] | None:
+def _arguments(node: nnx.Pytree) -> dict[str, object] | None:
     """The arguments that a module could have been built with, as far as it keeps them; None: it does not."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, parameter in list(inspect.signature(type(node).__init__).parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -170,15 +181,17 @@ def _arguments(node: Any) -> dict[str, Any] | None:
     return found
 
 
-def _built(kind: Any, arguments: Mapping[str, Any]) -> Any | None:
-    needs = "rngs" in inspect.signature(kind.__init__).parameters
+def _built(kind: Callable[..., nnx.Pytree], arguments: Mapping[str, object]) -> nnx.Pytree | None:
+    """A module built with these arguments, with shapes in place of arrays; None: it cannot be."""
+    needs_rngs = "rngs" in inspect.signature(kind.__init__).parameters
     try:
-        return nnx.eval_shape(lambda: kind(**arguments, **({"rngs": nnx.Rngs(0)} if needs else {})))
+        return nnx.eval_shape(lambda: kind(**arguments, **({"rngs": nnx.Rngs(0)} if needs_rngs else {})))
     except Exception:  # whatever the constructor raises: these are not the arguments
         return None
 
 
-def _shapes(module: Any) -> dict[Place, tuple[int, ...]]:
+def _state_shapes(module: nnx.Pytree) -> _Shapes:
+    """The shapes of the variables of a module, by their path in it."""
     return {
         tuple(map(str, place)): tuple(np.shape(leaf.get_raw_value()))
         for place, leaf in nnx.to_flat_state(nnx.state(module))
@@ -186,18 +199,18 @@ def _shapes(module: Any) -> dict[Place, tuple[int, ...]]:
     }
 
 
-def _differences(original: Any, made: Any, node: Any) -> dict[Place, Changes]:
-    """Numbers that two builds of a module have different, as far as ``node`` has them as the first one does."""
-    found: dict[Place, Changes] = {}
+def _differences(original: nnx.Pytree, made: nnx.Pytree, node: nnx.Pytree) -> dict[ModulePath, NewNumbers]:
+    """The numbers that differ between two builds of a module, as far as ``node`` has the numbers of the first one."""
+    found: dict[ModulePath, NewNumbers] = {}
     makes, own = dict(_nodes(made)), dict(_nodes(node))
     for place, old in _nodes(original):
         if place in makes and place in own:
-            now = {n.route: n.value for n in _numbers(makes[place])}
-            here = {n.route: n.value for n in _numbers(own[place])}
+            now = {n.path: n.value for n in _numbers(makes[place])}
+            here = {n.path: n.value for n in _numbers(own[place])}
             changes = {
-                n.route: now[n.route]
+                n.path: value
                 for n in _numbers(old)
-                if now.get(n.route, n.value) != n.value and here.get(n.route) == n.value
+                if (value := now.get(n.path)) is not None and value != n.value and here.get(n.path) == n.value
             }
             if changes:
                 found[place] = changes

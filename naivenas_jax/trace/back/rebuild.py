@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, cast
 
 import flax.linen as nn
 from flax import nnx
@@ -12,48 +12,51 @@ from flax import nnx
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
-from naivenas_jax.trace.back import nnx_rebuild as nnx_back
-from naivenas_jax.trace.back.candidates import Attempt, attempts
-from naivenas_jax.trace.back.compare import Call, Setting, settings
-from naivenas_jax.trace.back.linen import linen_rebuild as linen_back
+from naivenas_jax.trace.back.candidates import Attempt, ModuleT, Picked, attempts
+from naivenas_jax.trace.back.compare import Comparison, ModelCall, comparisons
+from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempt, linen_call
+from naivenas_jax.trace.back.nnx_rebuild import nnx_attempt, nnx_call, nnx_shapes
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
-from naivenas_jax.trace.back.size_changes import Changed
+from naivenas_jax.trace.back.size_changes import SizeChanges
 from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
-from naivenas_jax.trace.back.value_numbering import new_in, traced
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
+from naivenas_jax.trace.model.traced_model import TracedModel
+from naivenas_jax.typing import Variables
 
 
-class Mutated(Protocol):
-    """What is needed of a `Mutation`, which import does not know."""
+class MutatedModel(Protocol):
+    """The fields of a `Mutation` that are needed here, in a room below it."""
 
     @property
     def graph(self) -> Graph: ...
 
     @property
-    def variables(self) -> dict[str, Any]: ...
+    def variables(self) -> Variables: ...
 
 
-def rebuild(model: Any, mutation: Mutated) -> Any:
+def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
     """The model that was imported, with the sizes of the mutation: an object of the user's own class.
 
-    It is handed out only if it computes what the graph does in evaluation, at the imported shapes and at another batch
-    size: because both are the same computation, or else because they return the same on random inputs, with the new
-    variables and with disturbed ones. The search for the numbers that have to change (features, heads, splits) is
-    bounded and deterministic.
+    The model is returned only if it computes in evaluation what the graph does, at the imported shapes and at another
+    batch size: either both are the same computation, or they return the same on random inputs, with the new variables
+    and with disturbed ones. The search for the numbers that have to change (features, heads, splits) is bounded and
+    deterministic.
 
     Args:
       model: the linen module or nnx model that `from_linen` or `from_nnx` was given; untouched.
-      mutation: of the imported graph, or of what earlier mutations made of it.
+      mutation: a mutation of the imported graph, or of a graph that earlier mutations made of it.
 
     Returns:
-      Linen: a module to be used with ``mutation.variables``. It is of the class of ``model`` if its fields, and those
-      of modules and configurations that they hold, say all sizes. Else it is of a class derived from it, which sets the
-      sizes of the modules inside while it runs.
+      Linen: a module to be used with ``mutation.variables``. It is of the class of ``model`` if all sizes are said by
+      its fields, and by the fields of the modules and configurations that they hold. Otherwise it is of a class derived
+      from it, which sets the sizes of the modules inside while it runs.
       Nnx: a model of the class of ``model`` that holds ``mutation.variables``, its attributes in line with them; other
       state (streams of random numbers) is copied.
 
     Raises:
-      RebuildError: if there is no such model. Says which line of the user's code fixes which size, and what would work.
+      RebuildError: if there is no such model, because a line of the user's code fixes a size, the structure of the
+        network was changed, or ``model`` is not the model that was imported. The message names the lines and sizes
+        (``error.lines``, ``error.sizes``) and what would work.
 
     >>> import jax, jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> class MLP(nn.Module):
@@ -74,53 +77,70 @@ def rebuild(model: Any, mutation: Mutated) -> Any:
             "rebuild takes the model that was imported, then a mutation of its graph, as the verbs return it; found "
             f"{type(mutation).__name__}: {mutation!r:.80}."
         )
-    op = _imported(mutation.graph)
-    back = _back(model, op)
-    changed = Changed.of(op, mutation.variables)
-    wanted = settings(mutation.graph, op.model, mutation.variables, back.call_of(model))
+    op = _imported_op(mutation.graph)
+    rebuilt: nn.Module | nnx.Module
+    if isinstance(model, nn.Module):
+        linen: nn.Module = model
+        _check_linen(linen, op.model)
+        rebuilt = _rebuilt(linen, linen_call, partial(linen_attempt, linen, op.model), op, mutation)
+    elif isinstance(model, nnx.Module):
+        own: nnx.Module = model
+        _check_nnx(own, op.model)
+        rebuilt = _rebuilt(own, nnx_call, partial(nnx_attempt, own), op, mutation)
+    else:
+        raise RebuildError(
+            f"rebuild takes the linen module or nnx model that was imported, found {type(model).__name__}. What "
+            "from_function has imported has no class to go back to: keep using mutation.graph."
+        )
+    return cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
+
+
+def _rebuilt(
+    model: ModuleT,
+    call_of: Callable[[ModuleT, TracedModel], ModelCall],
+    attempt_with: Callable[[SizeChanges, Variables, Picked], Attempt[ModuleT]],
+    op: ImportedOp,
+    mutation: MutatedModel,
+) -> ModuleT:
+    """The first model among the attempts that computes what the graph does.
+
+    Args:
+      model: the user's model.
+      call_of: makes a function of a model and what was imported.
+      attempt_with: makes an attempt, given the sizes that changed, the new variables and decisions.
+      op: the imported model in the mutated graph.
+      mutation: the mutation.
+
+    Raises:
+      RebuildError: says why the likeliest model is not the right one.
+    """
+    graph, variables = mutation.graph, mutation.variables
+    changed = SizeChanges.of(op, variables)
+    wanted = comparisons(graph, op.model, variables, call_of(model, op.model))
     first: Failure | None = None
-    for attempt in attempts(lambda picked: back.attempt(changed, mutation.variables, picked)):
+    for attempt in attempts(lambda picked: attempt_with(changed, variables, picked)):
         for candidate in attempt.models:
-            failure = _failure(candidate, attempt, back.call_of, wanted)
+            failure = _failure(call_of(candidate, op.model), wanted, attempt.said)
             if failure is None:
                 return candidate
             first = failure if first is None or (first.error and not failure.error) else first
-        first = first or _raised(attempt)
-    assert first is not None
-    raise refusal(type(model).__name__, first, changed, mutation.graph) from first.error
+        if first is None and attempt.error is not None:
+            first = _raised(attempt.error, attempt.said)
+    if first is None:
+        raise AssertionError("An attempt has neither models nor an error.")
+    raise refusal(type(model).__name__, first, changed, graph) from first.error
 
 
-@dataclass(frozen=True)
-class _Back:
-    """What differs between linen and nnx."""
-
-    call_of: Callable[[Any], Call]
-    attempt: Callable[[Changed, Any, Any], Attempt]
+def _check_linen(module: nn.Module, imported: TracedModel) -> None:
+    """Raise unless this is the module that was imported."""
+    if isinstance(imported.identity, nn.Module) and imported.identity != module:
+        raise RebuildError(_OTHER.format(type(module).__name__))
 
 
-def _back(model: Any, op: ImportedOp) -> _Back:
-    imported = op.model
-    shapes = {path: tuple(struct.shape) for path, struct in imported.variables}
-    if isinstance(model, nn.Module):
-        if isinstance(imported.identity, nn.Module) and imported.identity != model:
-            raise RebuildError(_OTHER.format(type(model).__name__))
-        return _Back(
-            lambda module: linen_back.call_of(module, imported),
-            lambda changed, variables, picked: linen_back.attempt(
-                model, imported, changed, variables, imported.inputs, picked
-            ),
-        )
-    if isinstance(model, nnx.Module):
-        if nnx_back.shapes_of(model) != shapes:
-            raise RebuildError(_OTHER.format(type(model).__name__))
-        return _Back(
-            lambda module: nnx_back.call_of(module, imported),
-            lambda changed, variables, picked: nnx_back.attempt(model, changed, variables, picked),
-        )
-    raise RebuildError(
-        f"rebuild takes the linen module or nnx model that was imported, found {type(model).__name__}. What "
-        "from_function has imported has no class to go back to: keep using mutation.graph."
-    )
+def _check_nnx(module: nnx.Module, imported: TracedModel) -> None:
+    """Raise unless this may be the model that was imported."""
+    if nnx_shapes(module) != {path: tuple(struct.shape) for path, struct in imported.variables}:
+        raise RebuildError(_OTHER.format(type(module).__name__))
 
 
 _OTHER = (
@@ -129,11 +149,11 @@ _OTHER = (
 )
 
 
-def _imported(graph: Graph) -> ImportedOp:
-    """The imported model that a graph is.
+def _imported_op(graph: Graph) -> ImportedOp:
+    """The imported model that a graph consists of.
 
     Raises:
-      RebuildError: if it is none, or more.
+      RebuildError: if the graph holds no imported model, several, or other vertices, or if the model has been edited.
     """
     found = [vertex.op for vertex in graph.vertices if isinstance(vertex.op, ImportedOp)]
     others = [v.name for v in graph.vertices if not isinstance(v.op, ImportedOp | ModelOutput | Source)]
@@ -155,22 +175,24 @@ def _imported(graph: Graph) -> ImportedOp:
     return found[0]
 
 
-def _failure(candidate: Any, attempt: Attempt, call_of: Callable[[Any], Call], wanted: list[Setting]) -> Failure | None:
-    """Why a model is not the right one; None: it is."""
-    call = call_of(candidate)
-    for setting in wanted:
+def _failure(call: ModelCall, wanted: Sequence[Comparison], said: str) -> Failure | None:
+    """Why a model is not the right one; None: it is.
+
+    Args:
+      call: the model.
+      wanted: compare it with the graph.
+      said: what was changed to get it.
+    """
+    for comparison in wanted:
         try:
-            found = setting.wrong(call)
+            found = comparison.difference(call)
         except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
-            return Failure(f"{type(error).__name__}: {error}", line_of_error(error), error, attempt.said)
+            return _raised(error, said)
         if found is not None:
-            mine = traced(call, setting.variables, setting.shapes)
-            eqn = next(new_in(mine, setting.program), None)
-            return Failure(found, None if eqn is None else line_of_equation(eqn), None, attempt.said)
+            eqn = comparison.first_difference(call)
+            return Failure(found, None if eqn is None else line_of_equation(eqn), None, said)
     return None
 
 
-def _raised(attempt: Attempt) -> Failure:
-    error = attempt.error
-    assert error is not None
-    return Failure(f"{type(error).__name__}: {error}", line_of_error(error), error, attempt.said)
+def _raised(error: Exception, said: str) -> Failure:
+    return Failure(f"{type(error).__name__}: {error}", line_of_error(error), error, said)

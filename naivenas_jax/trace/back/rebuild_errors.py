@@ -6,29 +6,36 @@ from dataclasses import dataclass
 
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.back.size_changes import Change, Changed
-from naivenas_jax.trace.back.source_lines import Line
+from naivenas_jax.trace.back.size_changes import SizeChange, SizeChanges
+from naivenas_jax.trace.back.source_lines import SourceLine
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What came of the likeliest try.
+    """Why a model with other numbers is not the right one.
 
     Attributes:
-      problem: in words.
-      line: of the user's code.
+      problem: what is wrong, in words.
+      line: the line of the user's code that it comes from, if it is known.
       error: what the user's model raised; None: it ran, and computed something else.
-      said: what had been changed.
+      said: what had been changed, in words.
     """
 
     problem: str
-    line: Line | None
+    line: SourceLine | None
     error: Exception | None
     said: str
 
 
-def refusal(name: str, failure: Failure, changed: Changed, graph: Graph) -> RebuildError:
-    """The error to be raised."""
+def refusal(name: str, failure: Failure, changed: SizeChanges, graph: Graph) -> RebuildError:
+    """The error that says why there is no model with the new sizes.
+
+    Args:
+      name: the class of the model.
+      failure: what went wrong in the likeliest attempt.
+      changed: the sizes that changed.
+      graph: the mutated graph.
+    """
     place = tuple(failure.line.module.split("/")) if failure.line and failure.line.module else ()
     near = changed.inside(place) if changed.under(place) else changed.near(())
     sizes = failure.line.sizes(near) if failure.line else []
@@ -48,7 +55,7 @@ def refusal(name: str, failure: Failure, changed: Changed, graph: Graph) -> Rebu
     return RebuildError(message, lines, tuple((change.what, change.old, change.new) for change in sizes or near))
 
 
-def _where(failure: Failure, sizes: list[Change]) -> list[str]:
+def _where(failure: Failure, sizes: list[SizeChange]) -> list[str]:
     if failure.line is None:
         return []
     return [f"  {failure.line}"] + [
@@ -56,7 +63,7 @@ def _where(failure: Failure, sizes: list[Change]) -> list[str]:
     ]
 
 
-def _coupled(changed: Changed, graph: Graph) -> list[str]:
+def _coupled(changed: SizeChanges, graph: Graph) -> list[str]:
     """Sizes that enter a computation as a number, and not only as the number of terms."""
     names = {change.what for own in changed.sizes.values() for change in own}
     return [
@@ -68,7 +75,7 @@ def _coupled(changed: Changed, graph: Graph) -> list[str]:
     ][:1]
 
 
-def _listed(changes: list[Change], most: int = 6) -> str:
+def _listed(changes: list[SizeChange], most: int = 6) -> str:
     return ", ".join(map(str, changes[:most])) + (", ..." if len(changes) > most else "")
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.trace.model.imported_op import ImportedOp
-from naivenas_jax.trace.program.rebind import NewSizes
 from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Variables
+
+#: The names that lead to a module; empty: the model itself. A `Path` without the collection and the parameter.
+ModulePath: TypeAlias = tuple[str, ...]
 
 
-class Change(NamedTuple):
+class SizeChange(NamedTuple):
     """A size that was one number and is another now.
 
     Attributes:
-      old: before.
-      new: now.
+      old: the number before.
+      new: the number now.
       what: the handle, or the dimension of a variable.
     """
 
@@ -33,7 +37,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Changed:
+class SizeChanges:
     """The sizes that changed.
 
     Attributes:
@@ -44,99 +48,119 @@ class Changed:
 
     before: Mapping[Path, tuple[int, ...]]
     after: Mapping[Path, tuple[int, ...]]
-    sizes: Mapping[Path, tuple[Change, ...]]
+    sizes: Mapping[Path, tuple[SizeChange, ...]]
 
     @classmethod
-    def of(cls, op: ImportedOp, variables: Mapping[str, Any]) -> Changed:
+    def of(cls, op: ImportedOp, variables: Variables) -> SizeChanges:
+        """Compare the variables of a mutated graph with those that were imported.
+
+        Args:
+          op: the imported model in the mutated graph.
+          variables: the variables of the mutated graph.
+        """
         before = {path: tuple(struct.shape) for path, struct in op.model.variables}
         after = {path: tuple(np.shape(array)) for path, array in flat(variables).items()}
         sizes = {path: tuple(_changes(op, path)) for path, shape in before.items() if after.get(path) != shape}
         return cls(before, after, sizes)
 
-    def under(self, place: Path) -> bool:
-        """Whether a variable of the module at this place changed."""
-        return any(path[1 : 1 + len(place)] == place for path in self.sizes)
+    def under(self, module: ModulePath) -> bool:
+        """Whether a variable of a module changed, or of one inside it."""
+        return any(_lies_under(path, module) for path in self.sizes)
 
-    def near(self, place: Path) -> list[Change]:
-        """What changed, without repetition: first in the module at this place, then elsewhere."""
-        inner = [path for path in self.sizes if path[1 : 1 + len(place)] == place]
+    def near(self, module: ModulePath) -> list[SizeChange]:
+        """All that changed, without repetition: first in this module, then elsewhere."""
+        inner = [path for path in self.sizes if _lies_under(path, module)]
         outer = [path for path in self.sizes if path not in inner]
         return _unique(change for path in (*inner, *outer) for change in self.sizes[path])
 
-    def inside(self, place: Path) -> list[Change]:
-        """What changed in the module at this place."""
-        return _unique(
-            change for path, own in self.sizes.items() if path[1 : 1 + len(place)] == place for change in own
-        )
+    def inside(self, module: ModulePath) -> list[SizeChange]:
+        """What changed in this module, without repetition."""
+        return _unique(change for path, own in self.sizes.items() if _lies_under(path, module) for change in own)
 
-    def kept(self, place: Path) -> set[int]:
-        """NewSizes of dimensions in the module at this place that did not change."""
+    def kept(self, module: ModulePath) -> set[int]:
+        """The sizes of the dimensions in this module that did not change."""
         return {
             old
             for path, shape in self.before.items()
-            if path[1 : 1 + len(place)] == place
+            if _lies_under(path, module)
             for old, new in zip(shape, self.after[path], strict=True)
             if old == new
         }
 
+    def shapes_in(self, module: ModulePath) -> dict[Path, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The shapes of the variables in this module before and now, by the path below it."""
+        start = 1 + len(module)
+        paths = [path for path in self.before if _lies_under(path, module)]
+        return {path[start:]: (self.before[path], self.after[path]) for path in paths}
 
-def _changes(op: ImportedOp, path: Path) -> Iterator[Change]:
-    """The factors of a dimension come before the dimension: who stores one of them stores what was asked for."""
-    ties = op.model.base.ties
-    now = NewSizes({}, op.runs, ties.products)
-    was = NewSizes({}, ties.run_sizes, ties.products)
-    named = {row: axis for axis, row in list(ties.axes.items())[::-1] if not axis.startswith("~")}
 
-    def change(row: tuple[int, ...], otherwise: str) -> Change:
-        return Change(int(was.row(row)), int(now.row(row)), named.get(row, otherwise))
+def _lies_under(path: Path, module: ModulePath) -> bool:
+    return path[1 : 1 + len(module)] == module
+
+
+def _changes(op: ImportedOp, path: Path) -> Iterator[SizeChange]:
+    """The sizes on a variable that changed.
+
+    The factors of a dimension come before the dimension: a model that stores one of them stores what was asked for.
+    """
+    was, now = op.model.base.ties, op.ties
+    named = {row: axis for axis, row in list(was.axes.items())[::-1] if not is_unnamed(axis)}
+
+    def change(row: tuple[int, ...], otherwise: str) -> SizeChange:
+        return SizeChange(was.length(row), now.length(row), named.get(row, otherwise))
 
     whole, factors, sums = [], [], []
-    for dim, axis in enumerate(ties.leaves[path].axes):
+    for dim, axis in enumerate(was.leaves[path].axes):
         if axis is None:
             continue
-        row = ties.axes[axis]
-        whole.append(change(row, f"{'/'.join(path)}[{dim}]"))
+        row = was.axes[axis]
+        whole.append(change(row, f"{path_text(path)}[{dim}]"))
         part = f"a part of {whole[-1].what}"
-        factors += [change(factor, part) for run in row for factor in ties.products.get(run, ())]
+        factors += [change(factor, part) for run in row for factor in was.products.get(run, ())]
         sums += [change(row[:i], part) for i in range(2, len(row))]
         sums += [change((run,), part) for run in row if len(row) > 1]
     joined = [
-        Change(math.prod(c.old for c in whole[i : i + 2]), math.prod(c.new for c in whole[i : i + 2]), whole[i].what)
-        for i in range(len(whole) - 1)
+        SizeChange(math.prod(c.old for c in pair), math.prod(c.new for c in pair), pair[0].what)
+        for pair in pairwise(whole)
     ]
     yield from (change for change in _unique((*factors, *whole, *sums, *joined)) if change.old != change.new)
 
 
-def _unique(changes: Iterable[Change]) -> list[Change]:
-    found: dict[tuple[int, int], Change] = {}
+def _unique(changes: Iterable[SizeChange]) -> list[SizeChange]:
+    """Of changes from the same number to the same number the first."""
+    found: dict[tuple[int, int], SizeChange] = {}
     for change in changes:
-        found.setdefault(change[:2], change)
+        found.setdefault((change.old, change.new), change)
     return list(found.values())
 
 
 #: So many values are tried for one number.
-MOST = 6
+_MOST_VALUES = 6
 
 
-def options(value: int | float | None, changes: Iterable[Change]) -> list[int | float]:
-    """What a number may become: first the new size of what had this size, then what keeps its proportion to a size.
+def possible_values(value: int | float | None, changes: Iterable[SizeChange]) -> list[int | float]:
+    """What a number of a configuration may become where sizes changed.
 
-    >>> options(4, [Change(4, 3, "heads"), Change(32, 24, "qkv")])
+    First come the new sizes of what had this size, then the numbers that keep their proportion to a size.
+
+    Args:
+      value: the number; None: there was none, and a whole number may take its place.
+      changes: the sizes that changed.
+
+    >>> possible_values(4, [SizeChange(4, 3, "heads"), SizeChange(32, 24, "qkv")])
     [3]
-    >>> options(2, [Change(32, 48, "hidden")])  # hidden = 2 * 16
+    >>> possible_values(2, [SizeChange(32, 48, "hidden")])  # hidden = 2 * 16
     [3]
     """
-    found: dict[int | float, None] = {}
     changes = list(changes)
+    found: dict[int | float, None] = dict.fromkeys(c.new for c in changes if value is None or c.old == value)
     if value is None:
-        found.update(dict.fromkeys(change.new for change in changes))
-    else:
-        found.update(dict.fromkeys(change.new for change in changes if change.old == value))
-        for change in changes:
-            scaled = value * change.new / (change.old or 1)
-            if isinstance(value, float):
-                found.setdefault(scaled)
-            elif value and scaled == int(scaled) and 0 in (change.old % value, value % change.old):
-                found.setdefault(int(scaled))
-    found.pop(value, None)  # type: ignore[arg-type]
-    return list(found)[:MOST]
+        return list(found)[:_MOST_VALUES]
+    for change in changes:
+        scaled = value * change.new / (change.old or 1)
+        if isinstance(value, float):
+            found.setdefault(scaled)
+        elif value and scaled == int(scaled) and 0 in (change.old % value, value % change.old):
+            found.setdefault(int(scaled))
+    found.pop(value, None)
+    return list(found)[:_MOST_VALUES]

@@ -1,133 +1,114 @@
-"""Whether two traced functions are the same computation, found by numbering values.
+"""Whether two traced functions are the same computation, found by value numbering.
 
 Two values have the same number if the same primitive makes them, with the same parameters, from values of the same
-numbers. Calls (jit, custom derivatives, remat) are looked through, names are ignored. Functions whose results have the
-same numbers compute the same, bit for bit and whatever their arguments are. The converse does not hold: then they have
-to be run.
+numbers. Calls (jit, custom derivatives, remat) are looked through, and names of values are ignored. Functions whose
+results have the same numbers compute the same, bit for bit and whatever their arguments are. The converse does not
+hold: functions whose numbers differ may compute the same, and have to be run.
+
+Source: Alpern, Wegman and Zadeck, Detecting equality of variables in programs, POPL 1988.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-#: Primitives that only call, and which parameter is what they call.
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-}
+from naivenas_jax.jaxpr.calls import called, closed
+from naivenas_jax.jaxpr.interpret import interpret
 
 
-@dataclass
-class Numbering:
-    """Numbers of values; what is numbered by the same object can be compared.
+@dataclass(frozen=True, eq=False)
+class ValueNumbering:
+    """The numbers of the values of several traced functions, which can be compared with one another.
 
     Attributes:
-      numbers: by how a value is made.
-      new: equations that made a value with a new number, in order.
+      numbers: the number of a value, by the way that it is made.
+      new: the equations that made a value with a new number, in order.
     """
 
-    numbers: dict[Any, int] = field(default_factory=dict)
-    new: list[Any] = field(default_factory=list)
+    numbers: dict[Hashable, int] = field(default_factory=dict)
+    new: list[jex.JaxprEqn] = field(default_factory=list)
 
-    def results(self, closed: Any) -> list[int]:
-        """The numbers of the results of a jaxpr."""
-        arguments = [self._number(("argument", i)) for i in range(len(closed.jaxpr.invars))]
-        return self._walk(closed.jaxpr, closed.consts, arguments)
+    def results(self, traced: jex.ClosedJaxpr) -> list[int]:
+        """The numbers of the results of a function."""
+        return self._results(traced, "argument")
 
-    def _walk(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[int]) -> list[int]:
-        known = dict(zip(jaxpr.constvars, map(self._constant, consts), strict=True))
-        known.update(zip(jaxpr.invars, arguments, strict=True))
+    def _results(self, traced: jex.ClosedJaxpr, arguments: str) -> list[int]:
+        """The numbers of the results of a jaxpr whose arguments are numbered under a name."""
+        numbers = [self._number((arguments, i)) for i in range(len(traced.jaxpr.invars))]
+        return interpret(traced, numbers, self._equation, self._constant)
 
-        def read(atom: Any) -> int:
-            return self._literal(atom) if isinstance(atom, jex.Literal) else known[atom]
-
-        for eqn in jaxpr.eqns:
-            known.update(zip(eqn.outvars, self._made(eqn, [read(atom) for atom in eqn.invars]), strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _made(self, eqn: Any, operands: list[int]) -> list[int]:
-        name = eqn.primitive.name
-        if name == "name":
+    def _equation(self, eqn: jex.JaxprEqn, operands: list[int]) -> list[int]:
+        if eqn.primitive.name == "name":
             return operands
-        if name in _CALLS and _CALLS[name] in eqn.params:
-            inner = eqn.params[_CALLS[name]]
-            closed = inner if isinstance(inner, jex.ClosedJaxpr) else None
-            return self._walk(closed.jaxpr if closed else inner, closed.consts if closed else (), operands)
-        params = eqn.params
-        if name == "slice" and params["strides"] is None:
-            params = {**params, "strides": (1,) * len(params["start_indices"])}
-        made = (name, tuple(operands), self._frozen(params), tuple(str(var.aval) for var in eqn.outvars))
+        if (inner := called(eqn)) is not None:
+            return interpret(inner, operands, self._equation, self._constant)
+        made = (eqn.primitive.name, tuple(operands), self._parameters(eqn), tuple(str(var.aval) for var in eqn.outvars))
         if made not in self.numbers:
             self.new.append(eqn)
         self._number(made)
         return [self._number((made, i)) for i in range(len(eqn.outvars))]
 
-    def _frozen(self, value: Any) -> Any:
-        """A parameter as a value. Two that print alike are alike, for what does not is shown with its address."""
-        if isinstance(value, jex.ClosedJaxpr):
-            inner = [self._number(("inner", i)) for i in range(len(value.jaxpr.invars))]
-            return ("jaxpr", tuple(self._walk(value.jaxpr, value.consts, inner)))
-        if isinstance(value, jex.Jaxpr):
-            inner = [self._number(("inner", i)) for i in range(len(value.invars))]
-            return ("jaxpr", tuple(self._walk(value, (), inner)))
+    def _parameters(self, eqn: jex.JaxprEqn) -> Hashable:
+        params = eqn.params
+        if eqn.primitive.name == "slice" and params["strides"] is None:
+            params = {**params, "strides": (1,) * len(params["start_indices"])}
+        return self._frozen(params)
+
+    def _frozen(self, value: object) -> Hashable:
+        """A parameter as a value to compare.
+
+        Two parameters that print alike are alike: a value that does not print its content is shown with its address.
+        """
+        if isinstance(value, jex.Jaxpr | jex.ClosedJaxpr):
+            return ("jaxpr", tuple(self._results(closed(value), "inner")))
         if isinstance(value, Mapping):
             return tuple((key, self._frozen(item)) for key, item in sorted(value.items()))
         if isinstance(value, tuple | list):
             return tuple(self._frozen(item) for item in value)
         if isinstance(value, np.ndarray | jax.Array):
-            return self._constant(value)
+            return self._array(value)
         return type(value).__name__, repr(value)
 
-    def _constant(self, array: Any) -> int:
-        if jax.dtypes.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.extended):
+    def _constant(self, value: object, aval: jax.core.AbstractValue) -> int:
+        """The number of a constant or literal."""
+        dtype = getattr(aval, "dtype", None)
+        if dtype is not None and not jnp.issubdtype(dtype, jax.dtypes.extended):
+            return self._array(np.asarray(value, dtype))
+        return self._array(value) if isinstance(value, jax.Array) else self._number(("literal", repr(value)))
+
+    def _array(self, array: np.ndarray | jax.Array) -> int:
+        if jnp.issubdtype(array.dtype, jax.dtypes.extended):
             array = jax.random.key_data(array)
-        numbers = np.asarray(array)
-        return self._number(("constant", numbers.shape, str(numbers.dtype), numbers.tobytes()))
+        content = np.asarray(array)
+        return self._number(("constant", content.shape, str(content.dtype), content.tobytes()))
 
-    def _literal(self, atom: Any) -> int:
-        if not hasattr(atom.aval, "dtype") or jax.dtypes.issubdtype(atom.aval.dtype, jax.dtypes.extended):
-            return self._number(("literal", repr(atom.val)))
-        return self._constant(np.asarray(atom.val, atom.aval.dtype))
-
-    def _number(self, made: Any) -> int:
+    def _number(self, made: Hashable) -> int:
         return self.numbers.setdefault(made, len(self.numbers))
 
 
-def same(mine: Any, theirs: Any) -> bool:
-    """Whether two jaxprs are the same computation.
+def same_computation(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr) -> bool:
+    """Whether two traced functions are the same computation.
 
     >>> import jax.numpy as jnp
     >>> f, g = (lambda x: jax.nn.relu(x * 2) + 1), (lambda y: jnp.maximum(2 * (0 + y), 0.0) + 1)
     >>> trace = lambda fn: jax.make_jaxpr(fn)(1.0)
-    >>> same(trace(f), trace(jax.jit(f))), same(trace(f), trace(g))
+    >>> same_computation(trace(f), trace(jax.jit(f))), same_computation(trace(f), trace(g))
     (True, False)
     """
-    numbering = Numbering()
-    return numbering.results(mine) == numbering.results(theirs)
+    numbering = ValueNumbering()
+    return numbering.results(first) == numbering.results(second)
 
 
-def new_in(mine: Any, theirs: Any) -> Iterator[Any]:
-    """The equations of one jaxpr that the other does not have, in order."""
-    numbering = Numbering()
-    numbering.results(theirs)
+def new_equations(traced: jex.ClosedJaxpr, known: jex.ClosedJaxpr) -> Sequence[jex.JaxprEqn]:
+    """The equations of one traced function whose values another one does not have, in order."""
+    numbering = ValueNumbering()
+    numbering.results(known)
     numbering.new.clear()
-    numbering.results(mine)
-    return iter(numbering.new)
-
-
-def traced(call: Callable[[Any, Any], Any], variables: Any, shapes: Any) -> Any:
-    """The jaxpr of a call whose outputs are any pytree."""
-    return jax.make_jaxpr(lambda v, a: jax.tree.leaves(call(v, a)))(variables, shapes)
+    numbering.results(traced)
+    return numbering.new

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import GraphError
@@ -66,7 +67,7 @@ def shape_of(array: Array | Shape | complex) -> Shape:
       GraphError: if it is an array of text or objects.
     """
     array = np.asarray(array) if isinstance(array, int | float | complex) else array
-    if not any(jax.dtypes.issubdtype(array.dtype, kind) for kind in (np.number, np.bool_, jax.dtypes.extended)):
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (np.number, np.bool_, jax.dtypes.extended)):
         raise GraphError(
             f"An array of dtype {array.dtype} and shape {np.shape(array)} cannot be traced: arrays hold numbers. Give "
             "numbers (tokens) in its place, or, if it decides how the model computes, a str, which is a constant."

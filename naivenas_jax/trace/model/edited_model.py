@@ -76,8 +76,9 @@ class EditedEvaluation:
         known = None if piece.keywords is None else piece.keywords | {"train"}
         given = {"rngs": dict(self.rngs) or None, **select(kwargs, known)}
         current = nested({**flat(self.variables), **self.updates})
+        made: jax.Array
         if not self.mutable:
-            made: jax.Array = piece.apply(current, *arrays, **given)
+            made = piece.apply(current, *arrays, **given)
             return made
         mutable = list(self.mutable) if isinstance(self.mutable, tuple) else self.mutable
         made, updates = piece.apply(current, *arrays, mutable=mutable, **given)
@@ -88,7 +89,7 @@ class EditedEvaluation:
 #: ``evaluate(variables by path, arrays, rngs, mutable, kwargs, hook) -> (outputs, updated variables by path)``
 EvaluateModel: TypeAlias = Callable[
     [Mapping[Path, Array], Sequence[Array | Shape], Keys, Mutable, Keywords, EditedEvaluation],
-    tuple[tuple[jax.Array, ...], dict[Path, PyTree]],
+    tuple[tuple[Array, ...], dict[Path, PyTree]],
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import NoReturn
 
 import jax
 from flax.core import Scope
@@ -13,25 +13,27 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, is_unnamed, subscripts
 from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
-from naivenas_jax.trace.model.traced_model import TracedModel, neurons_of
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
+from naivenas_jax.trace.program.capture import Role
 from naivenas_jax.trace.program.rebind import NewSizes, evaluate
 from naivenas_jax.transfer.variables import flat, nested
-from naivenas_jax.typing import Array, Shape
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
 @dataclass(frozen=True)
 class ImportedOp(ModelOp):
-    """An imported model with the sizes that its runs of neurons have now.
+    """An imported model with the present sizes of its runs of neurons.
 
     Attributes:
-      model: what was imported.
-      runs: the size of each run of its base program.
+      model: the model, and its traces at the sizes that it was imported with.
+      runs: the present size of each run of its first trace.
       named: places whose neurons have an axis of their own.
     """
 
@@ -43,10 +45,10 @@ class ImportedOp(ModelOp):
     at_root = True
     declares_width = False
 
-    def __deepcopy__(self, memo: Any) -> ImportedOp:
+    def __deepcopy__(self, memo: object) -> ImportedOp:
         return self  # a value
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> NoReturn:
         raise GraphError(
             "A graph of an imported model cannot be pickled, as it holds the trace of a function. Save its variables "
             "and the sizes {name: handle.size} of graph.handles(). To load, import the model again and give it those "
@@ -67,7 +69,7 @@ class ImportedOp(ModelOp):
         outputs = ((model.axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(base.program)))
         return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> tuple[Array, ...]:
         if scope.get_flag("initializing", False):
             raise GraphError(
                 "An imported graph has no initialiser: its variables come with the import, and with every mutation. "
@@ -82,85 +84,94 @@ class ImportedOp(ModelOp):
 
     def computed(
         self,
-        variables: Mapping[Path, Any],
-        inputs: Sequence[Any],
-        rngs: Mapping[str, Any],
-        mutable: Any,
-        kwargs: Mapping[str, Any],
+        variables: Mapping[Path, Array],
+        inputs: Sequence[Array | Shape],
+        rngs: Keys,
+        mutable: Mutable,
+        kwargs: Keywords,
         hook: EditedEvaluation | None = None,
-    ) -> tuple[tuple[Any, ...], dict[Path, Any]]:
+    ) -> tuple[tuple[Array, ...], dict[Path, PyTree]]:
         """The arrays of the outputs, and the updated variables.
 
         Args:
           variables: by path.
-          inputs: arrays.
+          inputs: the arrays of the inputs, one after the other.
           rngs: keys by stream.
-          mutable: as of `flax`; None: updates go nowhere.
-          kwargs: of the model.
+          mutable: the collections that may be updated.
+          kwargs: the keyword arguments of the model.
           hook: sees each named value, and returns what takes its place.
         """
         arrays = [jax.numpy.asarray(x) for x in inputs]
         shapes = [self._original(number, shape_of(array)) for number, array in enumerate(arrays)]
-        analysed, named = self.model.program(shapes, rngs, mutable, kwargs)
-        given: dict[str, Any] = {"variable": variables, "input": arrays, "rng": rngs, "keyword": named}
-        program, sizes = analysed.program, replace(self._sizes(analysed), watch=hook)
-        arguments = [given[role.kind][role.which] for role in program.arguments]
+        analysed, extra = self.model.program(shapes, rngs, mutable, kwargs)
+        given = {
+            **{Role("variable", path): array for path, array in variables.items()},
+            **{Role("input", i): array for i, array in enumerate(arrays)},
+            **{Role("rng", name): key for name, key in rngs.items()},
+            **{Role("keyword", i): jax.numpy.asarray(array) for i, array in enumerate(extra)},
+        }
+        program, sizes = analysed.program, self._sizes(analysed, hook)
+        arguments = [given[role] for role in program.arguments]
         return program.outputs(evaluate(program.closed, analysed.frame, sizes, arguments))
 
     @cached_property
+    def ties(self) -> Ties:
+        """The ties of the model's first trace, with the present sizes."""
+        return self.model.base.ties.resized(dict(enumerate(self.runs)))
+
+    @cached_property
     def _shapes(self) -> dict[Path, tuple[int, ...]]:
-        """The shape of every variable now."""
-        base, sizes = self.model.base.ties, NewSizes({}, self.runs, self.model.base.ties.products)
+        """The present shape of every variable."""
+        ties = self.ties
         return {
             path: tuple(
-                n if axis is None else sizes.row(base.axes[axis])
-                for n, axis in zip(was.shape, base.leaves[path].axes, strict=True)
+                n if axis is None else ties.size(axis)
+                for n, axis in zip(was.shape, ties.leaves[path].axes, strict=True)
             )
             for path, was in self.model.variables
         }
 
-    def _original(self, number: int, now: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def _original(self, number: int, now: Shape) -> Shape:
         """The shape of an input as the model that was imported takes it."""
-        base = self.model.base.ties
-        row = base.axes.get(end_axis("input", number))
-        if row is None or now.shape[-1:] != (NewSizes({}, self.runs, base.products).row(row),):
+        axis = end_axis("input", number)
+        if axis not in self.ties.axes or now.shape[-1:] != (self.ties.size(axis),):
             return now
         return jax.ShapeDtypeStruct((*now.shape[:-1], self.model.inputs[number].shape[-1]), now.dtype)
 
-    def _sizes(self, analysed: Analysed) -> NewSizes:
-        ties = analysed.ties
-        return NewSizes(analysed.rows, self.model.runs_in(analysed, self.runs), ties.products, ties.run_sizes)
+    def _sizes(self, analysed: Analysed, hook: EditedEvaluation | None = None) -> NewSizes:
+        """The present sizes, for a trace that is to be evaluated with them."""
+        was, now = analysed.ties, self.model.ties_of(analysed, self.ties)
+        return NewSizes(analysed.rows, now.run_sizes, was.products, was.run_sizes, hook)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
         del ports
-        products = self.model.base.ties.products
-        runs = tuple(0 if run in products else sizes[self._run(run)] for run in range(len(self.runs)))
-        return replace(self, runs=runs)
+        base = self.model.base.ties
+        changed = {run: sizes[self._run(run)] for run in base.plain(range(len(self.runs)))}
+        return replace(self, runs=base.resized(changed).run_sizes)
 
     def _run(self, run: int) -> str:
+        """The name that a run's neurons have in the graph, as an axis."""
         return self._axis(f"~{run}")
 
     def _axis(self, axis: str) -> str:
-        """The name of an axis in the graph. What nobody has named means something else after each edit."""
-        lasting = not axis.startswith("~") or axis.startswith(ENDS) or axis in self._of_leaves
-        if lasting or not self.model.edits:
-            return axis
-        return f"~{self.model.edits}{axis}"
+        """The name of an axis in the graph. The name of a run stands for other neurons after each edit."""
+        lasting = not is_unnamed(axis) or axis.startswith(ENDS) or axis in self._of_leaves
+        return axis if lasting or not self.model.edits else f"~{self.model.edits}{axis}"
 
     @cached_property
     def _of_leaves(self) -> frozenset[str]:
+        """The axes that dimensions of variables lie on."""
         return frozenset(axis for leaf in self.model.base.ties.leaves.values() for axis in leaf.axes if axis)
 
-    def returns(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        analysed, program = self.model.base, self.model.base.program
-        sizes = self._sizes(analysed)
+    def returns(self) -> tuple[Shape, ...]:
+        base, sizes = self.model.base, self._sizes(self.model.base)
         return tuple(
-            jax.ShapeDtypeStruct(sizes.shape(analysed.frame.read(atom), atom.aval.shape), atom.aval.dtype)
-            for role, atom in zip(program.results, program.closed.jaxpr.outvars, strict=True)
+            jax.ShapeDtypeStruct(sizes.shape(base.frame.read(atom), atom.aval.shape), atom.aval.dtype)
+            for role, atom in zip(base.program.results, base.program.closed.jaxpr.outvars, strict=True)
             if role.kind == "output"
         )
 
-    def places(self) -> dict[Place, jax.ShapeDtypeStruct]:
+    def places(self) -> dict[Place, Shape]:
         sizes = self._sizes(self.model.base)
         return {
             place: jax.ShapeDtypeStruct(sizes.shape(found[0].value, found[0].aval.shape), found[0].aval.dtype)
@@ -173,45 +184,46 @@ class ImportedOp(ModelOp):
     def naming(self, places: tuple[Place, ...]) -> ImportedOp:
         return replace(self, named=places)
 
-    def edited(
-        self, edit: ModelEdit, variables: Mapping[str, Any], added: Mapping[str, Any]
-    ) -> tuple[ImportedOp, dict[str, Any]]:
+    def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ImportedOp, dict[str, PyTree]]:
         """See `ModelOp.edited`. The edited model is a function again, which is traced at the present sizes."""
-        base, sizes = self.model.base, self._sizes(self.model.base)
-        inputs = [
-            jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
-            for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
-            if role.kind == "input"
-        ]
         present = {path: shape_of(array) for path, array in flat(variables).items()}
         function = edited_function(self.computed, self.model.keywords, edit, present)
 
         def trace(arrays: Mapping[Path, Array | Shape]) -> TracedModel:
-            model = self.model
             return TracedModel.trace(
                 function,
                 (self, edit),
                 arrays,
-                model.arguments,
-                inputs,
-                model.defaults,
-                edits=model.edits + 1,
-                keywords=model.keywords,
+                self.model.arguments,
+                self._inputs(),
+                self.model.defaults,
+                edits=self.model.edits + 1,
+                keywords=self.model.keywords,
             )
 
         every = {**flat(variables), **flat(added)}
         model = trace(every)
-        before, after = base.program.read, model.base.program.read
+        before, after = self.model.base.program.read, model.base.program.read
         kept = {path: array for path, array in every.items() if path in after or path not in before}
         if len(kept) < len(every):
             model = trace(kept)
         return ImportedOp(model, model.base.ties.run_sizes), nested(kept)
+
+    def _inputs(self) -> list[Shape]:
+        """The present shapes of the arrays of the inputs."""
+        base, sizes = self.model.base, self._sizes(self.model.base)
+        return [
+            jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
+            for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
+            if role.kind == "input"
+        ]
 
     def describe(self) -> str:
         return "imported model"
 
 
 def _tie_input(tying: Tying, port: Vector, neurons: Vector | None) -> None:
+    """Tie what arrives at a port to the neurons of an input, or fix it where the input has no axis of neurons."""
     if neurons is None:
         tying.fix(port, "it is an input of the model, read by position or index")
     else:
@@ -219,28 +231,34 @@ def _tie_input(tying: Tying, port: Vector, neurons: Vector | None) -> None:
 
 
 def _fixed(tying: Tying, size: int, what: str) -> Vector:
+    """Neurons for a dimension of the model that lies on no axis of neurons: they cannot change."""
     vector = tying.new(size)
     tying.fix(vector, f"it is {what} that does not lie on an axis of neurons")
     return vector
 
 
-def _read(scope: Scope, path: Path, shape: tuple[int, ...]) -> Any:
-    node: Any = scope.root._variables
+def _read(scope: Scope, path: Path, shape: tuple[int, ...]) -> jax.Array:
+    """A variable of the graph.
+
+    Raises:
+      VariablesError: if it is missing, or has another shape.
+    """
+    node: PyTree = scope.root._variables
     for key in path:
         if not isinstance(node, Mapping) or key not in node:
-            raise VariablesError(
-                f"The variables have no variables{''.join(f'[{k!r}]' for k in path)}, which the imported model needs."
-            )
+            raise VariablesError(f"The variables have no {subscripts(path)}, which the imported model needs.")
         node = node[key]
     if (found := jax.numpy.shape(node)) != shape:
         raise VariablesError(
-            f"variables{''.join(f'[{k!r}]' for k in path)} has shape {found}, but in this graph it must have {shape}."
-            " The variables belong to another graph, or to this one before or after a mutation."
+            f"{subscripts(path)} has shape {found}, but in this graph it must have {shape}. The variables belong to "
+            "another graph, or to this one before or after a mutation."
         )
-    return node
+    array: jax.Array = node
+    return array
 
 
-def _write(scope: Scope, path: Path, value: Any) -> None:
+def _write(scope: Scope, path: Path, value: PyTree) -> None:
+    """Update a variable of the graph."""
     for key in path[1:-1]:
         scope = scope.push(key, reuse=True)
     scope.put_variable(path[0], path[-1], value)
@@ -251,8 +269,8 @@ class ModelOutput(Op):
     """One output of an imported model.
 
     Attributes:
-      number: which.
-      sizes: of all outputs, in order.
+      number: its number among the outputs.
+      sizes: the number of neurons of every output of the model.
     """
 
     number: int
@@ -265,9 +283,10 @@ class ModelOutput(Op):
         start = sum(self.sizes[: self.number])
         return ports[0].cut(start, start + self.sizes[self.number])
 
-    def call(self, scope: Scope, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> jax.Array:
         del scope, kwargs
-        return inputs[0][self.number]
+        output: jax.Array = inputs[0][self.number]
+        return output
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ModelOutput:
         del ports

@@ -14,7 +14,7 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text, subscripts
 from naivenas_jax.trace.model.call_arguments import Arguments, CallSignature, shape_of
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 from naivenas_jax.trace.model.nnx_model import NnxModel
@@ -223,7 +223,7 @@ def _names_in(model: TracedModel) -> frozenset[str]:
     """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
     paths = [path[:end] for path, _ in model.variables for end in range(2, len(path) + 1)]
     modules = [place.name for place in model.base.places]
-    return frozenset([*model.base.ties.axes, *("/".join(path[1:]) for path in paths), *modules])
+    return frozenset([*model.base.ties.axes, *(path_text(path[1:]) for path in paths), *modules])
 
 
 def _free(name: str, taken: frozenset[str]) -> str:
@@ -263,14 +263,14 @@ def _arrays(variables: Variables) -> dict[Path, Array | Shape]:
     for path, array in arrays.items():
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise GraphError(
-                f"variables{''.join(f'[{key!r}]' for key in path)} is {type(array).__name__}, and must be an array: "
+                f"{subscripts(path)} is {type(array).__name__}, and must be an array: "
                 "put lists into dicts, {'0': ..., '1': ...}; unbox partitioned parameters with flax.core.meta.unbox."
             )
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             raise GraphError(
-                f"variables{''.join(f'[{key!r}]' for key in path)} is a PRNG key, which has no neurons and cannot be a "
+                f"{subscripts(path)} is a PRNG key, which has no neurons and cannot be a "
                 "variable. Give it as an argument of the function; linen modules take keys with rngs=."
             )
         if len(path) == 1:
-            raise GraphError(f"variables[{path[0]!r}] must be in a collection, such as {{'params': variables}}.")
+            raise GraphError(f"{subscripts(path)} must be in a collection, such as {{'params': variables}}.")
     return arrays

@@ -9,12 +9,13 @@ from typing import TypeAlias
 import jax
 from flax.core.scope import CollectionFilter, DenyList
 
-from naivenas_jax.errors import GraphError, StructureError
-from naivenas_jax.paths import Path
+from naivenas_jax.errors import GraphError
+from naivenas_jax.paths import Path, path_text
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import Arguments, shape_of
+from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import TracedProgram, capture
-from naivenas_jax.trace.program.rebind import NewSizes
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 Arrays: TypeAlias = Sequence[Array]
@@ -119,70 +120,31 @@ class TracedModel:
             self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra))
         return self._programs[kind], arrays
 
-    def runs_in(self, other: Analysed, runs: tuple[int, ...]) -> list[int]:
-        """The sizes of the runs of another program, given those of the base program.
+    def ties_of(self, other: Analysed, now: Ties) -> Ties:
+        """The ties of another trace, with the present sizes.
+
+        Args:
+          other: the other trace.
+          now: the ties of ``base``, with the present sizes.
 
         Raises:
-          StructureError: if the other program needs a size that changed to be what it was.
+          StructureError: if the other trace needs a size that changed to be what it was.
         """
-        now = NewSizes({}, runs, self.base.ties.products)
-        sizes: dict[int, int] = {}
-        for what, axis, base_axis in self._shared_axes(other):
-            before = self.base.ties.axes[base_axis]
-            if not _align(other, other.ties.axes[axis], sizes, self.base, before, now):
-                raise StructureError(
-                    f"{what} has been resized, and called like this the model does not allow it (other inputs, keyword "
-                    "arguments or mode than it was imported with). Import it with these arguments, so that its handles "
-                    "are right for them."
-                )
-        return [sizes.get(run, size) for run, size in enumerate(other.ties.run_sizes)]
+        if other is self.base:
+            return now
+        return with_sizes_of(now, self.base.ties, other.ties, self._shared_axes(other))
 
-    def _shared_axes(self, other: Analysed) -> Iterator[tuple[str, str, str]]:
-        """Dimensions that lie on an axis in another program as in the base program: what they are, and both axes."""
+    def _shared_axes(self, other: Analysed) -> Iterator[SharedAxis]:
+        """The dimensions of variables and inputs that lie on an axis in ``base`` and in another trace."""
         for path, _ in self.variables:
-            axes = zip(other.ties.leaves[path].axes, self.base.ties.leaves[path].axes, strict=True)
-            for dim, (axis, base_axis) in enumerate(axes):
+            axes = zip(self.base.ties.leaves[path].axes, other.ties.leaves[path].axes, strict=True)
+            for dim, (base_axis, axis) in enumerate(axes):
                 if axis is not None and base_axis is not None:
-                    yield f"Dimension {dim} of {'/'.join(path)}", axis, base_axis
+                    yield SharedAxis(f"Dimension {dim} of {path_text(path)}", base_axis, axis)
         for number in range(len(self.inputs)):
             axis = end_axis("input", number)
             if axis in other.ties.axes and axis in self.base.ties.axes:
-                yield f"Input {number}", axis, axis
-
-
-def _align(
-    other: Analysed,
-    row: tuple[int, ...],
-    sizes: dict[int, int],
-    base: Analysed,
-    base_row: tuple[int, ...],
-    now: NewSizes,
-) -> bool:
-    """Two ways to cut the same dimension into runs: carry the sizes over where the cuts meet. False if they do not."""
-    left, right = list(row), list(base_row)
-    while left and right:
-        mine, theirs = [left.pop(0)], [right.pop(0)]
-        while (m := _present(other, mine)) != (n := _present(base, theirs)):
-            if m < n:
-                mine.append(left.pop(0))
-            else:
-                theirs.append(right.pop(0))
-        factors = other.ties.products.get(mine[0], ()), base.ties.products.get(theirs[0], ())
-        if len(mine) == len(theirs) == 1 and factors[0] and len(factors[0]) == len(factors[1]):
-            if not all(_align(other, a, sizes, base, b, now) for a, b in zip(*factors, strict=True)):
-                return False
-            continue
-        size = now.row(tuple(theirs))
-        if len(mine) == 1 and not factors[0]:
-            if sizes.setdefault(mine[0], size) != size or (size != n and mine[0] in other.ties.fixed):
-                return False
-        elif size != n:
-            return False
-    return True
-
-
-def _present(analysed: Analysed, runs: list[int]) -> int:
-    return analysed.ties.length(runs)
+                yield SharedAxis(f"Input {number}", axis, axis)
 
 
 def _hashable_filter(mutable: Mutable) -> Mutable:

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 
+from naivenas_jax.paths import path_text
 from naivenas_jax.trace.back.candidates import Attempt, Picked
-from naivenas_jax.trace.back.compare import Call
-from naivenas_jax.trace.back.config_numbers import written
-from naivenas_jax.trace.back.linen.linen_search import Adapting, Numbers
-from naivenas_jax.trace.back.linen.resized_module import plain, with_numbers
-from naivenas_jax.trace.back.size_changes import Changed
+from naivenas_jax.trace.back.compare import ModelCall
+from naivenas_jax.trace.back.config_numbers import config_text
+from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule
+from naivenas_jax.trace.back.linen.resized_module import resized_module, without_resizing
+from naivenas_jax.trace.back.size_changes import SizeChanges
 from naivenas_jax.trace.model.traced_model import TracedModel
+from naivenas_jax.typing import Array, PyTree, Variables
 
 
-def call_of(module: nn.Module, model: TracedModel) -> Call:
-    """The module, called as it was when it was imported."""
+def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
+    """The module as a function, called as it was when it was imported."""
 
-    def call(variables: Any, arrays: Any) -> Any:
+    def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
         return module.apply(variables, *model.arguments.join(arrays), **model.defaults)
 
     return call
 
 
-def attempt(
-    module: nn.Module, model: TracedModel, changed: Changed, variables: Any, arrays: Any, picked: Picked
-) -> Attempt:
-    """Search the numbers of the module, and of the modules inside it as far as that is not enough."""
-    own, given = plain(module)
-    adapting = Adapting(changed, picked, {place: dict(changes) for place, changes in given.items()})
-    kwargs = dict(model.defaults)
-    error = None
+def linen_attempt(
+    module: nn.Module, model: TracedModel, changed: SizeChanges, variables: Variables, picked: Picked
+) -> Attempt[nn.Module]:
+    """Search the numbers of a module, and of the modules inside it as far as its own numbers are not enough.
+
+    Args:
+      module: the module that was imported.
+      model: what it was imported as.
+      changed: the sizes that changed.
+      variables: the new variables.
+      picked: which of several sets of numbers to take, by class.
+    """
+    own, given = without_resizing(module)
+    search = LinenSearch(changed, picked, {place: dict(changes) for place, changes in given.items()})
     try:
-        adapting.run(own, variables, model.arguments.join(arrays), kwargs)
-    except Exception as raised:  # whatever the user's code raises at the new sizes; it becomes the reason
-        error = raised
-    found = adapting.found
-    models = () if error else (with_numbers(own, found), with_numbers(own, found, lift=False))
-    return Attempt(models, error, _open(adapting), _said(found))
+        search.run(own, variables, model.arguments.join(model.inputs), model.defaults)
+    except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
+        return Attempt((), error, _open(search), _said(search.found))
+    models = (resized_module(own, search.found), resized_module(own, search.found, lift=False))
+    return Attempt(models, None, _open(search), _said(search.found))
 
 
-def _open(adapting: Adapting) -> dict[str, int]:
-    """Each class may take another set of numbers that fits, or none, in favour of the modules inside it."""
-    return {kind: count + 1 for kind, count in adapting.fitting.items() if count}
+def _open(search: LinenSearch) -> Mapping[str, int]:
+    """The number of ways to decide, by class: a set of numbers that fits, or none, and the modules inside change."""
+    return {kind: count + 1 for kind, count in search.fitting.items() if count}
 
 
-def _said(found: Numbers) -> str:
+def _said(found: NumbersByModule) -> str:
     return ", ".join(
-        "/".join((*place, written(route))) + f" = {value}"
+        path_text((*place, config_text(path))) + f" = {value}"
         for place, changes in found.items()
-        for route, value in changes.items()
+        for path, value in changes.items()
     )

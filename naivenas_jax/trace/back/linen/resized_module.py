@@ -5,37 +5,39 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
 
-from naivenas_jax.trace.back.config_numbers import Route, replaced
-from naivenas_jax.trace.back.linen.linen_search import Numbers, Place, give, held
+from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers, reconfigured
+from naivenas_jax.trace.back.linen.linen_search import NumbersByModule, give, held
+from naivenas_jax.trace.back.size_changes import ModulePath
+from naivenas_jax.typing import PyTree
 
-#: `Numbers` as a hashable value.
-Frozen = tuple[tuple[Place, tuple[tuple[Route, Any], ...]], ...]
+#: `NewNumbers` as a hashable value.
+FrozenNumbers: TypeAlias = tuple[tuple[ConfigPath, int | float], ...]
 
 
-def with_numbers(module: nn.Module, found: Numbers, lift: bool = True) -> nn.Module:
-    """The module with these numbers: of its own class if its fields say them all, else of a class derived from it.
+def resized_module(module: nn.Module, found: NumbersByModule, lift: bool = True) -> nn.Module:
+    """The module with these numbers: of its own class if its fields hold all of them, else of a class derived from it.
 
     Args:
-      module: as its code has it.
-      found: the numbers.
-      lift: whether to set numbers of modules in its fields there.
+      module: the module as its code has it.
+      found: the numbers, by module.
+      lift: whether numbers of modules that lie in its fields are set there.
     """
     inner = {place: dict(changes) for place, changes in found.items() if place}
-    own, rest = lifted(module, found) if lift else (dict(found.get((), {})), inner)
-    module = replaced(module, own)
+    own, rest = _lifted(module, found) if lift else (dict(found.get((), {})), inner)
+    module = reconfigured(module, own)
     if not any(rest.values()):
         return module
-    frozen: Frozen = tuple((place, tuple(changes.items())) for place, changes in rest.items() if changes)
+    frozen = tuple((place, tuple(changes.items())) for place, changes in rest.items() if changes)
     fields = {name: getattr(module, name) for name in _fields(module)}
     return resized_class(cast(Hashable, type(module)))(**fields, resized=frozen)
 
 
-def plain(module: nn.Module) -> tuple[nn.Module, Numbers]:
-    """The inverse: the module as its code has it, and what else its inner modules are given."""
+def without_resizing(module: nn.Module) -> tuple[nn.Module, NumbersByModule]:
+    """The inverse of `resized_module`: the module as its code has it, and the numbers of the modules inside."""
     frozen = getattr(module, "resized", None)
     if not getattr(type(module), "is_resized", False):
         return module, {}
@@ -44,19 +46,21 @@ def plain(module: nn.Module) -> tuple[nn.Module, Numbers]:
     return base(**fields), {place: dict(changes) for place, changes in frozen or ()}
 
 
-def lifted(module: nn.Module, found: Numbers) -> tuple[dict[Route, Any], dict[Place, dict[Route, Any]]]:
+def _lifted(
+    module: nn.Module, found: NumbersByModule
+) -> tuple[dict[ConfigPath, int | float], dict[ModulePath, NewNumbers]]:
     """Which numbers can be changed in the fields of a module, and which belong to modules that its code makes."""
-    own: dict[Route, Any] = dict(found.get((), {}))
-    rest: dict[Place, dict[Route, Any]] = {}
+    own = dict(found.get((), {}))
+    rest: dict[ModulePath, NewNumbers] = {}
     for name in dict.fromkeys(place[0] for place in found if place):
         inner = {place[1:]: changes for place, changes in found.items() if place[:1] == (name,)}
-        place = next((pair for called, *pair in held(module) if called == name), None)
-        if place is None:
-            rest.update({(name, *place): dict(changes) for place, changes in inner.items()})
+        field = next(((path, child) for own_name, path, child in held(module) if own_name == name), None)
+        if field is None:
+            rest.update({(name, *place): changes for place, changes in inner.items()})
             continue
-        route, child = cast(tuple[Route, nn.Module], place)
-        child_own, child_rest = lifted(child, inner)
-        own.update({(*route, *at): value for at, value in child_own.items()})
+        path, child = field
+        child_own, child_rest = _lifted(child, inner)
+        own.update({(*path, *at): value for at, value in child_own.items()})
         rest.update({(name, *place): changes for place, changes in child_rest.items()})
     return own, rest
 
@@ -64,9 +68,9 @@ def lifted(module: nn.Module, found: Numbers) -> tuple[dict[Route, Any], dict[Pl
 @cache
 def resized_class(base: type[nn.Module]) -> type[nn.Module]:
     """A class like ``base`` whose inner modules are given the sizes in its field ``resized`` while it runs."""
-    namespace: dict[str, Any] = {name: _within(base, name) for name in _methods(base)}
+    namespace: dict[str, object] = {name: _within(base, name) for name in _methods(base)}
     namespace |= {
-        "__annotations__": {"resized": Frozen},
+        "__annotations__": {"resized": tuple},
         "resized": (),
         "is_resized": True,
         "__module__": base.__module__,
@@ -75,10 +79,11 @@ def resized_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"Resized{base.__name__}", (base,), namespace)
 
 
-def _within(base: type[nn.Module], name: str) -> Callable[..., Any]:
+def _within(base: type[nn.Module], name: str) -> Callable[..., PyTree]:
+    """A method in which modules that are called get their numbers first."""
     original = getattr(base, name)
 
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: Any, *args: PyTree, **kwargs: PyTree) -> PyTree:  # Any: it has a field that no class declares
         if self.scope is None:
             return original(self, *args, **kwargs)
         with nn.intercept_methods(_giving(dict(self.resized), len(self.path))):
@@ -89,10 +94,17 @@ def _within(base: type[nn.Module], name: str) -> Callable[..., Any]:
     return method
 
 
-def _giving(resized: Mapping[Place, Any], depth: int) -> Any:
-    def interceptor(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+def _giving(resized: Mapping[ModulePath, FrozenNumbers], depth: int) -> nn.module.Interceptor:
+    """Gives modules their numbers before they are called; their paths count from a module at this depth."""
+
+    def interceptor(
+        call: Callable[..., PyTree],
+        args: tuple[PyTree, ...],
+        kwargs: dict[str, PyTree],
+        context: nn.module.InterceptorContext,
+    ) -> PyTree:
         give(context.module, lambda place: dict(resized.get(place[depth:], ())))
-        return next_fun(*args, **kwargs)
+        return call(*args, **kwargs)
 
     return interceptor
 
