@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
-from naivenas_jax.mutate.request.budget_request import Limit, Limits
+from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
+from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize
-
-_NAMES = ("max_params", "max_macs", "max_bytes", "max_activation_bytes")
 
 
 def compress(
@@ -86,10 +86,9 @@ def compress(
     7
     """
     check_values(graph, variables)
-    given = dict(zip(_NAMES, (max_params, max_macs, max_bytes, max_activation_bytes), strict=True))
-    limits = {name: limit for name, limit in given.items() if limit is not None}
+    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, options.get("inputs"))
     if not limits:
-        raise BudgetError(f"compress needs a budget: one of {', '.join(_NAMES)}.")
+        raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
     if "utility" in options:
@@ -98,9 +97,11 @@ def compress(
     data, kwargs = Data.of(batches), dict(keywords or {})
     first = network = Network(graph, kwargs)
     found: Mutation | None = None
-    for bounds in tracked(_bounds(graph, variables, limits, options.get("inputs"), steps), "compress", progress):
+    path = BudgetPath.of(graph, variables, limits)
+    for number in tracked(range(1, steps + 1), "compress", progress):
         graph, variables = found or (graph, variables)
         utility = scaled(importance(network, variables, data))
+        bounds = path.at(partial(_between, share=number / steps))
         step = resize(graph, variables, utility=utility, **bounds, **options)
         found = step if found is None else then(found, step, "compressed in steps")
         network = Network(found.graph, kwargs)
@@ -116,20 +117,8 @@ def scaled(costs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
 
 
-def _bounds(
-    graph: Graph, variables: Mapping[str, Any], limits: Mapping[str, Any], inputs: Any, steps: int
-) -> Sequence[dict[str, Any]]:
-    """The budgets of every step, as whole numbers, from the present to the last by the same factor."""
-    found: list[dict[str, Any]] = [{} for _ in range(steps)]
-    for name, limit in limits.items():
-        budgets = Limits(inputs=inputs, **{name: limit}).budgets(graph, variables)
-        for number, step in enumerate(found, 1):
-            whole = [_between(b.count.at(graph.ties.sizes), b.bound, number / steps) for b in budgets]
-            step[name] = dict(zip(limit, whole, strict=True)) if isinstance(limit, Mapping) else whole[0]
-    return found
-
-
-def _between(present: float, bound: float, share: float) -> int:
-    if share == 1 or bound >= present:
-        return max(1, int(bound))
-    return max(1, int(present ** (1 - share) * bound**share))
+def _between(span: Span, share: float) -> float:
+    """By the same factor at every step."""
+    if share == 1 or span.after >= span.before:
+        return span.after
+    return float(span.before ** (1 - share) * span.after**share)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, Unpack
+
+import optax
 
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.request.absolute_request import absolute_request
+from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
+from naivenas_jax.mutate.request.absolute_request import AbsoluteRequest, absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
-from naivenas_jax.mutate.request.budget_request import Limit, Limits
+from naivenas_jax.mutate.request.budget_path import BudgetPath
+from naivenas_jax.mutate.request.budget_request import BUDGETS, BudgetKeywords, Inputs, Limit, Limits
+from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.schedule.soft import Soft
 from naivenas_jax.sizes.condition import whole
+from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.utility.user_scores import Utility
 
 #: Scores of the present network: ``(graph, variables) -> utility``.
-Score = Callable[[Graph, Any], Any]
+Score: TypeAlias = Callable[[Graph, Variables], Utility]
+
+
+class StepKeywords(ChainKeywords, AbsoluteRequest, total=False):
+    """What is passed to `resize` at every step."""
+
+    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -25,34 +38,67 @@ class Gradual:
     """A schedule of budgets, made by `gradual`. Holds no network: that is passed in at each step, and returned.
 
     Attributes:
-      begin, end, every: at which steps the budget tightens.
-      limits: for each budget what the network cost at first, and what it may cost at the end; by part where asked.
-      utility: scores of the present network; None: those of `resize`.
-      keywords: further ones of `resize`.
+      begin: the step at which the budget starts to tighten.
+      end: the step at which it is reached.
+      every: the number of steps from one tightening to the next.
+      budgets: for each budget what the network cost at first, and what it may cost at the end.
+      utility: scores of the present network; None: the default of `resize`.
+      keywords: what is passed to `resize` at every step.
     """
 
     begin: int
     end: int
     every: int
-    limits: Mapping[str, Any]
-    utility: Score | None = None
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    budgets: BudgetPath
+    utility: Score | None
+    keywords: StepKeywords
 
     def due(self, step: int) -> bool:
-        """Whether the budget tightens at this step: every so many from ``begin`` on, and at ``end``."""
+        """Whether the budget tightens at a step.
+
+        Args:
+          step: the number of the training step.
+
+        Returns:
+          True at ``begin``, every ``every`` steps after it, and at ``end``.
+        """
         return self.begin <= step <= self.end and ((step - self.begin) % self.every == 0 or step == self.end)
 
     def left(self, step: int) -> float:
-        """The share of the way that is left, ``(1 - t)^3`` with t from 0 at ``begin`` to 1 at ``end``."""
+        """The share of the way that is left, ``(1 - t)^3`` with t from 0 at ``begin`` to 1 at ``end``.
+
+        Args:
+          step: the number of the training step.
+        """
         t = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return (1.0 - t) ** 3
 
-    def bounds(self, step: int) -> dict[str, Any]:
-        """The budgets at a step, as keywords of `resize`: whole numbers."""
-        return {name: _between(pair, self.left(step)) for name, pair in self.limits.items()}
+    def bounds(self, step: int) -> BudgetKeywords:
+        """The budgets at a step.
 
-    def mutation(self, step: int, graph: Graph, variables: Any) -> Mutation | None:
-        """What is to be dropped at this step; None where nothing is."""
+        Args:
+          step: the number of the training step.
+
+        Returns:
+          Keywords of `resize`: whole numbers, by part where the schedule was given limits by part.
+        """
+        left = self.left(step)
+        return self.budgets.at(lambda span: span.after + (span.before - span.after) * left)
+
+    def mutation(self, step: int, graph: Graph, variables: Variables) -> Mutation | None:
+        """The change that is due at a step.
+
+        Args:
+          step: the number of the training step.
+          graph: the present network.
+          variables: its variables.
+
+        Returns:
+          A `Mutation` that drops neurons; None if nothing is due or nothing has to go.
+
+        Raises:
+          Others: as `resize`.
+        """
         if not self.due(step):
             return None
         utility = None if self.utility is None else self.utility(graph, variables)
@@ -60,17 +106,31 @@ class Gradual:
         return mutation if mutation.plan.changed else None
 
     def prune(
-        self, step: int, graph: Graph, variables: Any, opt_state: Any = None, *, tx: Any = None
-    ) -> tuple[Graph, Any, Any]:
+        self,
+        step: int,
+        graph: Graph,
+        variables: Variables,
+        opt_state: PyTree = None,
+        *,
+        tx: optax.GradientTransformation | None = None,
+    ) -> tuple[Graph, Variables, PyTree]:
         """The network and optimizer state to go on with: the same objects, unless this step drops something.
 
         A training step that is jitted with the graph as an argument is traced again only where sizes have changed.
 
         Args:
           step: the number of the training step.
-          graph, variables: the present network.
-          opt_state: of an optax optimizer for ``variables["params"]``; carried along.
+          graph: the present network.
+          variables: its variables.
+          opt_state: the state of an optax optimizer for ``variables["params"]``; carried along.
           tx: the optimizer; needed only where `Mutation.carry` asks for a fresh state.
+
+        Returns:
+          (graph, variables, opt_state) to go on with.
+
+        Raises:
+          CarryError: if the state of the optimizer cannot be carried along.
+          Others: as `resize`.
         """
         mutation = self.mutation(step, graph, variables)
         if mutation is None:
@@ -79,15 +139,22 @@ class Gradual:
         carried = None if opt_state is None else mutation.carry(opt_state, fresh=fresh)
         return mutation.graph, mutation.variables, carried
 
-    def soft(self, step: int, soft: Soft, variables: Any) -> Soft:
+    def soft(self, step: int, soft: Soft, variables: Variables) -> Soft:
         """The masks to go on with: the same object, unless this step masks something more.
 
-        What is masked stays masked: the choice is that of `prune` on the hardened network.
+        What is masked stays masked: of what is left, the neurons are masked that `prune` would drop.
 
         Args:
           step: the number of the training step.
           soft: the masks so far, at first ``Soft.whole(graph, variables)``.
-          variables: of the whole network.
+          variables: the variables of the whole network.
+
+        Returns:
+          The masks; their shapes never change.
+
+        Raises:
+          StructureError: if a neuron that would go is coupled, see `soft_masks`.
+          Others: as `resize`.
         """
         if not self.due(step):
             return soft
@@ -96,9 +163,10 @@ class Gradual:
         return soft if mutation is None else soft.after(mutation, variables)
 
 
+@shows_keywords
 def gradual(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     *,
     end: int,
     begin: int = 0,
@@ -107,12 +175,12 @@ def gradual(
     max_macs: Limit = None,
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
-    inputs: Sequence[Any] | None = None,
-    request: Mapping[str, Any] | None = None,
+    inputs: Inputs = None,
+    request: SizeRequest | None = None,
     min_size: Bound = None,
     max_size: Bound = None,
     utility: Score | None = None,
-    **keywords: Any,
+    **keywords: Unpack[ChainKeywords],
 ) -> Gradual:
     """A schedule that prunes to a budget little by little, much at first and less towards the end.
 
@@ -123,16 +191,19 @@ def gradual(
     at ``begin``, every ``every`` steps after it, and at ``end``.
 
     Args:
-      graph, variables: the network before; variables may be shapes.
+      graph: the network before.
+      variables: its variables, or their shapes.
       end: the step at which the budget is reached.
       begin: the step at which it starts to tighten.
       every: how many training steps lie between two prunings, for the network to recover.
-      max_params, max_macs, max_bytes, max_activation_bytes, inputs: as for `resize`, at the end; fractions are of this
-        network.
-      request, min_size, max_size: as for `resize`; changes and fractions are of this network; requests are exact.
+      max_params, max_macs, max_bytes, max_activation_bytes: as for `resize`, at the end; fractions are of what this
+        network costs.
+      inputs: as for `resize`.
+      request, min_size, max_size: as for `resize`; changes and fractions are of the sizes of this network. Requests are
+        exact.
       utility: a function ``(graph, variables) -> utility`` that scores the present network, such as ``nas.magnitude``.
-        Default: that of `resize`.
-      **keywords: further ones of `resize`, such as ``multiple_of=``.
+        Default: the default of `resize`.
+      **keywords: as for `resize`, the same at every step: ``multiple_of=``, ``constraints=``, ``time_limit=``, ...
 
     Returns:
       A `Gradual`. ``prune(step, graph, variables, opt_state)`` gives the network to go on with; ``soft`` the masks.
@@ -163,40 +234,14 @@ def gradual(
     begin, end, every = whole(begin, "begin"), whole(end, "end"), whole(every, "every")
     if not 0 <= begin < end or every < 1:
         raise RequestError(f"0 <= begin < end and every >= 1 must hold, found {begin=}, {end=}, {every=}.")
-    given = {
-        "max_params": max_params,
-        "max_macs": max_macs,
-        "max_bytes": max_bytes,
-        "max_activation_bytes": max_activation_bytes,
-    }
-    limits = {n: _pair(graph, variables, inputs, n, limit) for n, limit in given.items() if limit is not None}
+    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
     if not limits:
-        raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(given)}.")
+        raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(BUDGETS)}.")
     if utility is not None and not callable(utility):
         raise RequestError(
             "utility must be a function of (graph, variables), since scores are those of the network at each step; "
             f"found {type(utility).__name__}."
         )
-    keywords |= absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
-    if inputs is not None:
-        keywords["inputs"] = inputs
-    return Gradual(begin, end, every, limits, utility, keywords)
-
-
-def _pair(graph: Graph, variables: Any, inputs: Any, name: str, limit: Any) -> Any:
-    """What the network costs now, and what it may cost at the end; by part where asked."""
-    if isinstance(limit, Mapping):
-        return {part: _pair_of(graph, variables, inputs, {name: {part: bound}}) for part, bound in limit.items()}
-    return _pair_of(graph, variables, inputs, {name: limit})
-
-
-def _pair_of(graph: Graph, variables: Any, inputs: Any, limit: Mapping[str, Any]) -> tuple[int, int]:
-    (budget,) = Limits(**limit, inputs=inputs).budgets(graph, variables)
-    return budget.count.at(graph.ties.sizes), int(budget.bound)
-
-
-def _between(pair: Any, left: float) -> Any:
-    if isinstance(pair, Mapping):
-        return {part: _between(each, left) for part, each in pair.items()}
-    first, last = pair
-    return max(1, int(last + (first - last) * left))
+    sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
+    every_step: StepKeywords = {**keywords, **sizes, "inputs": inputs}
+    return Gradual(begin, end, every, BudgetPath.of(graph, variables, limits), utility, every_step)

@@ -7,13 +7,15 @@ understand. For people, `full_signature` writes them out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
 
 from naivenas_jax.mutate.around.attempts import Fallback
 from naivenas_jax.mutate.around.notification import OnChange
-from naivenas_jax.mutate.request.options import Options, SizeKeywords, Ways
+from naivenas_jax.mutate.edit.latency_search import Latency
+from naivenas_jax.mutate.request.options import Options, SearchKeywords, SizeKeywords, Ways
+from naivenas_jax.transfer.new_neurons.fill import New
 from naivenas_jax.typing import Array, Shape
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -47,6 +49,16 @@ class ResizeKeywords(SizeKeywords, CallKeywords, total=False):
     """Keywords of `resize` that others have too: those of `SizeKeywords` and `CallKeywords`."""
 
 
+class ChainKeywords(SearchKeywords, CallKeywords, total=False):
+    """Keywords of `resize` that are the same for every network of a chain. What they mean is said at `resize`."""
+
+    max_latency: float | Mapping[str, float] | None
+    latency: Latency | None
+    multiple_of: int | Mapping[str, int] | None
+    grow: bool
+    new: New
+
+
 class WidthKeywords(SizeKeywords, VerbKeywords, total=False):
     """Keywords of verbs that change widths: those of `SizeKeywords` and `VerbKeywords`."""
 
@@ -68,6 +80,10 @@ DEFAULTS: dict[str, Any] = {
     "inputs": None,
     "fallback": (),
     "on_change": None,
+    "max_latency": None,
+    "latency": None,
+    "multiple_of": None,
+    "grow": False,
 }
 
 
@@ -95,6 +111,6 @@ def _written_out(function: Callable[..., object], parameter: inspect.Parameter) 
         yield parameter
         return
     (keywords,) = get_args(inspect.signature(function, eval_str=True).parameters[parameter.name].annotation)
-    for name, annotation in keywords.__annotations__.items():
+    for name, annotation in sorted(keywords.__annotations__.items(), key=lambda item: list(DEFAULTS).index(item[0])):
         shown = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=shown)

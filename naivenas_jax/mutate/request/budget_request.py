@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import jax
 import numpy as np
@@ -25,7 +25,23 @@ from naivenas_jax.transfer.variables import check_variables, flat, nested
 from naivenas_jax.typing import Array, Shape
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
-Limit = int | float | Mapping[str, int | float] | None
+Limit: TypeAlias = int | float | Mapping[str, int | float] | None
+
+
+#: Arrays or shapes, one per input of the graph; one alone if it has one input.
+Inputs: TypeAlias = Sequence[Array | Shape] | Array | Shape | None
+
+
+class BudgetKeywords(TypedDict, total=False):
+    """Keywords of verbs that keep to budgets. What they mean is said at `resize`."""
+
+    max_params: Limit
+    max_bytes: Limit
+    max_macs: Limit
+    max_activation_bytes: Limit
+
+
+BUDGETS = tuple(BudgetKeywords.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -36,14 +52,17 @@ class Limits:
     max_bytes: Limit = None
     max_macs: Limit = None
     max_activation_bytes: Limit = None
-    inputs: Sequence[Array | Shape] | Array | Shape | None = None
+    inputs: Inputs = None
 
     def __bool__(self) -> bool:
-        limits = (self.max_params, self.max_bytes, self.max_macs, self.max_activation_bytes)
-        return any(limit is not None for limit in limits)
+        return any(getattr(self, name) is not None for name in BUDGETS)
 
     def budgets(self, graph: Graph, variables: Mapping[str, Any]) -> tuple[Budget, ...]:
-        """The budgets, with what they count.
+        """The budgets, with what they count; see `by_part`."""
+        return tuple(budget for parts in self.by_part(graph, variables).values() for budget in parts.values())
+
+    def by_part(self, graph: Graph, variables: Mapping[str, Any]) -> dict[str, dict[str, Budget]]:
+        """The budgets by name, and by part of the network (``""``: the whole).
 
         Raises:
           BudgetError: if a limit is no number that it can be, or a part has no operations.
@@ -52,11 +71,14 @@ class Limits:
         """
         check_variables(graph.ties.leaves, graph.ties.sizes, variables)
         counts = _Counts(graph, variables, self.inputs)
-        return tuple(
-            _budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
-            for name in ("max_params", "max_bytes", "max_macs", "max_activation_bytes")
-            for part, bound in _parts(name, getattr(self, name)).items()
-        )
+        limits = {name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None}
+        return {
+            name: {
+                part: _budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
+                for part, bound in _parts(name, limit).items()
+            }
+            for name, limit in limits.items()
+        }
 
     def effort(self, graph: Graph, variables: Mapping[str, Any]) -> Count:
         """Operations, where the shapes of the inputs are known; else parameters."""
@@ -76,8 +98,6 @@ class Limits:
 
 
 def _parts(name: str, limit: Limit) -> dict[str, Any]:
-    if limit is None:
-        return {}
     if not isinstance(limit, Mapping):
         return {"": limit}
     if not limit:
@@ -94,7 +114,7 @@ class _Counts:
 
     graph: Graph
     variables: Mapping[str, Any]
-    inputs: Sequence[Array | Shape] | Array | Shape | None
+    inputs: Inputs
 
     def of(self, name: str, part: str) -> Count:
         """What a budget of this name counts; all of it, if the part is empty."""
@@ -154,7 +174,7 @@ def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
     return Budget(name, count, bound)
 
 
-def _shapes(graph: Graph, inputs: Sequence[Array | Shape] | Array | Shape | None) -> Sequence[Any]:
+def _shapes(graph: Graph, inputs: Inputs) -> Sequence[Any]:
     """Shapes to count operations at: those that were given, or a batch of one where the graph knows them."""
     if inputs is not None:
         return inputs if isinstance(inputs, tuple | list) else (inputs,)

@@ -24,10 +24,9 @@ Ways: TypeAlias = Literal["auto"] | Way | tuple[Way, ...]
 WAYS: tuple[Way, ...] = ("grow", "shrink", "both")
 
 
-class SizeKeywords(TypedDict, total=False):
-    """Keywords of every verb that finds sizes. What they mean is said at `delta_nout`."""
+class SearchKeywords(TypedDict, total=False):
+    """Keywords of whatever finds sizes. What they mean is said at `delta_nout`."""
 
-    utility: Utility | None
     rng: jax.Array | None
     time_limit: float | None
     max_new: MaxNew
@@ -35,6 +34,12 @@ class SizeKeywords(TypedDict, total=False):
     constraints: Constraints
     minimise: Minimise
     layer_keywords: Mapping[str, Mapping[str, object]] | None
+
+
+class SizeKeywords(SearchKeywords, total=False):
+    """Keywords of every verb that finds sizes: those of `SearchKeywords`, and ``utility``."""
+
+    utility: Utility | None
 
 
 @dataclass(frozen=True, kw_only=True)
