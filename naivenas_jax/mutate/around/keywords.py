@@ -13,7 +13,7 @@ from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
 
 from naivenas_jax.mutate.around.attempts import Fallback
 from naivenas_jax.mutate.around.notification import OnChange
-from naivenas_jax.mutate.edit.latency_search import Latency
+from naivenas_jax.mutate.request.budget_request import Latency
 from naivenas_jax.mutate.request.options import Options, SearchKeywords, SizeKeywords, Ways
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Array, Shape

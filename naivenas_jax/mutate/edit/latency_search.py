@@ -15,11 +15,10 @@ from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
 from naivenas_jax.cost.parts import require_placed
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.request.budget_request import Latency
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.sizes.count import Count
 
-#: Seconds that a network takes.
-Latency = Callable[[Graph], float]
 #: ``(further sizes asked, further budgets) -> mutation``
 Attempt = Callable[[Mapping[str, Any], Sequence[Budget]], Mutation]
 _HALVINGS = 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypedDict
@@ -26,8 +26,8 @@ from naivenas_jax.typing import Array, Shape
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
 Limit: TypeAlias = int | float | Mapping[str, int | float] | None
-
-
+#: The seconds that a network takes.
+Latency: TypeAlias = Callable[[Graph], float]
 #: Arrays or shapes, one per input of the graph; one alone if it has one input.
 Inputs: TypeAlias = Sequence[Array | Shape] | Array | Shape | None
 
@@ -41,6 +41,7 @@ class BudgetKeywords(TypedDict, total=False):
     max_activation_bytes: Limit
 
 
+#: The names of the budgets.
 BUDGETS = tuple(BudgetKeywords.__annotations__)
 
 

@@ -11,10 +11,10 @@ from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
 from naivenas_jax.mutate.around.verb import verb
-from naivenas_jax.mutate.edit.latency_search import Latency, LatencyLimit
+from naivenas_jax.mutate.edit.latency_search import LatencyLimit
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
-from naivenas_jax.mutate.request.budget_request import Limit, Limits, multiples, require_room
+from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.request.conditions import conditions
 from naivenas_jax.mutate.request.deciding_utility import comparable_magnitude
 from naivenas_jax.mutate.request.options import Options
