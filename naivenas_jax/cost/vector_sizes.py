@@ -17,9 +17,9 @@ from jaxtyping import Int
 
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse
 from naivenas_jax.trace.program.capture import capture

@@ -18,9 +18,9 @@ from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.linen_module import GraphModule
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree, Variables
 
 

@@ -14,8 +14,8 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 T = TypeVar("T")

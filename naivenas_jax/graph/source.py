@@ -13,8 +13,8 @@ from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 

@@ -10,8 +10,8 @@ from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.vertices.expression import is_name, names_in, size_of, vector_of
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.rule import LayerRule, port_name
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 
 
 class RuledLayer(Protocol):

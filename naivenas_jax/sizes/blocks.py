@@ -16,46 +16,14 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from operator import mul
 
-Piece = tuple[int, int, int]  # node, first element in it, end
+from naivenas_jax.sizes.vector import Piece, Vector, length, locate
 
 
 @dataclass(frozen=True)
-class Vector:
-    """The neurons of one axis, in order, as ranges of elements of a `Blocks`. An element may occur more than once."""
-
-    pieces: tuple[Piece, ...]
-
-    def __len__(self) -> int:
-        return sum(stop - start for _, start, stop in self.pieces)
-
-    @staticmethod
-    def concat(vectors: Iterable[Vector]) -> Vector:
-        """The neurons of all vectors, one after the other."""
-        return Vector(tuple(chain.from_iterable(vector.pieces for vector in vectors)))
-
-    def tile(self, times: int) -> Vector:
-        """The whole vector, ``times`` times over."""
-        return Vector(self.pieces * times)
-
-    def cut(self, start: int, stop: int) -> Vector:
-        """The neurons from ``start`` up to ``stop``."""
-        return Vector(tuple(_cut(self.pieces, start, stop)))
-
-
-def _cut(pieces: Iterable[Piece], start: int, stop: int) -> Iterator[Piece]:
-    offset = 0
-    for node, first, end in pieces:
-        low, high = max(first, first + start - offset), min(end, first + stop - offset)
-        if low < high:
-            yield node, low, high
-        offset += end - first
-
-
-@dataclass(frozen=True)
-class Product:
+class Combinations:
     """All combinations of the neurons of the factors, the last factor running fastest."""
 
     factors: tuple[Vector, ...]
@@ -65,9 +33,9 @@ class Product:
         """How many combinations there are for one neuron of the first factor."""
         return math.prod(len(factor) for factor in self.factors[1:])
 
-    def rows(self, start: int, stop: int) -> Product:
+    def rows(self, start: int, stop: int) -> Combinations:
         """The combinations of some neurons of the first factor."""
-        return Product((self.factors[0].cut(start, stop), *self.factors[1:]))
+        return Combinations((self.factors[0].cut(start, stop), *self.factors[1:]))
 
 
 class Blocks:
@@ -84,7 +52,7 @@ class Blocks:
     def __init__(self) -> None:
         self._size: list[int] = []
         # None: a root. An int: tied as a whole to that node. A pair: split into these two. A product: a root, too.
-        self._link: list[int | tuple[int, int] | Product | None] = []
+        self._link: list[int | tuple[int, int] | Combinations | None] = []
         #: Factors of products that are tied to one another, but are made of factors of other sizes.
         self.clashes: list[Vector] = []
         #: Empty places at which nothing can ever be inserted, because a vector would have to be longer than itself.
@@ -100,7 +68,7 @@ class Blocks:
         """The neurons of several axes merged into one, row by row."""
         if len(factors) == 1:
             return factors[0]
-        node = self._product(Product(tuple(factors)))
+        node = self._product(Combinations(tuple(factors)))
         return Vector(((node, 0, self._size[node]),))
 
     def factor(self, vector: Vector, sizes: Sequence[int]) -> list[Vector]:
@@ -125,7 +93,7 @@ class Blocks:
         queue = deque(vector.pieces)
         piece = self._head(queue)
         link = self._link[piece[0]] if piece and self._spans(piece, len(vector)) else None
-        return link.factors if isinstance(link, Product) else ()
+        return link.factors if isinstance(link, Combinations) else ()
 
     def factors_within(self, vector: Vector) -> tuple[Vector, ...]:
         """The factors of a vector that is one whole product; else those of all products on it, each once."""
@@ -133,7 +101,7 @@ class Blocks:
         queue = deque(vector.pieces)
         while piece := self._head(queue):
             link = self._link[piece[0]]
-            if isinstance(link, Product) and self._spans(piece, _length(piece)):
+            if isinstance(link, Combinations) and self._spans(piece, length(piece)):
                 for factor in link.factors:
                     found.setdefault(tuple(self._roots(factor)), factor)
         return self.factors_of(vector) or tuple(found.values())
@@ -145,7 +113,7 @@ class Blocks:
         self._share_places(a, b)
         left, right = deque(a.pieces), deque(b.pieces)
         while (x := self._head(left)) and (y := self._head(right)):
-            size = min(_length(x), _length(y))
+            size = min(length(x), length(y))
             if self._spans(x, size) and self._spans(y, size):
                 self._merge(x[0], y[0])
             elif x[:2] != y[:2]:
@@ -173,21 +141,21 @@ class Blocks:
             return []
         found, offset, queue = [], 0, deque(vector.pieces)
         while piece := self._head(queue, empty=True):
-            if not _length(piece):
+            if not length(piece):
                 found.append((offset, piece[0]))
-            offset += _length(piece)
+            offset += length(piece)
         return found
 
     def _graft(self, place: int, vector: Vector, offset: int) -> None:
         """Put an empty place into the node that holds ``offset`` of ``vector``, as high above its parts as can be."""
-        node, at = _locate(vector, offset)
+        node, at = locate(vector, offset)
         while True:
             link = self._link[node]
             if isinstance(link, int):
                 node = link
             elif link is None or not 0 < at < self._size[node]:
                 break
-            elif isinstance(link, Product):
+            elif isinstance(link, Combinations):
                 self._cut_product(node, link, at)
             elif at == self._size[link[0]]:
                 self._link[node] = (link[0], self._pair(place, link[1]))
@@ -229,7 +197,7 @@ class Blocks:
         while todo:
             node = todo.pop(0)
             link = self._link[node]
-            if isinstance(link, Product):
+            if isinstance(link, Combinations):
                 before = len(number)
                 products[number[node]] = tuple(self._row(factor, number) for factor in link.factors)
                 todo += list(number)[before:]
@@ -245,10 +213,10 @@ class Blocks:
             queue = deque(todo.pop().pieces)
             while piece := self._head(queue):
                 link = self._link[piece[0]]
-                if not self._spans(piece, _length(piece)):
-                    self._isolate(piece, _length(piece))
+                if not self._spans(piece, length(piece)):
+                    self._isolate(piece, length(piece))
                     queue.appendleft(piece)
-                elif isinstance(link, Product) and piece[0] not in done:
+                elif isinstance(link, Combinations) and piece[0] not in done:
                     done.add(piece[0])
                     todo.extend(link.factors)
 
@@ -270,7 +238,7 @@ class Blocks:
         """
         while queue:
             node, start, stop = queue.popleft()
-            while (link := self._link[node]) is not None and not isinstance(link, Product):
+            while (link := self._link[node]) is not None and not isinstance(link, Combinations):
                 if isinstance(link, int):
                     node = link
                     continue
@@ -293,17 +261,17 @@ class Blocks:
         """Split the root of ``piece`` where its first ``size`` elements begin, or else where they end."""
         node, start, _ = piece
         boundary, link = start if start > 0 else size, self._link[node]
-        if isinstance(link, Product):
+        if isinstance(link, Combinations):
             self._cut_product(node, link, boundary)
         else:
             self._link[node] = (self._node(boundary), self._node(self._size[node] - boundary))
 
-    def _product(self, product: Product) -> int:
+    def _product(self, product: Combinations) -> int:
         node = self._node(len(product.factors[0]) * product.inner)
         self._link[node] = product
         return node
 
-    def _cut_product(self, node: int, product: Product, boundary: int) -> None:
+    def _cut_product(self, node: int, product: Combinations, boundary: int) -> None:
         """Split a product; where the cut runs through a neuron of the first factor, that one becomes two parts."""
         first, inner = product.factors[0], product.inner
         row, rest = divmod(boundary, inner)
@@ -313,7 +281,7 @@ class Blocks:
         if rest:
             alone, others = first.cut(row, row + 1), self.product(product.factors[1:])
             parts = others.cut(0, rest), others.cut(rest, inner)
-            before, after = (self._product(Product((alone, part))) for part in parts)
+            before, after = (self._product(Combinations((alone, part))) for part in parts)
             low, high = [*low, before], [after, *high]
         self._link[node] = (self._chain(low), self._chain(high))
 
@@ -324,29 +292,29 @@ class Blocks:
         if a == b:
             return
         one, other = self._link[a], self._link[b]
-        if isinstance(one, Product) and isinstance(other, Product):
+        if isinstance(one, Combinations) and isinstance(other, Combinations):
             self._merge_products(one, other)
         elif self._holds(one, b) or self._holds(other, a):
             self.clashes += [Vector(((node, 0, self._size[node]),)) for node in (a, b)]  # it is a factor of itself
-        elif isinstance(one, Product) or (other is None and a < b):
+        elif isinstance(one, Combinations) or (other is None and a < b):
             self._link[b] = a
         else:
             self._link[a] = b
 
     def _holds(self, link: object, node: int) -> bool:
         """Whether a node lies in a factor of a product, or in a factor of such a factor."""
-        todo = list(link.factors) if isinstance(link, Product) else []
+        todo = list(link.factors) if isinstance(link, Combinations) else []
         while todo:
             queue = deque(todo.pop().pieces)
             while piece := self._head(queue):
                 if piece[0] == node:
                     return True
                 below = self._link[piece[0]]
-                if isinstance(below, Product):
+                if isinstance(below, Combinations):
                     todo.extend(below.factors)
         return False
 
-    def _merge_products(self, a: Product, b: Product) -> None:
+    def _merge_products(self, a: Combinations, b: Combinations) -> None:
         """Tie factor by factor; where factors of one span several of the other, they are factored too."""
         left, right = list(a.factors), list(b.factors)
         while left and right:
@@ -378,19 +346,6 @@ class Blocks:
 def _ends(factors: Sequence[Vector]) -> list[int]:
     """How many combinations the first factor has, the first two, and so on."""
     return list(accumulate(map(len, factors), mul))
-
-
-def _length(piece: Piece) -> int:
-    return piece[2] - piece[1]
-
-
-def _locate(vector: Vector, offset: int) -> tuple[int, int]:
-    """The node that holds an offset of a vector, and the position in it."""
-    for node, start, stop in vector.pieces:
-        if offset < stop - start:
-            return node, start + offset
-        offset -= stop - start
-    return node, stop
 
 
 def _put_back(queue: deque[Piece], piece: Piece, done: int) -> None:

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
 from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
-from naivenas_jax.sizes.blocks import Blocks, Vector
+from naivenas_jax.sizes.blocks import Blocks
 from naivenas_jax.sizes.condition import Condition, ConditionFunction, stated
 from naivenas_jax.sizes.ties import Initialiser, Leaf, Ties
+from naivenas_jax.sizes.vector import Vector
 
 
 @dataclass(frozen=True)

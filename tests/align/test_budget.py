@@ -15,10 +15,10 @@ from naivenas_jax.align.solve.budget_search import BudgetSearch
 from naivenas_jax.align.solve.growth import solve_growth
 from naivenas_jax.align.solve.solution import utility_kept, violations
 from naivenas_jax.align.solve.solve import solve
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.condition import multiple_of, size
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 
 KINDS = ("one", "multiple", "several", "bounds", "concatenation", "condition", "optional")
 

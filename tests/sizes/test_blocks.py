@@ -7,7 +7,8 @@ import random
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from naivenas_jax.sizes.blocks import Blocks, Vector
+from naivenas_jax.sizes.blocks import Blocks
+from naivenas_jax.sizes.vector import Vector
 
 
 class PerElement:

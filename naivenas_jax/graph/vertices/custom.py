@@ -15,9 +15,9 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 #: What a parameter starts at: ``(key, shape) -> array``.

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.sizes.blocks import Blocks, Vector
+from naivenas_jax.sizes.blocks import Blocks
+from naivenas_jax.sizes.vector import Vector
 
 
 @dataclass(frozen=True)

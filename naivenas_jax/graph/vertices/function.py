@@ -15,8 +15,8 @@ from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.independence_check import probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.pickling import ImportPath, function_at, import_path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 

@@ -21,7 +21,8 @@ from functools import cache
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.vertices.expression import names_in, renamed, size_of, vector_of
-from naivenas_jax.sizes.blocks import Blocks, Vector
+from naivenas_jax.sizes.blocks import Blocks
+from naivenas_jax.sizes.vector import Vector
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.output_shapes import shape_of
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 

@@ -13,8 +13,8 @@ from naivenas_jax.graph.graph import Graph, tie_vertices
 from naivenas_jax.graph.map_ops import with_sizes
 from naivenas_jax.graph.op import select
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 

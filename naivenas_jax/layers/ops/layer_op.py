@@ -21,8 +21,8 @@ from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.layer_axes import axis_vectors
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.ops.nnx_value import LayerArray, NnxLayer, VariablePlace, collection_of
 from naivenas_jax.layers.rule import Initialiser, RuleOf, by_path, path_of
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
 
 #: Collections that a layer may write to in vain, as in linen: nobody asked to see them.

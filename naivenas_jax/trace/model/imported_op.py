@@ -14,9 +14,9 @@ from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
 from naivenas_jax.paths import Path, is_unnamed, subscripts
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import shape_of
 from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.jaxpr.interpret import aval_of
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program import rules as rules  # fills the tables
 from naivenas_jax.trace.program.analysis import Analysis
 from naivenas_jax.trace.program.axis_names import Made, named

@@ -13,8 +13,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.jaxpr.interpret import aval_of, bind, interpret
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
 from naivenas_jax.sizes.tying import Tying
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.primitives import FOLDED, FROZEN, register
 from naivenas_jax.trace.program.value import LARGEST, Dim, Known, Origin, Value, WeightProduct, constant, together

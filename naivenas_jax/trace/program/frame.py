@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 from jax.extend import core as jex
 
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.value import Dim, Value, constant
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn, Literal, Var
 
 from naivenas_jax.jaxpr.interpret import aval_of
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.value import Share, Sum, Value
 

@@ -15,7 +15,7 @@ from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in, computing
 from naivenas_jax.jaxpr import interpret
 from naivenas_jax.jaxpr.interpret import aval_of, bind
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.primitives import register
 from naivenas_jax.trace.program.value import Value

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import Array
 
 #: The neurons along a dimension; None: the dimension is fixed, and the index along it carries meaning.

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.jaxpr.interpret import aval_of, bind
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn, Literal, Var
 
 from naivenas_jax.jaxpr.interpret import aval_of, bind
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from jax.extend.core import JaxprEqn
 
 from naivenas_jax.jaxpr.interpret import aval_of, bind
-from naivenas_jax.sizes.blocks import Vector
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
