@@ -1,11 +1,10 @@
-"""What a graph is built from, checked."""
+"""What a graph is built from, checked and in topological order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from naivenas_jax.errors import DuplicateNameError, GraphError
-from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
@@ -24,6 +23,25 @@ def vertices_of(side: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex,
     if not found or not all(isinstance(vertex, Vertex) for vertex in found):
         raise GraphError(f"Graph {side} must be one vertex or several, found {vertices!r:.200}.")
     return found
+
+
+def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:
+    """All vertices that ``outputs`` depend on, each after its inputs, in the order of a depth-first walk.
+
+    Iterative, because graphs may be deeper than Python's stack.
+    """
+    done: dict[Vertex, None] = {}
+    stack = [(vertex, False) for vertex in reversed(tuple(outputs))]
+    while stack:
+        vertex, ready = stack.pop()
+        if vertex in done:
+            continue
+        if ready:
+            done[vertex] = None
+        else:
+            stack.append((vertex, True))
+            stack.extend((source, False) for source in reversed(vertex.inputs) if source not in done)
+    return tuple(done)
 
 
 def ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:

@@ -10,9 +10,8 @@ from typing import ClassVar, Self, TypeAlias, overload
 from weakref import WeakValueDictionary
 
 from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError
-from naivenas_jax.graph.construct import by_names, ordered, vertices_of
+from naivenas_jax.graph.construct import by_names, ordered, topological, vertices_of
 from naivenas_jax.graph.op import Op
-from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.vertex import Vertex
 
 #: One vertex without nesting: its name, its computation, and the positions of its inputs among the vertices.

@@ -7,7 +7,8 @@ these are is read from the jaxpr here. A walker looks into a call by interpretin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from operator import attrgetter
+from typing import TypeVar
 
 import jax
 from jax.extend import core as jex
@@ -79,10 +80,6 @@ def evaluate(
     return interpret(closed, arguments, equation, lambda value, _: value)
 
 
-def aval_of(atom: jex.Var | jex.Literal) -> jax.core.ShapedArray:
-    """The shape and dtype of a value of a jaxpr.
-
-    JAX says no more of a value than that it is abstract. Values without a shape (tokens that order effects) are neither
-    read nor made by the equations whose operands are looked at.
-    """
-    return cast(jax.core.ShapedArray, atom.aval)
+#: The shape and dtype of a value of a jaxpr. JAX's annotations say no more of a value than that it is abstract. Values
+#: without a shape (tokens that order effects) are neither read nor made by the equations whose operands are looked at.
+aval_of: Callable[[jex.Var | jex.Literal], jax.core.ShapedArray] = attrgetter("aval")

@@ -137,6 +137,10 @@ class Ties:
         """
         return self.resized(changed).sizes
 
+    def changeable(self) -> frozenset[str]:
+        """The axes on which some neuron may be dropped or added: not all of their runs are fixed."""
+        return frozenset(axis for axis, row in self.axes.items() if self.plain(row) - self.fixed.keys())
+
     def changed_runs(self, changed: Collection[str], among: Iterable[str] | None = None) -> dict[int, str]:
         """The runs in which neurons were dropped or added, each with an axis that holds it.
 

@@ -227,7 +227,9 @@ class Tying:
         ties = replace(
             bare,
             fixed=_first_reasons(rest[: len(fixed)], fixed),
-            coupled={axis: coupled[run] for axis in axes for run in bare.plain(axes[axis]) if run in coupled},
+            coupled={
+                axis: coupled[run] for axis in axes if coupled for run in bare.plain(axes[axis]) if run in coupled
+            },
             coupled_runs=coupled,
             conditions=tuple(dict.fromkeys(conditions)),
         )
@@ -235,7 +237,10 @@ class Tying:
 
     def _axes_of(self, path: Path, dims: tuple[Vector | None, ...]) -> tuple[str | None, ...]:
         """The axes that the dimensions of a leaf lie on; an axis that nobody has named gets its name from the leaf."""
-        return tuple(None if v is None else self._name_or(v, unnamed_axis(path, dim)) for dim, v in enumerate(dims))
+        return tuple(
+            None if v is None else self._names.get(v) or self._name_or(v, unnamed_axis(path, dim))
+            for dim, v in enumerate(dims)
+        )
 
     def _name_or(self, vector: Vector, name: str) -> str:
         """The name of the axis of a vector; ``name`` if it has none yet."""

@@ -9,8 +9,8 @@ import flax.linen as nn
 from flax import nnx
 
 from naivenas_jax.errors import DuplicateNameError, StructureError
+from naivenas_jax.graph.construct import topological
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.graph.order import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of

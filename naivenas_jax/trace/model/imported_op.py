@@ -155,8 +155,9 @@ class ImportedOp(ModelOp):
 
     def _axis(self, axis: str) -> str:
         """The name of an axis in the graph. The name of a run stands for other neurons after each edit."""
-        lasting = not is_unnamed(axis) or axis.startswith(ENDS) or axis in self._of_leaves
-        return axis if lasting or not self.model.edits else f"~{self.model.edits}{axis}"
+        if not self.model.edits or not is_unnamed(axis) or axis.startswith(ENDS) or axis in self._of_leaves:
+            return axis
+        return f"~{self.model.edits}{axis}"
 
     @cached_property
     def _of_leaves(self) -> frozenset[str]:

@@ -221,9 +221,9 @@ def _graph(
 
 def _names_in(model: TracedModel) -> frozenset[str]:
     """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
-    paths = [path[:end] for path, _ in model.variables for end in range(2, len(path) + 1)]
+    paths = {path[1:end] for path, _ in model.variables for end in range(2, len(path) + 1)}
     modules = [place.name for place in model.base.places]
-    return frozenset([*model.base.ties.axes, *(path_text(path[1:]) for path in paths), *modules])
+    return frozenset([*model.base.ties.axes, *map(path_text, paths), *modules])
 
 
 def _free(name: str, taken: frozenset[str]) -> str:

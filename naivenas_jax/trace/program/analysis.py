@@ -88,7 +88,7 @@ class Analysis:
 
     def new(self, size: int) -> Dim:
         """Fresh neurons for a dimension along which nothing is known to differ."""
-        return self.tying.new(size) if size > 1 else None
+        return self.tying.blocks.new(size) if size > 1 else None
 
     def keep_some(self, dim: Dim) -> None:
         """The neurons of this dimension may not all go: what is computed over them is not defined without any."""
@@ -119,7 +119,7 @@ class Analysis:
         if a is None or b is None:
             self.fix(a if b is None else b, reason)
             return None
-        self.tying.tie(a, b)
+        self.tying.blocks.tie(a, b)
         return a
 
     def tie_all(self, a: Value, b: Value, reason: str) -> Value:

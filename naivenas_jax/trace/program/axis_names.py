@@ -37,7 +37,7 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     dimensions, or on a dimension that is a product, each dimension or factor has a suffix: ``:heads`` and
     ``:features`` for the projections of an attention, else a number.
     """
-    free = {axis for axis, row in ties.axes.items() if not all(run in ties.fixed for run in ties.plain(row))}
+    free = ties.changeable()
     kept = [m._replace(dims=tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
     modules = Counter(_module(m.path) for m in kept if m.dims)
     names: dict[str, str] = {}
