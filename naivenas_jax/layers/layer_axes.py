@@ -10,6 +10,7 @@ from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.vertices.expression import is_name, names_in, size_of, vector_of
 from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.rule import LayerRule, port_name
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 
@@ -37,7 +38,7 @@ def axis_vectors(layer: RuledLayer, ports: tuple[Vector, ...], tying: Tying) -> 
         the expression that makes it.
       GraphError: if a size is no number.
     """
-    where, vectors = f"Vertex {'/'.join(tying.scope)!r}", port_axes(ports)
+    where, vectors = f"Vertex {path_text(tying.scope)!r}", port_axes(ports)
     composed = {port_name(axis): text for axis, text in layer.rule.composed.items()}
     given = _given_sizes(where, layer)
     _check_sizes(where, given, composed, vectors)

@@ -17,7 +17,10 @@ from naivenas_jax.layers.rule import LayerRule
 
 @describes(nnx.LoRA)
 def lora(layer: nnx.LoRA, nin: tuple[int, ...]) -> LayerRule:
-    """``y = x A B``, plus what the base module makes of x. (Hu et al., LoRA, ICLR 2022.)"""
+    """``y = x A B``, plus what the base module makes of x.
+
+    (Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.)
+    """
     collection = collection_of(layer.lora_param_type)
     own = LayerRule(
         leaves={f"{collection}/lora_a": "in rank", f"{collection}/lora_b": "rank out"},

@@ -14,7 +14,7 @@ from naivenas_jax.layers.describe import as_tuple, describes
 from naivenas_jax.layers.nesting import translated, understood, within
 from naivenas_jax.layers.registry import rule_of
 from naivenas_jax.layers.rule import LayerRule, VariableKey, by_path, reasons
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 
 _Wrapper: TypeAlias = nn.WeightNorm | nnx.WeightNorm | nn.SpectralNorm | nnx.SpectralNorm
 
@@ -104,14 +104,14 @@ def _chosen(layer: nn.WeightNorm | nnx.WeightNorm, path: Path) -> bool:
     """Whether weight normalisation applies to a parameter."""
     if isinstance(layer, nnx.WeightNorm):
         return bool(layer.variable_filter(path, None))
-    name = "/".join((_INNER, *path))
+    name = path_text((_INNER, *path))
     return not layer.variable_filter or any(part in name for part in layer.variable_filter)
 
 
 def _beside(layer: _Wrapper, path: Path, what: str) -> Path:
     """Where a wrapper keeps a variable of its own for a parameter: one name, made of the parameter's path."""
     if isinstance(layer, nnx.Module):
-        places = {"scale": ("params", "scales", "/".join(path))}
-        return places.get(what, ("batch_stats", "batch_stats", "/".join((*path, what))))
+        places = {"scale": ("params", "scales", path_text(path))}
+        return places.get(what, ("batch_stats", "batch_stats", path_text((*path, what))))
     collection = "params" if what == "scale" else layer.collection_name
-    return collection, "/".join((_INNER, *path, what))
+    return collection, path_text((_INNER, *path, what))

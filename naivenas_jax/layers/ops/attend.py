@@ -13,6 +13,7 @@ from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.layers.ops.layer_op import LayerOp
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -37,42 +38,51 @@ class Attend(Op):
     at_root = True
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Tie the query to the features of the table; the output neurons are the entries of the table."""
         query, features, entries = ports
         if len(query) != len(features):
             raise SizeMismatchError(
-                f"Vertex {'/'.join(tying.scope)!r} compares queries of {len(query)} neurons with entries of "
+                f"Vertex {path_text(tying.scope)!r} compares queries of {len(query)} neurons with entries of "
                 f"{self.table!r} of {len(features)}. Both must be equally wide."
             )
         tying.tie(query, features)
         return entries
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """The products of the query with every entry of the table."""
         del kwargs
         embed = self.embed.bound(scope.push(self.table, reuse=True))
         assert isinstance(embed, nn.Embed | nnx.Embed)  # `attend` has seen to it
         return embed.attend(inputs[0])
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Attend:
+        """The same for other sizes of the table."""
         del sizes
         return replace(self, embed=self.embed.resized(ports[2:], {"out": ports[1]}))
 
     def renamed(self, names: Mapping[str, str]) -> Attend:
+        """The same, with the new name of the vertex that embeds."""
         return replace(self, table=names.get(self.table, self.table))
 
     def describe(self) -> str:
+        """For example ``attend(embed)``."""
         return f"attend({self.table})"
 
 
 def attend(name: str, table: Vertex, query: Vertex) -> Vertex:
-    """Scores of every entry of an embedding, with the same table: ``y = query @ table.T``, as its ``attend`` method.
+    """Compare a query with every entry of an embedding: ``y = query @ table.T``, with the table of another vertex.
 
-    The query is tied to the features of the table, and the output to its entries, which are the neurons of the
+    This is what the ``attend`` method of Flax's embeddings computes, for output layers that share the table of the
+    input. The query is tied to the features of the table, and the output to its entries, which are the neurons of the
     vertex that is embedded. The vertex has no variables of its own.
 
     Args:
       name: name of the vertex.
       table: a vertex that is an `nn.Embed` or `nnx.Embed`.
       query: the vertex to compare with the entries, as wide as the embedding.
+
+    Returns:
+      A vertex with one neuron for each entry of the table.
 
     Raises:
       GraphError: if ``table`` is no embedding.

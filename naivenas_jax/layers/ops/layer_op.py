@@ -20,7 +20,7 @@ from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.layer_axes import axis_vectors
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 
@@ -66,7 +66,7 @@ class LayerOp(Op):
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Declare the variables of the layer and the axes inside it, as its rule says."""
-        where = "/".join(tying.scope)
+        where = path_text(tying.scope)
         try:
             rule = self.rule
         except GraphError as error:  # a rule does not know whose it is
@@ -85,7 +85,7 @@ class LayerOp(Op):
         rule = self.rule
         initialisers, rescaled = by_path(rule.initialisers), by_path(rule.rescaled)
         for path, pattern in rule.patterns.items():
-            dims = pattern.dims(vectors, tying.blocks, f"{'/'.join(path)!r} of vertex {where!r}")
+            dims = pattern.dims(vectors, tying.blocks, f"{path_text(path)!r} of vertex {where!r}")
             scale = pattern.axes.index(rescaled[path]) if path in rescaled else None
             tying.leaf(path[0], path[1:], dims, pattern.roles, rule.starts[path], initialisers.get(path), scale)
 

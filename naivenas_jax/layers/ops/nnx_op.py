@@ -18,7 +18,7 @@ from naivenas_jax.layers.ops.layer_op import LayerOp, bool_of, with_composed
 from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.ops.nnx_value import LayerArray, NnxLayer, VariablePlace, collection_of
 from naivenas_jax.layers.rule import Initialiser, RuleOf, by_path, path_of
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -116,14 +116,14 @@ class NnxOp(LayerOp):
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """As for every layer; besides, the rule has to fit the arrays that the layer brings."""
-        where = repr("/".join(tying.scope))
+        where = repr(path_text(tying.scope))
         self._check_leaves(where)
         output = super().tie(ports, tying)
         for path, wanted in self._shapes(tuple(len(port) for port in ports), {}).items():
             found = self.created.shapes[path]
             if found != wanted:
                 raise SizeMismatchError(
-                    f"Vertex {where}: {'/'.join(path)} of the layer has shape {found}, but by its rule it must be "
+                    f"Vertex {where}: {path_text(path)} of the layer has shape {found}, but by its rule it must be "
                     f"{wanted} for inputs of {[len(port) for port in ports]} neurons. Make the layer for this input, "
                     "or correct the rule."
                 )
@@ -134,13 +134,13 @@ class NnxOp(LayerOp):
         for path in (*(path for path in own if path not in ruled), *(path for path in ruled if path not in own)):
             problem = "is not among leaves= of its rule" if path in own else "of its rule does not exist in the layer"
             raise GraphError(
-                f"Vertex {where}: variable {'/'.join(path)!r} {problem}. The {type(self.module).__name__} has "
+                f"Vertex {where}: variable {path_text(path)!r} {problem}. The {type(self.module).__name__} has "
                 f"{_listed(own) or 'no variables'}; the rule names {_listed(ruled) or 'none'}. See docs/layers.md."
             )
         for path, shape in own.items():
             if len(ruled[path].axes) != len(shape):
                 raise GraphError(
-                    f"Vertex {where}: {'/'.join(path)} has shape {shape}, and its pattern has "
+                    f"Vertex {where}: {path_text(path)} has shape {shape}, and its pattern has "
                     f"{len(ruled[path].axes)} tokens. Give one token per dimension."
                 )
 
@@ -219,7 +219,7 @@ def _set_mode(module: nnx.Module, *, train: bool) -> None:
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    return ", ".join(map("/".join, paths))
+    return ", ".join(map(path_text, paths))
 
 
 def _default_initialiser(roles: tuple[str | None, ...], constant: float) -> Initialiser:

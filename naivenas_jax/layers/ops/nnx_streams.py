@@ -25,6 +25,7 @@ class Absent(nnx.RngStream):
         self.tag = collection
 
     def __call__(self) -> NoReturn:
+        """Raise: there is no stream to draw from."""
         raise GraphError(
             f"A layer needs random numbers. Pass graph.apply(..., rngs={{{self.tag!r}: key}}), or train=False, where "
             "it needs none."

@@ -14,6 +14,7 @@ from flax.nnx import variablelib
 from flax.traverse_util import unflatten_dict
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.paths import path_text
 from naivenas_jax.typing import Array, Shape
 
 #: An array of a layer, or its shape where there is no array.
@@ -29,7 +30,7 @@ class VariablePlace(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """The path in the variables. Keys of dicts that are paths themselves become one name, as in linen."""
-        return self.collection, *("/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in self.path)
+        return self.collection, *(path_text(map(str, key)) if isinstance(key, tuple) else str(key) for key in self.path)
 
 
 def collection_of(kind: type) -> str:

@@ -21,8 +21,8 @@ import jax
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.entry import HINT, CarriedLeaf, CarryRules
+from naivenas_jax.paths import Path, path_text
+from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryRules
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft, growth
 from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.renaming import follow_names
@@ -111,7 +111,7 @@ def carry(
 def _in_place(rules: CarryRules, tree: PyTree, leaves: list[StateLeaf]) -> tuple[PyTree, CarryReport]:
     """The tree's own structure, less what was removed, plus what was created wherever all variables have a place."""
     plan = rules.variables.plan
-    entries = [(leaf, rules.hole(leaf) if leaf.hole else rules.entry(leaf)) for leaf in leaves]
+    entries = [(leaf, rules.carried_hole(leaf) if leaf.hole else rules.carried(leaf)) for leaf in leaves]
     report = _report([(leaf, entry) for leaf, entry in entries if not leaf.hole])
     if not plan.created and not plan.removed:
         treedef = jax.tree_util.tree_structure(tree)
@@ -132,7 +132,7 @@ def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[Py
     places = [leaf for leaf in walk(fresh) if not leaf.hole]
     entries = [(place, _placed(rules, old.get(place.keys), place)) for place in places]
     for leaf in (old[keys] for keys in old.keys() - {place.keys for place in places}):
-        if not rules.entry(leaf).gone:
+        if not rules.carried(leaf).gone:
             entries.append((leaf, CarriedLeaf(restarted="a fresh start has no place for it, and it was dropped")))
     treedef = jax.tree_util.tree_structure(fresh)
     created = rules.variables.plan.created
@@ -149,7 +149,7 @@ def _placed(rules: CarryRules, leaf: StateLeaf | None, place: StateLeaf) -> Carr
                 f"`fresh` holds only the shape of {place.label}, which is new. Give the arrays themselves."
             )
         return CarriedLeaf(place.value, path, restarted="" if path else "the tree held nothing there")
-    entry = rules.entry(leaf, place)
+    entry = rules.carried(leaf, place)
     if entry.gone:
         raise CarryError(
             f"`fresh` has {place.label}, which the plan removed. It has to be made for the new variables: "
@@ -165,7 +165,7 @@ def _check_collections(rules: CarryRules, entries: list[tuple[StateLeaf, Carried
     held = [(leaf, entry.path) for leaf, entry in entries if entry.path is not None]
     named = any(len(variables.form_of(path, leaf)) == len(path) for leaf, path in held)
     if alien and not variables.under and (named or not held):
-        path = "/".join(min(alien))
+        path = path_text(min(alien))
         raise CarryError(f"{path} is the first of its collection, and its place in the tree is unknown. {HINT}")
 
 

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.entry import HINT, CarriedLeaf, CarryRules
+from naivenas_jax.paths import Path, path_text
+from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryRules
 from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, is_hole, one_level
 from naivenas_jax.typing import PyTree
 
@@ -43,7 +43,11 @@ class TreeEdit:
 
 
 def graft(tree: PyTree, edit: TreeEdit) -> PyTree:
-    """The tree with the edit made; mappings that lose their last child vanish if they lie in a mapping."""
+    """The tree with the edit made. A mapping inside another one vanishes with its last child.
+
+    Raises:
+      CarryError: if nothing would be left, or if a node that is no mapping would gain or lose children.
+    """
     done = _graft(tree, (), edit)
     if done is _GONE:
         raise CarryError("Nothing would be left of the tree: every variable it belongs to was removed.")
@@ -53,7 +57,13 @@ def graft(tree: PyTree, edit: TreeEdit) -> PyTree:
 def growth(rules: CarryRules, entries: list[tuple[StateLeaf, CarriedLeaf]]) -> Grown:
     """Where leaves of created variables go: below every node that holds one leaf for each old variable.
 
-    Raises CarryError where a node holds some of the variables only: nobody knows whether it would hold the new ones.
+    Args:
+      rules: how leaves are carried.
+      entries: every leaf of the tree, and what it becomes.
+
+    Raises:
+      CarryError: if a node holds leaves for some of the variables only, so that it is unknown whether it would have
+        leaves for the new ones.
     """
     roots = defaultdict(list)
     for leaf, entry in entries:
@@ -75,11 +85,11 @@ def _grown(rules: CarryRules, keys: KeyPath, stem: Path, held: list[tuple[StateL
     new = sorted(p for p in variables.plan.created if p[: len(stem)] == stem and p not in variables.before)
     if new and (lacking := wanted - {path for _, path in held}):
         raise CarryError(
-            f"{jax.tree_util.keystr(keys) or 'The tree'} lacks {'/'.join(min(lacking))}, so whether it has a place for "
-            f"the new variable {'/'.join(new[0])} is unknown. {HINT}"
+            f"{jax.tree_util.keystr(keys) or 'The tree'} lacks {path_text(min(lacking))}, so whether it has a place "
+            f"for the new variable {path_text(new[0])} is unknown. {HINT}"
         )
     if new and len(sample.keys) != len(sample.names):
-        raise CarryError(f"{sample.label} is wrapped, and how {'/'.join(new[0])} would be is unknown. {HINT}")
+        raise CarryError(f"{sample.label} is wrapped, and how {path_text(new[0])} would be is unknown. {HINT}")
     return [(path[len(stem) :], rules.started(sample, path, None, _dtype(rules, held, path))) for path in new]
 
 
@@ -136,9 +146,9 @@ def _put(items: dict[Hashable, PyTree], path: Path, value: PyTree, kind: type) -
     """The items with the value at a path below, in mappings of the given kind."""
     inner = items.get(path[0], {})
     if any(not isinstance(key, str) for key in items) or not isinstance(inner, Mapping):
-        raise CarryError(f"There is no place for the new variable {'/'.join(path)} among {list(items)}. {HINT}")
+        raise CarryError(f"There is no place for the new variable {path_text(path)} among {list(items)}. {HINT}")
     return {**items, path[0]: value if len(path) == 1 else kind(_put(dict(inner), path[1:], value, kind))}
 
 
 def _names(rules: CarryRules) -> str:
-    return ", ".join("/".join(path) for path in sorted(rules.variables.plan.created))
+    return ", ".join(path_text(path) for path in sorted(rules.variables.plan.created))

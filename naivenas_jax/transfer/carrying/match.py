@@ -1,7 +1,7 @@
 """Which variable a leaf of another tree belongs to.
 
 A leaf belongs to the variable with the longest path that ends the leaf's key path and whose shape is the leaf's.
-VariableMatcher are named with or without their collection, because optimizers are initialised on either
+Variables are named with or without their collection, because optimizers are initialised on either
 ``variables["params"]`` or ``variables``. Nothing else is guessed: a leaf without a variable is an error.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying.states import StateLeaf, walk
 from naivenas_jax.transfer.take import Sources, new_shape
 from naivenas_jax.typing import PyTree
@@ -30,8 +30,9 @@ class VariableMatcher:
       before: the old leaves by path.
       after: the new leaves by path.
       under: trees are shaped like the variables below this path (empty: all of them, or one collection).
-      forms: what a key path may end with, and the old variables that are meant by it.
-      gone: the same for every whole branch of the variables; True if all of it was removed.
+      forms: for each ending of key paths that spells a variable, the old variables that it may mean.
+      gone: for each ending that spells a variable or a branch of them, whether its variables were removed: True where
+        some were, False where some were not.
     """
 
     plan: Plan
@@ -43,6 +44,11 @@ class VariableMatcher:
 
     @classmethod
     def of(cls, plan: Plan, before: PyTree, after: PyTree, under: Path = ()) -> VariableMatcher:
+        """The matcher for a plan that leads from ``before`` to ``after``.
+
+        Raises:
+          CarryError: if it does not, or if ``under`` is no path of the variables.
+        """
         old = {leaf.names: leaf.value for leaf in walk(before)}
         new = {leaf.names: leaf.value for leaf in walk(after)}
         if under and not any(path[: len(under)] == under for path in old):
@@ -55,18 +61,26 @@ class VariableMatcher:
                 for end in range(max(start, 1) + 1, len(path) + 1):
                     branches[path[start:end]].add(path in plan.removed)
         found = cls(
-            plan,
-            old,
-            new,
-            under,
-            {form: tuple(paths) for form, paths in forms.items()},
-            {form: frozenset(flags) for form, flags in branches.items()},
+            plan=plan,
+            before=old,
+            after=new,
+            under=under,
+            forms={form: tuple(paths) for form, paths in forms.items()},
+            gone={form: frozenset(flags) for form, flags in branches.items()},
         )
         found._check()
         return found
 
     def match(self, leaf: StateLeaf, fits: Callable[[tuple[int, ...]], bool]) -> Path | None:
-        """The old variable that a leaf belongs to, or None; ``fits`` is asked with the variable's shape."""
+        """The old variable that a leaf belongs to, or None.
+
+        Args:
+          leaf: a leaf of a tree.
+          fits: whether the leaf can belong to a variable of a given shape.
+
+        Raises:
+          CarryError: if it may belong to several that change differently.
+        """
         names = leaf.names
         for start in range(len(names)):
             found = [path for path in self.forms.get(names[start:], ()) if fits(self.shape(path))]
@@ -81,7 +95,7 @@ class VariableMatcher:
         return None
 
     def is_gone(self, hole: StateLeaf) -> bool:
-        """Whether a hole stands for variables that were removed; holes may stand for whole branches."""
+        """Whether all variables that a hole stands for were removed; it may stand for one, or for a whole branch."""
         names = hole.names
         for start in range(len(names)):
             flags = self.gone.get(names[start:])
@@ -106,7 +120,7 @@ class VariableMatcher:
         return [None if axis is None or not axis.changed else axis.source for axis in axes]
 
     def form_of(self, path: Path, leaf: StateLeaf) -> Path:
-        """How the key path of a matched leaf spells its variable."""
+        """The end of a matched leaf's key path that spells its variable: with or without the collection."""
         forms = [path[start:] for start in _starts(path, self.under)]
         return next(form for form in forms if form == leaf.names[-len(form) :])
 
@@ -114,7 +128,7 @@ class VariableMatcher:
         """The error for a leaf that belongs to no variable."""
         named = [path for start in range(len(leaf.names)) for path in self.forms.get(leaf.names[start:], ())]
         found = (
-            f"It is named like {'/'.join(named[0])}, which has shape {self.shape(named[0])}."
+            f"It is named like {path_text(named[0])}, which has shape {self.shape(named[0])}."
             if named
             else f"No variable's path ends it: they are {_some(self.before)}."
         )
@@ -132,7 +146,7 @@ class VariableMatcher:
     def _check(self) -> None:
         """The plan must lead from the old variables to the new ones, or every later answer is wrong."""
         for path in self.before.keys() - self.plan.created - self.plan.removed:
-            name, shape = "/".join(path), self.shape(path)
+            name, shape = path_text(path), self.shape(path)
             dims = self.plan.leaves.get(path, (None,) * len(shape))
             planned = tuple(
                 size if axis is None else self.plan.axis(axis).before for axis, size in zip(dims, shape, strict=False)
@@ -159,5 +173,5 @@ def _starts(path: Path, under: Path) -> tuple[int, ...]:
 
 
 def _some(paths: Iterable[Path], most: int = 4) -> str:
-    shown = sorted("/".join(path) for path in paths)
+    shown = sorted(path_text(path) for path in paths)
     return ", ".join(shown[:most]) + (f", ... ({len(shown)} in all)" if len(shown) > most else "")

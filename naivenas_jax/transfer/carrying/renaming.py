@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.entry import variable_of
+from naivenas_jax.paths import Path, path_text
+from naivenas_jax.transfer.carrying.carry_rules import variable_of
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft
 from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, walk
@@ -16,19 +16,22 @@ from naivenas_jax.typing import PyTree
 
 
 def follow_names(plan: Plan, tree: PyTree, before: PyTree, under: Path) -> tuple[Plan, PyTree, PyTree]:
-    """The same plan without new names, and the tree and old variables as if they had always been called so.
+    """A plan without changes of names, and the tree and the old variables with the new names.
 
     Args:
       plan: a plan that moves variables.
-      tree: what belongs to the old variables.
+      tree: a tree whose leaves belong to the old variables.
       before: the old variables.
       under: the tree is shaped like the variables below this path.
+
+    Raises:
+      CarryError: if a variable was removed and another one has taken its name.
     """
     forward = {old: new for new, old in plan.moved.items()}
     taken = [new for new, old in plan.moved.items() if new in plan.removed and new not in forward]
     if taken:
         raise CarryError(
-            f"{'/'.join(taken[0])} was removed, and another variable has got its name. Carry the tree through the two "
+            f"{path_text(taken[0])} was removed, and another variable has got its name. Carry the tree through the two "
             "mutations one after the other."
         )
     identity = Plan({}, {})

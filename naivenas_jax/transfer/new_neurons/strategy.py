@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
+import chex
+
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
@@ -52,7 +54,11 @@ class Strategy:
 
     def finished(self, graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[str, PyTree]:
         """The variables of the new graph, when all parameters are filled."""
-        return variables if self.finish is None else self.finish(graph, plan, variables)
+        if self.finish is None:
+            return variables
+        done = self.finish(graph, plan, variables)
+        chex.assert_trees_all_equal_structs(done, variables)  # values may be others, and nothing else
+        return done
 
 
 @runtime_checkable

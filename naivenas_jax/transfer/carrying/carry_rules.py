@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying import factored
 from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.states import CONSTANTS, ITERATES, REFUSED, KeyPath, StateLeaf
@@ -21,12 +21,12 @@ HINT = "Pass fresh=tx.init(new_params), the state of a fresh start, which has th
 
 @dataclass(frozen=True, eq=False)
 class CarriedLeaf:
-    """A leaf of the new tree.
+    """What a leaf of the old tree becomes in the new one.
 
     Attributes:
       value: the new leaf; None if it is gone.
-      path: the old variable that the leaf belongs to; None for what passes through.
-      gone: its variable was removed, so the leaf has no place in the new tree.
+      path: the old variable that the leaf belongs to; None for a leaf that passes through as it is.
+      gone: whether the leaf has no place in the new tree, since its variable was removed.
       restarted: why the old numbers could not be kept; empty if they were.
     """
 
@@ -41,10 +41,10 @@ class CarryRules:
     """How to decide about the leaves of one tree.
 
     Attributes:
-      variables: what leaves are matched to.
-      parameters: new entries are those of the new parameters in every leaf, and not only in the ITERATES.
-      abstract: the tree holds shapes and no numbers.
-      thresholds: for each Adafactor state of the tree, by key path, when it factors.
+      variables: the variables that leaves are matched to.
+      parameters: whether new entries are the new parameters' in every leaf, and not only in the `ITERATES`.
+      abstract: whether the tree holds shapes and no numbers.
+      thresholds: for each Adafactor state of the tree, by key path, from which size on it factors.
     """
 
     variables: VariableMatcher
@@ -54,18 +54,28 @@ class CarryRules:
 
     @classmethod
     def of(cls, variables: VariableMatcher, leaves: list[StateLeaf], parameters: bool) -> CarryRules:
+        """The rules for a tree with these leaves."""
         moments = [leaf for leaf in leaves if not leaf.hole and leaf.owner.among(factored.FIELDS)]
         paths = [(leaf, variable_of(variables, leaf)) for leaf in moments]
         found = [(leaf.owner, leaf.shape, variables.shape(path)) for leaf, path in paths if path is not None]
         abstract = any(isinstance(leaf.value, Shape) for leaf in leaves)
         return cls(variables, parameters, abstract, factored.thresholds(found))
 
-    def hole(self, leaf: StateLeaf) -> CarriedLeaf:
-        """A hole stays, unless what it stands for was removed."""
+    def carried_hole(self, leaf: StateLeaf) -> CarriedLeaf:
+        """A hole stays, unless all variables that it stands for were removed."""
         return CarriedLeaf(leaf.value, gone=self.variables.is_gone(leaf))
 
-    def entry(self, leaf: StateLeaf, fresh: StateLeaf | None = None) -> CarriedLeaf:
-        """What a leaf becomes; ``fresh`` is its counterpart in a fresh start, if there is one."""
+    def carried(self, leaf: StateLeaf, fresh: StateLeaf | None = None) -> CarriedLeaf:
+        """What a leaf becomes.
+
+        Args:
+          leaf: a leaf of the old tree, no hole.
+          fresh: the leaf of a fresh start with the same key path, if there is one.
+
+        Raises:
+          CarryError: if it belongs to no variable, or to several, or if ``fresh`` has another shape than the plan leads
+            to.
+        """
         path = variable_of(self.variables, leaf)
         if path is None:
             return CarriedLeaf(leaf.value)
@@ -86,22 +96,32 @@ class CarryRules:
         return CarriedLeaf(take(self._rescaled(leaf, path), sources, fill), path)
 
     def _rescaled(self, leaf: StateLeaf, path: Path) -> PyTree:
-        """Averages of a parameter that was multiplied by a number are multiplied by it; moments start from there."""
+        """Copies and averages of a parameter that was multiplied by a number are multiplied by it; moments are not."""
         iterate = self.parameters or leaf.owner.among(ITERATES)
         return rescale(leaf.value, self.variables.plan.factor(path)) if iterate else leaf.value
 
     def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: np.dtype | None = None) -> PyTree:
-        """The leaf of a new variable: the fresh one, else the parameters or zeros, placed like the given leaf."""
+        """The leaf that belongs to a new variable.
+
+        Args:
+          leaf: a leaf of the same kind that belongs to another variable: the new one is placed as it is.
+          path: the new variable.
+          fresh: the leaf of a fresh start, which is taken if there is one.
+          dtype: of the result; by default the dtype of ``leaf``.
+
+        Raises:
+          CarryError: if only a fresh start could tell.
+        """
         if fresh is not None:
             return fresh.value
         if leaf.owner.among(factored.FIELDS) or not leaf.shape:
-            raise CarryError(f"What {leaf.label} is for the new variable {'/'.join(path)} cannot be known. {HINT}")
+            raise CarryError(f"What {leaf.label} is for the new variable {path_text(path)} cannot be known. {HINT}")
         dtype = leaf.value.dtype if dtype is None else dtype
         shape = tuple(np.shape(self.variables.after[path]))
         return placed_like(np.broadcast_to(self._fill(leaf, path, None), shape).astype(dtype), leaf.value)
 
     def _fill(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None) -> HostArray:
-        """New entries: those of a fresh start if it is known, the new parameters where they are meant, else zeros."""
+        """New entries: a fresh start's if there is one, the new parameters' in copies of parameters, else zeros."""
         if isinstance(leaf.value, Shape):
             return np.zeros(())
         if fresh is not None and not isinstance(fresh.value, Shape):
@@ -112,7 +132,7 @@ class CarryRules:
         if isinstance(value, Shape):
             raise CarryError(
                 f"The new entries of {leaf.label} are those of the new parameters, but `after` holds only the shape of "
-                f"{'/'.join(path)}. Give the new variables themselves."
+                f"{path_text(path)}. Give the new variables themselves."
             )
         return to_host(value)
 
