@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from naivenas_jax.transfer.new_neurons.entries import Fill, NewEntries, filled, 
 from naivenas_jax.transfer.new_neurons.fills import initialised
 from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
 from naivenas_jax.transfer.variables import flat
+from naivenas_jax.typing import Array, PyTree
 
 
 def initial_variables(
@@ -29,8 +29,8 @@ def initial_variables(
     kept: Mapping[str, np.ndarray],
     wanted: Mapping[str, np.ndarray],
     how: New,
-    rng: Any,
-) -> tuple[dict[Path, Any], bool]:
+    rng: jax.Array | None,
+) -> tuple[dict[Path, Array], bool]:
     """Variables of inserted vertices.
 
     Args:
@@ -46,7 +46,7 @@ def initial_variables(
     Returns:
       Arrays by path, and whether all neurons that the consumers expect arrive unchanged.
     """
-    arrays: dict[Path, Any] = {}
+    arrays: dict[Path, Array] = {}
     carried = dict(kept)
     identical, fill = how == "identity", strategy_of(how).fill
     for vertex in graph.vertices:
@@ -73,11 +73,11 @@ def _widened(arriving: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([arriving, np.full(max(0, size - len(arriving)), NEW)])[:size]
 
 
-def _as(value: Any, like: Any) -> jax.Array:
+def _as(value: object, like: Array) -> jax.Array:
     return jnp.asarray(value, like.dtype)
 
 
-def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
+def _init(vertex: Vertex, rng: jax.Array | None) -> dict[str, PyTree]:
     """The vertex's own initial variables, tried on its true input shapes or on such as it may expect."""
     true = [shape_of(source) for source in vertex.inputs]
     if None in true and vertex.op.positional:
@@ -101,7 +101,7 @@ def _init(vertex: Vertex, rng: Any) -> dict[str, Any]:
     return dict(variables)
 
 
-def _filled(path: Path, array: Any, leaf: Leaf, fill: Fill, rng: Any) -> Any:
+def _filled(path: Path, array: Array, leaf: Leaf, fill: Fill, rng: jax.Array | None) -> Array:
     if fill is initialised:
         return array
     axes = tuple(None if a is None else AxisPlan.of(0, [NEW] * n) for a, n in zip(leaf.axes, array.shape, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import SupportsFloat, TypeAlias
 
 import numpy as np
 
@@ -16,11 +16,12 @@ from naivenas_jax.cost.parts import require_placed
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.budget_request import Latency
+from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.sizes.count import Count
 
 #: ``(further sizes asked, further budgets) -> mutation``
-Attempt = Callable[[Mapping[str, Any], Sequence[Budget]], Mutation]
+Attempt: TypeAlias = Callable[[SizeRequest, Sequence[Budget]], Mutation]
 _HALVINGS = 12
 _FILLS = 48
 
@@ -40,7 +41,7 @@ class LatencyLimit:
     name: str = "max_latency"
 
     @classmethod
-    def of(cls, graph: Graph, asked: Any, latency: Latency | None) -> LatencyLimit:
+    def of(cls, graph: Graph, asked: object, latency: Latency | None) -> LatencyLimit:
         """Read what was asked: a float is a fraction of the present, a whole number microseconds; or that of a part."""
         if not callable(latency):
             raise BudgetError(
@@ -49,8 +50,8 @@ class LatencyLimit:
             )
         if isinstance(asked, Mapping):
             return cls._of_part(graph, asked, latency)
-        number = isinstance(asked, int | float | np.integer | np.floating) and not isinstance(asked, bool)
-        if not number or not asked > 0:
+        number = int | float | np.integer | np.floating
+        if isinstance(asked, bool) or not isinstance(asked, number) or not asked > 0:
             raise BudgetError(
                 "max_latency must be a float as a fraction of the present (0.5: half of it), or a whole number of "
                 f"microseconds; found {asked!r:.80}."
@@ -60,7 +61,7 @@ class LatencyLimit:
         return cls(latency, float(asked) * cls(latency, math.inf).seconds(graph))
 
     @classmethod
-    def _of_part(cls, graph: Graph, asked: Mapping[Any, Any], latency: Latency) -> LatencyLimit:
+    def _of_part(cls, graph: Graph, asked: Mapping[str, object], latency: Latency) -> LatencyLimit:
         if not isinstance(latency, LatencyTable):
             raise BudgetError(
                 "max_latency of a part needs a table, latency=nas.measure_latency(...), which has figures of its "
@@ -81,7 +82,7 @@ class LatencyLimit:
         Raises:
           BudgetError: if that is no number of seconds.
         """
-        found: Any = self.latency(graph)
+        found: SupportsFloat = self.latency(graph)  # a user's function may return something else
         try:
             seconds = float(found)
         except (TypeError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,8 +25,10 @@ from naivenas_jax.mutate.edit.reconcile import reconcile
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 _CHANGED = "the edit need not keep the function"
 
@@ -89,7 +91,7 @@ def _models(graph: Graph) -> dict[str, Inside]:
 
 def insert_inside(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     where: Inside,
     name: str,
     insert: Callable[[Graph], Mutation],
@@ -105,15 +107,15 @@ def insert_inside(
     return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
 
 
-def _same(x: Any) -> Any:
+def _same(x: PyTree) -> PyTree:
     return x
 
 
-def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, name: str, options: Options) -> Mutation:
+def remove_inside(graph: Graph, variables: Variables, where: Inside, name: str, options: Options) -> Mutation:
     """What read a module reads what the module took in instead."""
     taken, returned = Place(name, "in"), Place(name, "out")
 
-    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+    def edit(graph: Graph, variables: Variables, where: Inside) -> Mutation:
         source = where.source(taken, name)
         return _edited(graph, variables, where, ModelEdit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
 
@@ -122,11 +124,11 @@ def remove_inside(graph: Graph, variables: Mapping[str, Any], where: Inside, nam
 
 def replace_inside(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     where: Inside,
     name: str,
     make: Callable[[Vertex], Vertex],
-    new: Any,
+    new: New,
     options: Options,
 ) -> Mutation:
     """What read a module reads what ``make`` computes of what the module took in."""
@@ -144,12 +146,12 @@ def replace_inside(
 
 
 def connect_inside(
-    graph: Graph, variables: Mapping[str, Any], where: Inside, source: str, target: str, options: Options
+    graph: Graph, variables: Variables, where: Inside, source: str, target: str, options: Options
 ) -> Mutation:
     """What a module takes in is added to what another one returned before."""
     made, taken = Place(source, "out"), Place(target, "in")
 
-    def edit(graph: Graph, variables: Mapping[str, Any], where: Inside) -> Mutation:
+    def edit(graph: Graph, variables: Variables, where: Inside) -> Mutation:
         old, new = where.source(taken, "taken"), where.source(made, "made")
         return _edited(
             graph, variables, where, ModelEdit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED
@@ -160,10 +162,10 @@ def connect_inside(
 
 def _equal_first(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     where: Inside,
     places: tuple[Place, Place],
-    edit: Callable[[Graph, Mapping[str, Any], Inside], Mutation],
+    edit: Callable[[Graph, Variables, Inside], Mutation],
     options: Options,
 ) -> Mutation:
     """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
@@ -183,7 +185,7 @@ def _equal_first(
 
 
 def _aligned(
-    graph: Graph, variables: Mapping[str, Any], where: Inside, places: tuple[Place, Place], options: Options
+    graph: Graph, variables: Variables, where: Inside, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
     draft = Draft.of(graph)
@@ -200,10 +202,10 @@ def _aligned(
 
 def _edited(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     where: Inside,
     edit: ModelEdit,
-    added: Mapping[str, Any],
+    added: Variables,
     incomparable: str | None,
 ) -> Mutation:
     """The edit of the vertex, and all that a mutation tells of it."""
@@ -226,7 +228,7 @@ def _edited(
     )
 
 
-def _check_names(graph: Graph, variables: Mapping[str, Any], piece: Graph) -> None:
+def _check_names(graph: Graph, variables: Variables, piece: Graph) -> None:
     """Inserted vertices lie beside the variables of the model."""
     taken = {name for collection in variables.values() if isinstance(collection, Mapping) for name in collection}
     for vertex in piece.vertices:
@@ -236,7 +238,9 @@ def _check_names(graph: Graph, variables: Mapping[str, Any], piece: Graph) -> No
             )
 
 
-def _plan(graph: Graph, final: Graph, before: Mapping[Path, Any], after: Mapping[Path, Any]) -> Plan:
+def _plan(
+    graph: Graph, final: Graph, before: Mapping[Path, Array | Shape], after: Mapping[Path, Array | Shape]
+) -> Plan:
     """No neuron changes; what lies on inserted vertices alone is new."""
     leaves = {path: leaf.axes for path, leaf in final.ties.leaves.items()}
     new = {axis for path, axes in leaves.items() if path not in before for axis in axes}

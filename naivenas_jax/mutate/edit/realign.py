@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -27,11 +26,12 @@ from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Variables
 
 
 def realign(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     draft: Draft,
     options: Options,
     *,
@@ -109,7 +109,7 @@ def _restacked(graph: Graph) -> Draft | None:
 
 def _realign_once(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     draft: Draft,
     options: Options,
     created_as: New,
@@ -127,7 +127,7 @@ def _realign_once(
 
 def _edited(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     draft: Draft,
     staged: Graph,
     options: Options,
@@ -165,9 +165,7 @@ def _edited(
     )
 
 
-def _plan(
-    graph: Graph, variables: Mapping[str, Any], staged: Graph, axes: Mapping[str, AxisPlan], inserted: list[str]
-) -> Plan:
+def _plan(graph: Graph, variables: Variables, staged: Graph, axes: Mapping[str, AxisPlan], inserted: list[str]) -> Plan:
     """The plan in terms of the old and the new variables."""
     leaves, known = staged.ties.leaves, flat(variables)
     return Plan(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectiv
 from naivenas_jax.mutate.request.kept_ends import kept_ends
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.sizes.condition import Condition
+from naivenas_jax.typing import Variables
 from naivenas_jax.utility.scores.magnitude import magnitude
 from naivenas_jax.utility.user_scores import scores
 
@@ -28,7 +28,7 @@ Stands = Mapping[str, tuple[StandIn, str | None]]
 
 
 def reconcile(
-    graph: Graph, variables: Mapping[str, Any], draft: Draft, staged: Graph, stands: Stands, options: Options
+    graph: Graph, variables: Variables, draft: Draft, staged: Graph, stands: Stands, options: Options
 ) -> tuple[dict[str, AxisPlan], str]:
     """Find sizes for which every stand-in is as wide as its producer.
 
@@ -79,7 +79,7 @@ def reconcile(
 
 def _utility(
     graph: Graph,
-    variables: Mapping[str, Any],
+    variables: Variables,
     stands: Stands,
     options: Options,
     sizes: Mapping[str, int],

@@ -22,7 +22,7 @@ from naivenas_jax.mutate.request.bounds import free_handles
 from naivenas_jax.sizes.condition import Condition, multiple_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.transfer.variables import check_variables, flat, nested
-from naivenas_jax.typing import Array, Shape
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
 Limit: TypeAlias = int | float | Mapping[str, int | float] | None
@@ -58,11 +58,11 @@ class Limits:
     def __bool__(self) -> bool:
         return any(getattr(self, name) is not None for name in BUDGETS)
 
-    def budgets(self, graph: Graph, variables: Mapping[str, Any]) -> tuple[Budget, ...]:
+    def budgets(self, graph: Graph, variables: Variables) -> tuple[Budget, ...]:
         """The budgets, with what they count; see `by_part`."""
         return tuple(budget for parts in self.by_part(graph, variables).values() for budget in parts.values())
 
-    def by_part(self, graph: Graph, variables: Mapping[str, Any]) -> dict[str, dict[str, Budget]]:
+    def by_part(self, graph: Graph, variables: Variables) -> dict[str, dict[str, Budget]]:
         """The budgets by name, and by part of the network (``""``: the whole).
 
         Raises:
@@ -81,13 +81,13 @@ class Limits:
             for name, limit in limits.items()
         }
 
-    def effort(self, graph: Graph, variables: Mapping[str, Any]) -> Count:
+    def effort(self, graph: Graph, variables: Variables) -> Count:
         """Operations, where the shapes of the inputs are known; else parameters."""
         if self.inputs is None and any(getattr(vertex.op, "shape", None) is None for vertex in graph.inputs):
             return parameters(graph.ties, variables)
         return operations(graph, variables, _shapes(graph, self.inputs)).macs
 
-    def check(self, budgets: Sequence[Budget], graph: Graph, variables: Mapping[str, Any]) -> None:
+    def check(self, budgets: Sequence[Budget], graph: Graph, variables: Variables) -> None:
         """Count again, on what came out.
 
         Raises:
@@ -98,7 +98,7 @@ class Limits:
                 raise SolverError(f"{budget} does not hold for the network that was found: {found}.")
 
 
-def _parts(name: str, limit: Limit) -> dict[str, Any]:
+def _parts(name: str, limit: int | float | Mapping[str, int | float]) -> Mapping[str, int | float]:
     if not isinstance(limit, Mapping):
         return {"": limit}
     if not limit:
@@ -114,7 +114,7 @@ class _Counts:
     """What a network costs, and what parts of it do."""
 
     graph: Graph
-    variables: Mapping[str, Any]
+    variables: Variables
     inputs: Inputs
 
     def of(self, name: str, part: str) -> Count:
@@ -140,7 +140,7 @@ class _Counts:
         """The parts that have variables."""
         return parts(path.rpartition("/")[0] for path in self.paths if "/" in path)
 
-    def _variables(self, name: str, part: str) -> dict[str, Any]:
+    def _variables(self, name: str, part: str) -> dict[str, PyTree]:
         """The variables under a vertex or module."""
         arrays = flat(self.variables).items()
         found = {path: array for (path, array), own in zip(arrays, self.paths, strict=True) if under(part, [own])}
@@ -162,9 +162,9 @@ class _Counts:
         return found
 
 
-def _budget(name: str, count: Count, limit: Any, graph: Graph) -> Budget:
-    number = isinstance(limit, int | float | np.integer | np.floating) and not isinstance(limit, bool)
-    if not number or not 0 < limit < math.inf:  # not NaN either
+def _budget(name: str, count: Count, limit: object, graph: Graph) -> Budget:
+    number = int | float | np.integer | np.floating
+    if isinstance(limit, bool) or not isinstance(limit, number) or not 0 < limit < math.inf:  # not NaN either
         raise BudgetError(
             f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
             f"it); found {limit!r:.80}."

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias, TypeVar
 
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.sizes.condition import Condition, Size, size
 
 #: One condition, several, or a function of the sizes of all axes by name that returns them.
-Constraints = Condition | Iterable[Condition] | Callable[[Mapping[str, Size]], Condition | Iterable[Condition]] | None
+Constraints: TypeAlias = (
+    Condition | Iterable[Condition] | Callable[[Mapping[str, Size]], Condition | Iterable[Condition]] | None
+)
 #: A sum of sizes to be made small, several in this order, or a function of the sizes by name that returns them.
-Minimise = Size | Iterable[Size] | Callable[[Mapping[str, Size]], Size | Iterable[Size]] | None
+Minimise: TypeAlias = Size | Iterable[Size] | Callable[[Mapping[str, Size]], Size | Iterable[Size]] | None
+
+T = TypeVar("T")
 
 
 def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Condition, ...]:
@@ -22,15 +26,10 @@ def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Condition,
       RequestError: if something else than conditions is given.
       UnknownNameError: if one is about an axis that does not exist.
     """
-    rows = _entries("constraints", given, sizes)
-    for row in rows:
-        if not isinstance(row, Condition):
-            raise RequestError(
-                "constraints= takes conditions on sizes, such as nas.size('a') <= 10 or nas.multiple_of('a', 8), or a "
-                f"function that returns them; found {type(row).__name__}: {row!s:.80}."
-            )
-        _check_names("constraints", row.axes, sizes)
-    return rows
+    found = _entries("constraints", given, sizes, Condition, "conditions on sizes", _CONDITIONS)
+    for condition in found:
+        _check_names("constraints", condition.axes, sizes)
+    return found
 
 
 def objectives(given: Minimise, sizes: Mapping[str, int]) -> tuple[Size, ...]:
@@ -39,38 +38,46 @@ def objectives(given: Minimise, sizes: Mapping[str, int]) -> tuple[Size, ...]:
     Raises:
       RequestError, UnknownNameError: as `conditions`.
     """
-    sums = _entries("minimise", given, sizes)
-    for each in sums:
-        if not isinstance(each, Size):
-            raise RequestError(
-                "minimise= takes sums of sizes, such as nas.size('a') + 2 * nas.size('b'), or a function that returns "
-                f"them; found {type(each).__name__}: {each!s:.80}."
-            )
-        _check_names("minimise", tuple(axis for axis, _ in each.terms), sizes)
-    return sums
+    found = _entries("minimise", given, sizes, Size, "sums of sizes", _SUMS)
+    for each in found:
+        _check_names("minimise", [axis for axis, _ in each.terms], sizes)
+    return found
 
 
-def axes_of(rows: Iterable[Condition], sums: Iterable[Size]) -> tuple[str, ...]:
+def axes_of(conditions: Iterable[Condition], sums: Iterable[Size]) -> tuple[str, ...]:
     """The axes that conditions and objectives are about; they may change as if a request named them."""
-    named = [*(axis for row in rows for axis in row.axes), *(axis for each in sums for axis, _ in each.terms)]
+    named = [*(axis for each in conditions for axis in each.axes), *(axis for each in sums for axis, _ in each.terms)]
     return tuple(dict.fromkeys(named))
 
 
-def _entries(what: str, given: Any, sizes: Mapping[str, int]) -> tuple[Any, ...]:
-    found = given(_Named(what, sizes)) if callable(given) else given
+_CONDITIONS = "nas.size('a') <= 10 or nas.multiple_of('a', 8), or a function that returns them"
+_SUMS = "nas.size('a') + 2 * nas.size('b'), or a function that returns them"
+
+
+def _entries(
+    keyword: str, given: object, sizes: Mapping[str, int], kind: type[T], what: str, example: str
+) -> tuple[T, ...]:
+    """What a keyword was given, one or several or by a function, as a tuple of one type."""
+    found = given(_Named(keyword, sizes)) if callable(given) else given
     if found is None:
         return ()
-    if isinstance(found, Condition | Size):
-        return (found,)
-    if isinstance(found, str | Mapping) or not isinstance(found, Iterable):
-        raise RequestError(f"{what}= takes one condition or several, found {type(found).__name__}: {found!r:.80}.")
-    return tuple(found)
+    several = found if isinstance(found, Iterable) and not isinstance(found, Condition | Size) else (found,)
+    if isinstance(found, str | Mapping) or not isinstance(found, Iterable | Condition | Size):
+        raise RequestError(f"{keyword}= takes one condition or several, found {type(found).__name__}: {found!r:.80}.")
+    entries: list[T] = []
+    for each in several:
+        if not isinstance(each, kind):
+            raise RequestError(
+                f"{keyword}= takes {what}, such as {example}; found {type(each).__name__}: {each!s:.80}."
+            )
+        entries.append(each)
+    return tuple(entries)
 
 
-def _check_names(what: str, axes: Iterable[str], sizes: Mapping[str, int]) -> None:
+def _check_names(keyword: str, axes: Iterable[str], sizes: Mapping[str, int]) -> None:
     for axis in axes:
         if axis not in sizes:
-            raise UnknownNameError(f"{what}: {unknown_name(axis, sizes)}")
+            raise UnknownNameError(f"{keyword}: {unknown_name(axis, sizes)}")
 
 
 class _Named(Mapping[str, Size]):
@@ -83,7 +90,7 @@ class _Named(Mapping[str, Size]):
         _check_names(self._what, (axis,), self._sizes)
         return size(axis)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(axis for axis in self._sizes if not axis.startswith("~"))
 
     def __len__(self) -> int:

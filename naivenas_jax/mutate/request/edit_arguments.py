@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import flax.linen as nn
 from flax import nnx
@@ -17,12 +16,12 @@ from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.stack import Flatten
 
 
-def vertex_of(graph: Any, name: str) -> Vertex:
+def vertex_of(graph: Graph, name: str) -> Vertex:
     """The vertex that an argument of a verb names."""
     return require_graph(graph).vertex(name)
 
 
-def added_by(graph: Graph, after: Vertex, make: Any) -> tuple[Vertex, tuple[Vertex, ...]]:
+def added_by(graph: Graph, after: Vertex, make: Callable[[Vertex], Vertex]) -> tuple[Vertex, tuple[Vertex, ...]]:
     """What ``make`` builds after a vertex: the last new vertex, and all of them."""
     if not callable(make) or isinstance(make, nn.Module | nnx.Module):
         raise StructureError(f"make must be a function of a vertex, {_example(after)}; found {make!r:.120}.")

@@ -17,9 +17,10 @@ from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import as_given
+from naivenas_jax.typing import PyTree, Variables
 
 
-def require_mutation(mutation: Any) -> Mutation:
+def require_mutation(mutation: object) -> Mutation:
     """``mutation``, if it is one.
 
     Raises:
@@ -55,18 +56,18 @@ class Mutation:
     """
 
     graph: Graph
-    variables: dict[str, Any]
+    variables: dict[str, PyTree]
     plan: Plan
     before: Graph
     aligned: str = "none"
     notes: tuple[str, ...] = ()
     gap: float = 0.0
-    variables_before: Any = field(default=None, repr=False)
+    variables_before: Variables = field(default_factory=dict, repr=False)
     undo_records: tuple[UndoRecord, ...] = field(default=(), repr=False)
     incomparable: str | None = field(default=None, repr=False)
     request_record: RequestRecord = field(default=RequestRecord(), repr=False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
         yield self.graph
         yield self.variables
 
@@ -74,7 +75,7 @@ class Mutation:
         """Shape (size,): for each neuron of an axis its position before, -1 where it is new."""
         return self.plan.axis(handle).source
 
-    def undo(self, variables: Any) -> tuple[Graph, dict[str, Any]]:
+    def undo(self, variables: Variables) -> tuple[Graph, dict[str, PyTree]]:
         """The graph before and its variables: what was kept as it is in ``variables`` now, the rest as it was then.
 
         Args:
@@ -82,17 +83,17 @@ class Mutation:
         """
         for record in reversed(self.undo_records):
             variables = record.restore(variables)
-        return self.before, as_given(variables, self.variables_before)
+        return self.before, as_given(dict(variables), self.variables_before)
 
     def carry(
         self,
-        tree: Any,
+        tree: PyTree,
         *,
-        fresh: Any = None,
+        fresh: PyTree = None,
         new: Literal["zeros", "params"] = "zeros",
         under: tuple[str, ...] = (),
         report: bool = False,
-    ) -> Any:
+    ) -> PyTree:
         """Anything shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
 
         Args:
@@ -118,7 +119,7 @@ class Mutation:
             carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
         return (carried, found) if report else carried
 
-    def check(self, *inputs: Any, tolerance: float | None = None, **kwargs: Any) -> Check:
+    def check(self, *inputs: PyTree, tolerance: float | None = None, **kwargs: object) -> Check:
         """Run the dead-neuron oracle: compare with the original whose dropped neurons are zero where they are read.
 
         Args:

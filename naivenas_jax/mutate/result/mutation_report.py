@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.mutate.result.score_errors import Certainty
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.sizes.count import Count
+from naivenas_jax.typing import Array, Shape, Variables
 from naivenas_jax.utility.tied import total_utility
 from naivenas_jax.utility.user_scores import Utility
 
@@ -77,7 +77,9 @@ class Figures:
     after: Costs
 
 
-def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, Utility] | None = None) -> Figures:
+def figures(
+    mutation: Mutation, inputs: Sequence[Array | Shape], measured: tuple[Utility, Utility] | None = None
+) -> Figures:
     """The figures of a mutation.
 
     Args:
@@ -98,9 +100,11 @@ def figures(mutation: Mutation, inputs: Sequence[Any], measured: tuple[Utility, 
     return Figures(rows, old.costs, new.costs)
 
 
-def _same(rows: Sequence[HandleReport], pairs: Sequence[tuple[str, str]], old: _Side, new: _Side) -> tuple[Any, ...]:
+def _same(
+    rows: Sequence[HandleReport], pairs: Sequence[tuple[str, str]], old: _Side, new: _Side
+) -> tuple[HandleReport, ...]:
     """The rows, each with the first one that is about the same neurons."""
-    first: dict[Any, str] = {}
+    first: dict[object, str] = {}
     found = []
     for row, (before, after) in zip(rows, pairs, strict=True):
         key = old.graph.ties.axes.get(before), new.graph.ties.axes.get(after)
@@ -119,7 +123,7 @@ class _Side:
     costs: Costs
 
     @classmethod
-    def of(cls, graph: Graph, variables: Mapping[str, Any], inputs: Sequence[Any]) -> _Side:
+    def of(cls, graph: Graph, variables: Variables, inputs: Sequence[Array | Shape]) -> _Side:
         macs = operations(graph, variables, inputs).macs if inputs else None
         return cls(graph, parameters(graph.ties, variables), macs, costs(graph, variables, *inputs))
 
@@ -183,17 +187,17 @@ class _Binding:
 
     def _conditions(self, handle: str) -> list[Condition]:
         """Those on sizes, each once: of equal ones the first that names this handle, or the first."""
-        distinct: dict[Any, Condition] = {}
+        distinct: dict[object, Condition] = {}
         for key, row in self._keyed:
             if key not in distinct or (handle in row.axes and handle not in distinct[key].axes):
                 distinct[key] = row
         return list(distinct.values())
 
     @cached_property
-    def _keyed(self) -> list[tuple[Any, Condition]]:
+    def _keyed(self) -> list[tuple[object, Condition]]:
         """Conditions on sizes, each with what it says of the runs: equal where axes are tied."""
         axes = self.new.graph.ties.axes
-        found: list[tuple[Any, Condition]] = []
+        found: list[tuple[object, Condition]] = []
         for row in (*self.asked.required, *self.new.graph.ties.conditions):
             counts = Counter[int]()
             for axis, count in row.terms:

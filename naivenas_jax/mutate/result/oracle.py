@@ -25,6 +25,7 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.paths import Path
+from naivenas_jax.typing import Array, PyTree, Variables
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class Check:
 
 def check(
     before: Graph,
-    variables_before: Any,
+    variables_before: Variables,
     after: Graph,
-    variables_after: Any,
+    variables_after: Variables,
     plan: Plan,
-    inputs: tuple[Any, ...],
+    inputs: tuple[Array, ...],
     kwargs: Mapping[str, Any],
     incomparable: str | None,
     tolerance: float | None,
@@ -67,15 +68,15 @@ def check(
     return Check(True, None, difference)
 
 
-def _nothing(inputs: tuple[Any, ...]) -> str | None:
+def _nothing(inputs: tuple[Array, ...]) -> str | None:
     """Outputs for no examples agree whatever the networks compute."""
     return "the inputs are empty" if any(np.size(array) == 0 for array in inputs) else None
 
 
-def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwargs: Any) -> Any:
+def masked_apply(graph: Graph, variables: Variables, plan: Plan, *inputs: Array, **kwargs: object) -> PyTree:
     """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
 
-    def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: Any) -> Any:
+    def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: PyTree) -> PyTree:
         source = vertex.inputs[port]
         axis = plan.axes.get("/".join((*path, source.name)))
         if not vertex.op.absorbs or axis is None or not axis.dropped.size or holds_indices(source, value):
@@ -88,11 +89,11 @@ def masked_apply(graph: Graph, variables: Any, plan: Plan, *inputs: Any, **kwarg
     return core.apply(graph.run, mutable=False)(masked, *inputs, intercept=mask, **kwargs)
 
 
-def _inner_masked(graph: Graph, variables: Any, plan: Plan) -> Any:
+def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> Variables:
     """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them."""
     readers = _inner_readers(graph, plan)
 
-    def masked(keys: Any, array: Any) -> Any:
+    def masked(keys: tuple[jax.tree_util.DictKey, ...], array: Array) -> Array:
         path = tuple(key.key for key in keys)
         for axis, dim in readers.get(path, ()):
             array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
@@ -153,14 +154,14 @@ def _coupled(graph: Graph, plan: Plan) -> str | None:
     return next((f"{axis!r} changed and is coupled: {reason}" for axis, reason in found.items()), None)
 
 
-def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Any, ...]) -> str | None:
+def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Array, ...]) -> str | None:
     changed = [
         v.name for v, x in zip(graph.inputs, inputs, strict=True) if v.name in plan.changed and holds_indices(v, x)
     ]
     return f"the indices of input {changed[0]!r} have been renumbered" if changed else None
 
 
-def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float | None) -> float:
+def _difference(name: str, got: Array, wanted: Array, plan: Plan, tolerance: float | None) -> float:
     all_got, all_wanted = _numbers(got), _numbers(wanted)
     source = plan.axes[name].source if name in plan.axes else np.arange(all_got.shape[-1])
     got64, wanted64 = all_got[..., source != NEW], all_wanted[..., source[source != NEW]]
@@ -180,16 +181,16 @@ def _difference(name: str, got: Any, wanted: Any, plan: Plan, tolerance: float |
     return difference
 
 
-def _numbers(array: Any) -> np.ndarray:
+def _numbers(array: Array) -> np.ndarray:
     """In double precision, with a dimension of neurons: a scalar has one of them."""
     return np.atleast_1d(np.asarray(array).astype(np.complex128 if np.iscomplexobj(array) else np.float64))
 
 
-def _tolerance(dtype: Any, tolerance: float | None) -> float:
+def _tolerance(dtype: np.dtype, tolerance: float | None) -> float:
     if tolerance is not None:
         return tolerance
     return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
-def _tuple(outputs: Any) -> tuple[Any, ...]:
+def _tuple(outputs: PyTree) -> tuple[PyTree, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)

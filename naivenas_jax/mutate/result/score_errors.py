@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -64,7 +63,7 @@ class Certainty:
         return int((scores[plan.dropped] + errors[plan.dropped] >= least).sum())
 
 
-def _pair(measured: Any) -> tuple[Utility, Utility]:
+def _pair(measured: tuple[Utility, Utility]) -> tuple[Utility, Utility]:
     if not isinstance(measured, tuple) or len(measured) != 2:
         raise UtilityError(
             "measured must be a pair of scores and standard errors, as nas.fisher(..., errors=True) returns; found "

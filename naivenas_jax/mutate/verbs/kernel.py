@@ -103,7 +103,7 @@ def change_kernel(
     )
 
 
-def _resized(vertex: Vertex, size: Any) -> tuple[Resized, ...]:
+def _resized(vertex: Vertex, size: int | Sequence[int]) -> tuple[Resized, ...]:
     windows, sizes = _windows(vertex), as_tuple(size)
     if len(sizes) != len(windows) or not all(map(as_count, sizes)):
         raise RequestError(

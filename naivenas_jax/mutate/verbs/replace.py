@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import TypeAlias, Unpack
 
 import flax.linen as nn
 import jax
@@ -37,7 +37,10 @@ from naivenas_jax.sizes.condition import size
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
-from naivenas_jax.typing import Variables
+from naivenas_jax.typing import Array, Shape, Variables
+
+#: A layer, a whole graph, or a function of the inputs of a vertex that returns a vertex which reads them.
+Replacement: TypeAlias = nn.Module | nnx.Module | Graph | Callable[..., Vertex]
 
 _REPLACED = "a computation was replaced by another"
 
@@ -47,7 +50,7 @@ def replace_layer(
     graph: Graph,
     variables: Variables,
     name: str,
-    make: Any,
+    make: Replacement,
     *,
     keep: bool = True,
     new: New = "init",
@@ -155,7 +158,7 @@ def map_vertices(
     return _swapped(graph, variables, ops, keep, new, Options.of(keywords))
 
 
-def _replacement(vertex: Vertex, make: Any) -> Vertex:
+def _replacement(vertex: Vertex, make: Replacement) -> Vertex:
     """What ``make`` stands for, in the place of a vertex."""
     if isinstance(vertex.op, Source):
         raise StructureError(
@@ -167,14 +170,14 @@ def _replacement(vertex: Vertex, make: Any) -> Vertex:
     return _made(vertex.name, vertex.inputs, make)
 
 
-def _made(name: str, inputs: tuple[Vertex, ...], make: Any) -> Vertex:
+def _made(name: str, inputs: tuple[Vertex, ...], make: Replacement) -> Vertex:
     """What ``make`` stands for, on these inputs."""
     if isinstance(make, nn.Module | nnx.Module | Graph) or not callable(make):
         return layer(name, make, *inputs)
     return _checked(name, inputs, make(*inputs))
 
 
-def _checked(name: str, inputs: tuple[Vertex, ...], made: Any) -> Vertex:
+def _checked(name: str, inputs: tuple[Vertex, ...], made: object) -> Vertex:
     if not isinstance(made, Vertex) or made.inputs != inputs:
         reads = f"one that reads {[v.name for v in made.inputs]}" if isinstance(made, Vertex) else repr(made)[:80]
         raise StructureError(
@@ -185,7 +188,7 @@ def _checked(name: str, inputs: tuple[Vertex, ...], made: Any) -> Vertex:
 
 
 def _swapped(
-    graph: Graph, variables: Variables, ops: Mapping[str, Op], keep: bool, new: Any, options: Options
+    graph: Graph, variables: Variables, ops: Mapping[str, Op], keep: bool, new: New, options: Options
 ) -> Mutation:
     """Other computations of the same widths."""
     final = with_ops(graph, ops)
@@ -217,14 +220,14 @@ def _swapped(
     )
 
 
-def _cast(array: Any, dtype: Any) -> Any:
+def _cast(array: Array | Shape, dtype: np.dtype) -> Array | Shape:
     """An array of a variable that stays; in a dry run its shape."""
     if isinstance(array, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(array.shape, dtype)
     return jnp.asarray(array, dtype)
 
 
-def _fits(graph: Graph, final: Graph, path: Path, array: Any, old: Mapping[Path, Any]) -> bool:
+def _fits(graph: Graph, final: Graph, path: Path, array: Array | Shape, old: Mapping[Path, Array | Shape]) -> bool:
     """Whether a variable of a new computation means what one of the old did."""
     before, after = graph.ties.leaves.get(path), final.ties.leaves.get(path)
     if before is None or after is None or np.shape(array) != np.shape(old[path]):
@@ -238,7 +241,11 @@ def _stays(graph: Graph, path: Path, ops: Mapping[str, Op], fits: set[Path]) -> 
 
 
 def _plan(
-    graph: Graph, final: Graph, kept: Mapping[Path, Any], fresh: Mapping[Path, Any], old: Mapping[Path, Any]
+    graph: Graph,
+    final: Graph,
+    kept: Mapping[Path, Array | Shape],
+    fresh: Mapping[Path, Array | Shape],
+    old: Mapping[Path, Array | Shape],
 ) -> Plan:
     """Neurons of vertices stay; inner axes that only the new computation has are new."""
     known = graph.ties.sizes
