@@ -28,10 +28,12 @@ class MutatedModel(Protocol):
     """The fields of a `Mutation` that are needed here, in a room below it."""
 
     @property
-    def graph(self) -> Graph: ...
+    def graph(self) -> Graph:
+        """The graph after the mutation."""
 
     @property
-    def variables(self) -> Variables: ...
+    def variables(self) -> Variables:
+        """The variables of the graph."""
 
 
 def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:

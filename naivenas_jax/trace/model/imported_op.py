@@ -56,6 +56,7 @@ class ImportedOp(ModelOp):
         )
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """What the trace ties, between the ports and the outputs side by side."""
         base, root = self.model.base, replace(tying, scope=())
         model = root.include(base.ties, {axis: self._axis(axis) for axis in base.ties.axes}, self.runs)
         for run in base.ties.plain(model.runs):
@@ -70,6 +71,7 @@ class ImportedOp(ModelOp):
         return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> tuple[Array, ...]:
+        """The arrays of the outputs; collections that may be updated are updated."""
         if scope.get_flag("initializing", False):
             raise GraphError(
                 "An imported graph has no initialiser: its variables come with the import, and with every mutation. "
@@ -144,6 +146,7 @@ class ImportedOp(ModelOp):
         return NewSizes(analysed.rows, now.run_sizes, was.products, was.run_sizes, hook)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
+        """The model with other sizes of its runs of neurons."""
         del ports
         base = self.model.base.ties
         changed = {run: sizes[self._run(run)] for run in base.plain(range(len(self.runs)))}
@@ -165,6 +168,7 @@ class ImportedOp(ModelOp):
         return frozenset(axis for leaf in self.model.base.ties.leaves.values() for axis in leaf.axes if axis)
 
     def returns(self) -> tuple[Shape, ...]:
+        """The present shapes of the outputs."""
         base, sizes = self.model.base, self._sizes(self.model.base)
         return tuple(
             jax.ShapeDtypeStruct(sizes.shape(base.frame.read(atom), atom.aval.shape), atom.aval.dtype)
@@ -173,6 +177,7 @@ class ImportedOp(ModelOp):
         )
 
     def places(self) -> dict[Place, Shape]:
+        """What each module takes in and returns, with the present shapes."""
         sizes = self._sizes(self.model.base)
         return {
             place: jax.ShapeDtypeStruct(sizes.shape(found[0].value, found[0].aval.shape), found[0].aval.dtype)
@@ -180,13 +185,15 @@ class ImportedOp(ModelOp):
         }
 
     def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
+        """See `check_order`."""
         check_order(at, reads, self.model.base.places)
 
     def naming(self, places: tuple[Place, ...]) -> ImportedOp:
+        """The model, with an axis for the neurons at each of these places."""
         return replace(self, named=places)
 
     def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ImportedOp, dict[str, PyTree]]:
-        """See `ModelOp.edited`. The edited model is a function again, which is traced at the present sizes."""
+        """The edited model: a function again, which is traced at the present sizes; and its variables."""
         present = {path: shape_of(array) for path, array in flat(variables).items()}
         function = edited_function(self.computed, self.model.keywords, edit, present)
 
@@ -220,6 +227,7 @@ class ImportedOp(ModelOp):
         ]
 
     def describe(self) -> str:
+        """What tables and error messages call it."""
         return "imported model"
 
 
@@ -280,18 +288,22 @@ class ModelOutput(Op):
     declares_width = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """The neurons of the output, which are a part of what the model makes."""
         del tying
         start = sum(self.sizes[: self.number])
         return ports[0].cut(start, start + self.sizes[self.number])
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> jax.Array:
+        """The array of the output."""
         del scope, kwargs
         output: jax.Array = inputs[0][self.number]
         return output
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ModelOutput:
+        """The output with another number of neurons."""
         del ports
         return replace(self, sizes=tuple(sizes.get(end_axis("output", i), size) for i, size in enumerate(self.sizes)))
 
     def describe(self) -> str:
+        """What tables and error messages call it."""
         return f"output {self.number}"
