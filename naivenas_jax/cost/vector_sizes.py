@@ -20,7 +20,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
-from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.program.analyse import Analysed, analyse
 from naivenas_jax.trace.program.capture import capture
 from naivenas_jax.trace.program.value import Value
@@ -39,13 +39,13 @@ def traced(
     """
     check_network(graph, variables)
     graph.check_inputs(tuple(inputs))
-    shapes = {path: shape_of(array) for path, array in flat(variables).items()}
+    shapes = {path: traced_shape(array) for path, array in flat(variables).items()}
 
     def function(values: PyTree, data: PyTree, keys: PyTree, named: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
         del keys, named
         return core.apply(graph.run, mutable=False)(values, *data, **kwargs), {}
 
-    analysed = analyse(capture(function, shapes, [shape_of(x) for x in inputs], {}, []))
+    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in inputs], {}, []))
     return analysed, VectorSizes(graph.ties, analysed)
 
 

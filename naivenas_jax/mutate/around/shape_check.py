@@ -9,7 +9,7 @@ import jax
 from naivenas_jax.errors import GraphError, NaiveNASError, StructureError
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.typing import Array, Shape
 
 
@@ -31,7 +31,7 @@ def check_shapes(mutation: Mutation, inputs: Array | Shape | Sequence[Array | Sh
     if len(given) != len(mutation.before.inputs):
         names = ", ".join(vertex.name for vertex in mutation.before.inputs)
         raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
-    shapes = inputs_after(mutation.before, mutation.plan, [shape_of(each) for each in given])
+    shapes = inputs_after(mutation.before, mutation.plan, [traced_shape(each) for each in given])
     try:
         jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
     except NaiveNASError:

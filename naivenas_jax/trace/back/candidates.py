@@ -14,7 +14,7 @@ Picked: TypeAlias = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Attempt(Generic[ModuleT]):
+class RebuildAttempt(Generic[ModuleT]):
     """Models that one set of decisions led to, or why there are none.
 
     Attributes:
@@ -34,7 +34,7 @@ class Attempt(Generic[ModuleT]):
 _MOST_ATTEMPTS = 24
 
 
-def attempts(make: Callable[[Picked], Attempt[ModuleT]]) -> Iterator[Attempt[ModuleT]]:
+def rebuild_attempts(make: Callable[[Picked], RebuildAttempt[ModuleT]]) -> Iterator[RebuildAttempt[ModuleT]]:
     """Attempts in order: with the likeliest way of every decision, then with another way of one, of two, and so on.
 
     Args:

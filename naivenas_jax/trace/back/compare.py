@@ -21,7 +21,7 @@ from jax.extend import core as jex
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.trace.back.value_numbering import new_equations, same_computation
-from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -147,7 +147,7 @@ def _difference(outputs: list[Array], expected: list[Array]) -> str | None:
     for number, (got, wanted) in enumerate(zip(outputs, expected, strict=True)):
         which = f"output {number} " if len(outputs) > 1 else "its output "
         if jnp.shape(got) != jnp.shape(wanted) or jnp.result_type(got) != jnp.result_type(wanted):
-            return f"{which}is {shape_of(got)}, the output of the graph {shape_of(wanted)}"
+            return f"{which}is {traced_shape(got)}, the output of the graph {traced_shape(wanted)}"
         if not _close(got, wanted):
             a, b = _numbers(got), _numbers(wanted)
             return f"{which}differs by {np.nanmax(np.abs(a - b)):.3g} (largest: {np.nanmax(np.abs(b)):.3g})"

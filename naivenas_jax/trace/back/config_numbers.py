@@ -77,7 +77,7 @@ def config_numbers(value: object) -> Iterator[ConfigNumber]:
                 return
             seen.add(id(holder))
         optional = _optional_integers(holder)
-        for step, child in parts(holder):
+        for step, child in held_values(holder):
             yield from walk(child, (*path, step), step.key in optional)
 
     yield from inside(value, ())
@@ -87,7 +87,7 @@ def config_numbers(value: object) -> Iterator[ConfigNumber]:
 _DEEPEST = 8
 
 
-def parts(value: object) -> list[tuple[ConfigKey, object]]:
+def held_values(value: object) -> list[tuple[ConfigKey, object]]:
     """The values that a value holds, each with the step that leads to it."""
     if isinstance(value, nn.Module):
         fields = [f.name for f in dataclasses.fields(value) if f.init and f.name not in ("parent", "name")]
@@ -119,8 +119,8 @@ def reconfigured(value: T, changes: NewNumbers) -> T:
             return memo[id(child)]
         result = child
         if len(path) <= _DEEPEST:
-            new = {step: copy(part, (*path, step)) for step, part in parts(child)}
-            if any(new[step] is not part for step, part in parts(child)):
+            new = {step: copy(part, (*path, step)) for step, part in held_values(child)}
+            if any(new[step] is not part for step, part in held_values(child)):
                 result = _with_parts(child, new)
         if shared:
             memo[id(child)] = result

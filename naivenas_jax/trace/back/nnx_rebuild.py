@@ -16,7 +16,8 @@ import numpy as np
 from flax import nnx
 
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.trace.back.candidates import Attempt, Picked
+from naivenas_jax.trace.back.candidates import Picked, RebuildAttempt
+from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath, possible_values
 from naivenas_jax.trace.back.compare import ModelCall
 from naivenas_jax.trace.back.config_numbers import (
     ConfigNumber,
@@ -27,8 +28,7 @@ from naivenas_jax.trace.back.config_numbers import (
     reconfigured,
 )
 from naivenas_jax.trace.back.config_search import search_numbers
-from naivenas_jax.trace.back.size_changes import ModulePath, SizeChanges, possible_values
-from naivenas_jax.trace.model.nnx_model import NnxModel, copied
+from naivenas_jax.trace.model.nnx_model import NnxModel, copied_leaf
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -53,7 +53,9 @@ def nnx_shapes(module: nnx.Module) -> _Shapes:
     return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module).arrays.items()}
 
 
-def nnx_attempt(module: nnx.Module, changed: SizeChanges, variables: Variables, picked: Picked) -> Attempt[nnx.Module]:
+def nnx_attempt(
+    module: nnx.Module, changed: ChangedSizes, variables: Variables, picked: Picked
+) -> RebuildAttempt[nnx.Module]:
     """A copy of a model with the new arrays and numbers.
 
     Args:
@@ -83,7 +85,7 @@ def nnx_attempt(module: nnx.Module, changed: SizeChanges, variables: Variables, 
             continue
         values = {n: pick(f"{kind}.{config_text(n.path)}", _likely(n, place, changed)) for n in _numbers(node)}
         said += _set(node, place, {n.path: value for n, value in values.items() if value != n.value})
-    return Attempt((new,), None, {name: count for name, count in ways.items() if count > 1}, ", ".join(said))
+    return RebuildAttempt((new,), None, {name: count for name, count in ways.items() if count > 1}, ", ".join(said))
 
 
 def _with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
@@ -92,7 +94,7 @@ def _with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
     arrays = {places[path]: array for path, array in flat(variables).items()}
     graphdef, state = nnx.split(module)
     leaves = [
-        (place, leaf.replace(arrays[place]) if place in arrays else copied(leaf))
+        (place, leaf.replace(arrays[place]) if place in arrays else copied_leaf(leaf))
         for place, leaf in nnx.to_flat_state(state)
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
@@ -126,7 +128,7 @@ def _attribute(path: ConfigPath) -> str:
     return str(path[0].key) + "".join(map(str, path[1:]))
 
 
-def _likely(number: ConfigNumber, place: ModulePath, changed: SizeChanges) -> list[int | float]:
+def _likely(number: ConfigNumber, place: ModulePath, changed: ChangedSizes) -> list[int | float]:
     """The values that a number may have now, the likeliest first: the size that it was, as it is, in proportion."""
     value = number.value
     if value is None:
@@ -138,7 +140,7 @@ def _likely(number: ConfigNumber, place: ModulePath, changed: SizeChanges) -> li
     return [*exact, value, *rest]
 
 
-def _built_anew(node: nnx.Pytree, place: ModulePath, changed: SizeChanges) -> list[dict[ModulePath, NewNumbers]]:
+def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes) -> list[dict[ModulePath, NewNumbers]]:
     """The numbers of a module and of the modules inside it that its constructor changes to make the new shapes."""
     arguments = _arguments(node)
     if arguments is None:

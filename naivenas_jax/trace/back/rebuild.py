@@ -12,12 +12,12 @@ from flax import nnx
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
-from naivenas_jax.trace.back.candidates import Attempt, ModuleT, Picked, attempts
+from naivenas_jax.trace.back.candidates import ModuleT, Picked, RebuildAttempt, rebuild_attempts
+from naivenas_jax.trace.back.changed_sizes import ChangedSizes
 from naivenas_jax.trace.back.compare import Comparison, ModelCall, comparisons
 from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempt, linen_call
 from naivenas_jax.trace.back.nnx_rebuild import nnx_attempt, nnx_call, nnx_shapes
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
-from naivenas_jax.trace.back.size_changes import SizeChanges
 from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 from naivenas_jax.trace.model.traced_model import TracedModel
@@ -100,7 +100,7 @@ def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
 def _rebuilt(
     model: ModuleT,
     call_of: Callable[[ModuleT, TracedModel], ModelCall],
-    attempt_with: Callable[[SizeChanges, Variables, Picked], Attempt[ModuleT]],
+    attempt_with: Callable[[ChangedSizes, Variables, Picked], RebuildAttempt[ModuleT]],
     op: ImportedOp,
     mutation: MutatedModel,
 ) -> ModuleT:
@@ -117,10 +117,10 @@ def _rebuilt(
       RebuildError: says why the likeliest model is not the right one.
     """
     graph, variables = mutation.graph, mutation.variables
-    changed = SizeChanges.of(op, variables)
+    changed = ChangedSizes.of(op, variables)
     wanted = comparisons(graph, op.model, variables, call_of(model, op.model))
     first: Failure | None = None
-    for attempt in attempts(lambda picked: attempt_with(changed, variables, picked)):
+    for attempt in rebuild_attempts(lambda picked: attempt_with(changed, variables, picked)):
         for candidate in attempt.models:
             failure = _failure(call_of(candidate, op.model), wanted, attempt.said)
             if failure is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.back.size_changes import SizeChange, SizeChanges
+from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes
 from naivenas_jax.trace.back.source_lines import SourceLine
 
 
@@ -27,7 +27,7 @@ class Failure:
     said: str
 
 
-def refusal(name: str, failure: Failure, changed: SizeChanges, graph: Graph) -> RebuildError:
+def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph) -> RebuildError:
     """The error that says why there is no model with the new sizes.
 
     Args:
@@ -55,7 +55,7 @@ def refusal(name: str, failure: Failure, changed: SizeChanges, graph: Graph) -> 
     return RebuildError(message, lines, tuple((change.what, change.old, change.new) for change in sizes or near))
 
 
-def _where(failure: Failure, sizes: list[SizeChange]) -> list[str]:
+def _where(failure: Failure, sizes: list[ChangedSize]) -> list[str]:
     if failure.line is None:
         return []
     return [f"  {failure.line}"] + [
@@ -63,7 +63,7 @@ def _where(failure: Failure, sizes: list[SizeChange]) -> list[str]:
     ]
 
 
-def _coupled(changed: SizeChanges, graph: Graph) -> list[str]:
+def _coupled(changed: ChangedSizes, graph: Graph) -> list[str]:
     """Sizes that enter a computation as a number, and not only as the number of terms."""
     names = {change.what for own in changed.sizes.values() for change in own}
     return [
@@ -75,7 +75,7 @@ def _coupled(changed: SizeChanges, graph: Graph) -> list[str]:
     ][:1]
 
 
-def _listed(changes: list[SizeChange], most: int = 6) -> str:
+def _listed(changes: list[ChangedSize], most: int = 6) -> str:
     return ", ".join(map(str, changes[:most])) + (", ..." if len(changes) > most else "")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import JaxprEqn
 
-from naivenas_jax.trace.back.size_changes import SizeChange
+from naivenas_jax.trace.back.changed_sizes import ChangedSize
 
 #: Where a frame of a traceback is: the file, and the number of the line.
 _Location: TypeAlias = tuple[str, int]
@@ -52,7 +52,7 @@ class SourceLine:
     def __str__(self) -> str:
         return f"{self.file}:{self.number}: {self.text}" + (f"    (in {self.module})" if self.module else "")
 
-    def sizes(self, changes: Iterable[SizeChange]) -> list[SizeChange]:
+    def sizes(self, changes: Iterable[ChangedSize]) -> list[ChangedSize]:
         """The changes of sizes that the line writes out as a number."""
         written = {int(digits) for digits in re.findall(r"(?<![\w.])\d+(?![\w.])", self.text)}
         return [change for change in changes if change.old in written]

@@ -60,7 +60,7 @@ class Arguments:
         return jax.tree.unflatten(self.tree, [next(rest) if leaf is _ARRAY else leaf for leaf in self.leaves])
 
 
-def shape_of(array: Array | Shape | complex) -> Shape:
+def traced_shape(array: Array | Shape | complex) -> Shape:
     """Shape and dtype of an array or number, as JAX sees them.
 
     Raises:

@@ -17,7 +17,7 @@ from naivenas_jax.paths import Path, is_unnamed, subscripts
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
-from naivenas_jax.trace.model.call_arguments import shape_of
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
@@ -104,7 +104,7 @@ class ImportedOp(ModelOp):
           hook: sees each named value, and returns what takes its place.
         """
         arrays = [jax.numpy.asarray(x) for x in inputs]
-        shapes = [self._original(number, shape_of(array)) for number, array in enumerate(arrays)]
+        shapes = [self._original(number, traced_shape(array)) for number, array in enumerate(arrays)]
         analysed, extra = self.model.program(shapes, rngs, mutable, kwargs)
         given = {
             **{Role("variable", path): array for path, array in variables.items()},
@@ -194,7 +194,7 @@ class ImportedOp(ModelOp):
 
     def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ImportedOp, dict[str, PyTree]]:
         """The edited model: a function again, which is traced at the present sizes; and its variables."""
-        present = {path: shape_of(array) for path, array in flat(variables).items()}
+        present = {path: traced_shape(array) for path, array in flat(variables).items()}
         function = edited_function(self.computed, self.model.keywords, edit, present)
 
         def trace(arrays: Mapping[Path, Array | Shape]) -> TracedModel:

@@ -15,7 +15,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.paths import Path, path_text, subscripts
-from naivenas_jax.trace.model.call_arguments import Arguments, CallSignature, shape_of
+from naivenas_jax.trace.model.call_arguments import Arguments, CallSignature, traced_shape
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 from naivenas_jax.trace.model.nnx_model import NnxModel
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable, TracedModel, neurons_of
@@ -204,7 +204,7 @@ def _graph(
             "Give example inputs (arrays or their shapes): they tell what shapes to trace the model at. Found: "
             f"{found}. Numbers, text and other values of Python are constants of the model."
         )
-    shapes = [shape_of(leaf) for leaf in leaves]
+    shapes = [traced_shape(leaf) for leaf in leaves]
     keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
     model = TracedModel.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords)
     taken = _names_in(model)

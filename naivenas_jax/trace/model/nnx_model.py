@@ -124,10 +124,10 @@ def _tree(leaves: Mapping[PathParts, object]) -> dict[Hashable, PyTree]:
         node = tree
         for key in place[:-1]:
             node = node.setdefault(key, {})
-        node[place[-1]] = copied(value)
+        node[place[-1]] = copied_leaf(value)
     return tree
 
 
-def copied(leaf: object) -> object:
+def copied_leaf(leaf: object) -> object:
     """A leaf of the state of a model: variables are copied, constants need not be."""
     return leaf.copy() if isinstance(leaf, nnx.Variable) else leaf

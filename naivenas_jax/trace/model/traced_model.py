@@ -12,13 +12,12 @@ from flax.core.scope import CollectionFilter, DenyList
 from naivenas_jax.errors import GraphError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.trace.model.call_arguments import Arguments, shape_of
+from naivenas_jax.trace.model.call_arguments import Arguments, traced_shape
 from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import TracedProgram, capture
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
-Arrays: TypeAlias = Sequence[Array]
 #: Keys of random numbers, by stream.
 Keys: TypeAlias = Mapping[str, jax.Array]
 #: The collections that may be updated, as Flax takes them; None: updates go nowhere, and nobody asks for them.
@@ -72,10 +71,12 @@ class TracedModel:
         keywords: frozenset[str] = frozenset(),
     ) -> TracedModel:
         """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
-        shapes = {path: shape_of(array) for path, array in variables.items()}
+        shapes = {path: traced_shape(array) for path, array in variables.items()}
         static, arrays = Arguments.split(dict(kwargs))
 
-        def call(values: Variables, data: Arrays, keys: Keys, extra: Arrays) -> tuple[PyTree, Variables]:
+        def call(
+            values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
+        ) -> tuple[PyTree, Variables]:
             del extra
             return function(values, arguments.join(data), keys, None, kwargs)
 
@@ -109,11 +110,13 @@ class TracedModel:
         """
         keys = {name: jax.ShapeDtypeStruct(key.shape, key.dtype) for name, key in rngs.items()}
         static, arrays = Arguments.split(dict(kwargs))
-        extra, writable = tuple(map(shape_of, arrays)), _hashable_filter(mutable)
+        extra, writable = tuple(map(traced_shape, arrays)), _hashable_filter(mutable)
         kind = (tuple(inputs), tuple(sorted(keys.items())), writable, static, extra)
         if kind not in self._programs:
 
-            def call(values: Variables, data: Arrays, keys: Keys, extra: Arrays) -> tuple[PyTree, Variables]:
+            def call(
+                values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
+            ) -> tuple[PyTree, Variables]:
                 given = {**self.defaults, **static.join(extra)}
                 return self.function(values, self.arguments.join(data), keys, writable, given)
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 
 from naivenas_jax.paths import path_text
-from naivenas_jax.trace.back.candidates import Attempt, Picked
+from naivenas_jax.trace.back.candidates import Picked, RebuildAttempt
+from naivenas_jax.trace.back.changed_sizes import ChangedSizes
 from naivenas_jax.trace.back.compare import ModelCall
 from naivenas_jax.trace.back.config_numbers import config_text
 from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule
 from naivenas_jax.trace.back.linen.resized_module import resized_module, without_resizing
-from naivenas_jax.trace.back.size_changes import SizeChanges
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.typing import Array, PyTree, Variables
 
@@ -27,8 +27,8 @@ def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
 
 
 def linen_attempt(
-    module: nn.Module, model: TracedModel, changed: SizeChanges, variables: Variables, picked: Picked
-) -> Attempt[nn.Module]:
+    module: nn.Module, model: TracedModel, changed: ChangedSizes, variables: Variables, picked: Picked
+) -> RebuildAttempt[nn.Module]:
     """Search the numbers of a module, and of the modules inside it as far as its own numbers are not enough.
 
     Args:
@@ -43,9 +43,9 @@ def linen_attempt(
     try:
         search.run(own, variables, model.arguments.join(model.inputs), model.defaults)
     except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
-        return Attempt((), error, _open(search), _said(search.found))
+        return RebuildAttempt((), error, _open(search), _said(search.found))
     models = (resized_module(own, search.found), resized_module(own, search.found, lift=False))
-    return Attempt(models, None, _open(search), _said(search.found))
+    return RebuildAttempt(models, None, _open(search), _said(search.found))
 
 
 def _open(search: LinenSearch) -> Mapping[str, int]:

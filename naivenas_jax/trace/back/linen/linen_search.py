@@ -18,16 +18,16 @@ import numpy as np
 
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.back.candidates import Picked
+from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath, possible_values
 from naivenas_jax.trace.back.config_numbers import (
     ConfigNumber,
     ConfigPath,
     NewNumbers,
     config_numbers,
-    parts,
+    held_values,
     reconfigured,
 )
 from naivenas_jax.trace.back.config_search import ConfigMatches, CountWrong, search_numbers
-from naivenas_jax.trace.back.size_changes import ModulePath, SizeChanges, possible_values
 from naivenas_jax.trace.model.traced_model import Keywords
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -55,7 +55,7 @@ class LinenSearch:
       fitting: by class, the number of sets there were to pick from, outermost first.
     """
 
-    changed: SizeChanges
+    changed: ChangedSizes
     picked: Picked
     found: dict[ModulePath, NewNumbers] = field(default_factory=dict)
     fitting: dict[str, int] = field(default_factory=dict)
@@ -167,10 +167,10 @@ def held(module: nn.Module) -> Iterator[tuple[str, ConfigPath, nn.Module]]:
         if isinstance(value, nn.Module):
             yield value.name or name, path, value
         elif isinstance(value, tuple | list | Mapping):
-            for step, child in parts(value):
+            for step, child in held_values(value):
                 yield from walk(child, (*path, step), f"{name}_{step.key}")
 
-    for step, value in parts(module):
+    for step, value in held_values(module):
         yield from walk(value, (step,), str(step.key))
 
 

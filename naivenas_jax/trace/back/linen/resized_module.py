@@ -9,9 +9,9 @@ from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
 
+from naivenas_jax.trace.back.changed_sizes import ModulePath
 from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers, reconfigured
 from naivenas_jax.trace.back.linen.linen_search import NumbersByModule, give, held
-from naivenas_jax.trace.back.size_changes import ModulePath
 from naivenas_jax.typing import PyTree
 
 #: `NewNumbers` as a hashable value.

@@ -19,7 +19,7 @@ from naivenas_jax.typing import Variables
 ModulePath: TypeAlias = tuple[str, ...]
 
 
-class SizeChange(NamedTuple):
+class ChangedSize(NamedTuple):
     """A size that was one number and is another now.
 
     Attributes:
@@ -37,7 +37,7 @@ class SizeChange(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SizeChanges:
+class ChangedSizes:
     """The sizes that changed.
 
     Attributes:
@@ -48,10 +48,10 @@ class SizeChanges:
 
     before: Mapping[Path, tuple[int, ...]]
     after: Mapping[Path, tuple[int, ...]]
-    sizes: Mapping[Path, tuple[SizeChange, ...]]
+    sizes: Mapping[Path, tuple[ChangedSize, ...]]
 
     @classmethod
-    def of(cls, op: ImportedOp, variables: Variables) -> SizeChanges:
+    def of(cls, op: ImportedOp, variables: Variables) -> ChangedSizes:
         """Compare the variables of a mutated graph with those that were imported.
 
         Args:
@@ -67,13 +67,13 @@ class SizeChanges:
         """Whether a variable of a module changed, or of one inside it."""
         return any(_lies_under(path, module) for path in self.sizes)
 
-    def near(self, module: ModulePath) -> list[SizeChange]:
+    def near(self, module: ModulePath) -> list[ChangedSize]:
         """All that changed, without repetition: first in this module, then elsewhere."""
         inner = [path for path in self.sizes if _lies_under(path, module)]
         outer = [path for path in self.sizes if path not in inner]
         return _unique(change for path in (*inner, *outer) for change in self.sizes[path])
 
-    def inside(self, module: ModulePath) -> list[SizeChange]:
+    def inside(self, module: ModulePath) -> list[ChangedSize]:
         """What changed in this module, without repetition."""
         return _unique(change for path, own in self.sizes.items() if _lies_under(path, module) for change in own)
 
@@ -98,7 +98,7 @@ def _lies_under(path: Path, module: ModulePath) -> bool:
     return path[1 : 1 + len(module)] == module
 
 
-def _changes(op: ImportedOp, path: Path) -> Iterator[SizeChange]:
+def _changes(op: ImportedOp, path: Path) -> Iterator[ChangedSize]:
     """The sizes on a variable that changed.
 
     The factors of a dimension come before the dimension: a model that stores one of them stores what was asked for.
@@ -106,8 +106,8 @@ def _changes(op: ImportedOp, path: Path) -> Iterator[SizeChange]:
     was, now = op.model.base.ties, op.ties
     named = {row: axis for axis, row in list(was.axes.items())[::-1] if not is_unnamed(axis)}
 
-    def change(row: tuple[int, ...], otherwise: str) -> SizeChange:
-        return SizeChange(was.length(row), now.length(row), named.get(row, otherwise))
+    def change(row: tuple[int, ...], otherwise: str) -> ChangedSize:
+        return ChangedSize(was.length(row), now.length(row), named.get(row, otherwise))
 
     whole, factors, sums = [], [], []
     for dim, axis in enumerate(was.leaves[path].axes):
@@ -120,15 +120,15 @@ def _changes(op: ImportedOp, path: Path) -> Iterator[SizeChange]:
         sums += [change(row[:i], part) for i in range(2, len(row))]
         sums += [change((run,), part) for run in row if len(row) > 1]
     joined = [
-        SizeChange(math.prod(c.old for c in pair), math.prod(c.new for c in pair), pair[0].what)
+        ChangedSize(math.prod(c.old for c in pair), math.prod(c.new for c in pair), pair[0].what)
         for pair in pairwise(whole)
     ]
     yield from (change for change in _unique((*factors, *whole, *sums, *joined)) if change.old != change.new)
 
 
-def _unique(changes: Iterable[SizeChange]) -> list[SizeChange]:
+def _unique(changes: Iterable[ChangedSize]) -> list[ChangedSize]:
     """Of changes from the same number to the same number the first."""
-    found: dict[tuple[int, int], SizeChange] = {}
+    found: dict[tuple[int, int], ChangedSize] = {}
     for change in changes:
         found.setdefault((change.old, change.new), change)
     return list(found.values())
@@ -138,7 +138,7 @@ def _unique(changes: Iterable[SizeChange]) -> list[SizeChange]:
 _MOST_VALUES = 6
 
 
-def possible_values(value: int | float | None, changes: Iterable[SizeChange]) -> list[int | float]:
+def possible_values(value: int | float | None, changes: Iterable[ChangedSize]) -> list[int | float]:
     """What a number of a configuration may become where sizes changed.
 
     First come the new sizes of what had this size, then the numbers that keep their proportion to a size.
@@ -147,9 +147,9 @@ def possible_values(value: int | float | None, changes: Iterable[SizeChange]) ->
       value: the number; None: there was none, and a whole number may take its place.
       changes: the sizes that changed.
 
-    >>> possible_values(4, [SizeChange(4, 3, "heads"), SizeChange(32, 24, "qkv")])
+    >>> possible_values(4, [ChangedSize(4, 3, "heads"), ChangedSize(32, 24, "qkv")])
     [3]
-    >>> possible_values(2, [SizeChange(32, 48, "hidden")])  # hidden = 2 * 16
+    >>> possible_values(2, [ChangedSize(32, 48, "hidden")])  # hidden = 2 * 16
     [3]
     """
     changes = list(changes)
