@@ -16,7 +16,7 @@ from jax.extend.core import JaxprEqn
 
 from naivenas_jax.dataflow.tape import Step, Tape, Values
 from naivenas_jax.jaxpr.calls import called
-from naivenas_jax.jaxpr.entrywise import ENTRYWISE
+from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import aval_of, bind, evaluate
 from naivenas_jax.typing import Array
 
@@ -66,7 +66,7 @@ def tail_of(tape: Tape, position: int) -> PointwiseTail | None:
         if not own:
             continue
         before = all(n in leading or tape.born.get(n, -1) < position for n in step.operands)
-        if not (before and _entrywise(step.eqn) and _same_shape(tape.steps[position], step)):
+        if not (before and _elementwise(step.eqn) and _same_shape(tape.steps[position], step)):
             end = own.pop()
             break
         leading[step.results[0]] = frozenset((i,)).union(*(leading[number] for number in own))
@@ -94,13 +94,13 @@ def _same_shape(first: Step, step: Step) -> bool:
     return len(step.results) == 1 and aval_of(step.eqn.outvars[0]).shape == aval_of(first.eqn.outvars[0]).shape
 
 
-def _entrywise(eqn: JaxprEqn) -> bool:
+def _elementwise(eqn: JaxprEqn) -> bool:
     """Whether each entry of the results depends on the entries at its place only."""
     if (inner := called(eqn)) is not None:
-        return all(_entrywise(one) for one in inner.jaxpr.eqns)
+        return all(_elementwise(one) for one in inner.jaxpr.eqns)
     if eqn.primitive.name == "broadcast_in_dim":
         return bool(aval_of(eqn.invars[0]).size == 1)
-    return eqn.primitive.name in ENTRYWISE
+    return eqn.primitive.name in ELEMENTWISE
 
 
 def _linear(step: Step, leading: Collection[int]) -> bool:

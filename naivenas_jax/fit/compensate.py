@@ -4,51 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.typing import PyTree
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
 
 
 def compensate(
     mutation: Mutation,
-    batches: Iterable[Any],
+    batches: Iterable[PyTree],
     *,
     weights: bool = True,
     statistics: bool = True,
     outcomes: bool = True,
     ridge: float | None = None,
     progress: bool = False,
-    **kwargs: Any,
+    **kwargs: PyTree,
 ) -> Mutation:
     """The same graph, its weights re-fitted so that kept neurons take over what dropped ones contributed.
 
-    Every weight B (K, M) of a matrix product or convolution whose inputs are no longer what they were is fitted anew,
-    in the order of evaluation, by ridge regression over all examples and positions:
+    Every weight B (K, M) of a matrix product or convolution whose inputs have changed is fitted anew, in the order of
+    evaluation, by ridge regression over all examples and positions:
 
         minimise  |Y - X B - 1 c|^2 + ridge * s * |B - B0|^2
 
-    X (N, K) is what it reads in the *pruned* network with all that was re-fitted before it (patches, for a
-    convolution), Y (N, M) what it made in the *original*, at the neurons that are kept; B0 is the weight now, s the
-    mean square of a column of X. The shift c goes into what is added next: the bias, or the running
-    mean of a normalisation; where there is neither, c is 0. A dropped neuron that is constant on the data is a shift
-    and nothing else, and is folded into it exactly. Batch statistics are estimated again along the way (see
+    X (N, K) holds the inputs of the weight in the *pruned* network, all weights before it re-fitted (patches, for a
+    convolution). Y (N, M) holds its outputs in the *original* network, of the neurons that are kept. B0 is the
+    weight now, s the mean square of a column of X. The shift c is put into the variable that is added next: the bias,
+    or the running mean of a normalisation; where there is neither, c is 0. A dropped neuron that is constant on the
+    data is only a shift, and is folded into c exactly. Batch statistics are estimated again along the way (see
     `recalibrate`).
 
-    Where a skip connection adds an activation to what the weight makes (or to that and the bias), it is aimed at the
-    sum: Y is what it made, plus what was added in the original, less what is added now.
+    Where a skip connection adds an activation S to the output of the weight (and of its bias), the sum is fitted: Y is
+    then Y + S of the original network, less S of the pruned one.
 
-    What is wanted is not what a weight makes but what becomes of it: before a relu that is off, anything negative does.
-    So from there on the weight is improved in up to four steps, as long as they help, to where f(X B + 1 c) is f(Y) as
-    nearly as it can, f all that is computed entry by entry behind the weight: normalisation, skip connection,
-    activation (see `naivenas_jax.fit.regression.generalised_linear_fit`).
+    In the end the output of the activation function counts, not its input: before a relu that is off, any negative
+    number is as good as another. So the weight is then improved in up to four steps, as long as they help, to make
+    f(X B + 1 c) as near to f(Y) as it can be. Here f is everything that is computed entry by entry behind the weight:
+    normalisation, skip connection, activation (see `naivenas_jax.fit.regression.generalised_linear_fit`).
 
-    Of grouped convolutions, and of products over a batch of weights, every group has a problem of its own, with one
+    In grouped convolutions, and in products over a batch of weights, every group has a problem of its own, with one
     ridge for all.
 
     Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32 about its
@@ -117,7 +117,11 @@ def compensated(
     ridge: float | None = None,
     progress: bool = False,
 ) -> Mutation:
-    """`compensate`, with the networks before and after the mutation."""
+    """`compensate`, for networks before and after the mutation that exist already.
+
+    Raises:
+      PlanError: if the mutation changes inputs of the graph.
+    """
     if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
         raise PlanError(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
@@ -15,18 +15,23 @@ from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
-from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
+from naivenas_jax.mutate.request.budget_request import BUDGETS, Inputs, Limit, Limits
+from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize
+from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.utility.user_scores import Scores
 
 
+@shows_keywords
 def compress(
     graph: Graph,
-    variables: Mapping[str, Any],
-    batches: Iterable[Any],
+    variables: Variables,
+    batches: Iterable[PyTree],
     *,
     max_params: Limit = None,
     max_macs: Limit = None,
@@ -36,20 +41,21 @@ def compress(
     outcomes: bool = True,
     ridge: float | None = None,
     progress: bool = False,
-    keywords: Mapping[str, Any] | None = None,
-    request: Mapping[str, Any] | None = None,
+    keywords: Mapping[str, PyTree] | None = None,
+    request: SizeRequest | None = None,
     min_size: Bound = None,
     max_size: Bound = None,
-    **options: Any,
+    inputs: Inputs = None,
+    **options: Unpack[ChainKeywords],
 ) -> Mutation:
     """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
 
     Each step takes the network nearer to the budget, by the same factor:
 
-    1. the cost of every neuron: what the outputs change by, to second order, if it is dropped and what reads it is
-       re-fitted (see `naivenas_jax.fit.regression.importance`);
-    2. the widths that keep the most of it within the step's budget (see `resize`);
-    3. what is left re-fitted to what the *original* network makes (see `compensate`).
+    1. the cost of every neuron: by how much the outputs change, to second order, if it is dropped and the weights that
+       read it are re-fitted (see `naivenas_jax.fit.regression.importance`);
+    2. the widths that keep most of the total cost within the step's budget (see `resize`);
+    3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
 
     No labels are needed, and nothing is trained: inputs only.
 
@@ -57,13 +63,20 @@ def compress(
       graph: the network.
       variables: its variables; untouched.
       batches: inputs, as for `compensate`.
-      max_params, max_macs, max_bytes, max_activation_bytes: as for `resize`; at least one.
-      steps: more of them measure costs nearer to where they matter, and take longer.
-      outcomes, ridge: as for `compensate`.
-      progress: show a bar.
-      keywords: of ``graph.apply``, for networks that need some.
-      request, min_size, max_size: as for `resize`; changes and fractions are of the network given. Requests are exact.
-      **options: passed to `resize`: ``inputs=``, ``multiple_of=``, ``constraints=``, ``time_limit=``, ...
+      max_params: the most parameters, as for `resize`. At least one of the four budgets is needed.
+      max_macs: the most multiply-accumulates, as for `resize`.
+      max_bytes: the most bytes of all variables, as for `resize`.
+      max_activation_bytes: the most bytes that contractions return, as for `resize`.
+      steps: how many; more of them measure costs nearer to where they matter, and take longer.
+      outcomes: as for `compensate`.
+      ridge: as for `compensate`.
+      progress: whether to show a bar.
+      keywords: keyword arguments of ``graph.apply``, for networks that need some.
+      request: as for `resize`; changes are counted from the network given. Requests are exact.
+      min_size: as for `resize`; fractions are fractions of the network given.
+      max_size: as for `resize`; fractions are fractions of the network given.
+      inputs: as for `resize`.
+      **options: as for `resize`, at every step. There is no ``utility``: it is found here.
 
     Returns:
       A `Mutation` from the network given to the one found. Its ``gap`` is that of the last step's choice of widths.
@@ -71,6 +84,7 @@ def compress(
     Raises:
       BudgetError: no budget, or one that cannot be counted.
       UtilityError: a utility is given.
+      VariablesError: the variables are not those of the graph, or only shapes; or the batches are no batches.
       Others: as `resize` and `compensate`.
 
     Source: dropping with what is left re-fitted, Hassibi and Stork, Optimal Brain Surgeon, 1993; curvature as a product
@@ -86,23 +100,29 @@ def compress(
     7
     """
     check_values(graph, variables)
-    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, options.get("inputs"))
-    if not limits:
-        raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
+    if "utility" in options:
+        raise UtilityError("compress finds the utility of neurons on the batches; utility= is for resize.")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
-    if "utility" in options:
-        raise UtilityError("compress finds what neurons are worth on the batches; utility= is for resize.")
-    options |= absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
+    limits = Limits(
+        max_params=max_params,
+        max_macs=max_macs,
+        max_bytes=max_bytes,
+        max_activation_bytes=max_activation_bytes,
+        inputs=inputs,
+    )
+    if not limits:
+        raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
     data, kwargs = Data.of(batches), dict(keywords or {})
+    sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     first = network = Network(graph, kwargs)
     found: Mutation | None = None
     path = BudgetPath.of(graph, variables, limits)
     for number in tracked(range(1, steps + 1), "compress", progress):
         graph, variables = found or (graph, variables)
         utility = scaled(importance(network, variables, data))
-        bounds = path.at(partial(_between, share=number / steps))
-        step = resize(graph, variables, utility=utility, **bounds, **options)
+        budgets = path.at(partial(_between, share=number / steps))
+        step = resize(graph, variables, utility=utility, inputs=inputs, **budgets, **sizes, **options)
         found = step if found is None else then(found, step, "compressed in steps")
         network = Network(found.graph, kwargs)
         found = compensated(found, (first, network), data, outcomes=outcomes, ridge=ridge)
@@ -110,15 +130,15 @@ def compress(
     return replace(found, notes=tuple(dict.fromkeys(found.notes)))
 
 
-def scaled(costs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """In a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
+def scaled(costs: Scores) -> Scores:
+    """Costs in a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
     every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
     unit = float(np.median(every)) if every.size else 1.0
     return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
 
 
 def _between(span: Span, share: float) -> float:
-    """By the same factor at every step."""
+    """The budget after a share of the steps: every step takes it down by the same factor."""
     if share == 1 or span.after >= span.before:
         return span.after
     return float(span.before ** (1 - share) * span.after**share)

@@ -156,6 +156,33 @@ class TestActivity:
         filled = nas.activity(graph, rest, [jnp.ones((2, 3))], missing=7.0)
         assert 7.0 in np.concatenate(list(filled.values()))
 
+    @pytest.mark.parametrize("imported", [False, True])
+    @pytest.mark.parametrize(("groups", "features"), [(4, 12), (8, 8), (8, 16)], ids=["grouped", "depthwise", "twice"])
+    def test_grouped_convolutions_read_all_their_groups(self, groups, features, imported):
+        images = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+        first, second = nn.Conv(8, (1, 1)), nn.Conv(features, (2, 2), feature_group_count=groups)
+        layers = [first, nn.tanh, second, nn.relu, nn.Conv(2, (1, 1))]
+        x = nas.input_vertex("x", 3)
+        y = nas.invariant_vertex("tanh", nn.tanh, nas.layer("layers_0", first, x))
+        y = nas.invariant_vertex("relu", nn.relu, nas.layer("layers_2", second, y))
+        graph = nas.Graph(x, nas.layer("layers_4", layers[-1], y))
+        variables = graph.init(jax.random.key(1), images)
+        if imported:
+            graph, variables = nas.from_linen(nn.Sequential(layers), variables, images)
+        scores = nas.activity(graph, variables, [images, 2 * images])
+        read = [[], []]
+        for batch in (images, 2 * images):
+            hidden = nn.tanh(first.apply({"params": variables["params"]["layers_0"]}, batch))
+            read[0].append(hidden)
+            read[1].append(nn.relu(second.apply({"params": variables["params"]["layers_2"]}, hidden)))
+        hidden, made = (np.abs(np.concatenate(arrays)) for arrays in read)
+        if groups == features:  # one class, read by both
+            np.testing.assert_allclose(scores["layers_0"], (hidden + made).mean((0, 1, 2)) / 2, rtol=1e-5)
+            return
+        np.testing.assert_allclose(scores["layers_0"], hidden.mean((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(scores["layers_2"], made.mean((0, 1, 2)), rtol=1e-5)
+        assert all(not scores[handle].any() for handle in scores if handle.startswith("layers_2:"))
+
     def test_no_batches(self):
         case = residual()
         with pytest.raises(nas.UtilityError, match="at least one batch"):

@@ -8,21 +8,6 @@ from typing import TypeVar
 #: What a table says about a primitive.
 R = TypeVar("R")
 
-#: Each entry of the result is computed from the entries of the operands at its place, or from a scalar.
-ELEMENTWISE = frozenset(
-    (
-        *["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e"],
-        *["bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "copy_p"],
-        *["cos", "cosh", "digamma", "div", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor"],
-        *["ge", "gt", "igamma", "igamma_grad_a", "igammac", "imag", "integer_pow", "is_finite", "le", "le_to"],
-        *["lgamma", "log", "log1p", "logistic", "lt", "lt_to", "max", "min", "mul", "mulhi", "ne", "neg", "nextafter"],
-        *["not", "or", "polygamma", "population_count", "pow", "random_gamma_grad", "real", "reduce_precision"],
-        *["regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic"],
-        *["shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor"],
-        *["zeta"],
-    )
-)
-
 #: Primitives that fix the axes of their operands on purpose, with the reason.
 FROZEN: Mapping[str, str] = {
     **dict.fromkeys(["pure_callback", "io_callback", "ffi_call", "call_exported"], "a function outside of JAX"),

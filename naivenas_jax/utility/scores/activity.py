@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Float, Int, Shaped
+from jaxtyping import Bool, Complex, Float, Int, Shaped
 
 from naivenas_jax.dataflow.reads import Read, reads_of
 from naivenas_jax.dataflow.tape import record
@@ -79,9 +79,11 @@ def activity(
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
     where_read, in_outputs = found
     sums = Moments(*(np.where(where_read.number > 0, a, b) for a, b in zip(where_read, in_outputs, strict=True)))
-    _check_seen(graph, sums, missing)
+    seen = _in_sight(graph.ties, np.asarray(sums.number))
+    if missing is None:
+        _check_seen(graph, seen)
     scores = _STATISTICS[statistic](Moments(np.maximum(sums.number, 1), *sums[1:]))
-    return by_handle(graph, np.where(sums.number > 0, scores, 0.0 if missing is None else missing))
+    return by_handle(graph, np.where(sums.number > 0, scores, np.where(seen, 0.0, missing or 0.0)))
 
 
 class Moments(NamedTuple):
@@ -168,11 +170,24 @@ def _wide(array: Array) -> np.ndarray:
     return np.asarray(array).astype(np.complex128 if jnp.iscomplexobj(array) else np.float64)
 
 
-def _check_seen(graph: Graph, sums: Moments, missing: float | None) -> None:
-    if missing is not None:
-        return
+def _in_sight(ties: Ties, number: Float[np.ndarray, " classes"]) -> Bool[np.ndarray, " classes"]:
+    """Which classes have values, or are a factor of combinations that have: those bear the score of their factors."""
+    seen = number > 0
+    for run, factors in ties.products.items():
+        if seen[ties.starts[run] : ties.starts[run + 1]].all():
+            for factor in (one for runs in factors for one in runs):
+                seen[ties.starts[factor] : ties.starts[factor + 1]] = True
+    return seen
+
+
+def _check_seen(graph: Graph, seen: Bool[np.ndarray, " classes"]) -> None:
+    """Raise if classes are out of sight.
+
+    Raises:
+      UtilityError: names the first handle that holds such a class.
+    """
     for axis, own in homes(graph).items():
-        if (sums.number[own[own >= 0]] == 0).any():
+        if not seen[own[own >= 0]].all():
             raise UtilityError(
                 f"The activations of {axis!r} are out of sight: no weight reads them in a matrix product or "
                 "convolution outside of loops, and they are in no output. Say what such neurons shall count with "

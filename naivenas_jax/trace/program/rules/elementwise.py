@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import aval_of, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.means import TermCount, scaled
-from naivenas_jax.trace.program.primitives import ELEMENTWISE
 from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Sum, Value, weight_of
 from naivenas_jax.typing import Array

@@ -1,9 +1,9 @@
-"""Primitives that compute each entry of the result from the entries at its place in the operands."""
+"""Which primitives are elementwise."""
 
 from __future__ import annotations
 
-#: Operands have the shape of the result, or are scalars.
-ENTRYWISE = frozenset(
+#: Each entry of the result is computed from the entries of the operands at its place, or from a scalar.
+ELEMENTWISE = frozenset(
     (
         *["abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e"],
         *["bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type", "copy", "copy_p"],
