@@ -1,17 +1,17 @@
 """Soft mode: neurons that are to go are zero where they are read, and all shapes stay.
 
-A shrink drops neurons; the same function is had by setting to zero every weight that reads one of them. Masks that do
-so have the same shapes whatever is dropped, so that a training step is compiled once.
+A shrink drops neurons; setting every weight that reads one of them to zero gives the same function. Masks that do so
+have the same shapes whatever is dropped, so that a training step is compiled once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
@@ -21,9 +21,10 @@ from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.variables import check_network, check_variables, flat, nested
+from naivenas_jax.typing import PyTree, Variables
 
 
-def soft_masks(mutation: Mutation) -> dict[str, Any]:
+def soft_masks(mutation: Mutation) -> dict[str, PyTree]:
     """Masks for the variables *before* a shrink, with which they compute what the variables after it do.
 
     For a weight ``W`` of shape (..., in, out) whose input neurons are kept where ``m`` is 1, the mask is ``m`` along
@@ -36,7 +37,7 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
       mutation: a change of width that only drops neurons.
 
     Returns:
-      A tree like ``mutation``'s variables before; leaves broadcast against them.
+      A tree like the variables before the mutation, whose leaves broadcast against them.
 
     Raises:
       PlanError: if no mutation is given.
@@ -58,8 +59,15 @@ def soft_masks(mutation: Mutation) -> dict[str, Any]:
     return masks_of(mutation.before, mutation.plan, mutation.variables_before)
 
 
-def masked(variables: Any, masks: Any) -> Any:
+def masked(variables: PyTree, masks: PyTree) -> PyTree:
     """``variables * masks``, leaf by leaf; differentiable, and traced once for all masks of a graph.
+
+    Args:
+      variables: any tree of arrays. Arrays of whole numbers, such as counters and keys, stay as they are.
+      masks: a tree of the same structure; its leaves broadcast against those of ``variables``.
+
+    Returns:
+      A tree like ``variables``.
 
     Raises:
       VariablesError: if the trees differ.
@@ -77,13 +85,19 @@ def masked(variables: Any, masks: Any) -> Any:
     return jax.tree.map(_times, variables, masks)
 
 
-def masks_of(graph: Graph, plan: Plan | None, variables: Any) -> dict[str, Any]:
-    """The masks of a plan that only drops neurons; None: that drops none."""
+def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> dict[str, PyTree]:
+    """The masks of a plan that only drops neurons.
+
+    Args:
+      graph: the network before.
+      plan: the plan; None: nothing is dropped.
+      variables: the variables before, or their shapes.
+    """
     arrays, leaves = flat(variables), graph.ties.leaves
     return nested({path: _mask(leaves[path], plan, np.shape(array)) for path, array in arrays.items()})
 
 
-def _times(array: Any, mask: Any) -> Any:
+def _times(array: ArrayLike, mask: ArrayLike) -> ArrayLike:
     if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):
         return array  # counters and keys; no weight reads neurons with them
     return array * jnp.asarray(mask, jnp.result_type(array))
@@ -136,17 +150,30 @@ class Soft:
 
     Attributes:
       graph: the whole network.
-      masks: for `masked`; of the same shapes whatever is dropped.
+      masks: the masks for `masked`; they have the same shapes whatever is dropped.
       plan: what is dropped so far; None: nothing.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> soft = nas.Soft.whole(graph, variables)
+    >>> soft = soft.after(nas.delta_nout(graph, variables, {"hidden": -1}), variables)
+    >>> int(soft.masks["params"]["out"]["kernel"].sum()), soft.harden(variables).graph.nout("hidden")
+    (3, 3)
     """
 
     graph: Graph
-    masks: dict[str, Any]
+    masks: dict[str, PyTree]
     plan: Plan | None = None
 
     @classmethod
-    def whole(cls, graph: Graph, variables: Any) -> Soft:
-        """Nothing is masked.
+    def whole(cls, graph: Graph, variables: Variables) -> Soft:
+        """A network of which nothing is masked.
+
+        Args:
+          graph: the whole network.
+          variables: its variables, or their shapes.
 
         Raises:
           VariablesError: if the variables are not those of the graph.
@@ -154,22 +181,32 @@ class Soft:
         check_network(graph, variables)
         return cls(graph, masks_of(graph, None, variables))
 
-    def harden(self, variables: Any) -> Mutation:
-        """What is masked is dropped: the small network, which computes the same.
+    def harden(self, variables: Variables) -> Mutation:
+        """Drop what is masked: the small network, which computes the same.
 
         Args:
-          variables: of the whole network, as trained; the mutation carries optimizer state along.
+          variables: the variables of the whole network, as trained.
+
+        Returns:
+          A `Mutation`; it carries optimizer state along.
+
+        Raises:
+          VariablesError: if the variables are not those of the whole network.
         """
         ties = self.graph.ties
         check_variables(ties.leaves, ties.sizes, variables)
         return carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
 
-    def after(self, mutation: Mutation, variables: Any) -> Soft:
-        """A further shrink of the hardened network, as masks.
+    def after(self, mutation: Mutation, variables: Variables) -> Soft:
+        """Mask what a further shrink of the hardened network drops.
+
+        Args:
+          mutation: a change of what `harden` returned, or of the whole network if nothing is masked yet.
+          variables: the variables of the whole network.
 
         Raises:
           StructureError: as `soft_masks`.
-          PlanError: if the mutation is not one of the hardened network.
+          PlanError: if the mutation is a change of another network.
         """
         _require_shrink(mutation)
         if self.plan is None and mutation.before != self.graph:

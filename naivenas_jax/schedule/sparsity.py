@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.schedule.groups import Groups
+from naivenas_jax.schedule.group_penalty import GroupPenalty
+from naivenas_jax.typing import PyTree
 
 
-def group_lasso(graph: Graph, strength: float) -> optax.GradientTransformation:
-    """Adds the gradient of a group lasso over everything tied to the updates.
+def group_lasso(graph: Graph, strength: float | jax.Array) -> optax.GradientTransformation:
+    """Add the gradient of a group lasso, whose groups are the classes of tied neurons, to the updates.
 
-    For each class c of tied neurons let ``w_c`` be all entries of weights between neurons that make or read one of its
-    members, each entry once. The penalty and its gradient are
+    For each class c of tied neurons let ``w_c`` be all entries of weights between neurons that make or read a neuron of
+    c, each entry once. The penalty and its gradient are
 
         R = strength * sum_c sqrt(|w_c|) * ||w_c||_2
         dR/dw = strength * sum over the classes c of w of sqrt(|w_c|) * w / ||w_c||_2
 
-    with ``|w_c|`` the number of entries, and 0 where the norm is 0; of complex weights the conjugate, as `jax.grad` has
-    it. Where neurons are combinations, such as features of heads, classes are those of each factor: what can go as a
-    whole. Classes that may not change, and those on inputs and outputs of the graph, are left out; so are biases,
-    scales and statistics.
+    with ``|w_c|`` the number of entries, and 0 where the norm is 0. Of complex weights it is the conjugate, as
+    `jax.grad` has it. Where neurons are combinations, such as features of heads, the classes of each factor are groups:
+    a head, and a feature of all heads. Classes that may not change, and classes on inputs and outputs of the graph, are
+    left out; so are biases, scales and statistics.
 
     Put it before the optimizer, as a penalty on the loss; or after it, before the learning rate, like decoupled decay.
 
@@ -54,19 +54,21 @@ def group_lasso(graph: Graph, strength: float) -> optax.GradientTransformation:
     >>> round(float(tx.update(zero, tx.init(params), params)[0]["hidden"]["kernel"][0, 0]), 4)
     0.0849
     """
-    groups = Groups.of(graph, _number(strength, "strength"))
+    penalty = GroupPenalty.of(graph, _number(strength, "strength"))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return jax.tree.map(jnp.add, updates, groups.gradient(_needed(params, "group_lasso"))), state
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree | None = None, **_: object
+    ) -> tuple[PyTree, optax.OptState]:
+        return jax.tree.map(jnp.add, updates, penalty.gradient(_needed(params, "group_lasso"))), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def group_shrink(graph: Graph, amount: float) -> optax.GradientTransformation:
-    """After the optimizer's step, shrinks what makes each class of tied neurons: the proximal step of a group lasso.
+def group_shrink(graph: Graph, amount: float | jax.Array) -> optax.GradientTransformation:
+    """After the optimizer's step, shrink what makes each class of tied neurons: the proximal step of a group lasso.
 
-    For each class c let ``w_c`` be all entries of weights that make one of its members, biases not among them. With
-    the parameters p and the updates u that come in, and ``w = p + u``,
+    For each class c let ``w_c`` be all entries of weights that make a neuron of c, biases not among them. With the
+    parameters p and the updates u that come in, and ``w = p + u``,
 
         w_c <- w_c * max(0, 1 - amount * sqrt(|w_c|) / ||w_c||_2),
 
@@ -76,6 +78,9 @@ def group_shrink(graph: Graph, amount: float) -> optax.GradientTransformation:
     Args:
       graph: the network whose ``variables["params"]`` are optimised.
       amount: 0 or more; a traced number too.
+
+    Returns:
+      A transformation; its ``update`` needs the parameters.
 
     Raises:
       RequestError: if ``amount`` is negative or no number, or an entry makes neurons of two classes (a head, and a
@@ -92,25 +97,27 @@ def group_shrink(graph: Graph, amount: float) -> optax.GradientTransformation:
     >>> optax.apply_updates(params, updates)["hidden"]["kernel"].tolist()
     [[2.5, 0.0]]
     """
-    groups = Groups.of(graph, _number(amount, "amount"), makers=True)
+    penalty = GroupPenalty.of(graph, _number(amount, "amount"), makers=True)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree | None = None, **_: object
+    ) -> tuple[PyTree, optax.OptState]:
         stepped = jax.tree.map(jnp.add, _needed(params, "group_shrink"), updates)
-        return jax.tree.map(jnp.subtract, groups.shrunk(stepped), params), state
+        return jax.tree.map(jnp.subtract, penalty.proximal(stepped), params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _needed(params: Any, name: str) -> Any:
+def _needed(params: PyTree | None, name: str) -> PyTree:
     if params is None:
         raise RequestError(f"{name} needs the parameters: call tx.update(updates, state, params).")
     return params
 
 
-def _number(value: Any, what: str) -> Any:
+def _number(value: object, what: str) -> float | jax.Array:
     if isinstance(value, jax.core.Tracer) and value.shape == ():
         return value
-    number = isinstance(value, int | float | np.number | jax.Array) and not isinstance(value, bool)
-    if not number or np.shape(value) != () or not 0 <= value < np.inf:
+    number = as_number(value.item() if isinstance(value, jax.Array) and value.shape == () else value)
+    if number is None or not 0 <= number < np.inf:
         raise RequestError(f"{what} must be a number of at least 0, found {value!r:.80}.")
-    return float(value)
+    return float(number)
