@@ -37,7 +37,7 @@ class LayerRule:
 
     Attributes:
       leaves: for each variable the pattern of its dimensions. A layer with a pattern or size that names ``out`` has
-        output neurons of its own (SizeAbsorb); without, its output neurons are those of its input (SizeInvariant).
+        output neurons of its own (SizeAbsorb); without, its output neurons are its input neurons (SizeInvariant).
       sizes: for each attribute of the layer that holds a size, the axis it is the size of. ``"down.features"`` is an
         attribute of a submodule, ``"features.0"`` an entry of a tuple.
       inner: the sizes of inner axes that no attribute holds.
@@ -56,7 +56,7 @@ class LayerRule:
         None: the layer cannot. ``{}`` says of a layer without variables that it is the identity in evaluation, as
         dropout is.
       train: how ``train=`` of ``graph.apply`` reaches the layer: ``train -> keyword arguments``.
-      keywords: the keyword arguments of ``graph.apply`` that the layer understands; None: those of its signature.
+      keywords: the keyword arguments of ``graph.apply`` that the layer understands; None: all that its signature has.
       coupled: why a neuron that is zero is not the same as one that is not there, or None. A text speaks of the
         input; a mapping has a reason for each axis.
       fixed: why the layer's sizes may not change, or None. A text speaks of inputs and output; a mapping has a reason

@@ -24,8 +24,8 @@ def freeze_mask(
     ``optax.chain(tx, optax.transforms.freeze(mask))`` and ``optax.masked(optax.set_to_zero(), mask)`` take it as it is.
     `Mutation.carry` brings it through any change. A mask of one bool for each parameter stays as it is through a change
     of width: new neurons of a frozen layer are frozen at what they start at. A mask of one bool for each entry
-    (``entries=True``) is indexed as the parameters are: entries that stay keep their flag, and those of new neurons are
-    False, so that new neurons of a frozen layer can be trained while the old ones rest.
+    (``entries=True``) is indexed as the parameters are: entries that stay keep their flag, and entries of new neurons
+    are False, so that new neurons of a frozen layer can be trained while the old ones rest.
 
     Args:
       graph: the network.
@@ -76,5 +76,5 @@ def _branches(path: Path) -> list[str]:
     return [path_text(path[:end]) for end in range(1, len(path) + 1)]
 
 
-def _flag(frozen: bool, array: Array, entries: bool) -> bool | Bool[np.ndarray, ...]:
+def _flag(frozen: bool, array: Array, entries: bool) -> bool | Bool[np.ndarray, "*shape"]:
     return np.full(np.shape(array), frozen) if entries else frozen

@@ -77,7 +77,7 @@ def new_shape(sources: Sources, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(size if source is None else len(source) for size, source in zip(shape, sources, strict=True))
 
 
-def new_mask(sources: Sources, shape: Sequence[int]) -> Bool[np.ndarray, ...]:
+def new_mask(sources: Sources, shape: Sequence[int]) -> Bool[np.ndarray, "*after"]:
     """Shape (m_0, m_1, ...), bool: which entries of ``take(array, sources)`` are new in at least one dimension.
 
     >>> new_mask([np.array([0, NEW]), None], (1, 2)).tolist()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import Shaped
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
@@ -66,7 +67,14 @@ class UndoRecord:
         return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split, kept)
 
     def restore(self, variables: Variables) -> dict[str, PyTree]:
-        """The variables before the change: kept entries as they are now, removed ones as they were then."""
+        """The variables before the change: kept entries as they are now, removed ones as they were then.
+
+        Args:
+          variables: of the network after the change, trained further or not.
+
+        Raises:
+          VariablesError: if they belong to another network.
+        """
         check_variables(self.leaves, {name: axis.after for name, axis in self.plan.axes.items()}, variables)
         now = flat(variables)
         restored = {
@@ -77,6 +85,7 @@ class UndoRecord:
         return nested({**restored, **self.removed})
 
     def _restored(self, path: Path, array: HostArray) -> HostArray:
+        """One variable before the change, from what it is after it."""
         leaf = self.leaves[path]
         axes = _axes(self.plan, leaf)
         for dim, axis in enumerate(axes):
@@ -94,7 +103,7 @@ class UndoRecord:
                 array = _insert(array, removed, axis, dim)
         return array
 
-    def _unscaled(self, path: Path, array: HostArray) -> HostArray:
+    def _unscaled(self, path: Path, array: Shaped[np.ndarray, "*kept"]) -> Shaped[np.ndarray, "*kept"]:
         """Entries that nobody has changed since are what they were, to the last bit; others are divided again."""
         if path not in self.kept:
             return array

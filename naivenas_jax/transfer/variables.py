@@ -61,7 +61,7 @@ def check_network(graph: object, variables: object) -> None:
 
 
 def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], variables: object) -> None:
-    """Raise if the variables are not those of a graph with these leaves.
+    """Raise unless the variables belong to a graph with these leaves.
 
     Args:
       leaves: what lies on the dimensions of each variable of the graph.

@@ -22,10 +22,11 @@ _MASKED = "its kernel is masked, and what the mask means for other sizes is not 
 
 @describes(nn.Conv, nnx.Conv)
 def conv(layer: _Conv, nin: tuple[int, ...]) -> LayerRule:
-    """With g groups, both the inputs and the outputs are g times so many, and the kernel reads those of one group.
+    """A convolution, plain, grouped or depthwise.
 
-    The neurons of input and output are then products of the groups and of a width, which are handles of their own. With
-    one channel per group (depthwise) the groups are the channels.
+    With g groups, input and output neurons are g groups of equal width each, and an output neuron reads the input
+    neurons of its own group. Both are products of the groups and a width, which are handles. With one channel per group
+    (depthwise) the groups are the channels.
     """
     groups, features = layer.feature_group_count, _features(layer)
     window = "_ " * len(as_tuple(layer.kernel_size))
@@ -95,7 +96,7 @@ def _spread(size: int, dilation: int | Sequence[int | None] | None, axis: int) -
 
 @describes(nn.ConvTranspose, nnx.ConvTranspose)
 def conv_transpose(layer: _ConvTranspose, nin: tuple[int, ...]) -> LayerRule:
-    """With ``transpose_kernel`` the kernel is that of the convolution which it reverses: ``(..., out, in)``."""
+    """A transposed convolution; with ``transpose_kernel`` its kernel is stored as ``(..., out, in)``."""
     del nin
     channels = "<out in" if layer.transpose_kernel else "in out"
     return LayerRule(
@@ -110,7 +111,7 @@ def conv_transpose(layer: _ConvTranspose, nin: tuple[int, ...]) -> LayerRule:
 
 @describes(nn.ConvLocal)
 def conv_local(layer: nn.ConvLocal, nin: tuple[int, ...]) -> LayerRule:
-    """Weights of their own at every position: ``(positions..., in * window, out)``; so has the bias."""
+    """A convolution with weights of its own at every position: kernel ``(positions..., in * window, out)``."""
     del nin
     window = as_tuple(layer.kernel_size)
     positions = "_ " * len(window)

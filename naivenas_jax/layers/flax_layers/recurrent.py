@@ -2,7 +2,7 @@
 
 A cell with state h computes gates from ``W x + U h + b``, and the next h from gates and h, neuron by neuron. So all
 gates are tied to the hidden neurons: ``W`` reads the input and makes them, ``U`` reads and makes them. A hidden neuron
-that no ``U`` and no later layer reads is as good as none.
+that no ``U`` and no later layer reads can be removed without a change of the output.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from naivenas_jax.layers.rule import LayerRule, port_name
 
 @describes(nn.Sequential, nnx.Sequential)
 def sequential(layer: nn.Sequential | nnx.Sequential, nin: tuple[int, ...]) -> LayerRule:
-    """What one part makes the next one reads; the neurons between are an axis, called ``layers_i`` after their maker.
+    """Each part reads what the part before it makes; the neurons between are an axis, ``layers_i`` for those of part i.
 
-    Functions are tried on made-up numbers, as those of `invariant_vertex`.
+    Functions among the parts are tried on made-up numbers, as functions of `invariant_vertex` are.
     """
     parts = _checked(tuple(layer.layers))
     stages = list(_stages(parts, nin[0]))

@@ -25,8 +25,8 @@ _INNER = "layer_instance"
 def weight_norm(layer: nn.WeightNorm | nnx.WeightNorm, nin: tuple[int, ...]) -> LayerRule:
     """Each weight is divided by its length over all axes but the feature axes, and multiplied by a scale per feature.
 
-    The axes that the length is taken over are coupled: a weight of zero is as good as none, but an input of zero is
-    not. (Salimans and Kingma, Weight Normalization, NeurIPS 2016.)
+    The axes that the length is taken over are coupled: a neuron whose weights are zero adds nothing to the length, but
+    a neuron whose value is zero does. (Salimans and Kingma, Weight Normalization, NeurIPS 2016.)
     """
     rule = _inside(layer, nin)
     leaves: dict[VariableKey, str] = dict(rule.leaves)
@@ -78,7 +78,7 @@ def spectral_norm(layer: nn.SpectralNorm | nnx.SpectralNorm, nin: tuple[int, ...
 
 
 def _inside(layer: _Wrapper, nin: tuple[int, ...]) -> LayerRule:
-    """The rule of the layer that is wrapped, which also says what it is called with."""
+    """The rule of the wrapped layer; the wrapper takes the keyword arguments that the wrapped layer takes."""
     wrapped = layer.layer_instance
     rule = rule_of(wrapped, nin)
     return replace(within(_INNER, rule), train=translated(wrapped, rule), keywords=understood(wrapped, rule))
@@ -109,7 +109,7 @@ def _chosen(layer: nn.WeightNorm | nnx.WeightNorm, path: Path) -> bool:
 
 
 def _beside(layer: _Wrapper, path: Path, what: str) -> Path:
-    """Where a wrapper keeps a variable of its own for a parameter: one name, made of the parameter's path."""
+    """The path of the variable that a wrapper keeps for a parameter: one name, made of the parameter's path."""
     if isinstance(layer, nnx.Module):
         places = {"scale": ("params", "scales", path_text(path))}
         return places.get(what, ("batch_stats", "batch_stats", path_text((*path, what))))

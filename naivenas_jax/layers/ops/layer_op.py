@@ -166,7 +166,7 @@ class LayerOp(Op):
         return {path: value for path, value in values.items() if path in self.rule.patterns}
 
     def keeps_values(self, as_identity: bool) -> bool:
-        """Whether outputs have the values of the inputs; a layer without variables such as dropout always has."""
+        """Whether outputs have the values of the inputs; those of dropout, without variables, always have."""
         return as_identity or (self.rule.identity is not None and not self.rule.leaves)
 
     def describe(self) -> str:
@@ -182,7 +182,7 @@ class LayerOp(Op):
 
 
 def with_composed(rule: LayerRule, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes of axes, with those of the axes that are made of them."""
+    """The given sizes, and the sizes of the axes that the rule composes of them."""
     found = dict(sizes)
     for axis, text in rule.composed.items():
         found[port_name(axis)] = size_of(text, found)

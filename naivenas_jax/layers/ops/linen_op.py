@@ -20,7 +20,7 @@ from naivenas_jax.typing import PyTree
 
 @dataclass(frozen=True)
 class LinenOp(LayerOp):
-    """A linen layer; its variables live in the scope of the vertex, as those of a submodule would."""
+    """A linen layer; its variables live in the scope of the vertex, as a submodule's would."""
 
     layer: nn.Module
 

@@ -1,4 +1,7 @@
-"""Attention whose values have a size of their own, where Flax's layers cannot say so; with Flax's variables."""
+"""Attention whose values may have another size than its queries, which Flax's layers do not offer.
+
+The variables are those that Flax's layers have.
+"""
 
 from __future__ import annotations
 
@@ -87,9 +90,9 @@ def value_sized_attention(
       key: shape (..., keys, heads or fewer, D).
       value: shape (..., keys, heads or fewer, any).
       bias: added to the scores.
-      dtype: of the computation; by default that of the arguments.
+      dtype: of the computation; by default the common dtype of the arguments.
       precision: of the products.
-      **keywords: those of ``nnx.dot_product_attention``.
+      **keywords: keyword arguments of ``nnx.dot_product_attention``.
     """
     query, key, value = dtypes.promote_dtype((query, key, value), dtype=dtype)
     weights = nnx_attention.dot_product_attention_weights(

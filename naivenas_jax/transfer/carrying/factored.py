@@ -94,7 +94,7 @@ def is_factored(field: str, shape: tuple[int, ...], parameter: tuple[int, ...]) 
 def statistic_sources(
     field: str, before: tuple[int, ...], after: tuple[int, ...], was: bool, will: bool, sources: Sources
 ) -> Sources | str:
-    """Index sources of the statistic, from those of its parameter; or the reason why it has to start again."""
+    """The sources to index a statistic with, from its parameter's; or the reason why it has to start again."""
     if was != will:
         verb = "is now" if will else "is no longer"
         return f"its parameter {verb} factored: the shape went from {before} to {after}"

@@ -49,9 +49,9 @@ class NewEntries:
     """
 
     path: Path
-    old: Shaped[np.ndarray, ...]
+    old: Shaped[np.ndarray, "*before"]
     shape: tuple[int, ...]
-    is_new: Bool[np.ndarray, ...]
+    is_new: Bool[np.ndarray, "*after"]
     axes: tuple[AxisPlan | None, ...]
     leaf: Leaf
     key: jax.Array
@@ -88,7 +88,7 @@ def entries_of(
     )
 
 
-def filled(entries: NewEntries, fill: Fill) -> Shaped[np.ndarray, ...]:
+def filled(entries: NewEntries, fill: Fill) -> Shaped[np.ndarray, "*after"]:
     """What ``fill`` returns for the entries, in their shape.
 
     Raises:

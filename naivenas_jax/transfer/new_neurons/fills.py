@@ -47,7 +47,7 @@ def initialised(entries: NewEntries) -> object:
     return np.asarray(entries.leaf.init(entries.key, entries.shape, dtype))
 
 
-def copied(entries: NewEntries, values: Shaped[np.ndarray, ...]) -> Shaped[np.ndarray, ...]:
+def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[np.ndarray, "*after"]:
     """The whole parameter after a split: new neurons are copies of surviving ones, and the function is kept.
 
     Entries that read a neuron which now exists m times are divided by m, old entries too. Net2WiderNet (Chen,
