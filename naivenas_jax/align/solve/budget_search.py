@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from naivenas_jax.align.problem.problem import Problem, Solution
-from naivenas_jax.align.program.formulate import Formulation, formulate
+from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.mccormick import Box
 from naivenas_jax.align.program.milp import NoSolutionError, Point
-from naivenas_jax.align.solve.lagrangian_bound import LagrangianBound, between
+from naivenas_jax.align.solve.lagrangian_bound import LagrangianBound
+from naivenas_jax.align.solve.lagrangian_dual import between
 from naivenas_jax.align.solve.local_search import LocalSearch
 from naivenas_jax.align.solve.solution import distance, read, scale_of, utility_kept, write_segments
 from naivenas_jax.sizes.condition import Condition
@@ -188,26 +189,27 @@ class BudgetSearch:
 
         Distances are halved between what the McCormick envelope excludes and what is known.
         """
-        if self.form.distance is None:
+        goal = self.form.distance
+        if goal is None:
             return
         self.envelope.within(self.program, self.form.box)
-        low = math.ceil(float(self.form.distance @ self.program.minimise(self.form.distance)) - 1e-6)
-        self._first_answers()
+        low = math.ceil(float(goal.cost @ self.program.minimise(goal.cost)) - 1e-6)
+        self._first_solutions()
         known = self.best
         while known is not None and low < (high := int(distance(self.problem, known))):
-            self._keep_near((low + high) // 2)
-            self._first_answers()
+            self._keep_near(goal, (low + high) // 2)
+            self._first_solutions()
             low, known = (low, self.best) if self.best is not None else ((low + high) // 2 + 1, known)
         if known is not None:
-            self._keep_near(int(distance(self.problem, known)))
+            self._keep_near(goal, int(distance(self.problem, known)))
             self.offer(known)
 
-    def _keep_near(self, most: int) -> None:
+    def _keep_near(self, goal: Goal, most: int) -> None:
         """Forget the solutions, and allow no more than this distance from relaxed requests."""
-        self.program.set_bound(self.form.distance_row, most + _SLACK)
+        self.program.set_bound(goal.row, most + _SLACK)
         self.local_search.near, self.best, self.value = most, None, -math.inf
 
-    def _first_answers(self) -> None:
+    def _first_solutions(self) -> None:
         try:
             x, _ = self.linear(self.form.box)
         except NoSolutionError:

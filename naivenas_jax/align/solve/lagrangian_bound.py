@@ -29,56 +29,19 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from naivenas_jax.align.problem.group import Group
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.program.mccormick import Box
-from naivenas_jax.sizes.condition import Condition
+from naivenas_jax.align.solve.group_totals import allowed_totals, most_utility
+from naivenas_jax.align.solve.lagrangian_dual import LITTLE, PerGroup, PerTotal, Tangent, Totals, UpperBound, dual
 
-#: A number for each free group.
-PerGroup: TypeAlias = Float[np.ndarray, " free"]
-#: How many classes a group can have, kept and inserted ones together, in ascending order.
-Totals: TypeAlias = Int[np.ndarray, " _"]
-#: A number for each of these.
-PerTotal: TypeAlias = Float[np.ndarray, " _"]
-
-_BISECTIONS = 30
-#: With several budgets their prices are found in turns, so often.
-_CYCLES = 4
-#: What a group without classes counts as where its logarithm is taken.
-_LITTLE = 0.5
 #: Groups with more possible numbers than this in all are not looked at: the bound is infinite.
 _MOST = 4_000_000
-
-
-class UpperBound(NamedTuple):
-    """An upper bound of the utility of all solutions.
-
-    Attributes:
-      utility: the bound.
-      totals: shape (free groups,): of the groups, where it is reached; between two choices in general.
-      loose: shape (free groups,): how much more utility the bound gives each group between these choices than it can
-        have.
-    """
-
-    utility: float
-    totals: PerGroup
-    loose: PerGroup
-
-
-@dataclass(frozen=True, eq=False)
-class _Tangent:
-    """A count is at least ``floor + sum_g a_g(t_g)``; ``parts``: for each group its ``a_g``, for all its totals."""
-
-    room: float
-    parts: list[PerTotal]
 
 
 class LagrangianBound:
@@ -103,8 +66,8 @@ class LagrangianBound:
         #: whether anything can be said
         self.able = bool(groups) and few and all(value >= 0 for count in self.counts for value in count.terms.values())
         if self.able:
-            self.most = [_most_utility(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
-            self.allowed = _allowed(problem, form, self.most)
+            self.most = [most_utility(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
+            self.allowed = allowed_totals(problem, form, self.most)
             #: the smallest totals, and sizes, that there can be
             self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
             self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
@@ -126,10 +89,10 @@ class LagrangianBound:
             return UpperBound(-np.inf, at, np.zeros_like(at))
         lowest = np.array([each[0] for each in totals], dtype=float)
         highest = np.array([each[-1] for each in totals], dtype=float)
-        at = np.clip(at, np.maximum(lowest, _LITTLE), np.maximum(highest, _LITTLE))
+        at = np.clip(at, np.maximum(lowest, LITTLE), np.maximum(highest, LITTLE))
         tangents = self._tangents(totals, lowest, highest, at)
         utility, constant = self._priced(totals, prices)
-        return _dual(utility, constant, tangents, totals)
+        return dual(utility, constant, tangents, totals)
 
     def open_rows(self, box: Box, upper: UpperBound) -> dict[int, tuple[float, float]]:
         """For each row that a single group makes up how loose the bound is there, and its size where it is reached."""
@@ -167,7 +130,7 @@ class LagrangianBound:
         lowest: PerGroup,
         highest: PerGroup,
         at: PerGroup,
-    ) -> list[_Tangent]:
+    ) -> list[Tangent]:
         """The counts from below, as fractions of their bounds."""
         made = self.matrix * at  # of each row by each group
         whole = np.where(made.sum(1) > 0, made.sum(1), 1.0)
@@ -177,7 +140,7 @@ class LagrangianBound:
         sizes = np.zeros(len(self.problem.present))
         sizes[self.rows] = made.sum(1) + self.constant
         least = np.maximum(self.matrix @ lowest + self.constant, self.least)
-        rise = shares * np.log((offset + np.maximum(highest, _LITTLE)) / (offset + at))
+        rise = shares * np.log((offset + np.maximum(highest, LITTLE)) / (offset + at))
         fall = np.minimum(np.log(least / sizes[self.rows]), 0.0)
         empty = fall[:, None] - (rise.sum(1)[:, None] - rise)  # no more than this where a group has nothing
         found = []
@@ -185,7 +148,7 @@ class LagrangianBound:
             slope, bound = count.gradient(sizes), max(count.bound, 1.0)
             weight = np.array([slope.get(row, 0.0) * sizes[row] for row in self.rows.tolist()]) / bound
             parts = [_part(weight, shares[:, g], offset[:, g], empty[:, g], t, at[g]) for g, t in enumerate(totals)]
-            found.append(_Tangent((count.bound - count.at(sizes)) / bound, parts))
+            found.append(Tangent((count.bound - count.at(sizes)) / bound, parts))
         return found
 
 
@@ -208,142 +171,3 @@ def _part(
         if not positive[0]:
             found[0] += float(weight[these] @ empty[these])
     return found
-
-
-def _dual(
-    utility: Sequence[PerTotal],
-    constant: float,
-    tangents: Sequence[_Tangent],
-    totals: Sequence[Totals],
-) -> UpperBound:
-    """The least bound over the prices of all budgets, one after the other."""
-    nothing = np.array([])
-    best = UpperBound(np.inf, nothing, nothing)
-    if any(tangent.room < sum(float(part.min()) for part in tangent.parts) for tangent in tangents):
-        return best._replace(utility=-np.inf)
-    groups = _Groups.of(totals)
-    every, parts = np.concatenate(utility), [np.concatenate(tangent.parts) for tangent in tangents]
-    prices, rooms = np.zeros(len(tangents)), np.array([tangent.room for tangent in tangents])
-    for _ in range(1 if len(tangents) == 1 else _CYCLES):
-        for b, room in enumerate(rooms):
-            prices[b] = 0.0
-            rest = every - sum(price * part for price, part in zip(prices, parts, strict=True) if price)
-            prices[b], found = _cheapest(groups, rest, parts[b], float(room))
-            besides = constant + float(prices @ rooms) - prices[b] * room
-            best = min(best, found._replace(utility=found.utility + besides), key=lambda each: each.utility)
-    return best
-
-
-@dataclass(frozen=True, eq=False)
-class _Groups:
-    """The totals of all groups in one array, and where those of each begin."""
-
-    totals: Float[np.ndarray, " totals"]
-    starts: Int[np.ndarray, " free"]
-    lengths: Int[np.ndarray, " free"]
-
-    @classmethod
-    def of(cls, totals: Sequence[Totals]) -> _Groups:
-        """Put the possible totals of each group, in ascending order, one after the other."""
-        lengths = np.array([len(own) for own in totals])
-        return cls(np.concatenate(totals).astype(float), np.cumsum(lengths) - lengths, lengths)
-
-    def best(self, values: Float[np.ndarray, " totals"]) -> Int[np.ndarray, " free"]:
-        """The position of the first largest value of each group."""
-        largest = np.repeat(np.maximum.reduceat(values, self.starts), self.lengths)
-        found = np.flatnonzero(values >= largest)
-        return found[np.searchsorted(found, self.starts)]
-
-
-def _cheapest(
-    groups: _Groups, utility: Float[np.ndarray, " totals"], part: Float[np.ndarray, " totals"], room: float
-) -> tuple[float, UpperBound]:
-    """The price of one budget at which the bound is least, and that bound."""
-
-    def at(price: float) -> tuple[float, float, Int[np.ndarray, " free"]]:
-        """The bound, its slope, and the positions of what is chosen."""
-        values = utility - price * part
-        chosen = groups.best(values)
-        return float(values[chosen].sum()) + price * room, room - float(part[chosen].sum()), chosen
-
-    low, high, below = 0.0, 1.0, at(0.0)
-    if below[1] >= 0:  # the budget does not bind
-        return 0.0, UpperBound(below[0], groups.totals[below[2]], np.zeros(len(groups.starts)))
-    above = at(high)
-    while above[1] < 0:
-        low, high, below, above = high, 2 * high, above, at(2 * high)
-    best = min((below[0], low), (above[0], high))
-    for _ in range(_BISECTIONS):
-        price = (low + high) / 2
-        here = at(price)
-        best = min(best, (here[0], price))
-        low, below = (price, here) if here[1] < 0 else (low, below)
-        high, above = (high, above) if here[1] < 0 else (price, here)
-    share = above[1] / (above[1] - below[1])  # of the two choices, so that the tangent is met
-    totals = between(groups.totals[below[2]], groups.totals[above[2]], share)
-    priced = utility - best[1] * part
-    hull = share * priced[below[2]] + (1 - share) * priced[above[2]]
-    within = [slice(start, start + length) for start, length in zip(groups.starts, groups.lengths, strict=True)]
-    real = [np.interp(t, groups.totals[own], priced[own]) for t, own in zip(totals, within, strict=True)]
-    return best[1], UpperBound(best[0], totals, np.maximum(hull - real, 0.0))
-
-
-def between(one: PerGroup, other: PerGroup, share: float) -> PerGroup:
-    """The weighted geometric mean; ``share`` is the weight of the first."""
-    logs = [np.log(np.maximum(totals, _LITTLE)) for totals in (one, other)]
-    mean: PerGroup = np.exp(share * logs[0] + (1 - share) * logs[1])
-    return mean
-
-
-def _most_utility(group: Group, room: int, scale: float, inserted: float) -> Float[np.ndarray, " totals"]:
-    """The most utility that each number of classes, kept and inserted ones together, can have."""
-    kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
-    totals = np.arange(group.size + room + 1)
-    best = np.minimum(totals, kept)
-    return group.utility_kept[best] / scale - inserted * (totals - best)
-
-
-def _allowed(problem: Problem, form: Formulation, most: Sequence[PerTotal]) -> list[Totals]:
-    """The totals of each group that break no condition on it alone."""
-    allowed = [np.ones(len(each), dtype=bool) for each in most]
-    part = problem.rows[:, form.free].tocsr()
-    constant = problem.rows @ form.fixed_kept
-    alone: dict[int, tuple[int, float]] = {}  # rows of a single free group, and how often they hold it
-    for row in np.flatnonzero(np.diff(part.indptr) == 1).tolist():
-        alone[row] = int(part.indices[part.indptr[row]]), float(part.data[part.indptr[row]])
-        group, times = alone[row]
-        allowed[group] &= constant[row] + times * np.arange(len(most[group])) >= problem.least[row]
-    asked = [(row, target.wish) for row, target in problem.targets if target.exact]
-    for row, size in (*asked, *problem.pinned):
-        if row in alone:
-            group, times = alone[row]
-            allowed[group] &= constant[row] + times * np.arange(len(most[group])) == size
-    for condition in problem.conditions:
-        _require(condition, problem.row_of, alone, constant, allowed)
-    return [np.flatnonzero(each) for each in allowed]
-
-
-def _require(
-    condition: Condition,
-    row_of: Mapping[str, int],
-    alone: Mapping[int, tuple[int, float]],
-    constant: Float[np.ndarray, " rows"],
-    allowed: Sequence[Bool[np.ndarray, " _"]],
-) -> None:
-    """Leave out what a condition forbids, if it is about one group."""
-    rows = [(row_of[axis], count) for axis, count in condition.terms]
-    groups = {alone[row][0] for row, _ in rows if row in alone}
-    if len(groups) != 1 or any(row not in alone for row, _ in rows):
-        return
-    (group,) = groups
-    totals = np.arange(len(allowed[group]))
-    value = sum(count * (constant[row] + alone[row][1] * totals) for row, count in rows) + condition.constant
-    match condition.sense:
-        case "<=":
-            allowed[group] &= value <= condition.bound
-        case ">=":
-            allowed[group] &= value >= condition.bound
-        case "==":
-            allowed[group] &= value == condition.bound
-        case "multiple of":
-            allowed[group] &= value % condition.bound == 0

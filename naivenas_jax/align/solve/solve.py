@@ -15,7 +15,7 @@ import numpy as np
 
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.concave_utility import own_best
-from naivenas_jax.align.program.formulate import Formulation, formulate
+from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point, StoppedError
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
 from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
@@ -119,20 +119,23 @@ def _nearest_requests(formulation: Formulation) -> Point | None:
     """Step 1. Fixes the total distance for the later steps."""
     if formulation.distance is None:
         return None
-    x = formulation.program.minimise(formulation.distance)
-    total = round(float(formulation.distance @ x))
-    formulation.program.set_bound(formulation.distance_row, total + _SLACK)
-    if total and formulation.backward is not None:
-        x = formulation.program.minimise(formulation.backward, x)
-        formulation.program.set_bound(formulation.backward_row, round(float(formulation.backward @ x)) + _SLACK)
+    x = _step(formulation, formulation.distance, None)
+    if round(float(formulation.distance.cost @ x)) and formulation.backward is not None:
+        x = _step(formulation, formulation.backward, x)
+    return x
+
+
+def _step(formulation: Formulation, goal: Goal, known: Point | None) -> Point:
+    """Minimise a goal, which is a whole number, and hold what it has come to for the later steps."""
+    x = formulation.program.minimise(goal.cost, known)
+    formulation.program.set_bound(goal.row, round(float(goal.cost @ x)) + _SLACK)
     return x
 
 
 def _smallest_objectives(formulation: Formulation, x: Point | None) -> Point | None:
     """Step 2. Fixes what each objective has come to for the later steps."""
-    for cost, row in formulation.objectives:
-        x = formulation.program.minimise(cost, x)
-        formulation.program.set_bound(row, round(float(cost @ x)) + _SLACK)
+    for objective in formulation.objectives:
+        x = _step(formulation, objective, x)
     return x
 
 
@@ -163,11 +166,9 @@ def _most_utility_least_change(problem: Problem, formulation: Formulation) -> So
 
 def _least_change(formulation: Formulation, x: Point) -> Solution:
     """Step 4."""
-    program = formulation.program
-    x = program.minimise(formulation.change, x)
-    program.set_bound(formulation.change_row, round(float(formulation.change @ x)) + _SLACK)
-    x = program.minimise(formulation.order, x)
-    program.set_bound(formulation.change_row, np.inf)
+    x = _step(formulation, formulation.change, x)
+    x = formulation.program.minimise(formulation.order, x)
+    formulation.program.set_bound(formulation.change.row, np.inf)
     return read(formulation, x)
 
 

@@ -1,0 +1,152 @@
+"""Columns and rows of a linear program under construction."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from naivenas_jax.align.problem.budget import Polynomial
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.request import Target
+from naivenas_jax.align.program.mccormick import Envelope, Interval
+from naivenas_jax.align.program.milp import LinearRows, Unknowns
+from naivenas_jax.sizes.condition import Condition, Terms
+
+
+class Builder:
+    """Columns and rows under construction.
+
+    Attributes:
+      problem: what is written down.
+      columns: the unknowns.
+      equal: the equalities.
+      below: the inequalities.
+      free: the groups that may change; only these have columns.
+      fixed_kept: shape (groups,): what is kept of the groups that may not change, 0 for the others.
+      active: the rows of the problem that a free group is part of.
+      constant: of each row of the problem, the part of its size that may not change.
+      kept: for each free group the column of how many are kept.
+      new: for each free group the column of how many are inserted.
+      segments: for each free group the columns of the segments of its utility.
+    """
+
+    def __init__(self, problem: Problem, segment_count: int):
+        self.problem = problem
+        self.columns, self.equal, self.below = Unknowns(), LinearRows(), LinearRows()
+        self.free = np.array([i for i, group in enumerate(problem.groups) if not group.fixed], dtype=int)
+        self.fixed_kept = np.array([group.size if group.fixed else 0 for group in problem.groups], dtype=int)
+        part = problem.rows[:, self.free].tocsr()
+        self.active = np.flatnonzero(np.diff(part.indptr))
+        self.constant = problem.rows @ self.fixed_kept
+        room = self._room(part)
+        self.kept = [self.columns.add(problem.groups[g].size, integer=True) for g in self.free]
+        self.new = [self.columns.add(upper, integer=True) for upper in room]
+        self._part = part
+        self.segments = {
+            int(g): self._segments(int(g), y, segment_count) for g, y in zip(self.free, self.kept, strict=True)
+        }
+
+    def _room(self, part: sp.csr_array) -> Float[np.ndarray, " free"]:
+        """How many classes may be inserted into each free group at most."""
+        coo = part.tocoo()
+        room = np.full(len(self.free), np.inf)
+        np.minimum.at(room, coo.col, self.problem.insertable[coo.row] // coo.data)
+        return room
+
+    def _segments(self, group: int, kept: int, count: int) -> Int[np.ndarray, " segments"]:
+        """y = sum of the segments, each as long as will be set."""
+        size = self.problem.groups[group].size
+        columns = [self.columns.add(size) for _ in range(min(size, count))]
+        self.equal.add({kept: 1.0, **dict.fromkeys(columns, -1.0)}, 0.0)
+        return np.array(columns, dtype=int)
+
+    def size_terms(self, row: int, sign: float = 1.0) -> dict[int, float]:
+        """``sign * M (y + w)`` of a row, without the groups that may not change."""
+        start, stop = self._part.indptr[row], self._part.indptr[row + 1]
+        terms = {}
+        for group, count in zip(self._part.indices[start:stop], self._part.data[start:stop], strict=True):
+            terms[self.kept[group]] = terms[self.new[group]] = sign * float(count)
+        return terms
+
+    def bounds(self) -> None:
+        """Smallest sizes, and what may be inserted."""
+        for row in self.active.tolist():
+            terms = self.size_terms(row)
+            self.below.add({c: -v for c, v in terms.items()}, self.constant[row] - self.problem.least[row])
+            if len(terms) > 2:
+                inserted = {c: v for c, v in terms.items() if c in self._new_set}
+                self.below.add(inserted, float(self.problem.insertable[row]))
+
+    @property
+    def _new_set(self) -> frozenset[int]:
+        return frozenset(self.new)
+
+    def agree(self) -> None:
+        """Sizes that must be equal."""
+        for a, b in self.problem.equal:
+            terms = self.size_terms(a)
+            for column, value in self.size_terms(b).items():
+                terms[column] = terms.get(column, 0.0) - value
+            self._equal_or_contradiction(terms, self.constant[b] - self.constant[a])
+
+    def require(self, row: Condition) -> None:
+        """A condition on sizes. A multiple is a whole number of times the factor."""
+        terms, constant = self.sum_terms(row.terms)
+        constant += row.constant
+        match row.sense:
+            case "multiple of":
+                times = self.columns.add(np.inf, lower=-np.inf, integer=True)
+                self.equal.add({**terms, times: -float(row.bound)}, -constant)
+            case "==":
+                self._equal_or_contradiction(terms, row.bound - constant)
+            case "<=":
+                self.below.add(terms, row.bound - constant)
+            case ">=":
+                self.below.add({column: -value for column, value in terms.items()}, constant - row.bound)
+
+    def sum_terms(self, counts: Terms) -> tuple[dict[int, float], float]:
+        """A weighted sum of sizes: coefficients of the columns, and the part that may not change."""
+        terms: dict[int, float] = {}
+        for axis, count in counts:
+            for column, value in self.size_terms(self.problem.row_of[axis], float(count)).items():
+                terms[column] = terms.get(column, 0.0) + value
+        rows = [(self.problem.row_of[axis], count) for axis, count in counts]
+        return terms or {self.zero(): 0.0}, float(sum(count * self.constant[row] for row, count in rows))
+
+    def limit(self) -> tuple[Envelope, dict[int, Interval]]:
+        """Budgets, and the bounds of the sizes that are in them."""
+        problem, active = self.problem, set(self.active.tolist())
+        rows = {problem.row_of[axis] for budget in problem.budgets for axis in budget.count.axes}
+        fixed = {row: float(self.constant[row]) for row in rows - active}
+        free = sorted(rows & active)
+        sizes = {row: (self.size_terms(row), float(self.constant[row])) for row in free}
+        box = {row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row])) for row in free}
+        counts = [Polynomial.of(budget, problem.row_of, fixed) for budget in problem.budgets]
+        return Envelope.build(counts, sizes, box, self.columns, self.equal, self.below), box
+
+    def exactly(self, row: int, size: int) -> None:
+        """A size that must be what it is asked to be."""
+        self._equal_or_contradiction(self.size_terms(row), size - self.constant[row])
+
+    def _equal_or_contradiction(self, terms: dict[int, float], bound: float) -> None:
+        if terms or bound:
+            self.equal.add(terms or {self.zero(): 0.0}, bound)
+
+    def zero(self) -> int:
+        """A column that is always 0."""
+        return self.columns.add(0.0)
+
+    def about(self, row: int, target: Target, must_change: bool) -> tuple[int, int]:
+        """A size near a wish: columns for how far it lies above and below."""
+        span = float(self.problem.insertable[row] + self.problem.present[row] + abs(target.wish)) + 1.0
+        above, below = self.columns.add(span), self.columns.add(span)
+        terms = {**self.size_terms(row), above: -1.0, below: 1.0}
+        self.equal.add(terms, target.wish - self.constant[row])
+        if must_change:
+            larger = self.columns.add(1.0, integer=True)
+            present = target.present - self.constant[row]
+            # s <= present - 1 unless larger, s >= present + 1 if larger
+            self.below.add({**self.size_terms(row), larger: -span}, present - 1)
+            self.below.add({**self.size_terms(row, -1.0), larger: span}, span - present - 1)
+        return above, below

@@ -1,0 +1,68 @@
+"""How many classes each group can have, kept and inserted ones together, and with how much utility."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.program.formulate import Formulation
+from naivenas_jax.align.solve.lagrangian_dual import PerTotal, Totals
+from naivenas_jax.sizes.condition import Condition
+
+
+def most_utility(group: Group, room: int, scale: float, inserted: float) -> Float[np.ndarray, " totals"]:
+    """The most utility that each number of classes, kept and inserted ones together, can have."""
+    kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
+    totals = np.arange(group.size + room + 1)
+    best = np.minimum(totals, kept)
+    return group.utility_kept[best] / scale - inserted * (totals - best)
+
+
+def allowed_totals(problem: Problem, form: Formulation, most: Sequence[PerTotal]) -> list[Totals]:
+    """The totals of each group that break no condition on it alone."""
+    allowed = [np.ones(len(each), dtype=bool) for each in most]
+    part = problem.rows[:, form.free].tocsr()
+    constant = problem.rows @ form.fixed_kept
+    alone: dict[int, tuple[int, float]] = {}  # rows of a single free group, and how often they hold it
+    for row in np.flatnonzero(np.diff(part.indptr) == 1).tolist():
+        alone[row] = int(part.indices[part.indptr[row]]), float(part.data[part.indptr[row]])
+        group, times = alone[row]
+        allowed[group] &= constant[row] + times * np.arange(len(most[group])) >= problem.least[row]
+    asked = [(row, target.wish) for row, target in problem.targets if target.exact]
+    for row, size in (*asked, *problem.pinned):
+        if row in alone:
+            group, times = alone[row]
+            allowed[group] &= constant[row] + times * np.arange(len(most[group])) == size
+    for condition in problem.conditions:
+        _require(condition, problem.row_of, alone, constant, allowed)
+    return [np.flatnonzero(each) for each in allowed]
+
+
+def _require(
+    condition: Condition,
+    row_of: Mapping[str, int],
+    alone: Mapping[int, tuple[int, float]],
+    constant: Float[np.ndarray, " rows"],
+    allowed: Sequence[Bool[np.ndarray, " _"]],
+) -> None:
+    """Leave out what a condition forbids, if it is about one group."""
+    rows = [(row_of[axis], count) for axis, count in condition.terms]
+    groups = {alone[row][0] for row, _ in rows if row in alone}
+    if len(groups) != 1 or any(row not in alone for row, _ in rows):
+        return
+    (group,) = groups
+    totals = np.arange(len(allowed[group]))
+    value = sum(count * (constant[row] + alone[row][1] * totals) for row, count in rows) + condition.constant
+    match condition.sense:
+        case "<=":
+            allowed[group] &= value <= condition.bound
+        case ">=":
+            allowed[group] &= value >= condition.bound
+        case "==":
+            allowed[group] &= value == condition.bound
+        case "multiple of":
+            allowed[group] &= value % condition.bound == 0
