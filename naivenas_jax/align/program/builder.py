@@ -48,21 +48,21 @@ class Builder:
         }
 
     def _room(self, part: sp.csr_array) -> Float[np.ndarray, " free"]:
-        """How many classes may be inserted into each free group at most."""
+        """How many classes may be inserted into each free group at the most."""
         coo = part.tocoo()
         room = np.full(len(self.free), np.inf)
         np.minimum.at(room, coo.col, self.problem.insertable[coo.row] // coo.data)
         return room
 
     def _segments(self, group: int, kept: int, count: int) -> Int[np.ndarray, " segments"]:
-        """y = sum of the segments, each as long as will be set."""
+        """The columns of the segments of a group, whose sum is the number that is kept. Their lengths are set later."""
         size = self.problem.groups[group].size
         columns = [self.columns.add(size) for _ in range(min(size, count))]
         self.equal.add({kept: 1.0, **dict.fromkeys(columns, -1.0)}, 0.0)
         return np.array(columns, dtype=int)
 
     def size_terms(self, row: int, sign: float = 1.0) -> dict[int, float]:
-        """``sign * M (y + w)`` of a row, without the groups that may not change."""
+        """The size of a row, times ``sign``, as coefficients of columns, without the groups that may not change."""
         start, stop = self._part.indptr[row], self._part.indptr[row + 1]
         terms = {}
         for group, count in zip(self._part.indices[start:stop], self._part.data[start:stop], strict=True):
@@ -70,7 +70,7 @@ class Builder:
         return terms
 
     def bounds(self) -> None:
-        """Smallest sizes, and what may be inserted."""
+        """Add the smallest sizes of rows, and how many neurons may be inserted into them."""
         for row in self.active.tolist():
             terms = self.size_terms(row)
             self.below.add({c: -v for c, v in terms.items()}, self.constant[row] - self.problem.least[row])
@@ -83,30 +83,30 @@ class Builder:
         return frozenset(self.new)
 
     def agree(self) -> None:
-        """Sizes that must be equal."""
+        """Add that the sizes of pairs of rows agree."""
         for a, b in self.problem.equal:
             terms = self.size_terms(a)
             for column, value in self.size_terms(b).items():
                 terms[column] = terms.get(column, 0.0) - value
             self._equal_or_contradiction(terms, self.constant[b] - self.constant[a])
 
-    def require(self, row: Condition) -> None:
-        """A condition on sizes. A multiple is a whole number of times the factor."""
-        terms, constant = self.sum_terms(row.terms)
-        constant += row.constant
-        match row.sense:
+    def require(self, condition: Condition) -> None:
+        """Add a condition on sizes. For a multiple there is a column for how many times the factor it is."""
+        terms, constant = self.sum_terms(condition.terms)
+        constant += condition.constant
+        match condition.sense:
             case "multiple of":
                 times = self.columns.add(np.inf, lower=-np.inf, integer=True)
-                self.equal.add({**terms, times: -float(row.bound)}, -constant)
+                self.equal.add({**terms, times: -float(condition.bound)}, -constant)
             case "==":
-                self._equal_or_contradiction(terms, row.bound - constant)
+                self._equal_or_contradiction(terms, condition.bound - constant)
             case "<=":
-                self.below.add(terms, row.bound - constant)
+                self.below.add(terms, condition.bound - constant)
             case ">=":
-                self.below.add({column: -value for column, value in terms.items()}, constant - row.bound)
+                self.below.add({column: -value for column, value in terms.items()}, constant - condition.bound)
 
     def sum_terms(self, counts: Terms) -> tuple[dict[int, float], float]:
-        """A weighted sum of sizes: coefficients of the columns, and the part that may not change."""
+        """A weighted sum of sizes, as coefficients of columns, and a constant: the part that may not change."""
         terms: dict[int, float] = {}
         for axis, count in counts:
             for column, value in self.size_terms(self.problem.row_of[axis], float(count)).items():
@@ -115,7 +115,7 @@ class Builder:
         return terms or {self.zero(): 0.0}, float(sum(count * self.constant[row] for row, count in rows))
 
     def limit(self) -> tuple[Envelope, dict[int, Interval]]:
-        """Budgets, and the bounds of the sizes that are in them."""
+        """Add what stands for the budgets; returns that, and the bounds of the sizes that budgets depend on."""
         problem, active = self.problem, set(self.active.tolist())
         rows = {problem.row_of[axis] for budget in problem.budgets for axis in budget.count.axes}
         fixed = {row: float(self.constant[row]) for row in rows - active}
@@ -126,19 +126,29 @@ class Builder:
         return Envelope.build(counts, sizes, box, self.columns, self.equal, self.below), box
 
     def exactly(self, row: int, size: int) -> None:
-        """A size that must be what it is asked to be."""
+        """Add that a row has a certain size."""
         self._equal_or_contradiction(self.size_terms(row), size - self.constant[row])
 
     def _equal_or_contradiction(self, terms: dict[int, float], bound: float) -> None:
+        """Add an equality. Without terms it is left out where it holds; else the program has no solution."""
         if terms or bound:
             self.equal.add(terms or {self.zero(): 0.0}, bound)
 
     def zero(self) -> int:
-        """A column that is always 0."""
+        """Add a column that is always 0."""
         return self.columns.add(0.0)
 
     def about(self, row: int, target: Target, must_change: bool) -> tuple[int, int]:
-        """A size near a wish: columns for how far it lies above and below."""
+        """Add that a row is to have a size near a wish.
+
+        Args:
+          row: of the problem.
+          target: the request.
+          must_change: whether the size may not stay as it is.
+
+        Returns:
+          The columns of how far the size lies above and below the wish.
+        """
         span = float(self.problem.insertable[row] + self.problem.present[row] + abs(target.wish)) + 1.0
         above, below = self.columns.add(span), self.columns.add(span)
         terms = {**self.size_terms(row), above: -1.0, below: 1.0}

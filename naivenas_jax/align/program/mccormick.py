@@ -27,7 +27,14 @@ Box = Mapping[int, Interval]
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """A product of two columns, and the four rows of its envelope."""
+    """A product of two factors, each a size or a product of sizes.
+
+    Attributes:
+      column: of the product.
+      left: the rows of the problem in the first factor.
+      right: the rows of the problem in the second factor.
+      rows: of the program: the four inequalities of the envelope.
+    """
 
     column: int
     left: Monomial
@@ -69,7 +76,9 @@ class Envelope:
           polynomials: the counts.
           sizes: for each row that occurs in them its size as coefficients of columns, and a constant.
           box: bounds of these sizes.
-          columns, equal, below: of the program.
+          columns: of the program.
+          equal: equalities of the program.
+          below: inequalities of the program.
         """
         self = cls(tuple(polynomials), {row: max(high, 1.0) for row, (_, high) in box.items()})
         for row, (terms, constant) in sizes.items():
@@ -103,7 +112,7 @@ class Envelope:
         self.linear.append(below.add(single, np.inf))
 
     def within(self, program: IntegerProgram, box: Box) -> None:
-        """Tighten the program to sizes in a box."""
+        """Limit the sizes to a box, which tightens the envelope."""
         bounds: dict[Monomial, Interval] = {}
         for row, (low, high) in box.items():
             bounds[(row,)] = low / self.scale[row], high / self.scale[row]
@@ -127,12 +136,12 @@ class Envelope:
     def linearise(
         self, program: IntegerProgram, sizes: Real[np.ndarray, " rows"] | None, room: Sequence[float] = ()
     ) -> None:
-        """Limit the linearisations of the counts at given sizes; None: no longer.
+        """Require the budgets of the linearisations of the counts at given sizes, or take that back.
 
         Args:
           program: the program.
-          sizes: of all rows.
-          room: for each count what to stay away from its bound.
+          sizes: of all rows; None: take it back.
+          room: for each count how far to stay below its bound.
         """
         for i, (number, polynomial) in enumerate(zip(self.linear, self.polynomials, strict=True)):
             if sizes is None:
@@ -147,7 +156,7 @@ class Envelope:
             program.set_bound(number, (polynomial.bound - room[i] - at) / scale)
 
     def sizes(self, x: Point, count: int) -> Float[np.ndarray, " rows"]:
-        """The sizes of rows at a point of the program; of rows that are not in any count 0."""
+        """The sizes of rows at a point of the program; 0 for rows that no count depends on."""
         found = np.zeros(count)
         for row, scale in self.scale.items():
             found[row] = x[self.columns[(row,)]] * scale

@@ -27,7 +27,7 @@ _SMALL = 12
 _SMALL_GAP, _GAP = 1e-9, 1e-3
 #: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
 _INSERTED = 1e-4
-#: So often the tangents of the logarithms are moved, in the whole space and in parts of it.
+#: How often the tangents of the Lagrangian bound are moved, in the whole space and in parts of it.
 _FIRST_MOVES, _MOVES = 40, 3
 _HALVINGS = 20
 #: Above the tolerance of the solver, far below a neuron.
@@ -40,10 +40,10 @@ class Node:
 
     Attributes:
       bound: no solution in it has more utility (negated, for the heap).
-      number: of equal bounds the earlier box first.
-      sizes: of the rows.
-      at: totals of the groups where the bound is reached.
-      open: for each row how much is to be gained by splitting it there, and the size to split at.
+      number: parts are numbered as they are made; of equal bounds the earlier part comes first.
+      sizes: the bounds of the size of each row.
+      at: shape (free,): the totals of the groups at which the bound is reached.
+      open: for each row how much the bound may fall if the part is split there, and the size to split at.
     """
 
     bound: float
@@ -54,7 +54,16 @@ class Node:
 
 
 class BudgetSearch:
-    """The best solution so far, and the program that finds better ones."""
+    """The best solution so far, and the program that finds better ones.
+
+    Attributes:
+      problem: the problem.
+      form: its formulation.
+      scale: the largest utility of a class.
+      small: whether the problem is solved exactly.
+      best: the best solution so far.
+      value: its utility, less a little for what is inserted.
+    """
 
     def __init__(self, problem: Problem, time_limit: float | None):
         self.problem = problem
@@ -66,14 +75,14 @@ class BudgetSearch:
         self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense == "multiple of" for row in problem.conditions)
         self.small = len(free) <= _SMALL
-        #: whether a point must be in whole numbers; else what is not whole can be rounded down
+        #: whether points of the program must be in whole numbers; else they are rounded down
         self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
         self.lagrangian = LagrangianBound(problem, self.form, self.scale, _INSERTED)
         self.local_search = LocalSearch(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
         self.prices = self.program.prices
         self.best: Solution | None = None
         self.value = -math.inf
-        #: whether the McCormick envelope said more than the logarithms when it was last asked
+        #: whether the McCormick envelope gave a lower bound than the Lagrangian when it was last asked
         self.helps = True
 
     @property
@@ -93,8 +102,14 @@ class BudgetSearch:
     def box(self, number: int, sizes: Box, at: Float[np.ndarray, " free"], bound: float = math.inf) -> Node:
         """A part of the space, with an upper bound of the utility of the solutions in it.
 
+        Args:
+          number: of the part; 0: the whole space.
+          sizes: the bounds of the size of each row.
+          at: shape (free,): where the tangents of the Lagrangian bound touch at first.
+          bound: that is known already.
+
         Raises:
-          NoSolutionError: if there is none.
+          NoSolutionError: if there is no solution in it.
         """
         bound, at, opened = self._bounded(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
         if bound > self.enough and (self.helps or not opened):
@@ -110,10 +125,10 @@ class BudgetSearch:
     def _bounded(
         self, sizes: Box, at: Float[np.ndarray, " free"], bound: float, moves: int
     ) -> tuple[float, Float[np.ndarray, " free"], Mapping[int, tuple[float, float]]]:
-        """A bound in a box, where it is reached, and what is to be gained by splitting.
+        """The Lagrangian bound in a box, where it is reached, and where splitting the box may lower it.
 
-        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
-        What lies there, rounded to whole numbers, is a solution.
+        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it. The
+        totals half of the way, rounded to whole numbers, are offered as a solution.
         """
         opened: Mapping[int, tuple[float, float]] = {}
         step, from_, to_, low = 0.5, at, at, math.inf
@@ -134,9 +149,9 @@ class BudgetSearch:
         return bound, to_, opened
 
     def linear(self, sizes: Box) -> tuple[Point, float]:
-        """A point of the McCormick relaxation in a box, and what no solution there can cost less than.
+        """A point of the McCormick relaxation in a box, and a lower bound of the cost of all solutions there.
 
-        In whole numbers where sizes are multiples, or no box is left.
+        The point is in whole numbers where sizes must be multiples, and where the box cannot be split further.
         """
         self.envelope.within(self.program, sizes)
         single = not any(high - low >= 1 for low, high in sizes.values())
@@ -166,7 +181,7 @@ class BudgetSearch:
             self.prices = self.program.prices
 
     def descend(self, sizes: Float[np.ndarray, " rows"]) -> None:
-        """Linearise the counts at some sizes, solve, and again at what was found."""
+        """Linearise the counts at some sizes, solve, linearise at the sizes found, and so on; offer what is found."""
         self.envelope.within(self.program, self.form.box)
         room = [0.0] * len(self.envelope.polynomials)
         for _ in range(_ROUNDS):
@@ -185,9 +200,9 @@ class BudgetSearch:
         self.envelope.linearise(self.program, None)
 
     def approach(self) -> None:
-        """Bring relaxed requests as near as they can be: the least distance in all with which a solution is found.
+        """Find the least distance from relaxed requests, all together, with which there is a solution, and hold it.
 
-        Distances are halved between what the McCormick envelope excludes and what is known.
+        It is bisected between what the McCormick envelope excludes and the distance of the best known solution.
         """
         goal = self.form.distance
         if goal is None:
@@ -205,7 +220,7 @@ class BudgetSearch:
             self.offer(known)
 
     def _keep_near(self, goal: Goal, most: int) -> None:
-        """Forget the solutions, and allow no more than this distance from relaxed requests."""
+        """Allow no more than this distance from relaxed requests, and forget the best solution."""
         self.program.set_bound(goal.row, most + _SLACK)
         self.local_search.near, self.best, self.value = most, None, -math.inf
 
@@ -219,7 +234,7 @@ class BudgetSearch:
                 self.descend(start)
 
     def _solution(self, x: Point) -> Solution:
-        """Read a point; where it need not be whole, what is not whole is dropped."""
+        """The solution at a point of the program; where that need not be whole, it is rounded down."""
         if not self.whole:
             x = x.copy()
             columns = self.form.kept_columns
@@ -227,7 +242,7 @@ class BudgetSearch:
         return read(self.form, x)
 
     def _rounded(self, totals: Float[np.ndarray, " free"]) -> Solution:
-        """Totals rounded down, all made smaller until the budgets hold."""
+        """A solution from totals: rounded down, and all made smaller until the budgets hold."""
         free, low, high = self.form.free, 0.0, 1.0
         kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
         least, most = self.lagrangian.lowest, self.program.upper(self.form.kept_columns)
@@ -239,7 +254,7 @@ class BudgetSearch:
         return Solution(kept, new)
 
     def scaled(self) -> Iterator[Float[np.ndarray, " rows"]]:
-        """All sizes as the same share of what they are now, which meets the tightest budget."""
+        """The present sizes, all multiplied by the largest number with which the budgets hold."""
         present = self.problem.present.astype(float)
         low, high = 0.0, 1.0
         for _ in range(30):
@@ -249,11 +264,11 @@ class BudgetSearch:
         yield np.maximum(1.0, present * low)
 
     def totals(self, x: Point) -> Float[np.ndarray, " free"]:
-        """What a point gives the free groups."""
+        """Shape (free,): the numbers of classes of the free groups at a point of the program."""
         totals: np.ndarray = x[self.form.kept_columns] + x[self.form.new_columns]
         return totals
 
 
-def _rigid(row: Condition) -> bool:
-    """Whether rounding down may break a condition: all but bounds of a single size."""
-    return row.sense in ("multiple of", "==") or len(row.terms) > 1
+def _rigid(condition: Condition) -> bool:
+    """Whether rounding down may break a condition, as it may break all but bounds of a single size."""
+    return condition.sense in ("multiple of", "==") or len(condition.terms) > 1

@@ -23,7 +23,13 @@ def most_utility(group: Group, room: int, scale: float, inserted: float) -> Floa
 
 
 def allowed_totals(problem: Problem, form: Formulation, most: Sequence[PerTotal]) -> list[Totals]:
-    """The totals of each group that break no condition on it alone."""
+    """The numbers of classes of each free group that break no condition on it alone.
+
+    Args:
+      problem: the problem.
+      form: its program.
+      most: for each free group an entry for each number that can be thought of.
+    """
     allowed = [np.ones(len(each), dtype=bool) for each in most]
     part = problem.rows[:, form.free].tocsr()
     constant = problem.rows @ form.fixed_kept
@@ -49,7 +55,7 @@ def _require(
     constant: Float[np.ndarray, " rows"],
     allowed: Sequence[Bool[np.ndarray, " _"]],
 ) -> None:
-    """Leave out what a condition forbids, if it is about one group."""
+    """Leave out the numbers that a condition forbids, if it is about a single group."""
     rows = [(row_of[axis], count) for axis, count in condition.terms]
     groups = {alone[row][0] for row, _ in rows if row in alone}
     if len(groups) != 1 or any(row not in alone for row, _ in rows):

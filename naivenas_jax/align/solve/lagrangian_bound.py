@@ -1,4 +1,4 @@
-"""What budgets allow at the most, found with the logarithms of sizes.
+"""An upper bound of the utility within budgets, found with the logarithms of sizes.
 
 A budget limits ``P(s) = sum(c s_1 s_2 ...)``, a sum of products of sizes with coefficients that are not negative. As a
 function of the logarithms of the sizes that is a sum of exponentials, so it is convex and lies above its tangents
@@ -10,14 +10,14 @@ A size that is a sum over groups is at least their weighted geometric mean, with
 
     log(s_r / z_r) >= sum_g b_rg log(t_g / t_g(z)),    b_rg = M_rg t_g(z) / z_r
 
-So the count is at least a constant and a sum of functions ``a_g`` of one group each. With a price ``p >= 0`` no
-solution has more utility than
+So the count is at least a constant and a sum of functions ``a_g`` of one group each. With ``f_g(t)`` for the utility of
+``t`` classes of a group, B for the bound of the budget, and any price ``p >= 0``, no solution has more utility than
 
     p (B - P(z)) + sum_g max over t of ( f_g(t) - p a_g(t) )
 
 (weak duality), and each maximum is found by looking at all whole numbers ``t``. The price is the best one, found by
-bisection. What else is required of sizes and is linear in several groups has a price of its own, from a linear program;
-what is required of a single group leaves numbers out, multiples among them.
+bisection (`lagrangian_dual`). Conditions on several groups have prices of their own, from a linear program; conditions
+on a single group (multiples among them) leave out some of its numbers (`group_totals`).
 
 Utility that grows like the logarithm of a size, as comparable scores do, is concave in it, and then the bound is exact
 but for rounding to whole neurons. Where utility grows in proportion to sizes the McCormick envelope is nearer.
@@ -40,21 +40,37 @@ from naivenas_jax.align.program.mccormick import Box
 from naivenas_jax.align.solve.group_totals import allowed_totals, most_utility
 from naivenas_jax.align.solve.lagrangian_dual import LITTLE, PerGroup, PerTotal, Tangent, Totals, UpperBound, dual
 
-#: Groups with more possible numbers than this in all are not looked at: the bound is infinite.
+#: If the groups together can have more different numbers of classes than this, the bound is infinite: it would be slow.
 _MOST = 4_000_000
 
 
 class LagrangianBound:
     """The bound for one problem.
 
-    Args:
+    Attributes:
       problem: the problem.
       form: its program.
-      scale: utilities are divided by it.
-      inserted: what an inserted class costs.
+      counts: of the budgets.
+      rows: shape (counted,): the rows of the problem that counts depend on.
+      matrix: shape (counted, free): how often these rows hold a class of each free group.
+      constant: shape (counted,): the part of their sizes that may not change.
+      able: whether anything can be said; else the bound is infinite, and there are none of the following.
+      most: for each free group its most utility, by the number of classes that it has.
+      allowed: for each free group the numbers of classes that break no condition on it alone.
+      lowest: shape (free,): the smallest of these.
+      least: shape (counted,): the smallest sizes that there can be.
+      conditions: on several groups.
     """
 
     def __init__(self, problem: Problem, form: Formulation, scale: float, inserted: float):
+        """Prepare the bound.
+
+        Args:
+          problem: the problem.
+          form: its program.
+          scale: utilities are divided by it.
+          inserted: the cost of an inserted class, in divided utilities.
+        """
         self.problem, self.form = problem, form
         self.counts = form.envelope.polynomials
         self.rows = np.array(sorted({row for count in self.counts for row in count.rows}), dtype=int)
@@ -63,16 +79,14 @@ class LagrangianBound:
         room = form.program.upper(form.new_columns)
         groups = [problem.groups[g] for g in form.free]
         few = sum(group.size + n + 1 for group, n in zip(groups, room, strict=True)) <= _MOST
-        #: whether anything can be said
         self.able = bool(groups) and few and all(value >= 0 for count in self.counts for value in count.terms.values())
         if self.able:
             self.most = [most_utility(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]
             self.allowed = allowed_totals(problem, form, self.most)
-            #: the smallest totals, and sizes, that there can be
             self.lowest = np.array([own[0] if own.size else 0 for own in self.allowed], dtype=float)
             self.least = np.maximum(self.matrix @ self.lowest + self.constant, problem.least[self.rows])
             self.conditions = form.program.pair_rows(form.kept_columns, form.new_columns)
-            self.able = bool(np.all(self.least >= 1))  # nothing has no logarithm
+            self.able = bool(np.all(self.least >= 1))  # 0 has no logarithm
 
     def bound(self, box: Box, at: PerGroup, prices: Float[np.ndarray, " rows"]) -> UpperBound:
         """An upper bound of the utility, scaled, of solutions with sizes in a box; minus infinity if there is none.
@@ -95,7 +109,11 @@ class LagrangianBound:
         return dual(utility, constant, tangents, totals)
 
     def open_rows(self, box: Box, upper: UpperBound) -> dict[int, tuple[float, float]]:
-        """For each row that a single group makes up how loose the bound is there, and its size where it is reached."""
+        """The rows of a box that consist of a single free group, where splitting the box may help.
+
+        Returns:
+          For each such row how loose the bound is there, and its size at which the bound is reached.
+        """
         found = {}
         for i, row in enumerate(self.rows.tolist()):
             groups = np.flatnonzero(self.matrix[i])
@@ -106,7 +124,7 @@ class LagrangianBound:
         return found
 
     def _totals(self, box: Box) -> list[Totals]:
-        """What each group can have in a box of sizes that it alone makes up."""
+        """For each free group the numbers of classes with which the rows that it alone makes up lie in a box."""
         low, high = np.zeros(len(self.most)), np.full(len(self.most), np.inf)
         for i, row in enumerate(self.rows.tolist()):
             groups = np.flatnonzero(self.matrix[i])
@@ -117,7 +135,7 @@ class LagrangianBound:
         return [own[(own >= a) & (own <= b)] for own, a, b in zip(self.allowed, low, high, strict=True)]
 
     def _priced(self, totals: Sequence[Totals], prices: Float[np.ndarray, " rows"]) -> tuple[list[PerTotal], float]:
-        """The utility of all totals, less what conditions on several groups cost."""
+        """The utility of each group at its totals, less the prices of conditions on several groups; and a constant."""
         numbers, coefficients, bounds, equal = self.conditions
         price = -prices[numbers]
         price = np.where(equal, price, np.maximum(price, 0.0))
@@ -131,7 +149,7 @@ class LagrangianBound:
         highest: PerGroup,
         at: PerGroup,
     ) -> list[Tangent]:
-        """The counts from below, as fractions of their bounds."""
+        """Lower bounds of the counts, as fractions of the budgets, that are tight at ``at``."""
         made = self.matrix * at  # of each row by each group
         whole = np.where(made.sum(1) > 0, made.sum(1), 1.0)
         shares = made / whole[:, None]
@@ -160,7 +178,16 @@ def _part(
     totals: Int[np.ndarray, " totals"],
     at: float,
 ) -> Float[np.ndarray, " totals"]:
-    """What one group adds to a count, from below, for all totals that it can have."""
+    """What one group adds to the lower bound of a count, at all totals that it can have.
+
+    Args:
+      weight: of each row: the ``w_r`` above, as a fraction of the budget.
+      share: of the group in each row.
+      offset: of each row, the part of its constant that is counted to this group.
+      empty: for each row, a lower bound of ``log(s_r / z_r)`` where the group has no classes.
+      totals: of the group.
+      at: where the tangent touches.
+    """
     rows = np.flatnonzero(weight * share)
     found = np.zeros(len(totals))
     for own in np.unique(offset[rows]):  # mostly one: rows have no constant

@@ -1,11 +1,11 @@
 """The least upper bound of the utility over all prices of the budgets.
 
-A price ``p_b >= 0`` for each budget, with what is left of it where all groups have what the tangents touch ("room"),
-gives the bound
+Each budget ``b`` says that ``sum_g a_bg(t_g) <= room_b`` for the totals ``t_g`` of the groups; group ``g`` has the
+utility ``f_g(t_g)``. Prices ``p_b >= 0`` give the bound
 
     sum_b p_b room_b + sum_g max over t of ( f_g(t) - sum_b p_b a_bg(t) )
 
-It is convex in each price; the least is found by bisection of its slope, for one budget after the other.
+It is convex in each price. The least is found by bisection of its slope, for one budget after the other.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Totals: TypeAlias = Int[np.ndarray, " _"]
 PerTotal: TypeAlias = Float[np.ndarray, " _"]
 
 _BISECTIONS = 30
-#: With several budgets their prices are found in turns, so often.
+#: With several budgets their prices are found in turns. This is the number of turns.
 _CYCLES = 4
-#: What a group without classes counts as where its logarithm is taken.
+#: Where the logarithm of a total is taken, this stands for 0.
 LITTLE = 0.5
 
 
@@ -36,9 +36,9 @@ class UpperBound(NamedTuple):
 
     Attributes:
       utility: the bound.
-      totals: shape (free groups,): of the groups, where it is reached; between two choices in general.
-      loose: shape (free groups,): how much more utility the bound gives each group between these choices than it can
-        have.
+      totals: shape (free,): the totals of the groups at which the bound is reached. In general that is between two
+        choices of totals, as the bound is a tangent to both.
+      loose: shape (free,): how much more utility the bound gives each group between these choices than it can have.
     """
 
     utility: float
@@ -48,7 +48,12 @@ class UpperBound(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tangent:
-    """A count is at least ``floor + sum_g a_g(t_g)``; ``parts``: for each group its ``a_g``, for all its totals."""
+    """A budget, linearised: ``sum_g a_g(t_g) <= room``.
+
+    Attributes:
+      room: what is left of the budget where the tangent touches the count, as a share of the budget.
+      parts: for each free group its ``a_g``, at all totals that it can have.
+    """
 
     room: float
     parts: list[PerTotal]
@@ -60,7 +65,17 @@ def dual(
     tangents: Sequence[Tangent],
     totals: Sequence[Totals],
 ) -> UpperBound:
-    """The least bound over the prices of all budgets, one after the other."""
+    """The least bound over the prices of all budgets, one after the other.
+
+    Args:
+      utility: for each free group its utility at all its totals.
+      constant: added to the bound.
+      tangents: of the budgets.
+      totals: for each free group the totals that it can have.
+
+    Returns:
+      The bound; minus infinity if no totals are within the linearised budgets, so that none are within the budgets.
+    """
     nothing = np.array([])
     best = UpperBound(np.inf, nothing, nothing)
     if any(tangent.room < sum(float(part.min()) for part in tangent.parts) for tangent in tangents):
@@ -80,7 +95,13 @@ def dual(
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """The totals of all groups in one array, and where those of each begin."""
+    """The totals of all groups in one array, one group after the other.
+
+    Attributes:
+      totals: in ascending order within a group.
+      starts: the position of the first total of each group.
+      lengths: how many totals each group can have.
+    """
 
     totals: Float[np.ndarray, " totals"]
     starts: Int[np.ndarray, " free"]
@@ -102,10 +123,17 @@ class _Groups:
 def _cheapest(
     groups: _Groups, utility: Float[np.ndarray, " totals"], part: Float[np.ndarray, " totals"], room: float
 ) -> tuple[float, UpperBound]:
-    """The price of one budget at which the bound is least, and that bound."""
+    """The price of one budget at which the bound is least, and that bound.
+
+    Args:
+      groups: and their totals.
+      utility: at all totals, less what the other budgets cost.
+      part: what the totals take of this budget.
+      room: of this budget.
+    """
 
     def at(price: float) -> tuple[float, float, Int[np.ndarray, " free"]]:
-        """The bound, its slope, and the positions of what is chosen."""
+        """The bound at a price, its slope, and the position of the best total of each group."""
         values = utility - price * part
         chosen = groups.best(values)
         return float(values[chosen].sum()) + price * room, room - float(part[chosen].sum()), chosen
@@ -123,7 +151,7 @@ def _cheapest(
         best = min(best, (here[0], price))
         low, below = (price, here) if here[1] < 0 else (low, below)
         high, above = (high, above) if here[1] < 0 else (price, here)
-    share = above[1] / (above[1] - below[1])  # of the two choices, so that the tangent is met
+    share = above[1] / (above[1] - below[1])  # of the two choices: the mixture takes just the room
     totals = between(groups.totals[below[2]], groups.totals[above[2]], share)
     priced = utility - best[1] * part
     hull = share * priced[below[2]] + (1 - share) * priced[above[2]]
@@ -133,7 +161,7 @@ def _cheapest(
 
 
 def between(one: PerGroup, other: PerGroup, share: float) -> PerGroup:
-    """The weighted geometric mean; ``share`` is the weight of the first."""
+    """The weighted geometric mean of totals; ``share`` is the weight of the first."""
     logs = [np.log(np.maximum(totals, LITTLE)) for totals in (one, other)]
     mean: PerGroup = np.exp(share * logs[0] + (1 - share) * logs[1])
     return mean

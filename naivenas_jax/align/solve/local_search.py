@@ -1,7 +1,7 @@
-"""What was dropped and still fits within the budgets is taken back, the most useful first.
+"""Local search: what was dropped and still fits within the budgets is taken back, the most useful first.
 
-One class of a group at a time, a few, or as many as multiples ask for; in small problems also more of one group for
-less of another. When nothing is left to take, nothing that was dropped could be returned within the budgets.
+A move takes back one class of a group, a few, or as many as multiples ask for; in small problems also classes of one
+group in exchange for fewer of another. In the end no move is left that the budgets allow.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from naivenas_jax.align.solve.solution import distance, violations
 
 
 class LocalSearch:
-    """Takes back for one problem.
+    """The moves of one problem.
 
-    Args:
+    Attributes:
       problem: the problem.
-      free: groups that may change.
+      free: the groups that may change.
       counts: of the budgets.
       pairs: whether to exchange classes of two groups as well.
       scale: what differences of utility are compared with.
+      near: how far a solution may be from relaxed requests, all together.
+      steps: for each group how many classes a move may take.
+      most: for each group how many classes there are to be kept, as none has a negative utility.
     """
 
     def __init__(
         self, problem: Problem, free: Int[np.ndarray, " free"], counts: Sequence[Polynomial], pairs: bool, scale: float
     ):
         self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
-        self.near = math.inf  #: how far a solution may be from relaxed requests, in all
+        self.near = math.inf
         self.free = [int(g) for g in free]
         self.steps = _steps(problem, self.free)
         self.most = {g: own_best(problem.groups[g]) for g in self.free}
@@ -52,11 +55,11 @@ class LocalSearch:
                 yield candidate
 
     def sound(self, solution: Solution) -> bool:
-        """Whether it breaks nothing, and is near enough to what was asked."""
+        """Whether a solution breaks no constraint, and is near enough to the relaxed requests."""
         return not violations(self.problem, solution) and distance(self.problem, solution) <= self.near
 
     def within(self, solution: Solution) -> bool:
-        """Whether the budgets hold."""
+        """Whether a solution is within the budgets; quicker than `sound`."""
         sizes = self.problem.sizes(solution)
         return all(count.at(sizes) <= count.bound for count in self.counts)
 
@@ -86,7 +89,7 @@ def _changed(kept: Int[np.ndarray, " groups"], *changes: tuple[int, int]) -> Int
 
 
 def _steps(problem: Problem, free: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """For each group a single class, a few at once, and as many as multiples ask for."""
+    """For each group how many classes a move may take: one, a few, and as many as multiples ask for."""
     asked = {row.bound for row in problem.conditions if row.sense == "multiple of"}
     columns = problem.rows.tocsc()
     found = {}
