@@ -9,6 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import BudgetError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network, check_values
@@ -102,7 +103,7 @@ def compress(
     check_values(graph, variables)
     if "utility" in options:
         raise UtilityError("compress finds the utility of neurons on the batches; utility= is for resize.")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    if (as_whole(steps) or 0) < 1:
         raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
     limits = Limits(
         max_params=max_params,

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsFloat, TypeAlias
 
-import numpy as np
-
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import to
+from naivenas_jax.checks import as_number
 from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
 from naivenas_jax.cost.parts import require_placed
 from naivenas_jax.errors import BudgetError, InfeasibleError
@@ -50,15 +49,15 @@ class LatencyLimit:
             )
         if isinstance(asked, Mapping):
             return cls._of_part(graph, asked, latency)
-        number = int | float | np.integer | np.floating
-        if isinstance(asked, bool) or not isinstance(asked, number) or not asked > 0:
+        number = as_number(asked)
+        if number is None or not number > 0:
             raise BudgetError(
                 "max_latency must be a float as a fraction of the present (0.5: half of it), or a whole number of "
                 f"microseconds; found {asked!r:.80}."
             )
-        if isinstance(asked, int | np.integer):
-            return cls(latency, int(asked) * 1e-6)
-        return cls(latency, float(asked) * cls(latency, math.inf).seconds(graph))
+        if isinstance(number, int):
+            return cls(latency, number * 1e-6)
+        return cls(latency, number * cls(latency, math.inf).seconds(graph))
 
     @classmethod
     def _of_part(cls, graph: Graph, asked: Mapping[str, object], latency: Latency) -> LatencyLimit:

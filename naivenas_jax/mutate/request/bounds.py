@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias
 
-import numpy as np
-
+from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
@@ -80,9 +79,10 @@ def _made(leaf: Leaf) -> list[str]:
 
 
 def _size(keyword: Keyword, name: str, asked: object, present: int) -> int:
-    if isinstance(asked, bool) or not isinstance(asked, int | float | np.integer | np.floating) or not 0 < asked < 1e9:
+    number = as_number(asked)
+    if number is None or not 0 < number < 1e9:
         raise RequestError(
             f"{keyword}= of {name!r} must be a whole number of at least 1, or a float as a fraction of the present "
             f"size; found {asked!r:.80}."
         )
-    return int(asked) if isinstance(asked, int | np.integer) else max(1, _ROUNDED[keyword](float(asked) * present))
+    return number if isinstance(number, int) else max(1, _ROUNDED[keyword](number * present))

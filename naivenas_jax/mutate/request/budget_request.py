@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any, TypeAlias, TypedDict
 
 import jax
-import numpy as np
 
 from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.checks import as_number
 from naivenas_jax.cost.operations import Operations, operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
@@ -163,16 +163,15 @@ class _Counts:
 
 
 def _budget(name: str, count: Count, limit: object, graph: Graph) -> Budget:
-    number = int | float | np.integer | np.floating
-    if isinstance(limit, bool) or not isinstance(limit, number) or not 0 < limit < math.inf:  # not NaN either
+    number = as_number(limit)
+    if number is None or not 0 < number < math.inf:  # not NaN either
         raise BudgetError(
             f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
             f"it); found {limit!r:.80}."
         )
     if count.at(graph.ties.sizes) == 0:
         raise BudgetError(f"{name} limits what there is nothing of: its count is 0 for this network and these inputs.")
-    bound = int(limit) if isinstance(limit, int | np.integer) else int(limit * count.at(graph.ties.sizes))
-    return Budget(name, count, bound)
+    return Budget(name, count, number if isinstance(number, int) else int(number * count.at(graph.ties.sizes)))
 
 
 def _shapes(graph: Graph, inputs: Inputs) -> Sequence[Any]:

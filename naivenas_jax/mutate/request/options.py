@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, TypedDict
 import jax
 import numpy as np
 
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.request.conditions import Constraints, Minimise
@@ -114,6 +115,7 @@ class Options:
         bound = given(axis) if callable(given) else given.get(axis) if isinstance(given, Mapping) else given
         if bound is None:
             return default
-        if isinstance(bound, bool) or not hasattr(bound, "__index__") or int(bound) < 0:
+        number = as_whole(bound)
+        if number is None or number < 0:
             raise RequestError(f"max_new for {axis!r} must be a whole number of neurons, 0 or more; found {bound!r}.")
-        return min(int(bound), 10**9)
+        return min(number, 10**9)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
@@ -229,15 +230,17 @@ def create_edge(
             f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums "
             "and products take further ones; insert one before it with nas.insert_vertex."
         )
-    at = len(vertex.inputs) if position is None else position
-    if isinstance(at, bool) or not hasattr(at, "__index__") or not 0 <= at <= len(vertex.inputs):
-        raise StructureError(f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {at!r}.")
+    at = len(vertex.inputs) if position is None else as_whole(position)
+    if at is None or not 0 <= at <= len(vertex.inputs):
+        raise StructureError(
+            f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {position!r}."
+        )
     width = 0 if isinstance(vertex.op, Concat) else vertex.nout
     broadcast = isinstance(vertex.op, Elementwise) and producer.nout == 1
     stand = None if broadcast or width == producer.nout else StandIn(f"~{source}>{target}", width, None)
     draft = Draft.of(graph)
     slots = list(draft.slots[target])
-    slots.insert(int(at), Slot(source, stand))
+    slots.insert(at, Slot(source, stand))
     return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.of(keywords, new))
 
 
@@ -281,16 +284,17 @@ def remove_edge(
         )
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     places = [i for i, read in enumerate(vertex.inputs) if read is producer]
-    if isinstance(occurrence, bool) or not hasattr(occurrence, "__index__") or not 0 <= occurrence < len(places):
+    which = as_whole(occurrence)
+    if which is None or not 0 <= which < len(places):
         raise StructureError(
             f"{target!r} reads {source!r} {len(places)} times, so there is no occurrence {occurrence!r}. It reads: "
             f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
         )
     draft = Draft.of(graph)
     slots = list(draft.slots[target])
-    slots.pop(places[occurrence])
+    slots.pop(places[which])
     if isinstance(vertex.op, Concat):
-        slots.insert(places[occurrence], Slot(None, StandIn(f"~{source}>{target}", graph.nout(source), source)))
+        slots.insert(places[which], Slot(None, StandIn(f"~{source}>{target}", graph.nout(source), source)))
     return realign(
         graph,
         variables,

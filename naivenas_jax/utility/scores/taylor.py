@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -208,7 +209,7 @@ class TaylorAverage:
         """
         if not 0 <= decay < 1:
             raise UtilityError(f"decay must be at least 0 and below 1, found {decay!r}.")
-        if isinstance(every, bool) or not hasattr(every, "__index__") or every < 1:
+        if (as_whole(every) or 0) < 1:
             raise UtilityError(f"every must be a whole number of steps, at least 1; found {every!r}.")
         nothing = jnp.zeros(count(require_graph(graph).ties))
         return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
