@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from jax.extend.core import JaxprEqn
-
 from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners
 from naivenas_jax.graph.evaluation.name_scopes import computed_in
+from naivenas_jax.jaxpr.interpret import Equation, equations
 from naivenas_jax.trace.program.frame import Frame
 
 T = TypeVar("T")
@@ -27,7 +26,7 @@ class PlacedContraction(NamedTuple):
       owners: the paths of the parts that it belongs to.
     """
 
-    eqn: JaxprEqn
+    eqn: Equation
     frame: Frame
     times: int
     owners: Owners
@@ -54,7 +53,7 @@ def contractions(
       times: how often it is evaluated.
       around: the parts that the evaluation belongs to.
     """
-    for eqn in frame.jaxpr.eqns:
+    for eqn in equations(frame.jaxpr):
         if eqn.primitive.name in CONTRACTIONS:
             yield PlacedContraction(eqn, frame, times, owners(eqn, frame, around))
         inside = times * eqn.params.get("length", 1), around.union(computed_in(eqn))

@@ -9,14 +9,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jax.extend.core import Literal, Var
 
 from naivenas_jax.cost.contractions import Branches, PlacedContraction, chosen, contractions, mapped
 from naivenas_jax.cost.parts import Owners, parts, under
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Atom
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -112,21 +111,21 @@ def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
     """A contraction, counted; its operations as often as it runs."""
     eqn, made, (left, right) = one.eqn, one.eqn.outvars[0], one.eqn.invars
 
-    def over(atom: Var | Literal, dims: Sequence[int]) -> Count:
-        value, shape = one.frame.read(atom), aval_of(atom).shape
+    def over(atom: Atom, dims: Sequence[int]) -> Count:
+        value, shape = one.frame.read(atom), atom.aval.shape
         try:
             return math.prod((sizes.of(value, d, shape[d]) for d in dims), start=Count.constant(1))
         except BudgetError as error:
             raise BudgetError(
-                f"The operations of {eqn.primitive.name} of shapes {aval_of(left).shape} and {aval_of(right).shape} "
+                f"The operations of {eqn.primitive.name} of shapes {left.aval.shape} and {right.aval.shape} "
                 f"cannot be counted: {error}. Set the budget on another count (max_params=), or fix that axis."
             ) from error
 
-    returned = over(made, range(len(aval_of(made).shape)))
+    returned = over(made, range(len(made.aval.shape)))
     if eqn.primitive.name == "dot_general":
         contracted = over(left, eqn.params["dimension_numbers"][0][0])
     else:
         outer = eqn.params["dimension_numbers"].rhs_spec[0]
-        contracted = over(right, [d for d in range(len(aval_of(right).shape)) if d != outer])
-    itemsize = np.dtype(aval_of(made).dtype).itemsize
+        contracted = over(right, [d for d in range(len(right.aval.shape)) if d != outer])
+    itemsize = np.dtype(made.aval.dtype).itemsize
     return Operation(returned * contracted * one.times, returned * itemsize, one.owners)

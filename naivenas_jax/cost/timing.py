@@ -12,14 +12,13 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from naivenas_jax.cost.contractions import PlacedContraction, chosen, contractions
 from naivenas_jax.cost.latency import LatencyTable, LayerLatency
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -98,14 +97,14 @@ class _Clock:
         self.timer = timer
         self.known: dict[object, float] = {}
 
-    def seconds(self, eqn: JaxprEqn, shapes: OperandShapes) -> float:
+    def seconds(self, eqn: Equation, shapes: OperandShapes) -> float:
         """The time of one call, with operands of these shapes."""
         params = {**eqn.params}
         if eqn.primitive.name == "conv_general_dilated":
             numbers = params["dimension_numbers"]
             groups = shapes[0][numbers.lhs_spec[1]] // shapes[1][numbers.rhs_spec[1]]
             params["feature_group_count"] = groups // params["batch_group_count"]
-        types = tuple(aval_of(atom).dtype for atom in eqn.invars)
+        types = tuple(atom.aval.dtype for atom in eqn.invars)
         key = (eqn.primitive.name, str(params), shapes, types)
         if key not in self.known:
             arrays = [jnp.full(shape, 0.5, dtype) for shape, dtype in zip(shapes, types, strict=True)]
@@ -117,7 +116,7 @@ def _measured(
     one: PlacedContraction, sizes: VectorSizes, now: Mapping[str, int], fractions: Sequence[float], clock: _Clock
 ) -> LayerLatency:
     """One contraction, timed for a grid of its sizes."""
-    eqn, shapes = one.eqn, [aval_of(atom).shape for atom in one.eqn.invars]
+    eqn, shapes = one.eqn, [atom.aval.shape for atom in one.eqn.invars]
     values = [one.frame.read(atom) for atom in eqn.invars]
     try:
         operands = [
@@ -160,7 +159,7 @@ def _plain(operands: Sequence[Sequence[Count]], now: Mapping[str, int]) -> _Vari
     return _Variation(varied, shapes_at)
 
 
-def _grouped(eqn: JaxprEqn, operands: Sequence[Sequence[Count]], now: Mapping[str, int]) -> _Variation:
+def _grouped(eqn: Equation, operands: Sequence[Sequence[Count]], now: Mapping[str, int]) -> _Variation:
     """The input size is varied. Either groups are of fixed width, or there are as many as now."""
     numbers, (left, right) = eqn.params["dimension_numbers"], operands
     feature, inner, outer = numbers.lhs_spec[1], numbers.rhs_spec[1], numbers.rhs_spec[0]

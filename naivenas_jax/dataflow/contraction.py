@@ -13,11 +13,10 @@ from math import prod
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
 from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.dataflow.rearranged import Rearranged
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import Array
 
@@ -65,7 +64,7 @@ class Contraction:
 
 
 def contraction_of(
-    eqn: JaxprEqn, side: int, variable: Rearranged, activation: Array, result: Array
+    eqn: Equation, side: int, variable: Rearranged, activation: Array, result: Array
 ) -> Contraction | None:
     """An equation as a product of matrices; None where it is none.
 
@@ -83,10 +82,10 @@ def contraction_of(
     return _conv(eqn, variable, activation, result)
 
 
-def _dot(eqn: JaxprEqn, side: int, variable: Rearranged, activation: Array, result: Array) -> Contraction:
+def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, result: Array) -> Contraction:
     contracted, batch = eqn.params["dimension_numbers"]
     mine, theirs, groups = contracted[side], contracted[1 - side], batch[1 - side]
-    kernel, shape = aval_of(eqn.invars[side]).shape, np.shape(activation)
+    kernel, shape = eqn.invars[side].aval.shape, np.shape(activation)
     free = [d for d in range(len(kernel)) if d not in (*mine, *batch[side])]
     others = [d for d in range(len(shape)) if d not in (*theirs, *groups)]
     g, total, made = prod(shape[d] for d in groups), prod(shape[d] for d in theirs), prod(kernel[d] for d in free)
@@ -105,9 +104,9 @@ def _dot(eqn: JaxprEqn, side: int, variable: Rearranged, activation: Array, resu
     )
 
 
-def _conv(eqn: JaxprEqn, variable: Rearranged, activation: Array, result: Array) -> Contraction:
+def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array) -> Contraction:
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    kernel, g = aval_of(eqn.invars[1]).shape, params["feature_group_count"]
+    kernel, g = eqn.invars[1].aval.shape, params["feature_group_count"]
     out, into, *window = numbers.rhs_spec
     total, made = prod(kernel) // kernel[out], kernel[out] // g
 

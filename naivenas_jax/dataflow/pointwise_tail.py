@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import JaxprEqn
 
 from naivenas_jax.dataflow.tape import Step, Tape, Values
-from naivenas_jax.jaxpr.calls import called
 from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
-from naivenas_jax.jaxpr.interpret import aval_of, bind, evaluate
+from naivenas_jax.jaxpr.interpret import Equation, bind, called, evaluate
 from naivenas_jax.typing import Array
 
 #: Primitives that shift their operands, or are linear in each of them.
@@ -81,7 +79,7 @@ def tail_of(tape: Tape, position: int) -> PointwiseTail | None:
     return PointwiseTail(made, end, tuple(sorted(leading[end])))
 
 
-def _differentiable(eqn: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
+def _differentiable(eqn: Equation, operands: Sequence[Array]) -> list[Array]:
     """The results of an equation. Calls are inlined: a ``custom_vjp`` (a straight-through estimator) has no jvp."""
     inner = called(eqn)
     if inner is None or eqn.primitive.name == "custom_jvp_call":
@@ -91,15 +89,15 @@ def _differentiable(eqn: JaxprEqn, operands: Sequence[Array]) -> list[Array]:
 
 def _same_shape(first: Step, step: Step) -> bool:
     """Whether a step has one result, of the shape of the first step's."""
-    return len(step.results) == 1 and aval_of(step.eqn.outvars[0]).shape == aval_of(first.eqn.outvars[0]).shape
+    return len(step.results) == 1 and step.eqn.outvars[0].aval.shape == first.eqn.outvars[0].aval.shape
 
 
-def _elementwise(eqn: JaxprEqn) -> bool:
+def _elementwise(eqn: Equation) -> bool:
     """Whether each entry of the results depends on the entries at its place only."""
     if (inner := called(eqn)) is not None:
         return all(_elementwise(one) for one in inner.jaxpr.eqns)
     if eqn.primitive.name == "broadcast_in_dim":
-        return bool(aval_of(eqn.invars[0]).size == 1)
+        return bool(eqn.invars[0].aval.size == 1)
     return eqn.primitive.name in ELEMENTWISE
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from naivenas_jax.dataflow.tape import Tape
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
@@ -63,31 +62,31 @@ def rearrangements(tape: Tape, variables: Variables) -> dict[int, Rearranged]:
     return found
 
 
-def _result(eqn: JaxprEqn, operands: Sequence[Rearranged | None]) -> Rearranged | None:
+def _result(eqn: Equation, operands: Sequence[Rearranged | None]) -> Rearranged | None:
     """The variable that the result of an equation still is, if it is one."""
-    name, shape = eqn.primitive.name, aval_of(eqn.outvars[0]).shape
+    name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
     if name in _MOVES:
         return None if operands[0] is None else _MOVES[name](eqn, operands[0])
     if name not in _SCALING:
         return None
-    own = [was for was, atom in zip(operands, eqn.invars, strict=True) if was and aval_of(atom).shape == shape]
+    own = [was for was, atom in zip(operands, eqn.invars, strict=True) if was and atom.aval.shape == shape]
     whole = [was for was in own if not was.spread]
     return replace(whole[0], scaled=True) if len(whole) == 1 else None
 
 
-def _cast(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+def _cast(eqn: Equation, was: Rearranged) -> Rearranged:
     del eqn
     return was
 
 
-def _transposed(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+def _transposed(eqn: Equation, was: Rearranged) -> Rearranged:
     order = tuple(eqn.params["permutation"])
     dims = None if was.dims is None else tuple(order.index(d) for d in was.dims)
     return replace(was, moves=(*was.moves, lambda array: array.transpose(order)), dims=dims)
 
 
-def _reshaped(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
-    before, after = aval_of(eqn.invars[0]).shape, aval_of(eqn.outvars[0]).shape
+def _reshaped(eqn: Equation, was: Rearranged) -> Rearranged:
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     wide = tuple(d for d, n in enumerate(after) if n != 1)
     dims = None
     if was.dims is not None and [before[d] for d in was.dims] == [after[d] for d in wide]:
@@ -97,10 +96,10 @@ def _reshaped(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
     return replace(was, moves=(*was.moves, _reshape_to(after)), dims=dims)
 
 
-def _broadcast(eqn: JaxprEqn, was: Rearranged) -> Rearranged:
+def _broadcast(eqn: Equation, was: Rearranged) -> Rearranged:
     to = eqn.params["broadcast_dimensions"]
     dims = None if was.dims is None else tuple(to[d] for d in was.dims)
-    before, after = aval_of(eqn.invars[0]), aval_of(eqn.outvars[0])
+    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
     moves = (*was.moves, _reshape_to(after.shape))
     return replace(was, moves=moves, dims=dims, spread=was.spread or before.size != after.size)
 
@@ -109,7 +108,7 @@ def _reshape_to(shape: Sequence[int]) -> Move:
     return lambda array: array.reshape(tuple(shape))
 
 
-_MOVES: Mapping[str, Callable[[JaxprEqn, Rearranged], Rearranged]] = {
+_MOVES: Mapping[str, Callable[[Equation, Rearranged], Rearranged]] = {
     "convert_element_type": _cast,
     "copy": _cast,
     "copy_p": _cast,

@@ -8,10 +8,8 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 import jax
-from jax.extend.core import JaxprEqn
 
-from naivenas_jax.jaxpr.calls import called
-from naivenas_jax.jaxpr.interpret import bind, interpret
+from naivenas_jax.jaxpr.interpret import Equation, bind, called, interpret
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -30,7 +28,7 @@ class Step(NamedTuple):
       paths: the variables that it reads, as they are or computed from variables only.
     """
 
-    eqn: JaxprEqn
+    eqn: Equation
     operands: tuple[int, ...]
     results: tuple[int, ...]
     paths: frozenset[Path]
@@ -162,7 +160,7 @@ class _Recording:
         self.constants[number] = cast(Array, value)  # literals are numbers, which every primitive takes for arrays
         return number
 
-    def equation(self, eqn: JaxprEqn, operands: Sequence[int]) -> Sequence[int]:
+    def equation(self, eqn: Equation, operands: Sequence[int]) -> Sequence[int]:
         paths = frozenset[Path]().union(*(self.paths.get(number, ()) for number in operands))
         if paths and (inner := called(eqn)) is not None:
             return interpret(inner, operands, self.equation, self.constant)

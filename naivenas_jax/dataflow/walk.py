@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from naivenas_jax.dataflow.contraction import Contraction, contraction_of
 from naivenas_jax.dataflow.pointwise_tail import PointwiseTail, tail_of
 from naivenas_jax.dataflow.rearranged import Rearranged, rearrangements
 from naivenas_jax.dataflow.tape import Step, Tape, Values
 from naivenas_jax.dataflow.variable_uses import AddedVariable, Hook, OtherUse, Outcome, SkipConnection, Standardisation
-from naivenas_jax.jaxpr.interpret import bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
@@ -128,7 +127,7 @@ class _Walk:
         made = operands[0].made if passes else None
         return [_Seen(array, made=made, summed=summed, step=position) for array in arrays]
 
-    def _skip(self, eqn: JaxprEqn, operands: Sequence[_Seen], position: int) -> None:
+    def _skip(self, eqn: Equation, operands: Sequence[_Seen], position: int) -> None:
         """Show an addition of what was made before a contraction to its result."""
         if eqn.primitive.name != "add" or any(o.weight for o in operands):
             return
@@ -137,7 +136,7 @@ class _Walk:
                 self.hook(SkipConnection(own.summed, other.array, position))
 
     def _contraction(
-        self, eqn: JaxprEqn, operands: Sequence[_Seen], results: Sequence[Array], position: int
+        self, eqn: Equation, operands: Sequence[_Seen], results: Sequence[Array], position: int
     ) -> Contraction | None:
         """The equation as a contraction, with the result that the hook wants it to have."""
         if eqn.primitive.name not in ("dot_general", "conv_general_dilated") or not _real(results[0]):
@@ -154,7 +153,7 @@ class _Walk:
         changed = self.hook(found)
         return found if changed is None else replace(found, result=changed)
 
-    def _added(self, eqn: JaxprEqn, operands: Sequence[_Seen]) -> _Seen | None:
+    def _added(self, eqn: Equation, operands: Sequence[_Seen]) -> _Seen | None:
         """The operand that is a variable added to or subtracted from something, if there is one."""
         if eqn.primitive.name not in ("add", "sub", "add_any"):
             return None

@@ -1,28 +1,110 @@
-"""Evaluate a jaxpr: with arrays, or with whatever else is to be known of every value in it.
+"""Walk a jaxpr: with arrays, or with whatever else is to be known of every value in it.
 
 A walker says what a constant is (``constant``) and what an equation makes of its operands (``equation``); which values
-these are is read from the jaxpr here. A walker looks into a call by interpreting what is `called` in its ``equation``.
+these are is read from the jaxpr by `interpret`. A walker looks into a call by interpreting what is `called`. One table
+says which primitives are calls: each evaluates one jaxpr, once, on all of its operands, and returns its results. Since
+every walker asks this table, all see through the same functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import attrgetter
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import jax
 from jax.extend import core as jex
+from jax.extend.core import primitives
 
 from naivenas_jax.typing import Array
 
-#: What is known of one value.
+if TYPE_CHECKING:
+    # JAX says of a value of a jaxpr only that it is abstract. Values without a shape are tokens that order effects, and
+    # these are neither read nor made by the equations whose operands anybody looks at.
+
+    class Variable(jex.Var):
+        """A value that is computed in a jaxpr."""
+
+        aval: jax.core.ShapedArray
+
+    class Literal:
+        """A number that is written in a jaxpr."""
+
+        val: Array
+        aval: jax.core.ShapedArray
+
+    class Equation(jex.JaxprEqn):
+        """An equation of a jaxpr, whose operands and results have shapes."""
+
+        invars: list[Variable | Literal]  # type: ignore[assignment]  # a list of other types; nobody appends to it
+        outvars: list[Variable]  # type: ignore[assignment]
+else:
+    Variable, Literal, Equation = jex.Var, jex.Literal, jex.JaxprEqn
+
+#: An operand of an equation.
+Atom: TypeAlias = Variable | Literal
+#: What a walker knows of one value.
 T = TypeVar("T")
+
+#: For each primitive that is a call the parameter that holds its jaxpr. Loops and branches are no calls (``scan``,
+#: ``while``, ``cond``), nor are functions that give their jaxpr only some of their operands (``linear_call``).
+CALLS: Mapping[str, str] = MappingProxyType(
+    {
+        primitives.jit_p.name: "jaxpr",
+        primitives.call_p.name: "call_jaxpr",
+        primitives.closed_call_p.name: "call_jaxpr",
+        primitives.remat_p.name: "jaxpr",
+        primitives.custom_jvp_call_p.name: "call_jaxpr",
+        primitives.custom_vjp_call_p.name: "call_jaxpr",
+        "custom_vmap_call": "call",
+        "composite": "jaxpr",
+        "remat_opt": "fwd_jaxpr",  # the forward function of `custom_vjp.defvjp(..., optimize_remat=True)`
+    }
+)
+
+
+def closed(jaxpr: jex.Jaxpr | jex.ClosedJaxpr) -> jex.ClosedJaxpr:
+    """A jaxpr with its constants. Some primitives hold one that has none, and leave that out."""
+    return jaxpr if isinstance(jaxpr, jex.ClosedJaxpr) else jex.ClosedJaxpr(jaxpr, ())
+
+
+def called(eqn: jex.JaxprEqn) -> jex.ClosedJaxpr | None:
+    """The jaxpr that an equation calls; None: the equation is no call.
+
+    >>> import jax
+    >>> traced = jax.make_jaxpr(lambda x: jax.nn.relu(x) + 1)(2.0)
+    >>> [None if (inner := called(eqn)) is None else len(inner.jaxpr.eqns) for eqn in traced.jaxpr.eqns]
+    [1, None]
+    """
+    key = CALLS.get(eqn.primitive.name)
+    return None if key is None else closed(eqn.params[key])
+
+
+def equations(jaxpr: jex.Jaxpr) -> list[Equation]:
+    """The equations of a jaxpr, in the order of evaluation."""
+    return cast(list[Equation], jaxpr.eqns)  # see `Equation`
+
+
+def flattened(jaxpr: jex.Jaxpr) -> Iterator[Equation]:
+    """The equations of a jaxpr in the order of evaluation, those inside calls in place of the calls.
+
+    >>> import jax
+    >>> traced = jax.make_jaxpr(lambda x: jax.nn.relu(x) + 1)(2.0)
+    >>> [eqn.primitive.name for eqn in flattened(traced.jaxpr)]
+    ['max', 'add']
+    """
+    for eqn in equations(jaxpr):
+        inner = called(eqn)
+        if inner is None:
+            yield eqn
+        else:
+            yield from flattened(inner.jaxpr)
 
 
 def interpret(
     closed: jex.ClosedJaxpr,
     arguments: Sequence[T],
-    equation: Callable[[jex.JaxprEqn, list[T]], Sequence[T]],
+    equation: Callable[[Equation, list[T]], Sequence[T]],
     constant: Callable[[Array, jax.core.AbstractValue], T],
     values: dict[jex.Var, T] | None = None,
 ) -> list[T]:
@@ -46,10 +128,10 @@ def interpret(
     consts = (constant(value, var.aval) for value, var in zip(closed.consts, jaxpr.constvars, strict=True))
     known.update(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
 
-    def read(atom: jex.Var | jex.Literal) -> T:
-        return constant(atom.val, atom.aval) if isinstance(atom, jex.Literal) else known[atom]
+    def read(atom: Atom | jex.Var | jex.Literal) -> T:
+        return known[atom] if isinstance(atom, jex.Var) else constant(atom.val, atom.aval)
 
-    for eqn in jaxpr.eqns:
+    for eqn in equations(jaxpr):
         known.update(zip(eqn.outvars, equation(eqn, [read(atom) for atom in eqn.invars]), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -68,7 +150,7 @@ def bind(eqn: jex.JaxprEqn, operands: Sequence[Array], **changed: object) -> lis
 def evaluate(
     closed: jex.ClosedJaxpr,
     arguments: Sequence[Array],
-    equation: Callable[[jex.JaxprEqn, list[Array]], Sequence[Array]] = bind,
+    equation: Callable[[Equation, list[Array]], Sequence[Array]] = bind,
 ) -> list[Array]:
     """The results of a jaxpr for these arrays; ``equation`` may compute some of the equations in its own way.
 
@@ -78,8 +160,3 @@ def evaluate(
     [2.0]
     """
     return interpret(closed, arguments, equation, lambda value, _: value)
-
-
-#: The shape and dtype of a value of a jaxpr. JAX's annotations say no more of a value than that it is abstract. Values
-#: without a shape (tokens that order effects) are neither read nor made by the equations whose operands are looked at.
-aval_of: Callable[[jex.Var | jex.Literal], jax.core.ShapedArray] = attrgetter("aval")

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from jax.extend import core as jex
 
-from naivenas_jax.jaxpr.calls import CALLS, called, closed, flattened
-from naivenas_jax.jaxpr.interpret import bind, evaluate, interpret
+from naivenas_jax.jaxpr.interpret import CALLS, bind, called, closed, evaluate, flattened, interpret
 
 X = jnp.linspace(-1, 1, 6).reshape(2, 3)
 KERNEL = jnp.arange(12.0).reshape(3, 4) / 5

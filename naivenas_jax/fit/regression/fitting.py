@@ -20,7 +20,7 @@ from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, ridge_fit
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
 from naivenas_jax.fit.regression.use_sums import grams, grams_with_skip, made, made_and_skipped, missed, outcome
-from naivenas_jax.jaxpr.calls import called
+from naivenas_jax.jaxpr.interpret import called
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import to_host

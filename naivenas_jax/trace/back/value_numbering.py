@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from naivenas_jax.jaxpr.calls import called, closed
-from naivenas_jax.jaxpr.interpret import interpret
+from naivenas_jax.jaxpr.interpret import called, closed, interpret
 
 
 @dataclass(frozen=True, eq=False)

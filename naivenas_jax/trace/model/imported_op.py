@@ -22,7 +22,7 @@ from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order,
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
-from naivenas_jax.trace.program.rebind import NewSizes, evaluate
+from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -114,7 +114,7 @@ class ImportedOp(ModelOp):
         }
         program, sizes = analysed.program, self._sizes(analysed, hook)
         arguments = [given[role] for role in program.arguments]
-        return program.outputs(evaluate(program.closed, analysed.frame, sizes, arguments))
+        return program.outputs(evaluate_resized(program.closed, analysed.frame, sizes, arguments))
 
     @cached_property
     def ties(self) -> Ties:

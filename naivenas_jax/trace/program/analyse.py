@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from naivenas_jax.graph.model_vertex import Place
-from naivenas_jax.jaxpr.interpret import aval_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
@@ -48,8 +47,7 @@ def analyse(program: TracedProgram) -> Analysed:
     """
     closed = program.closed
     analysis, frame = Analysis(), Frame(closed.jaxpr)
-    pairs = zip(program.arguments, closed.jaxpr.invars, strict=True)
-    arguments = [_argument(analysis, role, aval_of(var)) for role, var in pairs]
+    arguments = [_argument(analysis, *pair) for pair in zip(program.arguments, closed.in_avals, strict=True)]
     results = analysis.walk(closed, frame, arguments)
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if isinstance(r.which, tuple)}
     for role, value in zip(program.results, results, strict=True):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.graph.model_vertex import Place
-from naivenas_jax.jaxpr.interpret import aval_of, bind, interpret
+from naivenas_jax.jaxpr.interpret import Equation, bind, interpret
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
@@ -20,7 +20,7 @@ from naivenas_jax.trace.program.primitives import FOLDED, FROZEN, register
 from naivenas_jax.trace.program.value import LARGEST, Dim, Known, Origin, Value, WeightProduct, constant, together
 
 #: ``rule(analysis, frame, eqn, operands) -> values of the results``
-TieRule: TypeAlias = "Callable[[Analysis, Frame, JaxprEqn, Sequence[Value]], Sequence[Value]]"
+TieRule: TypeAlias = "Callable[[Analysis, Frame, Equation, Sequence[Value]], Sequence[Value]]"
 
 #: What each primitive ties. One that is not in the table fixes the axes of its operands: sound, and visible in the
 #: handles.
@@ -60,7 +60,7 @@ class Analysis:
     def walk(self, closed: ClosedJaxpr, frame: Frame, arguments: Sequence[Value]) -> list[Value]:
         """What is known of the results of a jaxpr; fills in its frame."""
 
-        def equation(eqn: JaxprEqn, operands: list[Value]) -> list[Value]:
+        def equation(eqn: Equation, operands: list[Value]) -> list[Value]:
             results = TIES.get(eqn.primitive.name, unknown)(self, frame, eqn, operands)
             if not all(value.weight for value in results):
                 for operand in operands:
@@ -69,7 +69,7 @@ class Analysis:
 
         return interpret(closed, arguments, equation, lambda value, _: constant(value), frame.values)
 
-    def inner(self, frame: Frame, eqn: JaxprEqn, closed: ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
+    def inner(self, frame: Frame, eqn: Equation, closed: ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
         """Walk a jaxpr inside an equation."""
         return self.walk(closed, frame.enter(eqn, closed.jaxpr), arguments)
 
@@ -137,15 +137,16 @@ class Analysis:
           The product of two weights; None if it is not one.
         """
         tied = self.tie(left.dims[a], right.dims[b], "it is contracted with an axis of fixed size")
-        if left.weight and right.weight and left.origin(a) and right.origin(b):
-            product = WeightProduct(left.origin(a), right.origin(b), tied)
+        entries = left.origin(a), right.origin(b)
+        if left.weight and right.weight and all(entries):
+            product = WeightProduct(*entries, tied)
             self.products.setdefault(product, False)
             return product
         if not (left.weight or right.weight):
             self.couple(tied, "two activations are contracted over it")
-        for value, dim in ((left, a), (right, b)):
-            self.reads(value, dim)
-            self.joins(value, value.origin(dim))
+        for value, entry in zip((left, right), entries, strict=True):
+            self.reads(entry)
+            self.joins(value, entry)
         return None
 
     def joins(self, value: Value, entry: frozenset[Origin] = frozenset()) -> None:
@@ -166,15 +167,15 @@ class Analysis:
             if not joined:
                 self.couple(product.over, "two variables are contracted over it")
 
-    def reads(self, value: Value, dim: int) -> None:
-        """A weight reads neurons on this dimension: it is contracted over it."""
+    def reads(self, entry: frozenset[Origin]) -> None:
+        """On these dimensions variables read neurons: a weight is contracted over them."""
         if not self.quiet:
-            self.roles.update(value.origin(dim))
+            self.roles.update(entry)
 
-    def indexes(self, value: Value, dim: int) -> None:
-        """Entries along this dimension are looked up by index."""
-        self.reads(value, dim)
-        self.indexed.update(value.origin(dim))
+    def indexes(self, entry: frozenset[Origin]) -> None:
+        """Along these dimensions entries of variables are looked up by index."""
+        self.reads(entry)
+        self.indexed.update(entry)
 
     def multiplies(self, value: Value) -> None:
         """The variables that a value is made of are factors: 1 changes nothing."""
@@ -182,9 +183,9 @@ class Analysis:
             self.neutral.update(value.variables)
 
 
-def _folded(eqn: JaxprEqn, number: int, operands: Sequence[Value], value: Value) -> Value:
+def _folded(eqn: Equation, number: int, operands: Sequence[Value], value: Value) -> Value:
     """A result of an equation, with its content if that of all operands is known."""
-    aval = aval_of(eqn.outvars[number])
+    aval = eqn.outvars[number].aval
     if len(value.dims) != aval.ndim:
         raise AssertionError(f"The rule of {eqn.primitive} returned {len(value.dims)} dimensions: {eqn}")
     known = [operand.known for operand in operands if operand.known is not None]
@@ -194,7 +195,7 @@ def _folded(eqn: JaxprEqn, number: int, operands: Sequence[Value], value: Value)
 
 
 def unknown(
-    analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value], why: str | None = None
+    analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value], why: str | None = None
 ) -> list[Value]:
     """Fix the axes of what a primitive reads: nothing is known of its results."""
     del frame
@@ -204,7 +205,7 @@ def unknown(
     return fixed_results(eqn, values)
 
 
-def fixed_results(eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def fixed_results(eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Results all of whose dimensions are fixed."""
     weight = all(value.weight for value in values)
-    return [Value((None,) * aval_of(var).ndim, weight=weight) for var in eqn.outvars]
+    return [Value((None,) * var.aval.ndim, weight=weight) for var in eqn.outvars]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 from jax.extend import core as jex
 
+from naivenas_jax.jaxpr.interpret import Atom, Equation
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.value import Dim, Value, constant
 
@@ -31,11 +32,11 @@ class Frame:
     picked: dict[jex.JaxprEqn, tuple[Dim, ...]] = field(default_factory=dict)
     notes: dict[jex.JaxprEqn, object] = field(default_factory=dict)
 
-    def read(self, atom: jex.Var | jex.Literal) -> Value:
+    def read(self, atom: Atom | jex.Var | jex.Literal) -> Value:
         """What is known of an operand."""
-        return constant(atom.val) if isinstance(atom, jex.Literal) else self.values[atom]
+        return self.values[atom] if isinstance(atom, jex.Var) else constant(atom.val)
 
-    def enter(self, eqn: jex.JaxprEqn, jaxpr: jex.Jaxpr) -> Frame:
+    def enter(self, eqn: Equation, jaxpr: jex.Jaxpr) -> Frame:
         """A new frame, for a jaxpr inside an equation of this one."""
         child = Frame(jaxpr)
         self.inner.setdefault(eqn, []).append(child)
@@ -70,7 +71,7 @@ class NamedValue(NamedTuple):
     value: Value
     aval: jax.core.ShapedArray
     frame: Frame
-    eqn: jex.JaxprEqn
+    eqn: Equation
 
     def before(self, other: NamedValue) -> bool:
         """Whether it is known in the frame of the other one when that is named."""

@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jax.extend.core import JaxprEqn, Literal, Var
 
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Atom, Equation
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.value import Share, Sum, Value
@@ -47,10 +46,10 @@ class TermCount(NamedTuple):
         return float(count) ** self.exponent if count > 0 or self.exponent > 0 else math.inf
 
 
-def scaled(frame: Frame, eqn: JaxprEqn, values: Sequence[Value], result: Value) -> Value:
+def scaled(frame: Frame, eqn: Equation, values: Sequence[Value], result: Value) -> Value:
     """The result of an elementwise equation, as the sum or share that it still is; notes a number that counts terms."""
     name = eqn.primitive.name
-    arrays = [v for v, atom in zip(values, eqn.invars, strict=True) if math.prod(aval_of(atom).shape) > 1 or v.summed]
+    arrays = [v for v, atom in zip(values, eqn.invars, strict=True) if math.prod(atom.aval.shape) > 1 or v.summed]
     if name in _KEEPING:
         return replace(result, summed=arrays[0].summed, share=arrays[0].share) if len(arrays) == 1 else result
     if name in ("mul", "div"):
@@ -61,7 +60,7 @@ def scaled(frame: Frame, eqn: JaxprEqn, values: Sequence[Value], result: Value) 
     return result
 
 
-def _product(frame: Frame, eqn: JaxprEqn, values: Sequence[Value], result: Value) -> Value:
+def _product(frame: Frame, eqn: Equation, values: Sequence[Value], result: Value) -> Value:
     for i in (0, 1) if eqn.primitive.name == "mul" else (1,):
         one, number = values[1 - i], _number(eqn.invars[i], values[i], one_summed=values[1 - i].summed is not None)
         if number is None:
@@ -85,9 +84,9 @@ def _product(frame: Frame, eqn: JaxprEqn, values: Sequence[Value], result: Value
     return replace(result, share=shares[0]) if len(shares) == 1 and eqn.primitive.name == "mul" else result
 
 
-def _number(atom: Var | Literal, value: Value, *, one_summed: bool) -> float | None:
+def _number(atom: Atom, value: Value, *, one_summed: bool) -> float | None:
     """The number that an operand is, if it is a single one. It is computed only if a sum is scaled by it."""
-    if math.prod(aval_of(atom).shape) != 1 or not np.issubdtype(aval_of(atom).dtype, np.number) or value.known is None:
+    if math.prod(atom.aval.shape) != 1 or not np.issubdtype(atom.aval.dtype, np.number) or value.known is None:
         return None
     if value.known.sources and not one_summed:
         return None

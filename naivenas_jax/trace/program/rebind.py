@@ -9,12 +9,11 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in, computing
-from naivenas_jax.jaxpr import interpret
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind, evaluate
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.primitives import register
@@ -85,13 +84,13 @@ class NewSizes:
         """The shape of a value now."""
         return tuple(size if dim is None else self.length(dim) for dim, size in zip(value.dims, old, strict=True))
 
-    def result_shape(self, frame: Frame, eqn: JaxprEqn) -> tuple[int, ...]:
+    def result_shape(self, frame: Frame, eqn: Equation) -> tuple[int, ...]:
         """The shape of the first result of an equation now."""
-        return self.shape(frame.values[eqn.outvars[0]], aval_of(eqn.outvars[0]).shape)
+        return self.shape(frame.values[eqn.outvars[0]], eqn.outvars[0].aval.shape)
 
 
 #: ``rule(sizes, frame, eqn, operands) -> results``
-BindRule: TypeAlias = Callable[[NewSizes, Frame, JaxprEqn, list[Array]], Sequence[Array]]
+BindRule: TypeAlias = Callable[[NewSizes, Frame, Equation, list[Array]], Sequence[Array]]
 
 #: How each primitive is bound again. One that is not in the table is bound with the parameters that it had.
 BINDS: dict[str, BindRule] = {}
@@ -102,12 +101,12 @@ def binds(*primitives: str) -> Callable[[BindRule], BindRule]:
     return register(BINDS, primitives)
 
 
-def evaluate(closed: ClosedJaxpr, frame: Frame, sizes: NewSizes, arguments: Sequence[Array]) -> list[Array]:
+def evaluate_resized(closed: ClosedJaxpr, frame: Frame, sizes: NewSizes, arguments: Sequence[Array]) -> list[Array]:
     """The results of a jaxpr for arguments of the new sizes; ``frame`` is what its analysis found out."""
 
-    def equation(eqn: JaxprEqn, operands: list[Array]) -> Sequence[Array]:
+    def equation(eqn: Equation, operands: list[Array]) -> Sequence[Array]:
         rule = BINDS.get(eqn.primitive.name)
         with computing(*computed_in(eqn)):
             return rule(sizes, frame, eqn, operands) if rule else bind(eqn, operands)
 
-    return interpret.evaluate(closed, arguments, equation)
+    return evaluate(closed, arguments, equation)

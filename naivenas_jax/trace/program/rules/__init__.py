@@ -10,7 +10,6 @@ from naivenas_jax.trace.program.rules import (
     pick as pick,
     random as random,
     reduce as reduce,
-    reshape as reshape,
     shape as shape,
     update as update,
 )

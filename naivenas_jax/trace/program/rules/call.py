@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, primitives
+from jax.extend.core import ClosedJaxpr, primitives
 
-from naivenas_jax.jaxpr.calls import CALLS, called
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import CALLS, Equation, bind, called
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import place_of
-from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate
+from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate_resized
 from naivenas_jax.trace.program.value import Value
 from naivenas_jax.typing import Array
 
@@ -23,7 +22,7 @@ _DERIVATIVES = (primitives.custom_jvp_call_p.name, primitives.custom_vjp_call_p.
 _INLINED = [name for name in CALLS if name not in (_REMAT, *_DERIVATIVES)]
 
 
-def jaxpr_of(eqn: JaxprEqn) -> ClosedJaxpr:
+def jaxpr_of(eqn: Equation) -> ClosedJaxpr:
     """The jaxpr of an equation that is a call."""
     found = called(eqn)
     assert found is not None, eqn
@@ -31,24 +30,24 @@ def jaxpr_of(eqn: JaxprEqn) -> ClosedJaxpr:
 
 
 @ties(*_INLINED, _REMAT)
-def call(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def call(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """What the jaxpr inside ties."""
     return analysis.inner(frame, eqn, jaxpr_of(eqn), values)
 
 
 @binds(*_INLINED)
-def bind_call(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_call(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Inlined: the compiler sees the same operations."""
     (inner,) = frame.inner[eqn]
-    return evaluate(jaxpr_of(eqn), inner, sizes, arrays)
+    return evaluate_resized(jaxpr_of(eqn), inner, sizes, arrays)
 
 
 @binds(_REMAT)
-def bind_remat(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_remat(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Rematerialised as before."""
     (inner,) = frame.inner[eqn]
     function = jax.checkpoint(
-        lambda *xs: evaluate(jaxpr_of(eqn), inner, sizes, xs),
+        lambda *xs: evaluate_resized(jaxpr_of(eqn), inner, sizes, xs),
         prevent_cse=eqn.params["prevent_cse"],
         policy=eqn.params["policy"],
     )
@@ -59,16 +58,16 @@ def bind_remat(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]
     *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "optimization_barrier"],
     *["with_memory_space_constraint"],
 )
-def passing(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def passing(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Every operand passes as it is."""
     del analysis, frame, eqn
     return list(values)
 
 
 @ties("name")
-def name(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def name(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The value as it is; its place in the model is kept."""
-    aval = aval_of(eqn.outvars[0])
+    aval = eqn.outvars[0].aval
     place = place_of(eqn.params["name"], aval.ndim)
     if place and aval.ndim:
         analysis.places.setdefault(place, []).append(NamedValue(values[0], aval, frame, eqn))
@@ -76,7 +75,7 @@ def name(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 
 @binds("name")
-def bind_name(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_name(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """The model's own names stay, for policies of rematerialisation; ours were for the analysis only."""
     name = eqn.params["name"]
     if sizes.watch:
@@ -85,7 +84,7 @@ def bind_name(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array])
 
 
 @ties("debug_callback", "debug_print")
-def watching(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def watching(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A function that looks at values and returns none ties nothing."""
     del analysis, frame, eqn, values
     return []

@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jax.extend.core import JaxprEqn
-
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
@@ -17,7 +15,7 @@ from naivenas_jax.typing import Array
 
 
 @ties("dot_general")
-def dot(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def dot(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Contracted and batch dimensions are tied, the others pass."""
     del frame
     left, right = values
@@ -37,11 +35,11 @@ def dot(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]
     return [replace(result, products=result.products.union(p for p in found if p))]
 
 
-def _squares(eqn: JaxprEqn, value: Value, over: Sequence[int]) -> Sum | None:
+def _squares(eqn: Equation, value: Value, over: Sequence[int]) -> Sum | None:
     """An array that is contracted with itself makes a sum of squares."""
     if eqn.invars[0] is not eqn.invars[1]:
         return None
-    shape = aval_of(eqn.invars[0]).shape
+    shape = eqn.invars[0].aval.shape
     return Sum(
         tuple(dim for d in over if (dim := value.dims[d]) is not None),
         math.prod(shape[d] for d in over if value.dims[d] is None),
@@ -49,7 +47,7 @@ def _squares(eqn: JaxprEqn, value: Value, over: Sequence[int]) -> Sum | None:
 
 
 @ties("conv_general_dilated")
-def conv(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def conv(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Input channels are tied to those of the kernel, output channels of the kernel pass; positions are fixed.
 
     With groups, channels of the input are pairs of a group and a channel in it, and so are channels of the output. The
@@ -62,14 +60,14 @@ def conv(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
     for value, spec in ((image, numbers.lhs_spec), (kernel, numbers.rhs_spec)):
         for d in spec[2:]:
             analysis.fix(value.dims[d], "a convolution slides along it")
-            analysis.reads(value, d)
+            analysis.reads(value.origin(d))
     inputs, outputs = image.dims[numbers.lhs_spec[1]], kernel.dims[numbers.rhs_spec[0]]
     read = inputs
     if groups > 1:
-        shape = aval_of(eqn.invars[1]).shape
+        shape = eqn.invars[1].aval.shape
         read = _grouped(analysis, inputs, outputs, groups, (shape[numbers.rhs_spec[1]], shape[numbers.rhs_spec[0]]))
     analysis.tie(read, kernel.dims[numbers.rhs_spec[1]], "it meets a kernel of fixed size")
-    analysis.reads(kernel, numbers.rhs_spec[1])
+    analysis.reads(kernel.origin(numbers.rhs_spec[1]))
     if not kernel.weight:
         analysis.couple(inputs, "it is convolved with an activation")
     for dim in (inputs, read):
@@ -99,7 +97,7 @@ def _factors(analysis: Analysis, channels: Dim, groups: int, each: int) -> tuple
 
 
 @binds("conv_general_dilated")
-def bind_conv(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_conv(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """There are as many groups as kernels fit beside one another on the input channels."""
     del sizes, frame
     numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]

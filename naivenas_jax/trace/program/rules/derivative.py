@@ -8,14 +8,14 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.errors import StructureError
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
-from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate
+from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate_resized
 from naivenas_jax.trace.program.rules.call import jaxpr_of
 from naivenas_jax.trace.program.value import Value
 from naivenas_jax.typing import Array
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 
 @ties("custom_jvp_call")
-def custom_jvp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def custom_jvp(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """What the function ties. Its rule for derivatives is analysed when somebody differentiates."""
     return analysis.inner(frame, eqn, jaxpr_of(eqn), values)
 
 
 @binds("custom_jvp_call")
-def bind_custom_jvp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_custom_jvp(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A function with the same rule for derivatives."""
     (inner,), count = frame.inner[eqn], eqn.params["num_consts"]
     values = [frame.read(atom) for atom in eqn.invars[count:]]
-    moves = [_differentiable(aval_of(atom)) for atom in eqn.invars[count:]]
+    moves = [_differentiable(atom.aval) for atom in eqn.invars[count:]]
 
     @jax.custom_jvp
     def function(*xs: jax.Array) -> tuple[Array, ...]:
-        return tuple(evaluate(jaxpr_of(eqn), inner, sizes, [*arrays[:count], *xs]))
+        return tuple(evaluate_resized(jaxpr_of(eqn), inner, sizes, [*arrays[:count], *xs]))
 
     @function.defjvp
     def rule(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -101,7 +101,7 @@ def _evaluate_apart(
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
         runs[row[0]] = now
     apart = NewSizes(dict(zip(vectors, rows, strict=True)), runs, ties.products, ties.run_sizes)
-    return evaluate(closed, frame, apart, arrays)
+    return evaluate_resized(closed, frame, apart, arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +121,13 @@ class _VjpRule:
     forwarded: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, eqn: JaxprEqn) -> _VjpRule:
+    def of(cls, eqn: Equation) -> _VjpRule:
         """The rule of an equation; raises whatever the rule raises."""
         params, count = eqn.params, eqn.params["num_consts"]
         forward, consts = params["fwd_jaxpr_thunk"].call_wrapped(*(True for _ in eqn.invars[count:]))
         _, _, forwarded = params["out_trees"]()
-        returned = iter(aval_of(var) for var in forward.outvars)
-        residuals = [next(returned) if f is None else aval_of(eqn.invars[f]) for f in forwarded]
+        returned = iter(forward.out_avals)
+        residuals = [next(returned) if f is None else eqn.invars[f].aval for f in forwarded]
         given: list[bool] = []
 
         def backward(*cotangents: jax.Array) -> list[jax.Array]:
@@ -135,7 +135,7 @@ class _VjpRule:
             given.extend(isinstance(result, jax.Array) for result in results)
             return [result for result in results if isinstance(result, jax.Array)]
 
-        avals = [*residuals, *(aval_of(var) for var in eqn.outvars)]
+        avals = [*residuals, *(var.aval for var in eqn.outvars)]
         jaxpr = jax.make_jaxpr(backward)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
         return cls(ClosedJaxpr(forward, consts), jaxpr, tuple(given), tuple(forwarded))
 
@@ -147,11 +147,11 @@ class _VjpRule:
 
 
 @ties("custom_vjp_call")
-def custom_vjp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def custom_vjp(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """What the function and its rule for derivatives tie."""
     if eqn.params["symbolic_zeros"]:
         return unknown(analysis, frame, eqn, values, "whose rule for derivatives sees symbolic zeros")
-    if not all(_differentiable(aval_of(var)) for var in eqn.outvars):
+    if not all(_differentiable(var.aval) for var in eqn.outvars):
         return unknown(analysis, frame, eqn, values)
     try:
         rule = _VjpRule.of(eqn)
@@ -164,7 +164,7 @@ def custom_vjp(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence
 
 
 def _tie_rule(
-    analysis: Analysis, frame: Frame, eqn: JaxprEqn, rule: _VjpRule, values: Sequence[Value], results: Sequence[Value]
+    analysis: Analysis, frame: Frame, eqn: Equation, rule: _VjpRule, values: Sequence[Value], results: Sequence[Value]
 ) -> None:
     own = values[eqn.params["num_consts"] :]
     reason = "a custom derivative rule holds it fixed"
@@ -180,7 +180,7 @@ def _tie_rule(
 
 
 @binds("custom_vjp_call")
-def bind_custom_vjp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_custom_vjp(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A function with the same rule for derivatives."""
     rule, count = frame.notes.get(eqn), eqn.params["num_consts"]
     if not isinstance(rule, _VjpRule):
@@ -189,15 +189,15 @@ def bind_custom_vjp(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[A
 
     @jax.custom_vjp
     def function(*xs: jax.Array) -> tuple[Array, ...]:
-        return tuple(evaluate(jaxpr_of(eqn), of_function, sizes, [*arrays[:count], *xs]))
+        return tuple(evaluate_resized(jaxpr_of(eqn), of_function, sizes, [*arrays[:count], *xs]))
 
     def forward(*xs: jax.Array) -> tuple[tuple[Array, ...], list[Array]]:
-        results = evaluate(rule.forward, of_forward, sizes, xs)
+        results = evaluate_resized(rule.forward, of_forward, sizes, xs)
         residuals, outputs = rule.residuals([*arrays[:count], *xs], results)
         return tuple(outputs), residuals
 
     def backward(residuals: list[Array], cotangents: tuple[Array, ...]) -> tuple[Array | None, ...]:
-        results = iter(evaluate(rule.backward, of_backward, sizes, [*residuals, *cotangents]))
+        results = iter(evaluate_resized(rule.backward, of_backward, sizes, [*residuals, *cotangents]))
         return tuple(next(results) if given else None for given in rule.given)
 
     function.defvjp(forward, backward)

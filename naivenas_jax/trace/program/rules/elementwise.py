@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.means import TermCount, scaled
@@ -21,19 +20,19 @@ _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 
 
 @ties(*ELEMENTWISE)
-def elementwise(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def elementwise(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Tie all operands dimension by dimension; scalars, and dimensions of size one, are broadcast."""
     name = eqn.primitive.name
     if name in _MULTIPLYING:
         for value in values:
             analysis.multiplies(value)
-    shapes = [aval_of(atom).shape for atom in eqn.invars]
+    shapes = [atom.aval.shape for atom in eqn.invars]
     dims = tuple(
         _tied(analysis, [(v.dims[d], s[d]) for v, s in zip(values, shapes, strict=True) if s], size, name)
-        for d, size in enumerate(aval_of(eqn.outvars[0]).shape)
+        for d, size in enumerate(eqn.outvars[0].aval.shape)
     )
     weight = all(value.weight for value in values)
-    result = _weight(dims, values, shapes, aval_of(eqn.outvars[0]).shape) if weight else Value(dims)
+    result = _weight(dims, values, shapes, eqn.outvars[0].aval.shape) if weight else Value(dims)
     return [scaled(frame, eqn, values, result)]
 
 
@@ -61,23 +60,21 @@ def _tied(analysis: Analysis, operands: list[tuple[Dim, int]], size: int, name: 
 
 
 @ties("bitcast_convert_type")
-def bitcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def bitcast(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Elementwise between types of the same width."""
-    if aval_of(eqn.invars[0]).shape == aval_of(eqn.outvars[0]).shape:
+    if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape:
         return list(elementwise(analysis, frame, eqn, values))
     return unknown(analysis, frame, eqn, values)
 
 
 @binds("div", "mul")
-def bind_scaled(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_scaled(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A number that counts the terms of a sum counts those that there are now."""
     found, arrays = frame.notes.get(eqn), list(arrays)
     if isinstance(found, Sum):  # a share of it
-        operand = 1 if eqn.primitive.name == "div" or math.prod(aval_of(eqn.invars[1]).shape) == 1 else 0
+        operand = 1 if eqn.primitive.name == "div" or math.prod(eqn.invars[1].aval.shape) == 1 else 0
         found = TermCount(operand, found, 1.0 if eqn.primitive.name == "div" else -1.0)
     if isinstance(found, TermCount):
         atom = eqn.invars[found.operand]
-        arrays[found.operand] = np.full(
-            np.shape(arrays[found.operand]), found.number(sizes.length), aval_of(atom).dtype
-        )
+        arrays[found.operand] = np.full(np.shape(arrays[found.operand]), found.number(sizes.length), atom.aval.dtype)
     return bind(eqn, arrays)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
@@ -17,16 +16,16 @@ from naivenas_jax.typing import Array
 
 
 @ties("gather")
-def gather(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def gather(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A dimension that is taken whole passes. Of one that is indexed known positions pick; it is fixed if they are not.
 
     The indices into an embedding table are tokens: inputs of the model, so their axis of the table is fixed.
     """
     operand, indices = values
-    numbers, shape = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).shape
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
     analysis.fix_all(indices, "it holds indices")
     whole, weight = _whole(eqn), operand.weight and indices.weight
-    dims: list[Dim] = [None] * aval_of(eqn.outvars[0]).ndim
+    dims: list[Dim] = [None] * eqn.outvars[0].aval.ndim
     origins: list[frozenset[Origin]] = [frozenset()] * len(dims)
     offset = [d for d in range(len(shape)) if d not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)]
     for place, d in zip(sorted(numbers.offset_dims), offset, strict=True):
@@ -40,38 +39,38 @@ def gather(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
         return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
     for d in set(range(len(shape))) - whole:
         analysis.fix(operand.dims[d], "it is read by index")
-        analysis.indexes(operand, d)
+        analysis.indexes(operand.origin(d))
     return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
 
 
-def _whole(eqn: JaxprEqn) -> set[int]:
+def _whole(eqn: Equation) -> set[int]:
     """The dimensions that every index takes whole."""
-    shape, sizes, numbers = aval_of(eqn.invars[0]).shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
+    shape, sizes, numbers = eqn.invars[0].aval.shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
     indexed = (*numbers.start_index_map, *numbers.operand_batching_dims)
     return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in indexed}
 
 
 def _picked(
-    analysis: Analysis, eqn: JaxprEqn, operand: Value, indices: Value, whole: set[int]
+    analysis: Analysis, eqn: Equation, operand: Value, indices: Value, whole: set[int]
 ) -> tuple[int, Dim] | None:
     """Where in the result the one indexed dimension lies, and its neurons; None if the positions are not known."""
     numbers = eqn.params["dimension_numbers"]
     if len(numbers.start_index_map) != 1 or tuple(numbers.collapsed_slice_dims) != tuple(numbers.start_index_map):
         return None
-    (d,), shape = numbers.start_index_map, aval_of(eqn.invars[1]).shape[:-1]
+    (d,), shape = numbers.start_index_map, eqn.invars[1].aval.shape[:-1]
     axis = operand.dims[d]
     if axis is None or len(whole) != len(operand.dims) - 1 or sum(n != 1 for n in shape) != 1:
         return None
     known = analysis.content(indices)
     if known is None or not ((known >= 0) & (known < len(axis))).all():
         return None
-    batch = [p for p in range(aval_of(eqn.outvars[0]).ndim) if p not in numbers.offset_dims]
+    batch = [p for p in range(eqn.outvars[0].aval.ndim) if p not in numbers.offset_dims]
     place = batch[next(i for i, n in enumerate(shape) if n != 1)]
     return place, pick(axis, known.reshape(-1).astype(np.int64))
 
 
 @binds("gather")
-def bind_gather(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_gather(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A dimension that is taken whole is as long as it is now; known positions follow their neurons."""
     arrays, whole, numbers = list(arrays), _whole(eqn), eqn.params["dimension_numbers"]
     lengths = tuple(arrays[0].shape[d] if d in whole else n for d, n in enumerate(eqn.params["slice_sizes"]))
@@ -81,6 +80,6 @@ def bind_gather(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array
         axis = frame.read(eqn.invars[0]).dims[numbers.start_index_map[0]]
         assert axis is not None  # neurons were picked from it
         places = sizes.positions(axis, picked, known.array.reshape(-1).astype(np.int64))
-        shape = tuple(n if n == 1 else len(places) for n in aval_of(eqn.invars[1]).shape)
-        arrays[1] = places.reshape(shape).astype(aval_of(eqn.invars[1]).dtype)
+        shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)
+        arrays[1] = places.reshape(shape).astype(eqn.invars[1].aval.dtype)
     return bind(eqn, arrays, slice_sizes=lengths)

@@ -9,13 +9,12 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
-from naivenas_jax.jaxpr.calls import closed
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Equation, closed
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
-from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate
+from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate_resized
 from naivenas_jax.trace.program.value import Value, together
 from naivenas_jax.typing import Array
 
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 
 @ties("scan")
-def scan(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def scan(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The axis that is scanned over is fixed; one walk is enough, since tying the carry ties all rounds."""
     consts, carry, stacked = _scanned(eqn, values)
     for value in stacked:
@@ -38,7 +37,7 @@ def scan(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
     return [*kept, *(Value((None, *value.dims)) for value in results[len(carry) :])]
 
 
-def _scanned(eqn: JaxprEqn, operands: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
+def _scanned(eqn: Equation, operands: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
     """The operands of a scan: constants, what is carried, what is scanned over."""
     consts, both = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     return list(operands[:consts]), list(operands[consts:both]), list(operands[both:])
@@ -56,7 +55,7 @@ def _started(body: Jaxpr, arguments: Sequence[Value], first: int, count: int) ->
       first: the number of the first argument that is carried.
       count: how many are carried.
     """
-    counters = {i for i in range(count) if arguments[first + i].weight and _whole(body.outvars[i])}
+    counters = {i for i in range(count) if arguments[first + i].weight and _whole(body.out_avals[i])}
     while True:
         free = {body.invars[i] for i, value in enumerate(arguments) if value.weight and not 0 <= i - first < count}
         free |= {body.invars[first + i] for i in counters}
@@ -66,9 +65,8 @@ def _started(body: Jaxpr, arguments: Sequence[Value], first: int, count: int) ->
         counters = left
 
 
-def _whole(atom: Var | Literal) -> bool:
+def _whole(aval: jax.core.ShapedArray) -> bool:
     """Whether a value is a single whole number."""
-    aval = aval_of(atom)
     return bool(aval.ndim == 0 and jnp.issubdtype(aval.dtype, jnp.integer))
 
 
@@ -93,13 +91,13 @@ def _carried(analysis: Analysis, start: Sequence[Value], end: Sequence[Value], n
 
 
 @binds("scan")
-def bind_scan(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_scan(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A scan over the same rounds."""
     (inner,), params = frame.inner[eqn], eqn.params
     consts, carry, stacked = _scanned(eqn, _typed(eqn, arrays))
 
     def body(state: list[Array], row: list[Array]) -> tuple[list[Array], list[Array]]:
-        results = evaluate(closed(params["jaxpr"]), inner, sizes, [*consts, *state, *row])
+        results = evaluate_resized(closed(params["jaxpr"]), inner, sizes, [*consts, *state, *row])
         return results[: len(carry)], results[len(carry) :]
 
     length, rounds = params["length"], {key: params[key] for key in ("reverse", "unroll")}
@@ -107,16 +105,16 @@ def bind_scan(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array])
     return [*end, *rows]
 
 
-def _typed(eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def _typed(eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Literals as arrays of their dtype, which a loop would otherwise take for weakly typed."""
     return [
-        jnp.asarray(array, aval_of(atom).dtype) if isinstance(array, bool | int | float) else array
+        jnp.asarray(array, atom.aval.dtype) if isinstance(array, bool | int | float) else array
         for array, atom in zip(arrays, eqn.invars, strict=True)
     ]
 
 
 @ties("while")
-def while_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def while_(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """What is carried is tied to itself."""
     tests, consts, carry = _whiled(eqn, values)
     test, body = closed(eqn.params["cond_jaxpr"]), closed(eqn.params["body_jaxpr"])
@@ -127,29 +125,29 @@ def while_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
     return _carried(analysis, start, results, "while")
 
 
-def _whiled(eqn: JaxprEqn, operands: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
+def _whiled(eqn: Equation, operands: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
     """The operands of a while loop: constants of its condition, constants of its body, what is carried."""
     tests, both = eqn.params["cond_nconsts"], eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
     return list(operands[:tests]), list(operands[tests:both]), list(operands[both:])
 
 
 @binds("while")
-def bind_while(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_while(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A loop with the same condition."""
     of_test, of_body = frame.inner[eqn]
     test, body = closed(eqn.params["cond_jaxpr"]), closed(eqn.params["body_jaxpr"])
     tests, consts, carry = _whiled(eqn, _typed(eqn, arrays))
     return list(
         jax.lax.while_loop(
-            lambda state: evaluate(test, of_test, sizes, [*tests, *state])[0],
-            lambda state: evaluate(body, of_body, sizes, [*consts, *state]),
+            lambda state: evaluate_resized(test, of_test, sizes, [*tests, *state])[0],
+            lambda state: evaluate_resized(body, of_body, sizes, [*consts, *state]),
             carry,
         )
     )
 
 
 @ties("cond")
-def cond(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def cond(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """All branches are given the same operands; results of different branches are tied."""
     analysis.fix_all(values[0], "it chooses a branch")
     branches = [analysis.inner(frame, eqn, closed(branch), values[1:]) for branch in eqn.params["branches"]]
@@ -161,7 +159,7 @@ def cond(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 
 @binds("cond")
-def bind_cond(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_cond(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A choice between the same branches."""
     pairs = zip(eqn.params["branches"], frame.inner[eqn], strict=True)
     branches = [_branch(sizes, closed(branch), inner) for branch, inner in pairs]
@@ -169,4 +167,4 @@ def bind_cond(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array])
 
 
 def _branch(sizes: NewSizes, branch: ClosedJaxpr, frame: Frame) -> Callable[..., list[Array]]:
-    return lambda *operands: evaluate(branch, frame, sizes, operands)
+    return lambda *operands: evaluate_resized(branch, frame, sizes, operands)

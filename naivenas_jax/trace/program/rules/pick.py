@@ -13,9 +13,8 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn, Literal, Var
 
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Atom, Equation, bind
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
@@ -33,7 +32,7 @@ def pick(dim: Dim, positions: np.ndarray) -> Vector | None:
     return Vector.concat([dim.cut(start, stop) for start, stop in ranges])
 
 
-def _strided(eqn: JaxprEqn, d: int) -> np.ndarray:
+def _strided(eqn: Equation, d: int) -> np.ndarray:
     """The positions that a slice takes along a dimension."""
     params = eqn.params
     strides = params["strides"] or (1,) * len(params["start_indices"])
@@ -41,7 +40,7 @@ def _strided(eqn: JaxprEqn, d: int) -> np.ndarray:
 
 
 @ties("slice")
-def slice_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def slice_(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A range of neurons, or every k-th of a range."""
     picked = tuple(pick(dim, _strided(eqn, d)) for d, dim in enumerate(values[0].dims))
     frame.picked[eqn] = picked
@@ -49,7 +48,7 @@ def slice_(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
 
 
 @binds("slice")
-def bind_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_slice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A slice with bounds that follow the neurons; along dimensions where they are not evenly spaced, a gather."""
     params = eqn.params
     starts, stops = list(params["start_indices"]), list(params["limit_indices"])
@@ -83,29 +82,29 @@ def _take(array: Array, places: np.ndarray, axis: int) -> jax.Array:
     return jnp.take(array, places, axis=axis, mode="clip")
 
 
-def first_of(places: np.ndarray, atom: Var | Literal) -> np.ndarray:
+def first_of(places: np.ndarray, atom: Atom) -> np.ndarray:
     """Where a range begins, of the type of the operand that says so; an empty one begins at 0."""
-    return np.asarray(places[0] if len(places) else 0, aval_of(atom).dtype)
+    return np.asarray(places[0] if len(places) else 0, atom.aval.dtype)
 
 
 @ties("rev")
-def rev(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def rev(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The last neuron comes first."""
     turned = eqn.params["dimensions"]
     dims = tuple(
         pick(dim, np.arange(n)[::-1]) if d in turned else dim
-        for d, (dim, n) in enumerate(zip(values[0].dims, aval_of(eqn.invars[0]).shape, strict=True))
+        for d, (dim, n) in enumerate(zip(values[0].dims, eqn.invars[0].aval.shape, strict=True))
     )
     frame.picked[eqn] = dims
     return [replace(values[0], dims=dims, known=None)]
 
 
 @binds("rev")
-def bind_rev(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_rev(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Axes are reversed; where a run of several neurons has come in the place of one, these keep their order."""
     result, plain = arrays[0], []
     for d in eqn.params["dimensions"]:
-        dim, n = frame.read(eqn.invars[0]).dims[d], aval_of(eqn.invars[0]).shape[d]
+        dim, n = frame.read(eqn.invars[0]).dims[d], eqn.invars[0].aval.shape[d]
         if dim is None:
             plain.append(d)
             continue
@@ -118,9 +117,9 @@ def bind_rev(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) 
 
 
 @ties("dynamic_slice")
-def dynamic_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A dimension that is taken whole passes. Of others a range is picked; they are fixed if its start is not known."""
-    operand, shape, sizes = values[0], aval_of(eqn.invars[0]).shape, eqn.params["slice_sizes"]
+    operand, shape, sizes = values[0], eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
     dims: list[Dim] = []
     for d, (dim, old, new) in enumerate(zip(operand.dims, shape, sizes, strict=True)):
         start = _start(analysis, values[1 + d], old - new) if dim is not None and old != new else None
@@ -142,16 +141,16 @@ def _start(analysis: Analysis, value: Value, most: int) -> int | None:
 
 
 @binds("dynamic_slice")
-def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A range follows its neurons, and begins where the first of them lies now."""
     arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
     operand = frame.read(eqn.invars[0])
     for d, picked in enumerate(frame.picked[eqn]):
         dim, start = operand.dims[d], frame.read(eqn.invars[1 + d]).known
         if picked is not None and dim is not None:
-            whole = lengths[d] == aval_of(eqn.invars[0]).shape[d]
+            whole = lengths[d] == eqn.invars[0].aval.shape[d]
             old = 0 if whole or start is None else int(np.clip(start.array, 0, None))
-            old = min(old, aval_of(eqn.invars[0]).shape[d] - lengths[d])
+            old = min(old, eqn.invars[0].aval.shape[d] - lengths[d])
             places = sizes.positions(dim, picked, np.arange(old, old + lengths[d]))
             lengths[d] = len(places)
             arrays[1 + d] = first_of(places, eqn.invars[1 + d])

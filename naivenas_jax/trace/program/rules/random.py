@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jax.extend.core import JaxprEqn
-
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, fixed_results, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
@@ -15,46 +13,46 @@ from naivenas_jax.typing import Array
 
 
 @ties("random_bits")
-def random_bits(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def random_bits(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """As many bits as are asked for, for each key; the number of keys is fixed."""
     del frame
     analysis.fix_all(values[0], "there is a key for each")
     keys = len(values[0].dims)
-    return [Value((*(None for _ in range(keys)), *(analysis.new(n) for n in aval_of(eqn.outvars[0]).shape[keys:])))]
+    return [Value((*(None for _ in range(keys)), *(analysis.new(n) for n in eqn.outvars[0].aval.shape[keys:])))]
 
 
 @binds("random_bits")
-def bind_random_bits(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_random_bits(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """As many numbers as there are neurons now."""
-    keys = aval_of(eqn.invars[0]).ndim
+    keys = eqn.invars[0].aval.ndim
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn)[keys:])
 
 
 @ties("rng_bit_generator")
-def rng_bits(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def rng_bits(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A new key, and bits."""
     del frame
     analysis.fix_all(values[0], "it is a key")
-    key, bits = (aval_of(var) for var in eqn.outvars)
+    key, bits = (var.aval for var in eqn.outvars)
     return [Value((None,) * key.ndim), Value(tuple(analysis.new(n) for n in bits.shape))]
 
 
 @binds("rng_bit_generator")
-def bind_rng_bits(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_rng_bits(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """As many numbers as there are neurons now."""
     bits = eqn.outvars[1]
-    return bind(eqn, arrays, shape=sizes.shape(frame.values[bits], aval_of(bits).shape))
+    return bind(eqn, arrays, shape=sizes.shape(frame.values[bits], bits.aval.shape))
 
 
 @ties("rng_uniform")
-def rng_uniform(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def rng_uniform(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Numbers between two scalars."""
     del frame, values
-    return [Value(tuple(analysis.new(n) for n in aval_of(eqn.outvars[0]).shape))]
+    return [Value(tuple(analysis.new(n) for n in eqn.outvars[0].aval.shape))]
 
 
 @binds("rng_uniform")
-def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """As many numbers as there are neurons now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
@@ -63,7 +61,7 @@ def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[
     *["random_seed", "random_wrap", "random_unwrap", "random_split", "random_fold_in", "random_clone", "random_gamma"],
     *["threefry2x32"],
 )
-def keys(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def keys(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The axes of keys are fixed, and of what they are derived from."""
     del frame
     for value in values:

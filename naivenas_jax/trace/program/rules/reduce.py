@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jax.extend.core import JaxprEqn
-
-from naivenas_jax.jaxpr.interpret import aval_of
+from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.means import shared
@@ -16,10 +14,10 @@ from naivenas_jax.trace.program.value import Dim, Sum, Value, together, weight_o
 
 
 @ties(*["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"])
-def reduce(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def reduce(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Neurons that are reduced over are coupled: a zero may count, where a neuron that is not there does not."""
     del frame
-    (value,), axes, shape = values, eqn.params["axes"], aval_of(eqn.invars[0]).shape
+    (value,), axes, shape = values, eqn.params["axes"], eqn.invars[0].aval.shape
     over = tuple(dim for d in axes if (dim := value.dims[d]) is not None)
     for dim in over:
         analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
@@ -37,7 +35,7 @@ def reduce(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
 
 
 @ties("argmax", "argmin")
-def arg(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def arg(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The result is a position, so positions may not change."""
     del frame
     (value,), axes = values, eqn.params["axes"]
@@ -47,7 +45,7 @@ def arg(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]
 
 
 @ties(*["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
-def cumulative(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def cumulative(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Order matters along the axis."""
     del frame
     dims = list(values[0].dims)
@@ -57,7 +55,7 @@ def cumulative(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence
 
 
 @ties("sort")
-def sort(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def sort(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """All operands are permuted alike along one axis."""
     del frame
     axis = eqn.params["dimension"]
@@ -74,7 +72,7 @@ def sort(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 
 @ties("top_k")
-def top_k(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def top_k(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The results are positions along the axis, and what is there, so its positions may not change."""
     del frame
     axis = eqn.params.get("axis", len(values[0].dims) - 1)
@@ -87,7 +85,7 @@ def top_k(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
     *["reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumred_reduce_window_impl"],
     *["select_and_gather_add", "select_and_scatter_add"],
 )
-def window(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def window(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Neurons pass along an axis if the window is one wide there and moves by one; else the axis is fixed."""
     del frame
     passing = [d for d in range(len(values[0].dims)) if _passes(eqn, d)]
@@ -103,7 +101,7 @@ def window(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Val
     return [together(dims, values)] * len(eqn.outvars)
 
 
-def _passes(eqn: JaxprEqn, d: int) -> bool:
+def _passes(eqn: Equation, d: int) -> bool:
     """Whether a window is one wide along a dimension, and moves by one."""
     params = eqn.params
     alone = params["window_dimensions"][d] == params["window_strides"][d] == 1
@@ -112,7 +110,7 @@ def _passes(eqn: JaxprEqn, d: int) -> bool:
 
 
 @ties("fft")
-def fft(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def fft(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The last axes are transformed, the others pass."""
     del frame
     passing = len(values[0].dims) - len(eqn.params["fft_lengths"])

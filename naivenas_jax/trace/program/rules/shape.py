@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from jax.extend.core import JaxprEqn
-
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
-from naivenas_jax.trace.program.value import Dim, Value, together, weight_of
+from naivenas_jax.trace.program.value import Dim, Origin, Value, together, weight_of
 from naivenas_jax.typing import Array
 
 
@@ -30,7 +29,7 @@ def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Val
 
 
 @ties("transpose")
-def transpose(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def transpose(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Dimensions change places."""
     del analysis, frame
     order = eqn.params["permutation"]
@@ -38,7 +37,7 @@ def transpose(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[
 
 
 @ties("squeeze")
-def squeeze(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def squeeze(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Dimensions of size one are removed."""
     del frame
     for d in eqn.params["dimensions"]:
@@ -48,20 +47,20 @@ def squeeze(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 
 @ties("expand_dims")
-def expand_dims(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def expand_dims(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Dimensions of size one are added."""
     del analysis, frame
     old = iter(range(len(values[0].dims)))
-    order = [None if d in eqn.params["dimensions"] else next(old) for d in range(aval_of(eqn.outvars[0]).ndim)]
+    order = [None if d in eqn.params["dimensions"] else next(old) for d in range(eqn.outvars[0].aval.ndim)]
     return [moved(values[0], order, [None if d is None else values[0].dims[d] for d in order])]
 
 
 @ties("broadcast_in_dim")
-def broadcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def broadcast(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A new dimension, along which all entries are equal, has neurons of its own, which are tied to nothing yet."""
     del frame
     value, places = values[0], list(eqn.params["broadcast_dimensions"])
-    old, new = aval_of(eqn.invars[0]).shape, aval_of(eqn.outvars[0]).shape
+    old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
     for d in set(range(len(old))) - set(order):
         analysis.fix_single(value.dims[d], "broadcast_in_dim")
@@ -70,13 +69,13 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[
 
 
 @binds("broadcast_in_dim")
-def bind_broadcast(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_broadcast(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """To the shape that the result has now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
 @ties("iota")
-def iota(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def iota(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Positions along one dimension, which is fixed; along the others all entries are equal."""
     del frame, values
     shape, along = eqn.params["shape"], eqn.params["dimension"]
@@ -84,13 +83,13 @@ def iota(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value
 
 
 @binds("iota")
-def bind_iota(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_iota(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Of the shape that the result has now."""
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
 @ties("concatenate")
-def concatenate(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def concatenate(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Neurons of the operands one after the other; the other dimensions are tied."""
     del frame
     along = eqn.params["dimension"]
@@ -99,7 +98,7 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequenc
         dims = [a if d == along else analysis.tie(a, b, "it is concatenated beside an axis of fixed size")
                 for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))]  # fmt: skip
     parts = [value.dims[along] for value in values]
-    sizes = [aval_of(atom).shape[along] for atom in eqn.invars]
+    sizes = [atom.aval.shape[along] for atom in eqn.invars]
     dims[along] = _stacked(analysis, parts, sizes)
     return [together(dims, values)]
 
@@ -120,7 +119,7 @@ def _stacked(analysis: Analysis, parts: list[Dim], sizes: list[int]) -> Dim:
 
 
 @ties("split")
-def split(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def split(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The neurons of an axis in ranges."""
     del analysis, frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
@@ -133,29 +132,29 @@ def split(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
 
 
 @binds("split")
-def bind_split(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_split(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Each range is as long as it is now."""
     along = eqn.params["axis"]
-    parts = [sizes.shape(frame.values[var], aval_of(var).shape)[along] for var in eqn.outvars]
+    parts = [sizes.shape(frame.values[var], var.aval.shape)[along] for var in eqn.outvars]
     return bind(eqn, arrays, sizes=tuple(parts))
 
 
 @ties("tile")
-def tile(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def tile(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """The neurons of an axis several times over."""
     del frame
     value, times = values[0], eqn.params["reps"]
     dims = [
         dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
-        for dim, k, n in zip(value.dims, times, aval_of(eqn.invars[0]).shape, strict=True)
+        for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
     ]
     return [moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
 
 
 @binds("tile")
-def bind_tile(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_tile(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """An axis of size one may be repeated another number of times: all neurons of the result are equal."""
-    shape, old, dims = sizes.result_shape(frame, eqn), aval_of(eqn.invars[0]).shape, frame.read(eqn.invars[0]).dims
+    shape, old, dims = sizes.result_shape(frame, eqn), eqn.invars[0].aval.shape, frame.read(eqn.invars[0]).dims
     reps = tuple(
         new if n == 1 and dim is None else k
         for new, n, dim, k in zip(shape, old, dims, eqn.params["reps"], strict=True)
@@ -164,7 +163,7 @@ def bind_tile(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array])
 
 
 @ties("stack")
-def stack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def stack(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """All operands are tied; the new dimension is fixed."""
     del frame
     tied = values[0]
@@ -176,7 +175,7 @@ def stack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Valu
 
 
 @ties("unstack")
-def unstack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def unstack(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """There is one array for each neuron, so their number is fixed."""
     del frame
     value, axis = values[0], eqn.params["axis"]
@@ -186,7 +185,7 @@ def unstack(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
 
 
 @ties("pad")
-def pad(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def pad(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Entries that are added at the ends of an axis are fixed; a pad inside of an axis, or one that cuts, fixes it."""
     del frame
     dims = []
@@ -200,3 +199,66 @@ def pad(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]
     origins = [values[0].origin(d) for d in range(len(dims))]
     weight = all(value.weight for value in values)
     return [weight_of(dims, origins, values[:1]) if weight else Value(tuple(dims))]
+
+
+@ties("reshape")
+def reshape(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
+    """Groups of old dimensions become groups of new ones with as many elements, in row-major order."""
+    del frame
+    order = eqn.params["dimensions"] or range(eqn.invars[0].aval.ndim)
+    value, new = moved(values[0], order, [values[0].dims[d] for d in order]), eqn.outvars[0].aval.shape
+    old = [eqn.invars[0].aval.shape[d] for d in order]
+    dims: list[Dim] = [None] * len(new)
+    origins: list[frozenset[Origin]] = [frozenset()] * len(new)
+    for dim, size in zip(value.dims, old, strict=True):
+        if size == 1:
+            analysis.fix_single(dim, "reshape")
+    for before, after in _groups(old, new):
+        merged = _merge(analysis, [(value.dims[d], old[d]) for d in before])
+        for d, dim in zip(after, _factor(analysis, merged, [new[d] for d in after]), strict=True):
+            dims[d] = dim
+            origins[d] = frozenset().union(*(value.origin(b) for b in before))
+    result = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
+    return [replace(result, summed=value.summed)]
+
+
+@binds("reshape")
+def bind_reshape(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
+    """To the shape that the result has now."""
+    return bind(eqn, arrays, new_sizes=sizes.result_shape(frame, eqn))
+
+
+def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Match old with new dimensions from the left, few at a time; those of size one belong to no group."""
+    left = [d for d, size in enumerate(old) if size != 1]
+    right = [d for d, size in enumerate(new) if size != 1]
+    while left and right:
+        before, after = [left.pop(0)], [right.pop(0)]
+        while (a := math.prod(old[d] for d in before)) != (b := math.prod(new[d] for d in after)):
+            if a < b:
+                before.append(left.pop(0))
+            else:
+                after.append(right.pop(0))
+        yield before, after
+
+
+def _merge(analysis: Analysis, parts: list[tuple[Dim, int]]) -> Dim:
+    """Several dimensions, given with their sizes, as one whose neurons are all combinations of theirs."""
+    if all(dim is None for dim, _ in parts):
+        return None
+    return analysis.tying.blocks.product([_counted(analysis, dim, size) for dim, size in parts])
+
+
+def _counted(analysis: Analysis, dim: Dim, size: int) -> Vector:
+    """A dimension as a factor; one of fixed size has neurons that are fixed."""
+    if dim is None:
+        dim = analysis.tying.new(size)
+        analysis.fix(dim, "it is a fixed axis that has been merged with a free one")
+    return dim
+
+
+def _factor(analysis: Analysis, dim: Dim, sizes: list[int]) -> list[Dim]:
+    """One dimension as several, whose combinations its neurons are from now on."""
+    if dim is None or len(sizes) == 1:
+        return [dim] * len(sizes)
+    return list(analysis.tying.blocks.factor(dim, sizes))

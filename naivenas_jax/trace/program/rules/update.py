@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from naivenas_jax.jaxpr.interpret import aval_of, bind
+from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
@@ -60,10 +59,10 @@ def _overwritten(
 
 
 @ties("dynamic_update_slice")
-def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A window of the operand is replaced."""
     (operand, update), starts = values[:2], values[2:]
-    shapes = [aval_of(atom).shape for atom in eqn.invars[:2]]
+    shapes = [atom.aval.shape for atom in eqn.invars[:2]]
     dims: list[Dim] = []
     windows: list[Dim] = []
     for d, (size, width) in enumerate(zip(*shapes, strict=True)):
@@ -79,21 +78,21 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values
 
 
 @binds("dynamic_update_slice")
-def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A window begins where the first of its neurons lies now."""
     arrays, operand = list(arrays), frame.read(eqn.invars[0])
     for d, picked in enumerate(frame.picked[eqn]):
         known = frame.read(eqn.invars[2 + d]).known
         dim = operand.dims[d]
         if dim is not None and picked is not None and known is not None:
-            size, width = (aval_of(atom).shape[d] for atom in eqn.invars[:2])
+            size, width = (atom.aval.shape[d] for atom in eqn.invars[:2])
             old = np.clip(int(known.array), 0, size - width) + np.arange(width)
             arrays[2 + d] = first_of(sizes.positions(dim, picked, old), eqn.invars[2 + d])
     return bind(eqn, arrays)
 
 
 @ties("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
-def scatter(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Value]) -> list[Value]:
+def scatter(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A dimension that is written whole is tied to the update, or its neurons at known positions; others are fixed."""
     operand, indices, updates = values
     name, numbers = eqn.primitive.name, eqn.params["dimension_numbers"]
@@ -113,20 +112,20 @@ def scatter(analysis: Analysis, frame: Frame, eqn: JaxprEqn, values: Sequence[Va
     return _overwritten(operand, updates, [indices], dims, places)
 
 
-def _places(eqn: JaxprEqn) -> dict[int, int]:
+def _places(eqn: Equation) -> dict[int, int]:
     """For dimensions of the operand of a scatter the dimension of the updates that lies on it."""
-    numbers, ndim = eqn.params["dimension_numbers"], aval_of(eqn.invars[0]).ndim
+    numbers, ndim = eqn.params["dimension_numbers"], eqn.invars[0].aval.ndim
     windows = [d for d in range(ndim) if d not in (*numbers.inserted_window_dims, *numbers.operand_batching_dims)]
     found = dict(zip(windows, sorted(numbers.update_window_dims), strict=True))
-    rest = [p for p in range(aval_of(eqn.invars[2]).ndim) if p not in numbers.update_window_dims]
+    rest = [p for p in range(eqn.invars[2].aval.ndim) if p not in numbers.update_window_dims]
     if len(rest) == len(numbers.inserted_window_dims) == len(numbers.scatter_dims_to_operand_dims) == 1:
         found[numbers.inserted_window_dims[0]] = rest[0]  # entries at a list of positions
     return found
 
 
-def _positions(analysis: Analysis, eqn: JaxprEqn, d: int, indices: Value | None) -> np.ndarray | None:
+def _positions(analysis: Analysis, eqn: Equation, d: int, indices: Value | None) -> np.ndarray | None:
     """The positions that a scatter writes to along a dimension of the operand; None if they are not known."""
-    numbers, shapes = eqn.params["dimension_numbers"], [aval_of(atom).shape for atom in eqn.invars]
+    numbers, shapes = eqn.params["dimension_numbers"], [atom.aval.shape for atom in eqn.invars]
     place, size = _places(eqn).get(d), shapes[0][d]
     if d not in numbers.scatter_dims_to_operand_dims:
         whole = place is not None and shapes[2][place] == size
@@ -143,7 +142,7 @@ def _positions(analysis: Analysis, eqn: JaxprEqn, d: int, indices: Value | None)
 
 
 @binds("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
-def bind_scatter(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Array]) -> list[Array]:
+def bind_scatter(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Known positions follow the neurons."""
     arrays, operand, known = list(arrays), frame.read(eqn.invars[0]), frame.read(eqn.invars[1]).known
     numbers, picks = eqn.params["dimension_numbers"], frame.picked[eqn]
@@ -160,5 +159,5 @@ def bind_scatter(sizes: NewSizes, frame: Frame, eqn: JaxprEqn, arrays: list[Arra
     count = max(map(len, columns))
     shape = tuple(count if n != 1 else 1 for n in known.array.shape[:-1])
     stacked = np.stack([np.broadcast_to(column, (count,)) for column in columns], -1)
-    arrays[1] = stacked.reshape(*shape, len(columns)).astype(aval_of(eqn.invars[1]).dtype)
+    arrays[1] = stacked.reshape(*shape, len(columns)).astype(eqn.invars[1].aval.dtype)
     return bind(eqn, arrays)
