@@ -15,7 +15,7 @@ from rich.table import Table
 
 from naivenas_jax.cost.costs import Costs
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
-from naivenas_jax.mutate.result.mutation_report import HandleReport, figures
+from naivenas_jax.mutate.result.mutation_report import HandleReport, mutation_report
 from naivenas_jax.utility.user_scores import Utility
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
@@ -115,7 +115,7 @@ def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] |
     >>> hidden["before"], hidden["after"], hidden["params"], hidden["macs"], hidden["bound_by"]
     (8, 3, [48, 18], [40, 15], ['max_params'])
     """
-    found = figures(require_mutation(mutation), inputs, measured)
+    found = mutation_report(require_mutation(mutation), inputs, measured)
     return Report(found.handles, found.before, found.after, mutation.gap, mutation.notes)
 
 

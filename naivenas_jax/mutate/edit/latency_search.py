@@ -41,7 +41,7 @@ class LatencyLimit:
 
     @classmethod
     def of(cls, graph: Graph, asked: object, latency: Latency | None) -> LatencyLimit:
-        """Read what was asked: a float is a fraction of the present, a whole number microseconds; or that of a part."""
+        """Read ``max_latency=``: a float is a fraction of the present, a whole number is microseconds; or by part."""
         if not callable(latency):
             raise BudgetError(
                 "max_latency needs latency=: a table, nas.measure_latency(graph, variables, *inputs), or a function "

@@ -33,7 +33,7 @@ from naivenas_jax.typing import Array, PyTree, Shape, Variables
 _CHANGED = "the edit need not keep the function"
 
 
-class Inside(NamedTuple):
+class ModelAt(NamedTuple):
     """A vertex that holds a whole model: the vertex, its computation, and the values in it that have a name."""
 
     vertex: Vertex
@@ -62,7 +62,7 @@ class Inside(NamedTuple):
         return input_vertex(name, found.shape[-1], shape=found.shape[1:], dtype=found.dtype)
 
 
-def inside(graph: Graph, *names: str) -> Inside | None:
+def model_at(graph: Graph, *names: str) -> ModelAt | None:
     """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model.
 
     Raises:
@@ -83,16 +83,16 @@ def inside(graph: Graph, *names: str) -> Inside | None:
     )
 
 
-def _models(graph: Graph) -> dict[str, Inside]:
+def _models(graph: Graph) -> dict[str, ModelAt]:
     """The vertices that hold a whole model with named values, by name."""
-    found = {v.name: Inside(v, v.op, v.op.places()) for v in graph.vertices if isinstance(v.op, ModelOp)}
+    found = {v.name: ModelAt(v, v.op, v.op.places()) for v in graph.vertices if isinstance(v.op, ModelOp)}
     return {name: model for name, model in found.items() if model.places}
 
 
 def insert_inside(
     graph: Graph,
     variables: Variables,
-    where: Inside,
+    where: ModelAt,
     name: str,
     insert: Callable[[Graph], Mutation],
 ) -> Mutation:
@@ -111,11 +111,11 @@ def _same(x: PyTree) -> PyTree:
     return x
 
 
-def remove_inside(graph: Graph, variables: Variables, where: Inside, name: str, options: Options) -> Mutation:
+def remove_inside(graph: Graph, variables: Variables, where: ModelAt, name: str, options: Options) -> Mutation:
     """What read a module reads what the module took in instead."""
     taken, returned = Place(name, "in"), Place(name, "out")
 
-    def edit(graph: Graph, variables: Variables, where: Inside) -> Mutation:
+    def edit(graph: Graph, variables: Variables, where: ModelAt) -> Mutation:
         source = where.source(taken, name)
         return _edited(graph, variables, where, ModelEdit(returned, (taken,), Graph(source, source)), {}, _CHANGED)
 
@@ -125,7 +125,7 @@ def remove_inside(graph: Graph, variables: Variables, where: Inside, name: str, 
 def replace_inside(
     graph: Graph,
     variables: Variables,
-    where: Inside,
+    where: ModelAt,
     name: str,
     make: Callable[[Vertex], Vertex],
     new: New,
@@ -146,12 +146,12 @@ def replace_inside(
 
 
 def connect_inside(
-    graph: Graph, variables: Variables, where: Inside, source: str, target: str, options: Options
+    graph: Graph, variables: Variables, where: ModelAt, source: str, target: str, options: Options
 ) -> Mutation:
     """What a module takes in is added to what another one returned before."""
     made, taken = Place(source, "out"), Place(target, "in")
 
-    def edit(graph: Graph, variables: Variables, where: Inside) -> Mutation:
+    def edit(graph: Graph, variables: Variables, where: ModelAt) -> Mutation:
         old, new = where.source(taken, "taken"), where.source(made, "made")
         return _edited(
             graph, variables, where, ModelEdit(taken, (taken, made), Graph((old, new), old + new)), {}, _CHANGED
@@ -163,9 +163,9 @@ def connect_inside(
 def _equal_first(
     graph: Graph,
     variables: Variables,
-    where: Inside,
+    where: ModelAt,
     places: tuple[Place, Place],
-    edit: Callable[[Graph, Variables, Inside], Mutation],
+    edit: Callable[[Graph, Variables, ModelAt], Mutation],
     options: Options,
 ) -> Mutation:
     """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
@@ -185,7 +185,7 @@ def _equal_first(
 
 
 def _aligned(
-    graph: Graph, variables: Variables, where: Inside, places: tuple[Place, Place], options: Options
+    graph: Graph, variables: Variables, where: ModelAt, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
     draft = Draft.of(graph)
@@ -203,7 +203,7 @@ def _aligned(
 def _edited(
     graph: Graph,
     variables: Variables,
-    where: Inside,
+    where: ModelAt,
     edit: ModelEdit,
     added: Variables,
     incomparable: str | None,

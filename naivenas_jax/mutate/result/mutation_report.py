@@ -17,7 +17,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.result.request_record import RequestRecord
-from naivenas_jax.mutate.result.score_errors import Certainty
+from naivenas_jax.mutate.result.score_errors import ScoreErrors
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.typing import Array, Shape, Variables
@@ -35,17 +35,17 @@ class HandleReport:
       handle: its name.
       before, after: its sizes; 0 where it is not there.
       kept, new: of the neurons after, how many were there before, and how many were not.
-      params: before and after, the parameters that would be gone if this handle had no neurons: those that make them,
-        read them, or belong to what is tied to them. A weight between two handles is counted at both.
+      params: (before, after), the number of parameters with an index on this handle or on an axis tied to it. A weight
+        between two handles is counted at both.
       macs: the same for multiply-accumulates; None without inputs.
       utility_kept: the share of the total utility of its neurons, tied ones included, that is kept; None where no
         utility decided, or the total is not positive.
       bound_by: where it has fewer neurons than before, what one more would break: budgets, conditions, the request;
-        "utility" if the dropped ones were worth less than nothing. "minimum" if it cannot have fewer.
+        "utility" if the utility of the dropped ones was negative. "minimum" if it cannot have fewer.
       score_kept: of measured scores, the share that is kept, and its standard error at the most; None where none were
         given, or their total is not positive.
-      unsure: how many of the dropped neurons may be worth as much as the least of those kept: their measured score and
-        its standard error reach it. None where no scores were given.
+      unsure: how many of the dropped neurons may have as high a score as the lowest one that is kept: their measured score
+        plus its standard error reaches it. None where no scores were given.
       same_as: the first handle with just the same neurons before and after, where that is another; None: itself.
     """
 
@@ -64,8 +64,8 @@ class HandleReport:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """All handles, and the totals.
+class MutationReport:
+    """What a mutation does to every handle, and what the networks cost.
 
     Attributes:
       handles: those of the graph before, then those that are new.
@@ -77,10 +77,10 @@ class Figures:
     after: Costs
 
 
-def figures(
+def mutation_report(
     mutation: Mutation, inputs: Sequence[Array | Shape], measured: tuple[Utility, Utility] | None = None
-) -> Figures:
-    """The figures of a mutation.
+) -> MutationReport:
+    """What a mutation does to each handle, in numbers.
 
     Args:
       mutation: what a verb returned.
@@ -95,9 +95,9 @@ def figures(
     named = {after for _, after in pairs}
     pairs += [(name, name) for name in mutation.graph.handles() if name not in named]
     binding = _Binding(mutation, old, new)
-    sure = Certainty.of(mutation.before, measured) if measured is not None else None
+    sure = ScoreErrors.of(mutation.before, measured) if measured is not None else None
     rows = _same([_row(mutation, binding, before, after, sure) for before, after in pairs], pairs, old, new)
-    return Figures(rows, old.costs, new.costs)
+    return MutationReport(rows, old.costs, new.costs)
 
 
 def _same(
@@ -162,7 +162,7 @@ class _Binding:
             return ()
         open_runs = [run for run in sorted(ties.plain(ties.axes[handle])) if run not in ties.fixed]
         found = [reason for run in open_runs for reason in self._one_more(run, handle)]
-        if self._worthless(handle, plan):
+        if self._unwanted(handle, plan):
             found.append("utility")
         return tuple(dict.fromkeys([*found, *(["minimum"] if plan.after == 1 else [])]))
 
@@ -205,17 +205,17 @@ class _Binding:
             found.append(((frozenset(counts.items()), row.sense, row.bound, row.constant, row.reason), row))
         return found
 
-    def _worthless(self, handle: str, plan: AxisPlan) -> bool:
-        worth = self.utility.get(handle)
-        return worth is not None and plan.dropped.size > 0 and bool((worth[plan.dropped] < 0).all())
+    def _unwanted(self, handle: str, plan: AxisPlan) -> bool:
+        utility = self.utility.get(handle)
+        return utility is not None and plan.dropped.size > 0 and bool((utility[plan.dropped] < 0).all())
 
 
-def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: Certainty | None) -> HandleReport:
+def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: ScoreErrors | None) -> HandleReport:
     plan = mutation.plan.axes.get(after) or AxisPlan.identity(0)
     old, new = binding.old, binding.new
     there = before in mutation.before.ties.axes
-    worth = binding.utility.get(before)
-    total = 0.0 if worth is None else float(worth.sum())
+    utility = binding.utility.get(before)
+    total = 0.0 if utility is None else float(utility.sum())
     return HandleReport(
         handle=after,
         before=mutation.before.ties.size(before) if there else 0,
@@ -224,7 +224,7 @@ def _row(mutation: Mutation, binding: _Binding, before: str, after: str, sure: C
         new=len(plan.new),
         params=(old.on(old.params, before), new.on(new.params, after)),
         macs=None if old.macs is None else (old.on(old.macs, before), new.on(new.macs, after)),
-        utility_kept=float(worth[plan.kept].sum()) / total if worth is not None and total > 0 else None,
+        utility_kept=float(utility[plan.kept].sum()) / total if utility is not None and total > 0 else None,
         bound_by=binding.of(after, plan) if there else (),
         score_kept=sure.kept(before, plan) if sure and there else None,
         unsure=sure.unsure(before, plan) if sure and there else None,

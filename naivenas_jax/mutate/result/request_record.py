@@ -21,7 +21,8 @@ class RequestRecord:
       required: conditions on sizes, those of layers not among them.
       budgets: counts that may not exceed a bound.
       utility: the scores that decided, by axis; empty in a dry run on shapes.
-      kept, lost: what came out: the utility kept of neurons that might have been dropped, and that of those that were.
+      kept: the utility of the neurons that stayed, of those that might have been dropped.
+      lost: the utility of the neurons that were dropped.
     """
 
     targets: tuple[Target, ...] = ()

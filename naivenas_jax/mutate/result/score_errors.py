@@ -15,7 +15,7 @@ from naivenas_jax.utility.user_scores import Utility
 
 
 @dataclass(frozen=True, eq=False)
-class Certainty:
+class ScoreErrors:
     """Measured scores and their standard errors.
 
     Scores are measured on the same examples, and how their errors go together is not known. So errors of sums are taken
@@ -30,7 +30,7 @@ class Certainty:
     errors: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, graph: Graph, measured: tuple[Utility, Utility]) -> Certainty:
+    def of(cls, graph: Graph, measured: tuple[Utility, Utility]) -> ScoreErrors:
         """For the graph before a mutation.
 
         Raises:

@@ -25,7 +25,7 @@ from naivenas_jax.layers.ops.layer_vertex import layer
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.initial import initial_variables
-from naivenas_jax.mutate.edit.model_edits import inside, replace_inside
+from naivenas_jax.mutate.edit.model_edits import model_at, replace_inside
 from naivenas_jax.mutate.edit.realign import complete
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.conditions import conditions
@@ -89,7 +89,7 @@ def replace_layer(
     (10, (4, 10))
     """
     options = Options.of(keywords)
-    if where := inside(graph, name):
+    if where := model_at(graph, name):
         own = f"{name.replace('/', '_')}_new"
         return replace_inside(graph, variables, where, name, lambda v: _made(own, (v,), make), new, options)
     vertex = vertex_of(graph, name)

@@ -169,7 +169,7 @@ def resize(
         size.
       max_size: the largest size, in the same way; a fraction is rounded down.
       grow: drop nothing, and spend what is left of the budgets on new neurons. The j-th new neuron of a group of tied
-        ones is worth the mean utility of the group, divided by 1 + j, and the total is the largest that is found.
+        ones has the mean utility of the group divided by 1 + j, and the total is the largest that is found.
         ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
       inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
         graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.

@@ -16,7 +16,7 @@ from naivenas_jax.graph.vertices.stack import Concat
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
-from naivenas_jax.mutate.edit.model_edits import connect_inside, insert_inside, inside, remove_inside
+from naivenas_jax.mutate.edit.model_edits import connect_inside, insert_inside, model_at, remove_inside
 from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.request.options import Options
@@ -64,7 +64,7 @@ def insert_vertex(
     >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
     ((6,), 'grow', True)
     """
-    if where := inside(graph, after):
+    if where := model_at(graph, after):
         if outputs is not None:
             raise StructureError(
                 f"{after!r} is a module inside {where.vertex.name!r}, where everything that reads it reads what is "
@@ -131,7 +131,7 @@ def remove_vertex(
     >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
     ((3, 2), 'shrink')
     """
-    if where := inside(graph, name):
+    if where := model_at(graph, name):
         if reconnect != "all":
             raise StructureError(
                 f"{name!r} is a module inside {where.vertex.name!r}: what reads it reads what it took in. Other ways "
@@ -217,7 +217,7 @@ def create_edge(
     >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
     (4, 4, 5)
     """
-    if where := inside(graph, source, target):
+    if where := model_at(graph, source, target):
         if position is not None:
             raise StructureError(
                 f"{target!r} is a module inside {where.vertex.name!r}: what {source!r} returns is added to what it "
@@ -276,7 +276,7 @@ def remove_edge(
     >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
     (5,)
     """
-    if where := inside(graph, source, target):
+    if where := model_at(graph, source, target):
         raise StructureError(
             f"{source!r} and {target!r} are modules inside {where.vertex.name!r}. What their model does with a value "
             "is not removed edge by edge: remove a whole module with nas.remove_vertex, or undo the mutation that "
