@@ -36,7 +36,16 @@ def require_mutation(mutation: object) -> Mutation:
 
 @dataclass(frozen=True, eq=False)
 class Mutation:
-    """A changed network. Unpacks to the pair ``graph, variables``.
+    """The result of a verb: a changed network, and the ways back, to carry and to check. Unpacks to graph and variables.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> mutation = nas.delta_nout(graph, variables, {"hidden": -1})
+    >>> graph2, variables2 = mutation
+    >>> mutation
+    Mutation(hidden: 4 -> 3; aligned='none')
 
     Attributes:
       graph: the new graph.
@@ -72,14 +81,31 @@ class Mutation:
         yield self.variables
 
     def indices(self, handle: str) -> np.ndarray:
-        """Shape (size,): for each neuron of an axis its position before, -1 where it is new."""
+        """Where the neurons of an axis come from.
+
+        Args:
+          handle: the name of the axis after the change.
+
+        Returns:
+          Shape (size after,), int: for each neuron its position before the change, -1 where it is new.
+
+        Raises:
+          UnknownNameError: if there is no such axis.
+        """
         return self.plan.axis(handle).source
 
     def undo(self, variables: Variables) -> tuple[Graph, dict[str, PyTree]]:
-        """The graph before and its variables: what was kept as it is in ``variables`` now, the rest as it was then.
+        """Go back to the graph before the change.
 
         Args:
           variables: of the new graph, trained further or not.
+
+        Returns:
+          The graph before, and its variables: entries that were kept have the values that they have in ``variables``
+          now, entries that were dropped have those that they had when they were dropped.
+
+        Raises:
+          VariablesError: if the variables are not those of the new graph.
         """
         for record in reversed(self.undo_records):
             variables = record.restore(variables)
@@ -94,7 +120,7 @@ class Mutation:
         under: tuple[str, ...] = (),
         report: bool = False,
     ) -> PyTree:
-        """Anything shaped like the variables, brought into the new shape: optimizer state, averages, gradients, masks.
+        """Bring a tree that is shaped like the variables into the new shape: optimizer state, averages, gradients, masks.
 
         Args:
           tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
@@ -105,6 +131,9 @@ class Mutation:
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
           under: where the tree is shaped like a part of the variables, the path of that part, ``("params", "critic")``.
           report: also return a `CarryReport`: what was kept and what had to start again.
+
+        Returns:
+          The tree in the new shape; with ``report=True`` the tree and a `CarryReport`.
 
         Raises:
           CarryError: names a leaf that belongs to no variable.

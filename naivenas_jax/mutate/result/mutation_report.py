@@ -44,8 +44,8 @@ class HandleReport:
         "utility" if the utility of the dropped ones was negative. "minimum" if it cannot have fewer.
       score_kept: of measured scores, the share that is kept, and its standard error at the most; None where none were
         given, or their total is not positive.
-      unsure: how many of the dropped neurons may have as high a score as the lowest one that is kept: their measured score
-        plus its standard error reaches it. None where no scores were given.
+      unsure: how many of the dropped neurons may have as high a score as the lowest one that is kept: their measured
+        score plus its standard error reaches it. None where no scores were given.
       same_as: the first handle with just the same neurons before and after, where that is another; None: itself.
     """
 

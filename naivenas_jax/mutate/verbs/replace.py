@@ -74,6 +74,9 @@ def replace_layer(
       new: what the other variables start at: "init", their own initialisers, or else as for `insert_vertex`.
       **keywords: as for `remove_vertex`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
     Raises:
       UnknownNameError: if there is no such vertex.
       StructureError: if it is an input, the new vertex does not read the same vertices, or its width is another one and
@@ -127,6 +130,9 @@ def map_vertices(
       fn: gets each vertex but inputs of the graph and imported models, and returns what takes its place: a vertex that
         reads the same vertices, ``vertex.inputs``, and is as wide; None or the vertex itself: it stays.
       keep, new, **keywords: as for `replace_layer`.
+
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
 
     Raises:
       StructureError: if a vertex that ``fn`` returns reads others or has another width.

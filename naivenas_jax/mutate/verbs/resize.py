@@ -107,6 +107,13 @@ def delta_nin(
         all of them. A vertex with one input may be given a single change.
       new, **keywords: as for `delta_nout`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
+    Raises:
+      RequestError: if there are too few or too many changes for the inputs of a vertex, or two of one vertex differ.
+      Others: as `delta_nout`.
+
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> y = nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x))
@@ -176,6 +183,9 @@ def resize(
       new: as for `delta_nout`.
       **keywords: as for `delta_nout`, but ``utility`` is by default `magnitude`, and within budgets `comparable`
         magnitudes, since raw ones of different layers say little about each other.
+
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
 
     Raises:
       BudgetError: a budget is no number that it can be, or cannot be counted.

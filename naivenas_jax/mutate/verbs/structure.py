@@ -51,7 +51,11 @@ def insert_vertex(
         their own initialisers; else as for `delta_nout`.
       **keywords: ``align``, see `EditKeywords`; the others as for `delta_nout`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
     Raises:
+      UnknownNameError: if there is no vertex or module of that name.
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
       DuplicateNameError: if the name of a new vertex is taken.
       InfeasibleError: if the new vertex has another width than the readers expect, and no sizes satisfy all ties.
@@ -119,7 +123,11 @@ def remove_vertex(
       new: what parameters of new neurons start at, as for `delta_nout`.
       **keywords: ``align``, see `EditKeywords`; the others as for `delta_nout`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
     Raises:
+      UnknownNameError: if there is no vertex or module of that name.
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
       InfeasibleError: if no sizes satisfy all ties afterwards.
 
@@ -205,7 +213,11 @@ def create_edge(
       position: among the inputs of ``target``; default: the last.
       new, **keywords: as for `remove_vertex`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
     Raises:
+      UnknownNameError: if there is no vertex or module of one of the names.
       StructureError: if the edge would close a loop, or ``target`` takes a fixed number of inputs.
       InfeasibleError: if no sizes satisfy all ties afterwards (a size cycle).
 
@@ -265,7 +277,11 @@ def remove_edge(
       occurrence: which of them, if ``target`` reads ``source`` more than once; 0 is the first.
       new, **keywords: as for `remove_vertex`.
 
+    Returns:
+      A `Mutation`; unpacks to the new graph and its variables.
+
     Raises:
+      UnknownNameError: if there is no vertex of one of the names.
       StructureError: if there is no such edge, or ``target`` cannot do with one input less.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
