@@ -36,7 +36,9 @@ def require_mutation(mutation: object) -> Mutation:
 
 @dataclass(frozen=True, eq=False)
 class Mutation:
-    """The result of a verb: a changed network, and the ways back, to carry and to check. Unpacks to graph and variables.
+    """The result of a verb: a changed network, and what it takes to go back, to carry and to check.
+
+    Unpacks to the new graph and its variables.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -120,7 +122,7 @@ class Mutation:
         under: tuple[str, ...] = (),
         report: bool = False,
     ) -> PyTree:
-        """Bring a tree that is shaped like the variables into the new shape: optimizer state, averages, gradients, masks.
+        """Bring a tree that is shaped like the variables into the new shape: optimizer state, averages, masks, ...
 
         Args:
           tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
