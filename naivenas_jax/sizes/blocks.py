@@ -101,7 +101,7 @@ class Blocks:
         queue = deque(vector.pieces)
         while piece := self._head(queue):
             link = self._link[piece[0]]
-            if isinstance(link, Combinations) and self._spans(piece, length(piece)):
+            if isinstance(link, Combinations) and self._is_whole(piece):
                 for factor in link.factors:
                     found.setdefault(tuple(self._roots(factor)), factor)
         return self.factors_of(vector) or tuple(found.values())
@@ -113,7 +113,7 @@ class Blocks:
         self._share_places(a, b)
         left, right = deque(a.pieces), deque(b.pieces)
         while (x := self._head(left)) and (y := self._head(right)):
-            size = min(length(x), length(y))
+            size = min(end - start for _, start, end in (x, y))
             if self._spans(x, size) and self._spans(y, size):
                 self._merge(x[0], y[0])
             elif x[:2] != y[:2]:
@@ -213,7 +213,7 @@ class Blocks:
             queue = deque(todo.pop().pieces)
             while piece := self._head(queue):
                 link = self._link[piece[0]]
-                if not self._spans(piece, length(piece)):
+                if not self._is_whole(piece):
                     self._isolate(piece, length(piece))
                     queue.appendleft(piece)
                 elif isinstance(link, Combinations) and piece[0] not in done:
@@ -253,6 +253,10 @@ class Blocks:
             if empty or start < stop:
                 return node, start, stop
         return None
+
+    def _is_whole(self, piece: Piece) -> bool:
+        """Whether a range is all of its node."""
+        return piece[1] == 0 and self._size[piece[0]] == piece[2]
 
     def _spans(self, piece: Piece, size: int) -> bool:
         return piece[1] == 0 and self._size[piece[0]] == size

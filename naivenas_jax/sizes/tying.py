@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
-from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
+from naivenas_jax.paths import Path, path_text, unnamed_axis
 from naivenas_jax.sizes.blocks import Blocks
 from naivenas_jax.sizes.condition import Condition, ConditionFunction, stated
 from naivenas_jax.sizes.ties import Initialiser, Leaf, Ties
@@ -125,8 +125,8 @@ class Tying:
         """Take in all that a finished analysis says: its runs and products, axes, leaves, what is fixed or coupled.
 
         Leaves get paths under this scope. Nothing is tied to neurons outside: the caller does that with the vectors
-        that are returned, or gives the vectors. Of axes that are tied as a whole, leaves know the first name only; and
-        reasons name what they name in ``ties``.
+        that are returned, or gives the vectors. Of axes that are tied as a whole, leaves know only the first one in
+        ``names``; and reasons name what they name in ``ties``.
 
         An imported model, whose runs may have other sizes than when it was traced, has its variables at the root and
         has names of its own for axes and runs::
@@ -156,9 +156,8 @@ class Tying:
             self.tie(axes[axis], vector)
         same = {ties.axes[axis]: vector for axis, vector in given.items()}
         included = Included(ties, runs, {axis: same.get(row, axes[axis]) for axis, row in ties.axes.items()})
-        # a leaf's axis has the first name that its neurons get: one that somebody gave, if there is one
-        for axis in sorted(names, key=is_unnamed):
-            self.called(included.axes[axis], names[axis])
+        for axis, name in names.items():
+            self.called(included.axes[axis], name)
         for path, leaf in ties.leaves.items():
             dims = tuple(None if axis is None else included.axes[axis] for axis in leaf.axes)
             self.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init, leaf.rescaled)

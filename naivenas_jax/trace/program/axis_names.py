@@ -91,14 +91,14 @@ def _unused(name: str, taken: Collection[str]) -> str:
 
 
 def _renamed(ties: Ties, names: Mapping[str, str]) -> Ties:
-    """The same ties with new names for some axes."""
+    """The same ties with new names for some axes, which come first: others name leaves after them."""
 
     def new(axis: str | None) -> str | None:
         return None if axis is None else names.get(axis, axis)
 
     return replace(
         ties,
-        axes={str(new(axis)): row for axis, row in ties.axes.items()},
+        axes={str(new(axis)): ties.axes[axis] for axis in sorted(ties.axes, key=lambda axis: axis not in names)},
         leaves={path: replace(leaf, axes=tuple(map(new, leaf.axes))) for path, leaf in ties.leaves.items()},
         coupled={str(new(axis)): reason for axis, reason in ties.coupled.items()},
     )

@@ -10,8 +10,9 @@ import jax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
+from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.program.import_errors import tracing
+from naivenas_jax.trace.program.import_errors import NEEDS_A_VALUE, does_not_fit, needs_a_value
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -86,6 +87,10 @@ def capture(
       inputs: arrays or shapes.
       rngs: keys, or their shapes, by the name of the stream.
       keywords: arrays or shapes.
+
+    Raises:
+      GraphError: if the shapes or the Python code of the function depend on values; names the line.
+      VariablesError: if the variables do not fit a linen module.
     """
     names = sorted(rngs)
     paths: list[Path] = []  # of updated variables; they are no arrays, so the traced function cannot return them
@@ -99,8 +104,12 @@ def capture(
         return outputs, list(flat(updates).values())
 
     arguments = [list(variables.values()), list(inputs), [rngs[name] for name in names], list(keywords)]
-    with tracing():
+    try:
         closed, (outputs, updates) = jax.make_jaxpr(traced, return_shape=True)(*arguments)
+    except NEEDS_A_VALUE as error:
+        raise needs_a_value(error) from error
+    except DOES_NOT_FIT as error:
+        raise does_not_fit(error) from error
     out_leaves, out_tree = jax.tree.flatten(outputs)
     trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     every = [True] * len(closed.jaxpr.outvars)

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import jax.errors
 
 from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
 
 #: The errors that JAX raises where Python needs a value that is not known while a function is traced.
-_NEEDS_A_VALUE = (
+NEEDS_A_VALUE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-_LIBRARIES = (str(Path(jax.__file__).parent), str(Path(__file__).parent), "<frozen", "<__")
+_LIBRARIES = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]), "<frozen", "<__")
 
 
-@contextmanager
-def tracing() -> Iterator[None]:
-    """A context for tracing a model of the user.
+def needs_a_value(error: Exception) -> GraphError:
+    """The error for a model whose shapes or Python code depend on values; names the line.
 
-    Raises:
-      GraphError: if its shapes or its Python code depend on values; names the line.
-      VariablesError: if the variables do not fit a linen module.
+    Args:
+      error: one of `NEEDS_A_VALUE`, which tracing the model raised.
     """
-    try:
-        yield
-    except _NEEDS_A_VALUE as error:
-        raise GraphError(
-            f"The model cannot be imported: it needs a value while it is traced{_place(error)}. Found: "
-            f"{str(error).splitlines()[0].rstrip('.')}. A model is traced once for all values, so shapes, and Python's "
-            "if, while, range, int() and functions of numpy, must not depend on them. What works: jnp.where, "
-            "jax.lax.cond, jax.lax.while_loop, functions of jax.numpy, size= for jnp.nonzero and its like; or what "
-            "decides given as a number instead of an array, so that it is a constant."
-        ) from error
-    except DOES_NOT_FIT as error:
-        raise VariablesError(
-            f"The variables do not fit the module: {error} Make them with module.init, or take those of this module."
-        ) from error
+    return GraphError(
+        f"The model cannot be imported: it needs a value while it is traced{_place(error)}. Found: "
+        f"{str(error).splitlines()[0].rstrip('.')}. A model is traced once for all values, so shapes, and Python's "
+        "if, while, range, int() and functions of numpy, must not depend on them. What works: jnp.where, "
+        "jax.lax.cond, jax.lax.while_loop, functions of jax.numpy, size= for jnp.nonzero and its like; or what "
+        "decides given as a number instead of an array, so that it is a constant."
+    )
+
+
+def does_not_fit(error: Exception) -> VariablesError:
+    """The error for variables that do not fit a linen module.
+
+    Args:
+      error: the error that Flax raised.
+    """
+    return VariablesError(
+        f"The variables do not fit the module: {error} Make them with module.init, or take those of this module."
+    )
 
 
 def _place(error: Exception) -> str:
