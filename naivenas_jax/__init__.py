@@ -62,7 +62,7 @@ from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
 from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
-from naivenas_jax.show.summary import summary
+from naivenas_jax.show.summary_table import summary
 from naivenas_jax.sizes.condition import multiple_of, size
 from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx

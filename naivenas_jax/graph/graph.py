@@ -237,8 +237,8 @@ class Graph(Dag):
         >>> graph.handles()["hidden"]
         Handle(name='hidden', size=4, tied_to=('act',), coupled=None)
         """
-        bundles = {vertex.name for vertex in self if vertex.op.returns() is not None}
-        return handles(self.ties, bundles)
+        several = {vertex.name for vertex in self if vertex.op.returns() is not None}
+        return handles(self.ties, several)
 
     def summary(self, variables: Variables | None = None) -> Summary:
         """Every handle with what is tied to it, how much of the network is resizable, and what froze the rest.

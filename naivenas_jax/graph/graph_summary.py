@@ -1,4 +1,4 @@
-"""What of a network can be resized, and what keeps the rest as it is: figures, as a value."""
+"""How much of a network can be resized, and what keeps the rest as it is: figures, as a value."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.handles import Handle
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, subscripts
 from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.typing import PyTree, Variables
 
 _NO_AXIS = "no neurons lie along it"
 COLUMNS = ("handle", "size", "tied to", "parameters", "remark")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One handle.
+class HandleSummary:
+    """One handle, as a row of the summary.
 
     Attributes:
-      handle: its name, size, what is tied to it, and why it is coupled.
-      kept: why it keeps its size unless a request names an input or output, if it is tied to one.
+      handle: the handle itself.
+      kept: why it keeps its size, if it is tied to an input or output and no request names that.
       parameters: how many parameters lie on it, or on something with the same neurons; None without variables.
     """
 
@@ -43,18 +43,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What of a network can be resized. ``print`` it.
+    """How much of a network can be resized, made by `Graph.summary`. ``print`` it.
 
     Attributes:
       rows: one per handle.
       dimensions: the number of dimensions of all parameters.
-      resizable_dimensions: of those, the number that can change without a request for an input or output.
+      resizable_dimensions: the number of dimensions that can change without a request for an input or output.
       frozen: for each reason the number of dimensions that it keeps as they are, most frequent first.
       parameters: the number of all parameters; None without variables.
-      resizable_parameters: of those, the number that lie on a resizable dimension.
+      resizable_parameters: the number of parameters that lie on a resizable dimension.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    >>> graph.summary().resizable_dimensions, graph.summary().dimensions
+    (3, 6)
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[HandleSummary, ...]
     dimensions: int
     resizable_dimensions: int
     frozen: tuple[tuple[str, int], ...]
@@ -75,13 +81,13 @@ class Summary:
         return "\n".join([*lines, *self.totals()])
 
 
-def summarise(ties: Ties, found: Mapping[str, Handle], ends: Mapping[str, str], variables: Any) -> Summary:
+def summarise(ties: Ties, found: Mapping[str, Handle], ends: Mapping[str, str], variables: Variables | None) -> Summary:
     """The summary of a network.
 
     Args:
-      ties: of the network.
+      ties: the ties of the network.
       found: its handles.
-      ends: its inputs and outputs, and what each is.
+      ends: why each of its inputs and outputs keeps its size.
       variables: its variables or their shapes; None: parameters are not counted.
     """
     kept = {run: why for axis, why in ends.items() for run in ties.plain(ties.axes[axis])}
@@ -90,7 +96,9 @@ def summarise(ties: Ties, found: Mapping[str, Handle], ends: Mapping[str, str], 
     reasons = {path: [_reason(ties, kept, axis) for axis in leaf.axes] for path, leaf in leaves.items()}
     every = [reason for per_leaf in reasons.values() for reason in per_leaf]
     return Summary(
-        rows=tuple(Row(h, _reason(ties, kept, h.name), _tied(ties, leaves, h.name, sizes)) for h in found.values()),
+        rows=tuple(
+            HandleSummary(h, _reason(ties, kept, h.name), _tied(ties, leaves, h.name, sizes)) for h in found.values()
+        ),
         dimensions=len(every),
         resizable_dimensions=every.count(None),
         frozen=tuple(Counter(reason for reason in every if reason is not None).most_common()),
@@ -121,13 +129,12 @@ def _runs(ties: Ties, leaf: Leaf) -> Iterator[frozenset[int]]:
     return (ties.plain(ties.axes[axis]) for axis in leaf.axes if axis is not None)
 
 
-def _size(variables: Any, path: Path) -> int:
-    node = variables
+def _size(variables: Variables, path: Path) -> int:
+    node: PyTree = variables
     for key in path:
         if not isinstance(node, Mapping) or key not in node:
             raise VariablesError(
-                f"The variables have no variables{''.join(f'[{part!r}]' for part in path)}, which the graph has. Are "
-                "they those of another graph?"
+                f"The variables have no {subscripts(path)}, which the graph has. Are they those of another graph?"
             )
         node = node[key]
     return math.prod(np.shape(node))

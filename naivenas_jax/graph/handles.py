@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from naivenas_jax.paths import is_unnamed
 from naivenas_jax.sizes.ties import Ties
 
 
@@ -13,10 +14,15 @@ class Handle:
     """One axis that can be resized.
 
     Attributes:
-      name: by which requests, utilities and plans name it: the vertex, or ``vertex:axis`` for an inner axis.
-      size: its number of neurons.
-      tied_to: the axes that have neurons in common with it, and change when it does.
-      coupled: why a neuron of it that is zero is not the same as one that is not there; None if it is.
+      name: the name that requests, utilities and plans use: the vertex, or ``vertex:axis`` for an inner axis.
+      size: the number of neurons.
+      tied_to: the names of the axes that have neurons in common with this one, and change when it does.
+      coupled: why a neuron that is zero is not the same as a neuron that is not there; None if it is the same.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> nas.Graph(x, nas.layer("hidden", nn.Dense(8), x)).handles()["hidden"].size
+    8
     """
 
     name: str
@@ -25,10 +31,15 @@ class Handle:
     coupled: str | None
 
 
-def handles(ties: Ties, bundles: Collection[str] = ()) -> dict[str, Handle]:
-    """The handles of a network, by name. Axes all of whose neurons are fixed are left out, and those in ``bundles``."""
+def handles(ties: Ties, without: Collection[str] = ()) -> dict[str, Handle]:
+    """The handles of a network, by name: its named axes, unless all neurons on an axis are fixed.
+
+    Args:
+      ties: the ties of the network.
+      without: axes that are no handles either.
+    """
     holders: dict[int, list[str]] = {}
-    named = {axis: ties.plain(runs) for axis, runs in ties.axes.items() if axis[0] != "~" and axis not in bundles}
+    named = {axis: ties.plain(runs) for axis, runs in ties.axes.items() if not is_unnamed(axis) and axis not in without}
     for axis, runs in named.items():
         for run in sorted(runs):
             holders.setdefault(run, []).append(axis)
@@ -49,6 +60,6 @@ def fixed(ties: Ties) -> dict[str, str]:
     found = {}
     for axis, runs in ties.axes.items():
         reasons = dict.fromkeys(ties.fixed[run] for run in sorted(ties.plain(runs)) if run in ties.fixed)
-        if reasons and not axis.startswith("~"):
+        if reasons and not is_unnamed(axis):
             found[axis] = "; ".join(reasons)
     return found

@@ -8,6 +8,16 @@ from naivenas_jax.graph.graph import Graph, require_graph
 def diagram(graph: Graph) -> str:
     """The graph as a Mermaid flow chart, which notebooks, GitHub and most documentation tools draw.
 
+    Args:
+      graph: the network.
+
+    Returns:
+      The text of the chart: a box for each vertex with its computation and sizes, an arrow for each edge with its
+      number of neurons.
+
+    Raises:
+      GraphError: if ``graph`` is no graph.
+
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> print(diagram(nas.Graph(x, nas.layer("out", nn.Dense(2), x))))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from naivenas_jax.cost.costs import Costs
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.result.mutation_report import HandleReport, mutation_report
+from naivenas_jax.show.as_text import as_text
+from naivenas_jax.typing import Array, Shape
 from naivenas_jax.utility.user_scores import Utility
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
@@ -24,13 +23,24 @@ _MEASURED = ("score kept", "unsure")
 
 @dataclass(frozen=True)
 class Report:
-    """What a mutation does. Prints as a table; notebooks draw it as well. These name handles of the same neurons once.
+    """What a mutation does. Prints as a table; notebooks draw it as well.
+
+    The table and the drawing show one of the handles that have the same neurons, and how many others there are.
 
     Attributes:
-      handles: one entry for each handle before, then for those that are new.
-      before, after: what the networks cost.
+      handles: one entry for each handle of the network before, then one for each handle that is new.
+      before: what the network before costs.
+      after: what the network after costs.
       gap: within budgets, how much more utility the best sizes could keep at the most, as a share.
-      notes: of the mutation.
+      notes: the notes of the mutation.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> found = nas.report(nas.delta_nout(graph, variables, {"hidden": -2}))
+    >>> found.before.params, found.after.params
+    (50, 38)
     """
 
     handles: tuple[HandleReport, ...]
@@ -39,8 +49,12 @@ class Report:
     gap: float
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Dicts, lists, numbers and text only, as JSON has them; a gap that is infinite is None."""
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data.
+
+        Returns:
+          Dicts, lists, numbers and text only, as JSON has them. A gap that is infinite is None.
+        """
         found = dataclasses.asdict(self)
         found["gap"] = self.gap if math.isfinite(self.gap) else None
         found["handles"] = {entry.pop("handle"): _plain(entry) for entry in found["handles"]}
@@ -56,12 +70,14 @@ class Report:
         return table
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=140).print(self.__rich__())
-        return text.getvalue().rstrip()
+        return as_text(self.__rich__())
 
     def svg(self) -> str:
-        """A picture in SVG: for each handle its size before (light) and after (dark), new neurons in another colour."""
+        """A picture: for each handle its size before (light) and after (dark), new neurons in another colour.
+
+        Returns:
+          The text of an SVG image.
+        """
         largest = max([1, *(max(one.before, one.after) for one in self.handles)])
         drawn = self._distinct()
         bars = "".join(_bar(i, one, 300 / largest) for i, (one, _) in enumerate(drawn))
@@ -84,11 +100,11 @@ class Report:
         return [*found, *([f"gap: at most {self.gap:.2%}"] if 0 < self.gap < math.inf else []), *self.notes]
 
 
-def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] | None = None) -> Report:
+def report(mutation: Mutation, *inputs: Array | Shape, measured: tuple[Utility, Utility] | None = None) -> Report:
     """What a mutation does to each handle, and to the whole: sizes, parameters, operations, utility kept, what bound.
 
     Nothing is evaluated, and the variables may be shapes: with ``jax.eval_shape`` in place of ``graph.init`` every verb
-    is a dry run. Neurons are then all worth the same.
+    is a dry run, in which every neuron has the same utility.
 
     Args:
       mutation: what a verb returned.
@@ -119,7 +135,7 @@ def report(mutation: Mutation, *inputs: Any, measured: tuple[Utility, Utility] |
     return Report(found.handles, found.before, found.after, mutation.gap, mutation.notes)
 
 
-def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+def _plain(entry: dict[str, object]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
 
 

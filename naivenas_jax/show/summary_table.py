@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.graph_summary import COLUMNS, Summary
+from naivenas_jax.show.as_text import as_text
+from naivenas_jax.typing import Variables
 
 
 @dataclass(frozen=True)
@@ -26,22 +24,27 @@ class SummaryTable:
 
     def __rich__(self) -> Table:
         table = Table(*COLUMNS, caption="\n".join(self.summary.totals()), caption_justify="left")
-        for row in self.summary.rows:
-            table.add_row(*row.cells())
+        for handle in self.summary.rows:
+            table.add_row(*handle.cells())
         return table
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=140).print(self.__rich__())
-        return text.getvalue().rstrip()
+        return as_text(self.__rich__())
 
 
-def summary(graph: Graph, variables: Mapping[str, Any] | None = None) -> SummaryTable:
+def summary(graph: Graph, variables: Variables | None = None) -> SummaryTable:
     """`Graph.summary` as a table.
 
     Args:
       graph: the network.
       variables: its variables (or their shapes); with them, parameters are counted.
+
+    Returns:
+      A table: ``print`` it, or give it to a console of rich. ``.summary`` has the figures.
+
+    Raises:
+      GraphError: if ``graph`` is no graph.
+      VariablesError: if the variables lack an array of the graph.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
