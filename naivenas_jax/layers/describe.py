@@ -15,7 +15,8 @@ from flax.nnx.nn import initializers
 
 from naivenas_jax.graph.op import Identity
 from naivenas_jax.layers.registry import register_layer
-from naivenas_jax.layers.rule import Initialiser, RuleOf, VariableKey
+from naivenas_jax.layers.rule import RuleOf, VariableKey
+from naivenas_jax.sizes.ties import Initialiser
 
 T = TypeVar("T")
 RuleOfT = TypeVar("RuleOfT", bound=RuleOf)

@@ -12,10 +12,8 @@ from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import ConditionFunction
-from naivenas_jax.typing import Array
+from naivenas_jax.sizes.ties import Initialiser
 
-#: The layer's own initialiser of a variable: ``(key, shape, dtype) -> array``.
-Initialiser: TypeAlias = Callable[..., Array]
 #: Names a variable: ``"collection/path"``, or the names one by one where one of them contains a slash.
 VariableKey: TypeAlias = str | tuple[str, ...]
 #: Why something holds: a text for all axes that it may concern, or a text for each axis.

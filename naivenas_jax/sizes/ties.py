@@ -7,16 +7,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
 
 from naivenas_jax.paths import Path, is_unnamed
 from naivenas_jax.sizes.condition import Condition
+from naivenas_jax.typing import Array
 
 #: A layer's own initialiser of a parameter, ``(key, shape, dtype) -> array``.
-Initialiser: TypeAlias = Callable[..., Any]
+Initialiser: TypeAlias = Callable[..., Array]
 
 
 @dataclass(frozen=True)

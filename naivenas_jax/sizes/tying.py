@@ -128,17 +128,7 @@ class Tying:
         that are returned, or gives the vectors. Of axes that are tied as a whole, leaves know only the first one in
         ``names``; and reasons name what they name in ``ties``.
 
-        An imported model, whose runs may have other sizes than when it was traced, has its variables at the root and
-        has names of its own for axes and runs::
-
-            root = replace(tying, scope=())
-            model = root.include(base.ties, {axis: self._axis(axis) for axis in base.ties.axes}, self.runs)
-            for run in base.ties.plain(model.runs):
-                root.called(model.runs[run], self._run(run))
-            tying.tie(model.axes[end_axis("input", 0)], ports[0])
-            return model.axes[end_axis("output", 0)]
-
-        A graph in a vertex has its axes and variables under the name of the vertex, and reads what the ports hold::
+        An imported model takes in the ties of its program this way. A graph in a vertex could be taken in as well::
 
             names = {axis: path_text((*tying.scope, axis)) for axis in graph.ties.axes if not is_unnamed(axis)}
             inputs = {vertex.name: port for vertex, port in zip(graph.inputs, ports, strict=True)}

@@ -26,7 +26,8 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.layers.describe import describes
 from naivenas_jax.layers.ops.value_sized_attention import ValueSizedAttention, value_sized_attention
-from naivenas_jax.layers.rule import Initialiser, LayerRule, Reasons, VariableKey, path_of
+from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, path_of
+from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.typing import Array
 
 _Attention: TypeAlias = nn.MultiHeadDotProductAttention | nnx.MultiHeadAttention

@@ -15,7 +15,8 @@ from jax.typing import DTypeLike
 from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes
 from naivenas_jax.layers.flax_layers.linear import passing
-from naivenas_jax.layers.rule import Initialiser, LayerRule
+from naivenas_jax.layers.rule import LayerRule
+from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.typing import Array
 
 

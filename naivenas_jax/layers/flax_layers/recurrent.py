@@ -23,7 +23,8 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import describes, sizes
 from naivenas_jax.layers.nesting import together, within
 from naivenas_jax.layers.registry import rule_of
-from naivenas_jax.layers.rule import Initialiser, LayerRule, VariableKey
+from naivenas_jax.layers.rule import LayerRule, VariableKey
+from naivenas_jax.sizes.ties import Initialiser
 
 _LinenCell: TypeAlias = nn.LSTMCell | nn.OptimizedLSTMCell | nn.GRUCell | nn.MGUCell | nn.SimpleCell | nn.ConvLSTMCell
 _NnxCell: TypeAlias = nnx.LSTMCell | nnx.OptimizedLSTMCell | nnx.GRUCell | nnx.SimpleCell

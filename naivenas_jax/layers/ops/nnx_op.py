@@ -17,8 +17,9 @@ from naivenas_jax.layers.attributes import set_attribute
 from naivenas_jax.layers.ops.layer_op import LayerOp, bool_of, with_composed
 from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.ops.nnx_value import LayerArray, NnxLayer, VariablePlace, collection_of
-from naivenas_jax.layers.rule import Initialiser, RuleOf, by_path, path_of
+from naivenas_jax.layers.rule import RuleOf, by_path, path_of
 from naivenas_jax.paths import Path, path_text
+from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
