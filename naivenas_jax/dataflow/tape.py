@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from naivenas_jax.jaxpr.interpret import Equation, bind, called, interpret
 from naivenas_jax.paths import Path
@@ -155,9 +156,11 @@ class _Recording:
         return number
 
     def constant(self, value: object, aval: jax.core.AbstractValue) -> int:
-        del aval
         number = self.weight(())
-        self.constants[number] = cast(Array, value)  # literals are numbers, which every primitive takes for arrays
+        if isinstance(value, jax.Array | np.ndarray):
+            self.constants[number] = value
+        else:  # a literal is a number of Python
+            self.constants[number] = np.asarray(value, getattr(aval, "dtype", None))
         return number
 
     def equation(self, eqn: Equation, operands: Sequence[int]) -> Sequence[int]:
