@@ -58,6 +58,34 @@ def test_finite_differences():
             assert scores[handle][position] == pytest.approx(abs(float(slope)), rel=0.02, abs=2e-4)
 
 
+@pytest.mark.parametrize(("groups", "features"), [(4, 12), (2, 8), (4, 4)])
+def test_finite_differences_of_grouped_convolutions(groups, features):
+    """One gate on each channel that the convolution reads."""
+    x = nas.input_vertex("x", 3)
+    y = nas.invariant_vertex("tanh", nn.tanh, nas.layer("first", nn.Conv(8, (1, 1)), x))
+    y = nas.layer("grouped", nn.Conv(features, (2, 2), feature_group_count=groups), y)
+    graph = nas.Graph(x, nas.layer("out", nn.Conv(2, (1, 1)), nas.invariant_vertex("relu", nn.relu, y)))
+    images = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    variables = graph.init(jax.random.key(1), images)
+
+    def squares(apply, variables, batch):
+        return jnp.mean(apply(variables, batch) ** 2)
+
+    @jax.jit
+    def gated(gates):
+        def intercept(path, vertex, port, value):
+            return value * gates if vertex.name == "grouped" else value
+
+        return squares(lambda v, b: core.apply(graph.run, mutable=False)(v, b, intercept=intercept), variables, images)
+
+    scores, step = nas.taylor(graph, variables, squares, [images]), 1e-2
+    for position in range(8):
+        move = step * (np.arange(8) == position)
+        slope = (gated(1 + move) - gated(1 - move)) / (2 * step)
+        assert scores["first"][position] == pytest.approx(abs(float(slope)), rel=0.02, abs=2e-4)
+    assert not scores["grouped:in_per_group"].any()  # its utility is that of the channels that are combined of it
+
+
 def test_imported_is_as_hand_written():
     data, scores = None, []
     for kind in ("linen", "imported"):

@@ -25,33 +25,33 @@ from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.paths import Path
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
-from naivenas_jax.utility.tied import count, numbers
+from naivenas_jax.utility.tied import count, numbers, run_numbers
 
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """A dimension of a variable whose entries a gate switches off.
+    """A dimension of a variable whose entries gates switch off, or two that have a gate for each combination.
 
     Attributes:
       path: the variable.
-      dim: the dimension.
-      classes: for each neuron on it the number of its class; -1 where it has no gate here.
+      dims: the dimensions, in ascending order.
+      classes: for each position on them the number of the class that is gated; -1 where none is.
     """
 
     path: Path
-    dim: int
-    classes: Int[np.ndarray, " neurons"]
+    dims: tuple[int, ...]
+    classes: Int[np.ndarray, ...]
 
 
 @lru_cache(maxsize=16)
 def gates(graph: Graph) -> tuple[Gate, ...]:
     """Where neurons are switched off: where weights read them, else where they are made."""
     ties = graph.ties
-    readers = [Gate(path, d, numbers(ties, axis)) for path, d, axis in _dims(ties, "in") if _is_weight(ties, path)]
+    readers = [_reader(ties, path, d, axis) for path, d, axis in _dims(ties, "in") if _is_weight(ties, path)]
     read = np.zeros(count(ties), bool)
     for gate in readers:
         read[gate.classes] = True
@@ -65,8 +65,32 @@ def gates(graph: Graph) -> tuple[Gate, ...]:
         own = numbers(ties, axis)
         gated = ~read[own] & (modules[path[1:-1]][own] if path[1:-1] in modules else False)
         if gated.any():
-            makers.append(Gate(path, d, np.where(gated, own, -1)))
+            makers.append(Gate(path, (d,), np.where(gated, own, -1)))
     return (*readers, *makers)
+
+
+def _reader(ties: Ties, path: Path, dim: int, axis: str) -> Gate:
+    """The gates where a weight reads neurons.
+
+    A grouped convolution reads the dimension of one group, and which group that is follows from what an entry makes:
+    gates are put on the combinations of both.
+    """
+    made = [(d, own) for other, d, own in _dims(ties, "out") if other == path]
+    for d, own in made if len(made) == 1 else ():
+        if (groups := _groups(ties, ties.axes[axis], ties.axes[own])) is not None:
+            classes = np.repeat(groups, ties.size(own) // len(groups), axis=0)  # (outputs, inputs of a group)
+            return Gate(path, *(((d, dim), classes) if d < dim else ((dim, d), classes.T)))
+    return Gate(path, (dim,), numbers(ties, axis))
+
+
+def _groups(ties: Ties, read: tuple[int, ...], made: tuple[int, ...]) -> Int[np.ndarray, "groups inputs"] | None:
+    """The classes that the groups of a convolution read; None where a weight with these runs is no grouped convolution.
+
+    It makes all combinations of groups and outputs, and there are combinations of the same groups and what it reads.
+    """
+    factors = ties.products.get(made[0], ()) if len(made) == 1 else ()
+    inputs = [run for run, product in ties.products.items() if factors and product == (factors[0], read)]
+    return run_numbers(ties, inputs[:1]).reshape(ties.length(factors[0]), -1) if inputs else None
 
 
 def _dims(ties: Ties, role: Literal["in", "out"]) -> list[tuple[Path, int, str]]:
@@ -99,14 +123,15 @@ def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float
     totals = jnp.zeros(count(graph.ties))
     for gate in gates(graph):
         weight, slope = _find(weights, gate.path, "params"), _find(slopes, gate.path, "grads")
-        if jnp.shape(weight) != jnp.shape(slope) or jnp.shape(weight)[gate.dim] != len(gate.classes):
+        shape, sizes = jnp.shape(weight), gate.classes.shape
+        if shape != jnp.shape(slope) or tuple(shape[d] for d in gate.dims) != sizes:
             raise VariablesError(
-                f"{'/'.join(gate.path)} has shape {jnp.shape(weight)}, its gradient {jnp.shape(slope)}, and dimension "
-                f"{gate.dim} has {len(gate.classes)} neurons in the graph. All have to agree: after a mutation take "
+                f"{path_text(gate.path)} has shape {shape}, its gradient {jnp.shape(slope)}, and dimension "
+                f"{gate.dims[0]} has {sizes[0]} neurons in the graph. All have to agree: after a mutation take "
                 "the new graph, variables and gradients."
             )
         products = _product(weight, slope, totals.dtype)
-        sums = products.sum([d for d in range(products.ndim) if d != gate.dim])
+        sums = products.sum([d for d in range(products.ndim) if d not in gate.dims])
         totals = totals.at[np.maximum(gate.classes, 0)].add(jnp.where(gate.classes >= 0, sums, 0.0))
     return totals
 
@@ -126,6 +151,6 @@ def _find(arrays: Mapping[Path, Array], path: Path, what: str) -> Array:
         if spelled in arrays:
             return arrays[spelled]
     raise VariablesError(
-        f"{what} has no {'/'.join(path)}, which reads neurons of the graph. Pass variables or variables['params'], and "
-        "gradients of the same structure."
+        f"{what} has no {path_text(path)}, which reads neurons of the graph. Pass variables or variables['params'], "
+        "and gradients of the same structure."
     )
