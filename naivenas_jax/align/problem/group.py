@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -40,12 +41,12 @@ class Group:
             fixed=fixed,
         )
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of classes."""
         return len(self.classes)
 
-    @property
+    @cached_property
     def utility(self) -> Float[np.ndarray, " classes"]:
         """The utility of each class, best first."""
         return np.diff(self.utility_kept)

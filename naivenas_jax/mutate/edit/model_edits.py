@@ -208,7 +208,7 @@ def _edited(
     added: Variables,
     incomparable: str | None,
 ) -> Mutation:
-    """The edit of the vertex, and all that a mutation tells of it."""
+    """The mutation that an edit of the model's vertex makes."""
     _check_names(graph, variables, edit.piece)
     op, kept = where.op.edited(edit, variables, added)
     draft = Draft.of(graph)

@@ -166,15 +166,13 @@ class Mutation:
         """
         self.before.check_inputs(inputs)
         return check(
-            self.before,
-            self.variables_before,
-            self.graph,
-            self.variables,
+            (self.before, self.variables_before),
+            (self.graph, self.variables),
             self.plan,
             inputs,
             kwargs,
-            self.incomparable,
-            tolerance,
+            incomparable=self.incomparable,
+            tolerance=tolerance,
         )
 
     def __repr__(self) -> str:

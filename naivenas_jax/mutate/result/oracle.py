@@ -44,26 +44,39 @@ class Check:
 
 
 def check(
-    before: Graph,
-    variables_before: Variables,
-    after: Graph,
-    variables_after: Variables,
+    before: tuple[Graph, Variables],
+    after: tuple[Graph, Variables],
     plan: Plan,
     inputs: tuple[Array, ...],
     kwargs: Mapping[str, Any],
+    *,
     incomparable: str | None,
     tolerance: float | None,
 ) -> Check:
-    """Compare two networks; raises `OracleError` where they should agree and do not."""
+    """Compare a changed network with the original whose dropped neurons are forced to zero.
+
+    Args:
+      before: the original graph and its variables.
+      after: the changed graph and its variables.
+      plan: which neurons were kept, dropped and added.
+      inputs: arrays for the original graph, neurons on the last dimension.
+      kwargs: for ``apply`` of both graphs.
+      incomparable: why the two need not agree; None: they do.
+      tolerance: largest difference allowed, relative to the largest output; None: by the dtype of the output.
+
+    Raises:
+      OracleError: if the two should agree and do not.
+    """
+    (graph, variables), (changed, new_variables) = before, after
     with jax.default_matmul_precision("highest"):
-        outputs = _tuple(after.apply(variables_after, *inputs_after(before, plan, inputs), **kwargs))
-        reason = _nothing(inputs) or incomparable or _renumbered(before, plan, inputs)
-        reason = reason or _coupled(before, plan) or _unread(before, plan)
+        outputs = _tuple(changed.apply(new_variables, *inputs_after(graph, plan, inputs), **kwargs))
+        reason = _nothing(inputs) or incomparable or _renumbered(graph, plan, inputs)
+        reason = reason or _coupled(graph, plan) or _unread(graph, plan)
         if reason:
             return Check(False, reason)
-        expected = _tuple(masked_apply(before, variables_before, plan, *inputs, **kwargs))
+        expected = _tuple(masked_apply(graph, variables, plan, *inputs, **kwargs))
     difference = 0.0
-    for vertex, got, wanted in zip(after.outputs, outputs, expected, strict=True):
+    for vertex, got, wanted in zip(changed.outputs, outputs, expected, strict=True):
         difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
     return Check(True, None, difference)
 

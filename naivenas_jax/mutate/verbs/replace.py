@@ -242,7 +242,7 @@ def _fits(graph: Graph, final: Graph, path: Path, array: Array | Shape, old: Map
 
 
 def _stays(graph: Graph, path: Path, ops: Mapping[str, Op], fits: set[Path]) -> bool:
-    """Whether an old variable is there afterwards: if it is of another vertex, or fits."""
+    """Whether an old variable stays: if it belongs to another vertex, or the new computation can use it."""
     return path in fits or not (path[1:2] and path[1] in ops and not graph[path[1]].op.at_root)
 
 
