@@ -58,11 +58,11 @@ class StructureError(NaiveNASError, ValueError):
 
 
 class RebuildError(NaiveNASError, ValueError):
-    """The user's own model cannot be had with the new sizes.
+    """The user's own model cannot be made with the new sizes.
 
     Attributes:
-      lines: what in the user's code is in the way, ``(file, line number)``.
-      sizes: the sizes that changed there, and would have to be other numbers in the code: ``(handle, old, new)``.
+      lines: where the user's code has to be changed, ``(file, line number)``.
+      sizes: the sizes that the code there has to give: ``(handle, old, new)``.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class TimeLimitError(SolverError, TimeoutError):
     """The time limit struck before a proven optimum was found.
 
     Attributes:
-      best: makes what the verb would have returned from the best sizes found by then, which satisfy every condition
-        and have been checked; None if there are none.
+      best: a function that makes the verb's result with the best sizes found by then, which satisfy every condition;
+        None if none had been found.
       gap: in words, how far these may be from the optimum.
     """
 
@@ -106,13 +106,13 @@ class TimeLimitError(SolverError, TimeoutError):
         self.best, self.gap = best, gap
 
     def then(self, finish: Callable[[Any, str], Any]) -> TimeLimitError:
-        """The same error whose ``best`` goes through ``finish(best, gap)``."""
+        """The same error with another ``best``: ``finish(what best makes, gap)``."""
         best, gap = self.best, self.gap
         return TimeLimitError(str(self), best and (lambda: finish(best(), gap)), gap)
 
 
 class BudgetError(NaiveNASError, ValueError):
-    """A budget is no number that it can be, or what it limits cannot be counted."""
+    """A budget that is no positive number, or on something that cannot be counted."""
 
 
 class InfeasibleError(NaiveNASError, ValueError):
@@ -120,8 +120,8 @@ class InfeasibleError(NaiveNASError, ValueError):
 
     Attributes:
       conflicts: names of the axes whose requests or fixed sizes contradict one another.
-      nearest: for every requested axis a size; together they are feasible, and as near to the request as can be.
-        Empty if nothing is feasible.
+      nearest: a size for every requested axis; together these sizes are feasible, and as near to the request as can
+        be. Empty if no sizes are feasible.
       reasons: what is fixed or limited there, in words.
     """
 

@@ -1,13 +1,13 @@
-"""Which neurons belong together: a union-find over ranges of neurons.
+"""Which neurons are tied: a union-find over ranges of neurons.
 
 Networks tie whole ranges (all 256 outputs of one layer to all 256 of another), so the structure stores ranges and
 splits one only where a tie or a boundary cuts through it. Its cost follows the number of ranges, not of neurons.
 
 A range may be empty: a place where neurons can be inserted but where none are yet (a new slot of a concatenation). A
-tie carries such places over, so that what is inserted on one side is inserted at the same place on the other.
+tie copies such places from each side to the other, so that neurons are inserted at the same place on both.
 
 A range may be a product: a reshape merges axes into one, whose neurons are pairs (of a head and a feature of the head,
-of a position and a channel). A pair lives while both of its members live.
+of a position and a channel). A pair stays for as long as both of its members stay.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Combinations:
 
 
 class Blocks:
-    """Hands out elements and ties them. The only mutable thing of an analysis; it does not outlive it.
+    """Hands out elements and ties them. It is the only mutable part of an analysis, and is dropped at its end.
 
     >>> blocks = Blocks()
     >>> a, b = blocks.new(4), blocks.new(2)
@@ -89,14 +89,14 @@ class Blocks:
         return factors
 
     def factors_of(self, vector: Vector) -> tuple[Vector, ...]:
-        """The factors of a vector that is one whole product, else none."""
+        """The factors of a vector that is one whole product; of others an empty tuple."""
         queue = deque(vector.pieces)
         piece = self._head(queue)
         link = self._link[piece[0]] if piece and self._spans(piece, len(vector)) else None
         return link.factors if isinstance(link, Combinations) else ()
 
     def factors_within(self, vector: Vector) -> tuple[Vector, ...]:
-        """The factors of a vector that is one whole product; else those of all products on it, each once."""
+        """As `factors_of`; for a vector that is no product, the factors of all products on it, each once."""
         found: dict[tuple[int, ...], Vector] = {}
         queue = deque(vector.pieces)
         while piece := self._head(queue):
@@ -126,7 +126,10 @@ class Blocks:
                 _put_back(right, y, size)
 
     def _share_places(self, a: Vector, b: Vector) -> None:
-        """Make every empty place of one vector a place of the other too; before merging, which blurs whose it is."""
+        """Make every empty place of one vector a place of the other too.
+
+        This comes before the vectors are merged, since then nobody can tell on which of them a place was.
+        """
         for own, other in ((a, b), (b, a)):
             for place in self._places(own):
                 if place not in self._places(other):
@@ -147,7 +150,7 @@ class Blocks:
         return found
 
     def _graft(self, place: int, vector: Vector, offset: int) -> None:
-        """Put an empty place into the node that holds ``offset`` of ``vector``, as high above its parts as can be."""
+        """Put an empty place into the tree of nodes at an offset of a vector, as near to the root as it fits."""
         node, at = locate(vector, offset)
         while True:
             link = self._link[node]
@@ -276,7 +279,7 @@ class Blocks:
         return node
 
     def _cut_product(self, node: int, product: Combinations, boundary: int) -> None:
-        """Split a product; where the cut runs through a neuron of the first factor, that one becomes two parts."""
+        """Split a product. A cut through the combinations of one neuron of the first factor splits these in two."""
         first, inner = product.factors[0], product.inner
         row, rest = divmod(boundary, inner)
         low = [self._product(product.rows(0, row))] if row else []
@@ -306,7 +309,7 @@ class Blocks:
             self._link[a] = b
 
     def _holds(self, link: object, node: int) -> bool:
-        """Whether a node lies in a factor of a product, or in a factor of such a factor."""
+        """Whether a node lies in a factor of a product, or in a factor of one of its factors, and so on."""
         todo = list(link.factors) if isinstance(link, Combinations) else []
         while todo:
             queue = deque(todo.pop().pieces)
@@ -336,7 +339,7 @@ class Blocks:
                 self.tie(x, y)
 
     def _parts(self, factors: Sequence[Vector], ends: Sequence[int]) -> list[Vector]:
-        """Factors cut where a number of combinations of the first ones is among ``ends``: 4 x 2 at 2 is 2 x 2 x 2."""
+        """The factors, cut so that the products of the first sizes are ``ends``: 4 x 2 at (2, 4, 8) is 2 x 2 x 2."""
         found, rest, own, start = list[Vector](), deque(ends), _ends(factors), 1
         for i, (factor, end) in enumerate(zip(factors, own, strict=True)):
             alike = 1 if end in own[i + 1 :] else rest.count(end)  # factors of size one follow
@@ -348,7 +351,7 @@ class Blocks:
 
 
 def _ends(factors: Sequence[Vector]) -> list[int]:
-    """How many combinations the first factor has, the first two, and so on."""
+    """The products of the sizes of the first factor, of the first two, and so on."""
     return list(accumulate(map(len, factors), mul))
 
 

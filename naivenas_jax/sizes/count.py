@@ -1,4 +1,4 @@
-"""A count that depends on sizes: a sum of products of them, ``sum(c * size(a) * size(b) * ...)``.
+"""Counts that depend on sizes: sums of products of sizes, ``sum(c * size(a) * size(b) * ...)``.
 
 Parameters and operations are such counts, since every array has as many entries as the product of its sizes.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-Factors = tuple[str, ...]
+#: The axes of a product of sizes.
+Factors: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Count:
 
     @classmethod
     def constant(cls, value: float) -> Count:
+        """The same number for all sizes."""
         return cls({(): float(value)} if value else {})
 
     @classmethod
@@ -56,7 +59,7 @@ class Count:
 
     @property
     def axes(self) -> frozenset[str]:
-        """The axes that it depends on."""
+        """The axes that the count depends on."""
         return frozenset(axis for factors in self.terms for axis in factors)
 
     def at(self, sizes: Mapping[str, int]) -> int:

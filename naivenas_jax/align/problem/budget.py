@@ -30,6 +30,7 @@ class Budget:
     bound: float
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Whether sizes are within the budget."""
         return self.count.at(sizes) <= self.bound
 
     def __str__(self) -> str:
@@ -38,7 +39,7 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Polynomial:
-    """A count in terms of the rows of a problem that may change.
+    """A count in terms of the rows of a problem whose sizes may change.
 
     Attributes:
       terms: the coefficient of each product of rows.
@@ -75,7 +76,7 @@ class Polynomial:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """The rows that it depends on."""
+        """The rows that the count depends on."""
         return tuple(dict.fromkeys(row for rows in self.terms for row in rows))
 
     @cached_property

@@ -21,33 +21,39 @@ from naivenas_jax.sizes.ties import Ties
 
 Runs = tuple[int, ...]
 
-#: So many choices are compared. Where products that have nothing in common allow more together, they take their first
-#: choices together, their second ones, and so on.
+#: The most choices that are compared. Products that have nothing in common allow a choice each, and so many together.
+#: Where that is more, only their first choices are combined, their second ones, and so on.
 _MOST = 16
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What may change of products.
+    """Which factors of products may change.
 
     Attributes:
-      resting: runs that keep their neurons, with the reason.
-      pinned: factors that change besides others, as sorted runs, and the sizes that exact requests set for them.
+      resting: runs of the factors that may not change, with the reason.
+      pinned: factors that change together with others of the same product, as sorted runs, and the sizes that exact
+        requests set for them.
     """
 
     resting: Mapping[int, str] = field(default_factory=dict)
     pinned: Mapping[Runs, int] = field(default_factory=dict)
 
     def size(self, ties: Ties, factor: Runs) -> int:
-        """How many neurons a factor has after the change, if it is none that is counted."""
+        """The number of neurons of a factor after the change: as requested, or as it is."""
         return self.pinned.get(tuple(sorted(factor)), ties.length(factor))
 
 
 def choices(ties: Ties, fixed: Collection[int], targets: Collection[Target]) -> list[Choice]:
-    """All choices that can matter, those in which earlier factors change first. ``fixed``: runs that may not change.
+    """All choices that can matter; first those in which earlier factors change.
 
-    A choice that leaves no neuron of a requested axis free cannot meet the request, and is left out; if all do so they
-    stay, for the explanation.
+    A choice that leaves no neuron of a requested axis free cannot meet the request, and is left out. If that is so of
+    all choices, all stay, for the explanation.
+
+    Args:
+      ties: of the graph.
+      fixed: runs that may not change whatever is chosen.
+      targets: the requests.
     """
     moving = [target for target in targets if target.wish != target.present]
     factors = {product: [ties.plain(row) - set(fixed) for row in rows] for product, rows in ties.products.items()}
@@ -63,7 +69,7 @@ def choices(ties: Ties, fixed: Collection[int], targets: Collection[Target]) -> 
 
 
 def _alike(factors: Mapping[int, list[frozenset[int]]]) -> dict[int, int]:
-    """For each free run of a factor the first run that is part of the same factors."""
+    """For each free run of a factor, the first run that is part of the same factors."""
     places: dict[int, list[tuple[int, int]]] = {}
     for product, rows in factors.items():
         for i, row in enumerate(rows):
@@ -74,7 +80,7 @@ def _alike(factors: Mapping[int, list[frozenset[int]]]) -> dict[int, int]:
 
 
 def _pinned(ties: Ties, factors: Mapping[int, list[frozenset[int]]], moving: list[Target]) -> dict[Runs, int]:
-    """The factors that are set by exact requests, of products that have at least two of them."""
+    """The factors whose sizes exact requests set, in products that have at least two of them."""
     wished = {tuple(sorted(ties.axes[target.axis])): target.wish for target in moving if target.exact}
     found: dict[Runs, int] = {}
     for product, rows in ties.products.items():
@@ -88,7 +94,10 @@ def _pinned(ties: Ties, factors: Mapping[int, list[frozenset[int]]], moving: lis
 def _conflicts(
     ties: Ties, factors: Mapping[int, list[frozenset[int]]], pinned: Mapping[Runs, int], alike: Mapping[int, int]
 ) -> dict[int, frozenset[int]]:
-    """For each free run of a factor, the first of those alike, those that may not change with it; it may be itself."""
+    """For each free run of a factor, the runs that may not change together with it; it may be in conflict with itself.
+
+    Of runs that are part of the same factors only the first is named.
+    """
     found: dict[int, set[int]] = {}
     for product, rows in ties.products.items():
         known = [tuple(sorted(row)) in pinned for row in rows]
@@ -100,7 +109,7 @@ def _conflicts(
 
 
 def _together(conflicts: Mapping[int, frozenset[int]]) -> list[frozenset[int]]:
-    """The choices of what has nothing to do with one another, put together."""
+    """Combined choices: one of each part of the runs that is in no conflict with the other parts."""
     own = [list(itertools.islice(_largest(part, conflicts), _MOST)) for part in _components(conflicts)]
     if math.prod(map(len, own)) <= _MOST:
         combinations: Iterator[tuple[frozenset[int], ...]] = itertools.product(*own)
@@ -110,7 +119,7 @@ def _together(conflicts: Mapping[int, frozenset[int]]) -> list[frozenset[int]]:
 
 
 def _components(conflicts: Mapping[int, frozenset[int]]) -> list[frozenset[int]]:
-    """Runs that are in conflict, and what those are in conflict with, and so on."""
+    """The runs in parts, such that no run is in conflict with one of another part."""
     left, found = dict.fromkeys(sorted(conflicts)), []
     while left:
         part, todo = set(), [next(iter(left))]
@@ -150,7 +159,7 @@ def _order(factors: Mapping[int, list[frozenset[int]]], moves: frozenset[int]) -
 
 
 def _resting(ties: Ties, resting: Collection[int], moves: frozenset[int]) -> dict[int, str]:
-    """What rests, with the reason: the product, and the factor that changes instead."""
+    """The runs that rest; the reason names the product, and the factor that changes instead."""
     found: dict[int, str] = {}
     for product, rows in ties.products.items():
         changing = next((row for row in rows if ties.plain(row) & moves), None)

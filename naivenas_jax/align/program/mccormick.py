@@ -151,8 +151,8 @@ class Envelope:
             scale = max(polynomial.bound, 1.0)
             at = polynomial.at(sizes) - sum(value * float(sizes[row]) for row, value in slope.items())
             rows = list(slope)
-            values = np.array([slope[row] * self.scale[row] / scale for row in rows])
-            program.set_row(number, np.array([self.columns[(row,)] for row in rows]), values)
+            values = np.array([slope[row] * self.scale[row] / scale for row in rows], dtype=float)
+            program.set_row(number, np.array([self.columns[(row,)] for row in rows], dtype=int), values)
             program.set_bound(number, (polynomial.bound - room[i] - at) / scale)
 
     def sizes(self, x: Point, count: int) -> Float[np.ndarray, " rows"]:
