@@ -68,6 +68,6 @@ def as_tuple(value: T | Sequence[T]) -> tuple[T, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (cast(T, value),)  # Flax takes no other sequences
 
 
-def constant(value: float) -> Identity:
+def filled_with(value: float) -> Identity:
     """The same number everywhere."""
     return lambda shape, passes: np.full(shape, value)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.graph.vertices.expression import renamed
-from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, path_of, reasons
+from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, reasons, variable_path
 from naivenas_jax.paths import Path
 
 KeyT = TypeVar("KeyT")
@@ -65,7 +65,7 @@ def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> Laye
     )
 
 
-def together(*parts: LayerRule) -> LayerRule:
+def joined_rules(*parts: LayerRule) -> LayerRule:
     """One rule with the variables and axes of all parts. Of how the whole is called the parts say nothing."""
     return LayerRule(
         leaves=_joined(part.leaves for part in parts),
@@ -85,12 +85,12 @@ def _joined(mappings: Iterable[Mapping[KeyT, ValueT]]) -> dict[KeyT, ValueT]:
     return {key: value for mapping in mappings for key, value in mapping.items()}
 
 
-def understood(layer: object, rule: LayerRule) -> frozenset[str] | None:
+def keywords_understood(layer: object, rule: LayerRule) -> frozenset[str] | None:
     """The keyword arguments that a layer understands; None: any."""
     return keywords_of(type(layer).__call__) if rule.keywords is None else rule.keywords
 
 
-def translated(layer: object, rule: LayerRule) -> Callable[[bool], Mapping[str, object]] | None:
+def train_keywords(layer: object, rule: LayerRule) -> Callable[[bool], Mapping[str, object]] | None:
     """The keyword arguments that ``train`` means for a layer inside another one; attributes that are set win."""
     train = rule.train
     if train is None:
@@ -99,7 +99,7 @@ def translated(layer: object, rule: LayerRule) -> Callable[[bool], Mapping[str, 
 
 
 def _below(name: str, key: VariableKey) -> Path:
-    path = path_of(key)
+    path = variable_path(key)
     return (path[0], name, *path[1:])
 
 

@@ -111,10 +111,10 @@ class LayerRule:
 RuleOf: TypeAlias = Callable[[Any, tuple[int, ...]], LayerRule]
 
 
-def path_of(key: VariableKey) -> Path:
+def variable_path(key: VariableKey) -> Path:
     """The path of a variable.
 
-    >>> path_of("params/kernel"), path_of(("params", "dense/kernel"))
+    >>> variable_path("params/kernel"), variable_path(("params", "dense/kernel"))
     (('params', 'kernel'), ('params', 'dense/kernel'))
     """
     return tuple(key.split("/")) if isinstance(key, str) else key
@@ -126,7 +126,7 @@ def by_path(mapping: Mapping[VariableKey, ValueT]) -> dict[Path, ValueT]:
     >>> by_path({"params/kernel": 1, ("params", "dense/kernel"): 2})
     {('params', 'kernel'): 1, ('params', 'dense/kernel'): 2}
     """
-    return {path_of(key): value for key, value in mapping.items()}
+    return {variable_path(key): value for key, value in mapping.items()}
 
 
 def port_name(axis: str) -> str:

@@ -26,7 +26,7 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import keywords_of
 from naivenas_jax.layers.describe import describes
 from naivenas_jax.layers.ops.value_sized_attention import ValueSizedAttention, value_sized_attention
-from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, path_of
+from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey, variable_path
 from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.typing import Array
 
@@ -112,7 +112,7 @@ def _leaves(layer: _Attention, count: int, kv_heads: str, cached: int | None) ->
     leaves |= {"params/value/kernel": f"{value} <{kv_heads} <value", "params/value/bias": f"<{kv_heads} <value"}
     leaves |= {"params/out/kernel": "heads value out", "params/out/bias": "out"}
     if not layer.use_bias:
-        leaves = {path: text for path, text in leaves.items() if path_of(path)[-1] != "bias"}
+        leaves = {path: text for path, text in leaves.items() if variable_path(path)[-1] != "bias"}
     if layer.normalize_qk:
         leaves |= {"params/query_ln/scale": "qk", "params/key_ln/scale": "qk"}
     if cached is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from naivenas_jax.graph.op import Identity
-from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes, sizes
+from naivenas_jax.layers.describe import as_tuple, describes, filled_with, initialisers, present, shapes, sizes
 from naivenas_jax.layers.rule import LayerRule, VariableKey
 
 _Conv: TypeAlias = nn.Conv | nnx.Conv
@@ -66,10 +66,12 @@ def _identity(layer: _Conv, groups: int, features: int, nin: int) -> dict[Variab
         for size, extent in zip(as_tuple(layer.kernel_size), example(layer)[1:], strict=True)
     )
     kept = layer.padding in ("SAME", "CIRCULAR", "REFLECT") and (groups == 1 or features == nin)
-    return {"params/kernel": passing(groups), "params/bias": constant(0.0)} if one and centred and kept else None
+    if not (one and centred and kept):
+        return None
+    return {"params/kernel": centred_identity_kernel(groups), "params/bias": filled_with(0.0)}
 
 
-def passing(groups: int) -> Identity:
+def centred_identity_kernel(groups: int) -> Identity:
     """A kernel ``(..., in / groups, out)`` that passes neurons on at the centre of its window."""
 
     def identity(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:

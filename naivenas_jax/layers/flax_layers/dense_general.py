@@ -13,8 +13,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, shapes
-from naivenas_jax.layers.flax_layers.linear import passing
+from naivenas_jax.layers.describe import as_tuple, describes, filled_with, initialisers, present, shapes
+from naivenas_jax.layers.flax_layers.linear import identity_kernel
 from naivenas_jax.layers.rule import LayerRule
 from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.typing import Array
@@ -37,7 +37,9 @@ def dense_general(layer: nn.DenseGeneral | nnx.LinearGeneral, nin: tuple[int, ..
         leaves=present(kernel=f"{batch}{reads} {makes}", bias=layer.use_bias and batch + makes),
         sizes={f"{name}{last}": "out"} | ({} if linen or -1 not in axes else {f"in_features.{axes.index(-1)}": "in"}),
         initialisers={key: _flat(init, len(features)) for key, init in own.items()},
-        identity={"params/kernel": passing, "params/bias": constant(0.0)} if plain and axes == (-1,) else None,
+        identity={"params/kernel": identity_kernel, "params/bias": filled_with(0.0)}
+        if plain and axes == (-1,)
+        else None,
         fixed=None if -1 in axes else {"in": f"axes {axes} are contracted, and neurons (axis -1) become positions"},
         example=(1, *(1,) * (len(axes) - 1)),
         positional=len(axes) > 1 or bool(batch),

@@ -6,7 +6,7 @@ import flax.linen as nn
 import numpy as np
 from flax import nnx
 
-from naivenas_jax.layers.describe import constant, describes, initialisers, present, sizes
+from naivenas_jax.layers.describe import describes, filled_with, initialisers, present, sizes
 from naivenas_jax.layers.rule import LayerRule
 
 
@@ -18,11 +18,11 @@ def dense(layer: nn.Dense | nnx.Linear | nnx.LoRALinear, nin: tuple[int, ...]) -
         leaves=present(kernel="in out", bias=layer.use_bias and "out"),
         sizes=sizes(layer, features="out", in_features="in", out_features="out"),
         initialisers=initialisers(layer, "kernel", "bias"),
-        identity={"params/kernel": passing, "params/bias": constant(0.0)},
+        identity={"params/kernel": identity_kernel, "params/bias": filled_with(0.0)},
     )
 
 
-def passing(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
+def identity_kernel(shape: tuple[int, ...], passes: np.ndarray) -> np.ndarray:
     """A kernel ``(in, out)`` that passes neurons on."""
     return passes.astype(float).reshape(shape)
 

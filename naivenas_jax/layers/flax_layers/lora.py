@@ -9,7 +9,7 @@ from flax.nnx.nn import initializers
 
 from naivenas_jax.layers.describe import describes
 from naivenas_jax.layers.flax_layers.linear import dense
-from naivenas_jax.layers.nesting import together, within
+from naivenas_jax.layers.nesting import joined_rules, within
 from naivenas_jax.layers.ops.nnx_value import collection_of
 from naivenas_jax.layers.registry import rule_of
 from naivenas_jax.layers.rule import LayerRule
@@ -33,7 +33,7 @@ def lora(layer: nnx.LoRA, nin: tuple[int, ...]) -> LayerRule:
     base = rule_of(layer.base_module, nin)
     passes = {} if base.absorbs else {"out": "in"}  # a base that keeps its neurons: in and out are the same
     part = within("base_module", base)
-    return replace(together(own, part), composed={**part.composed, **passes})
+    return replace(joined_rules(own, part), composed={**part.composed, **passes})
 
 
 @describes(nnx.LoRALinear)
@@ -41,4 +41,4 @@ def lora_linear(layer: nnx.LoRALinear, nin: tuple[int, ...]) -> LayerRule:
     """``y = x W + b + x A B``."""
     own = dense(layer, nin)
     part = within("lora", lora(layer.lora, nin))
-    return together(LayerRule(own.leaves, own.sizes, initialisers=own.initialisers), part)
+    return joined_rules(LayerRule(own.leaves, own.sizes, initialisers=own.initialisers), part)

@@ -9,7 +9,7 @@ import flax.linen as nn
 from flax import nnx
 
 from naivenas_jax.graph.op import Identity
-from naivenas_jax.layers.describe import as_tuple, constant, describes, initialisers, present, sizes
+from naivenas_jax.layers.describe import as_tuple, describes, filled_with, initialisers, present, sizes
 from naivenas_jax.layers.rule import LayerRule, Reasons, VariableKey
 
 _LayerNorm: TypeAlias = nn.LayerNorm | nnx.LayerNorm | nn.RMSNorm | nnx.RMSNorm
@@ -43,10 +43,10 @@ def _per_neuron(layer: _BatchNorm | _LayerNorm | _InstanceNorm | _GroupNorm) -> 
 
 def _batch_norm_identity(layer: _BatchNorm) -> dict[VariableKey, Identity]:
     return {
-        "params/scale": constant(1.0),
-        "params/bias": constant(0.0),
-        "batch_stats/mean": constant(0.0),
-        "batch_stats/var": constant(1.0 - layer.epsilon),
+        "params/scale": filled_with(1.0),
+        "params/bias": filled_with(0.0),
+        "batch_stats/mean": filled_with(0.0),
+        "batch_stats/var": filled_with(1.0 - layer.epsilon),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.layers.describe import constant, describes
+from naivenas_jax.layers.describe import describes, filled_with
 from naivenas_jax.layers.rule import LayerRule
 
 
@@ -20,4 +20,4 @@ def dropout(layer: nn.Dropout | nnx.Dropout, nin: tuple[int, ...]) -> LayerRule:
 def prelu(layer: nn.PReLU | nnx.PReLU, nin: tuple[int, ...]) -> LayerRule:
     """``x`` where it is positive, else ``slope * x``, with one slope for all neurons."""
     del layer, nin
-    return LayerRule(leaves={"params/negative_slope": ""}, identity={"params/negative_slope": constant(1.0)})
+    return LayerRule(leaves={"params/negative_slope": ""}, identity={"params/negative_slope": filled_with(1.0)})

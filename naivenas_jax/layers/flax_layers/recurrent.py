@@ -21,7 +21,7 @@ from flax.nnx.nn.recurrent import modified_orthogonal  # orthogonal, for every d
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.layers.describe import describes, sizes
-from naivenas_jax.layers.nesting import together, within
+from naivenas_jax.layers.nesting import joined_rules, within
 from naivenas_jax.layers.registry import rule_of
 from naivenas_jax.layers.rule import LayerRule, VariableKey
 from naivenas_jax.sizes.ties import Initialiser
@@ -152,7 +152,7 @@ def rnn(layer: nn.RNN | nnx.RNN, nin: tuple[int, ...]) -> LayerRule:
     """A cell along a sequence: its variables, under ``cell``."""
     _check_output(layer)
     part = rule_of(layer.cell, nin)
-    return replace(together(within("cell", part)), example=(1, 2, *part.example[1:]))
+    return replace(joined_rules(within("cell", part)), example=(1, 2, *part.example[1:]))
 
 
 @describes(nn.Bidirectional, nnx.Bidirectional)
@@ -165,7 +165,9 @@ def bidirectional(layer: nn.Bidirectional | nnx.Bidirectional, nin: tuple[int, .
     merged = layer.merge_fn in _NEURON_BY_NEURON
     parts = [within(f"{side}_rnn", rule_of(part, nin), out="out" if merged else side) for side, part in both.items()]
     joined = layer.merge_fn is inspect.signature(type(layer).__init__).parameters["merge_fn"].default
-    whole = replace(together(*parts), example=parts[0].example, composed={} if merged else {"out": "forward+backward"})
+    whole = replace(
+        joined_rules(*parts), example=parts[0].example, composed={} if merged else {"out": "forward+backward"}
+    )
     if merged or joined:
         return whole
     reason = "merge_fn is unknown: concatenation (the default) is not, nor are jnp.add, multiply, maximum and minimum"

@@ -15,7 +15,7 @@ from naivenas_jax.graph.vertices.expression import names_in, size_of
 from naivenas_jax.graph.vertices.independence_check import probe
 from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.describe import describes
-from naivenas_jax.layers.nesting import together, translated, understood, within
+from naivenas_jax.layers.nesting import joined_rules, keywords_understood, train_keywords, within
 from naivenas_jax.layers.registry import rule_of
 from naivenas_jax.layers.rule import LayerRule, port_name
 
@@ -39,9 +39,9 @@ def sequential(layer: nn.Sequential | nnx.Sequential, nin: tuple[int, ...]) -> L
         axis = out if rule.absorbs else axis
     first = stages[0][0]
     return replace(
-        together(*_compatible(found)),
-        keywords=keywords_of(parts[0]) if first is None else understood(parts[0], first),
-        train=None if first is None else translated(parts[0], first),
+        joined_rules(*_compatible(found)),
+        keywords=keywords_of(parts[0]) if first is None else keywords_understood(parts[0], first),
+        train=None if first is None else train_keywords(parts[0], first),
         example=max((part.example for part in found), key=len),
         positional=any(part.positional for part in found),
     )

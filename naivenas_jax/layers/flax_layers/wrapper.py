@@ -11,7 +11,7 @@ from flax import nnx
 
 from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.layers.describe import as_tuple, describes
-from naivenas_jax.layers.nesting import translated, understood, within
+from naivenas_jax.layers.nesting import keywords_understood, train_keywords, within
 from naivenas_jax.layers.registry import rule_of
 from naivenas_jax.layers.rule import LayerRule, VariableKey, by_path, reasons
 from naivenas_jax.paths import Path, path_text
@@ -81,7 +81,9 @@ def _inside(layer: _Wrapper, nin: tuple[int, ...]) -> LayerRule:
     """The rule of the wrapped layer; the wrapper takes the keyword arguments that the wrapped layer takes."""
     wrapped = layer.layer_instance
     rule = rule_of(wrapped, nin)
-    return replace(within(_INNER, rule), train=translated(wrapped, rule), keywords=understood(wrapped, rule))
+    return replace(
+        within(_INNER, rule), train=train_keywords(wrapped, rule), keywords=keywords_understood(wrapped, rule)
+    )
 
 
 def _parameters(rule: LayerRule) -> Iterator[tuple[Path, list[str]]]:

@@ -17,7 +17,7 @@ from naivenas_jax.layers.attributes import set_attribute
 from naivenas_jax.layers.ops.layer_op import LayerOp, bool_of, with_composed
 from naivenas_jax.layers.ops.nnx_streams import connect, disconnect, streams
 from naivenas_jax.layers.ops.nnx_value import LayerArray, NnxLayer, VariablePlace, collection_of
-from naivenas_jax.layers.rule import RuleOf, by_path, path_of
+from naivenas_jax.layers.rule import RuleOf, by_path, variable_path
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Initialiser
 from naivenas_jax.sizes.tying import Tying
@@ -169,7 +169,7 @@ class NnxOp(LayerOp):
 
     def _shape_attributes(self, shapes: Mapping[Path, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """What the attributes that hold the shape of a variable become."""
-        return {attribute: shapes[path_of(key)] for attribute, key in self.rule.shapes.items()}
+        return {attribute: shapes[variable_path(key)] for attribute, key in self.rule.shapes.items()}
 
     # -- computing ---------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryR
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft, growth
 from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.renaming import follow_names
-from naivenas_jax.transfer.carrying.states import StateLeaf, walk
+from naivenas_jax.transfer.carrying.states import StateLeaf, leaves_and_holes
 from naivenas_jax.typing import PyTree, Shape
 
 logger = logging.getLogger("naivenas_jax")
@@ -100,7 +100,7 @@ def carry(
         raise CarryError(f'new={new!r} is neither "zeros" nor "params".')
     if plan.moved:
         plan, tree, before = follow_names(plan, tree, before, under)
-    variables, leaves = VariableMatcher.of(plan, before, after, under), walk(tree)
+    variables, leaves = VariableMatcher.of(plan, before, after, under), leaves_and_holes(tree)
     rules = CarryRules.of(variables, leaves, new == "params")
     done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)
     for label, reason in report.restarted:
@@ -129,7 +129,7 @@ def _in_place(rules: CarryRules, tree: PyTree, leaves: list[StateLeaf]) -> tuple
 def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[PyTree, CarryReport]:
     """The structure of a fresh start, with what the leaves of the tree become in their places."""
     old = {leaf.keys: leaf for leaf in leaves if not leaf.hole}
-    places = [leaf for leaf in walk(fresh) if not leaf.hole]
+    places = [leaf for leaf in leaves_and_holes(fresh) if not leaf.hole]
     entries = [(place, _placed(rules, old.get(place.keys), place)) for place in places]
     for leaf in (old[keys] for keys in old.keys() - {place.keys for place in places}):
         if not rules.carried(leaf).gone:

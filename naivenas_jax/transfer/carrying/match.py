@@ -16,7 +16,7 @@ import numpy as np
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.transfer.carrying.states import StateLeaf, walk
+from naivenas_jax.transfer.carrying.states import StateLeaf, leaves_and_holes
 from naivenas_jax.transfer.take import Sources, new_shape
 from naivenas_jax.typing import PyTree
 
@@ -49,8 +49,8 @@ class VariableMatcher:
         Raises:
           CarryError: if it does not, or if ``under`` is no path of the variables.
         """
-        old = {leaf.names: leaf.value for leaf in walk(before)}
-        new = {leaf.names: leaf.value for leaf in walk(after)}
+        old = {leaf.names: leaf.value for leaf in leaves_and_holes(before)}
+        new = {leaf.names: leaf.value for leaf in leaves_and_holes(after)}
         if under and not any(path[: len(under)] == under for path in old):
             raise CarryError(f"under={under} is no path of the variables, which have {_some(old)}.")
         forms, branches = defaultdict(list), defaultdict(set)

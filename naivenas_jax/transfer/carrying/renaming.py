@@ -11,7 +11,7 @@ from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying.carry_rules import variable_of
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft
 from naivenas_jax.transfer.carrying.match import VariableMatcher
-from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, walk
+from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, leaves_and_holes
 from naivenas_jax.typing import PyTree
 
 
@@ -45,7 +45,7 @@ def _renamed(tree: PyTree, variables: VariableMatcher, forward: dict[Path, Path]
     branches = _branches(forward)
     grown: dict[KeyPath, list[tuple[Path, PyTree]]] = defaultdict(list)
     cut = set()
-    for leaf in walk(tree):
+    for leaf in leaves_and_holes(tree):
         found = _new_form(leaf, variables, forward, branches)
         if found is None:
             continue

@@ -117,7 +117,7 @@ def names_of(keys: KeyPath) -> Path:
     return tuple(_name(key) for key in keys)
 
 
-def walk(tree: PyTree) -> list[StateLeaf]:
+def leaves_and_holes(tree: PyTree) -> list[StateLeaf]:
     """The leaves of a tree, in jax's order, and its holes."""
     return list(_walk(tree, (), StateField()))
 
