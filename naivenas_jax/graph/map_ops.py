@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
@@ -37,7 +36,7 @@ def with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:
 
 
 def with_sizes(
-    graph: Graph, sizes: Mapping[str, int], keywords: Mapping[str, Mapping[str, Any]] | None = None
+    graph: Graph, sizes: Mapping[str, int], keywords: Mapping[str, Mapping[str, object]] | None = None
 ) -> Graph:
     """The same graph with the given size of every axis, inner axes included.
 
@@ -65,7 +64,7 @@ def with_sizes(
     return map_ops(graph, resized)
 
 
-def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, Any]) -> None:
+def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, object]) -> None:
     if name not in graph:
         raise UnknownNameError(f"layer_keywords: {unknown_name(name, [v.name for v in graph.vertices])}")
     op = graph.vertex(name).op

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
+from naivenas_jax.typing import PyTree, Variables
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class ModelOp(Op):
         """The same computation, in which the neurons at each of these places have an axis named ``str(place)``."""
 
     @abstractmethod
-    def edited(
-        self, edit: ModelEdit, variables: Mapping[str, Any], added: Mapping[str, Any]
-    ) -> tuple[ModelOp, dict[str, Any]]:
+    def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ModelOp, dict[str, PyTree]]:
         """The computation after an edit, and its variables, without those that nothing depends on any more.
 
         Args:

@@ -34,13 +34,16 @@ class Source(Op):
     dtype: str = "float32"
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Make new neurons, which nothing ties to others."""
         del ports
         return tying.new(self.size)
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Never called: what a source holds is given to the graph."""
         raise AssertionError("A source is fed by the caller of the graph.")
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Source:
+        """The same source with another number of neurons, and the shape that follows."""
         del ports
         shape = self.shape
         if shape and not self.indices:
@@ -53,6 +56,7 @@ class Source(Op):
         return self.dtype.startswith(("int", "uint"))
 
     def describe(self) -> str:
+        """The word "input"."""
         return "input"
 
 

@@ -196,11 +196,14 @@ def gradual(
       end: the step at which the budget is reached.
       begin: the step at which it starts to tighten.
       every: how many training steps lie between two prunings, for the network to recover.
-      max_params, max_macs, max_bytes, max_activation_bytes: as for `resize`, at the end; fractions are of what this
-        network costs.
-      inputs: as for `resize`.
-      request, min_size, max_size: as for `resize`; changes and fractions are of the sizes of this network. Requests are
-        exact.
+      max_params: the number of parameters at the end, as for `resize`; a fraction is of what this network has.
+      max_macs: the number of multiply-accumulates at the end; likewise.
+      max_bytes: the bytes of all variables at the end; likewise.
+      max_activation_bytes: the bytes that matrix products and convolutions return at the end; likewise.
+      inputs: arrays or shapes to count operations at, as for `resize`.
+      request: sizes that are asked for besides, as for `resize`; changes are of the sizes of this network, and exact.
+      min_size: the smallest sizes, as for `resize`; fractions are of the sizes of this network.
+      max_size: the largest sizes; likewise.
       utility: a function ``(graph, variables) -> utility`` that scores the present network, such as ``nas.magnitude``.
         Default: the default of `resize`.
       **keywords: as for `resize`, the same at every step: ``multiple_of=``, ``constraints=``, ``time_limit=``, ...

@@ -35,6 +35,7 @@ class NestedOp(Op):
     """A computation that evaluates vertices of its own, so that an intercept can see what they read as well."""
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Compute the output, without an intercept."""
         return self.call_intercepted(scope, inputs, kwargs, None)
 
     @abstractmethod

@@ -29,9 +29,11 @@ class Elementwise(Op):
 
     @property
     def variadic(self) -> bool:
+        """Whether it is a sum or a product."""
         return self.symbol in "+*"
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Tie neuron i of all inputs; an input with a single neuron that is broadcast is fixed."""
         widest = max(ports, key=len)
         for port in ports:
             if len(port) == len(widest):
@@ -47,10 +49,12 @@ class Elementwise(Op):
         return widest
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Compute the expression, from left to right."""
         del scope, kwargs
         return -inputs[0] if self.symbol == "neg" else reduce(_FUNCTIONS[self.symbol], inputs)
 
     def describe(self) -> str:
+        """The word "elementwise", and the symbol."""
         return f"elementwise {self.symbol}"
 
 

@@ -46,13 +46,16 @@ class Custom(Op):
 
     @property
     def absorbs(self) -> bool:
+        """True: the parameters read the inputs."""
         return True
 
     @property
     def keywords(self) -> frozenset[str] | None:
+        """The keyword arguments of the function."""
         return keywords_of(self.fn)
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Declare the parameters and the inner axes, as the patterns say."""
         vectors = {**port_axes(ports), "out": tying.new(self.nout)}
         for factor, size in self.inner:
             vectors[factor] = tying.new(size)
@@ -66,6 +69,7 @@ class Custom(Op):
         return vectors["out"]
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Call the function with the parameters and those keyword arguments that it understands."""
         sizes = {**{f"in{i}": n for i, n in enumerate(self.nin)}, "out": self.nout, **dict(self.inner)}
         params = {
             name: scope.param(name, init or _default_init(text), _shape(text, sizes))
@@ -74,10 +78,12 @@ class Custom(Op):
         return self.fn(params, *inputs, **select(kwargs, self.keywords))
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Custom:
+        """The same function with parameters of other sizes."""
         inner = tuple((factor, sizes[factor]) for factor, _ in self.inner)
         return replace(self, nin=ports, nout=sizes["out"], inner=inner)
 
     def describe(self) -> str:
+        """The name of the function."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
 

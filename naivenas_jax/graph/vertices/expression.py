@@ -19,7 +19,12 @@ from naivenas_jax.sizes.vector import Vector
 
 @dataclass(frozen=True)
 class Term:
-    """``times * factor * factor * ...``"""
+    """One term of a sum, ``times * factor * factor * ...``.
+
+    Attributes:
+      times: the product of the numbers.
+      factors: the names of the axes.
+    """
 
     times: int
     factors: tuple[str, ...]

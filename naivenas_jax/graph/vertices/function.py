@@ -34,13 +34,16 @@ class Function(Op):
 
     @property
     def keywords(self) -> frozenset[str] | None:
+        """The keyword arguments of the function."""
         return keywords_of(self.fn)
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Call the function with those keyword arguments that it understands."""
         del scope
         return self.fn(*inputs, **select(kwargs, self.keywords))
 
     def describe(self) -> str:
+        """The name of the function."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
     def __reduce__(self) -> tuple[Callable[..., Function], tuple[object, ...]]:
@@ -59,6 +62,7 @@ class Invariant(Function):
     """SizeInvariant: neuron i of the output depends on neuron i of each input, and on nothing else."""
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Tie neuron i of all inputs and the output; the function is run on made-up numbers to check that."""
         name, sizes = "/".join(tying.scope), {len(port) for port in ports}
         if len(sizes) > 1:
             raise SizeMismatchError(
@@ -87,6 +91,7 @@ class Immutable(Function):
     nout: int = 0
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Fix all neurons of the inputs and the output."""
         reason = f"{'/'.join(tying.scope)!r} is immutable"
         output = tying.new(self.nout)
         for vector in (*ports, output):

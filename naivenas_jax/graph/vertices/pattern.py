@@ -46,10 +46,12 @@ class Pattern:
 
     def shape(self, sizes: Mapping[str, int], fixed: Sequence[int | None]) -> tuple[int, ...]:
         """The shape of the parameter, given the sizes of the axes and of the fixed dimensions."""
-        return tuple(
-            size if axis is None else size_of(axis, sizes)  # type: ignore[misc]
-            for axis, size in zip(self.axes, fixed, strict=True)
-        )
+        found = []
+        for axis, size in zip(self.axes, fixed, strict=True):
+            known = size if axis is None else size_of(axis, sizes)
+            assert known is not None, f"{self} has a fixed dimension whose size is not given"
+            found.append(known)
+        return tuple(found)
 
     @property
     def made(self) -> tuple[int, ...]:

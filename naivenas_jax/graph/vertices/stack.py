@@ -24,13 +24,16 @@ class Concat(Op):
 
     @property
     def variadic(self) -> bool:
+        """True: it stacks any number of inputs."""
         return True
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """The neurons of the inputs, one input after the other."""
         del tying
         return Vector.concat(ports)
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Concatenate on the last axis."""
         del scope, kwargs
         return jnp.concatenate(inputs, axis=-1)
 
@@ -46,10 +49,12 @@ class Flatten(Op):
     positions: int
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """The neurons of the input, once per position."""
         del tying
         return ports[0].tile(self.positions)
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
+        """Reshape to (batch, positions * neurons)."""
         del scope, kwargs
         return inputs[0].reshape(inputs[0].shape[0], -1)
 

@@ -26,9 +26,11 @@ class Subgraph(NestedOp):
 
     @property
     def keywords(self) -> frozenset[str] | None:
+        """The keyword arguments that some vertex inside understands."""
         return self.graph.keywords
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Let the vertices inside say what they tie."""
         expected = [vertex.nout for vertex in self.graph.inputs]
         if [len(port) for port in ports] != expected:
             raise SizeMismatchError(
@@ -45,15 +47,18 @@ class Subgraph(NestedOp):
         kwargs: Mapping[str, object],
         intercept: Intercept | None,
     ) -> PyTree:
+        """Compute the graph, with variables under the name of this vertex."""
         known = None if self.keywords is None else self.keywords | {"train"}
         return self.graph.run(scope, *inputs, intercept=intercept, **select(kwargs, known))
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Subgraph:
+        """The same graph with other sizes."""
         del ports
         inner = {name.removeprefix("/"): size for name, size in sizes.items() if name.startswith("/")}
         return Subgraph(with_sizes(self.graph, inner))
 
     def describe(self) -> str:
+        """The words "graph of", and the number of vertices inside."""
         return f"graph of {len(self.graph)}"
 
 
