@@ -112,18 +112,16 @@ def capture(
         raise does_not_fit(error) from error
     out_leaves, out_tree = jax.tree.flatten(outputs)
     trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
-    every = [True] * len(closed.jaxpr.outvars)
-    live, _ = partial_eval.dce_jaxpr(closed.jaxpr, every, instantiate=True)
-    _, used = partial_eval.dce_jaxpr(live, every)
+    live, used = _live(closed)
     return TracedProgram(
-        jex.ClosedJaxpr(live, closed.consts),
+        live,
         (
             *(Role("variable", path) for path in variables),
             *(Role("input", i) for i in range(len(inputs))),
             *(Role("rng", name) for name in names),
             *(Role("keyword", i) for i in range(len(keywords))),
         ),
-        tuple(used),
+        used,
         (
             *(Role("output", i) for i in range(len(out_leaves))),
             *(Role("variable", path) for path, tree in zip(paths, updates, strict=True) for _ in jax.tree.leaves(tree)),
@@ -131,3 +129,11 @@ def capture(
         out_tree,
         trees,
     )
+
+
+def _live(closed: jex.ClosedJaxpr) -> tuple[jex.ClosedJaxpr, tuple[bool, ...]]:
+    """A jaxpr without the equations that no result depends on, and for each argument whether a result depends on it."""
+    every = [True] * len(closed.jaxpr.outvars)
+    live, _ = partial_eval.dce_jaxpr(closed.jaxpr, every, instantiate=True)
+    _, used = partial_eval.dce_jaxpr(live, every)
+    return jex.ClosedJaxpr(live, closed.consts), tuple(used)

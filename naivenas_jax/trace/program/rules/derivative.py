@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -92,16 +92,31 @@ def _evaluate_apart(
     plain = [run for run in parts if run not in sizes.products]
     vectors = [*(parts[run] for run in plain), *frame.vectors()]
     ties, rows = analysis.tying.freeze_with(vectors)
-    runs = list(ties.run_sizes)
-    for run, row in zip(plain, rows, strict=False):
-        now = sizes.runs[run]
-        if now == sizes.before[run] and all(runs[r] == ties.run_sizes[r] for r in row):
-            continue
-        if len(row) != 1 or runs[row[0]] not in (ties.run_sizes[row[0]], now):
-            raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
-        runs[row[0]] = now
+    runs = _runs_apart(dict(zip(plain, rows, strict=False)), ties.run_sizes, sizes)
     apart = NewSizes(dict(zip(vectors, rows, strict=True)), runs, ties.products, ties.run_sizes)
     return evaluate_resized(closed, frame, apart, arrays)
+
+
+def _runs_apart(rows: Mapping[int, tuple[int, ...]], before: Sequence[int], sizes: NewSizes) -> list[int]:
+    """The new sizes of the runs of an analysis apart.
+
+    Args:
+      rows: for runs of the whole program the runs apart that they consist of.
+      before: the sizes of the runs apart in their analysis.
+      sizes: the new sizes in the whole program.
+
+    Raises:
+      StructureError: if a resized run of the whole program consists of several runs apart.
+    """
+    runs = list(before)
+    for run, row in rows.items():
+        now = sizes.runs[run]
+        if now == sizes.before[run] and all(runs[r] == before[r] for r in row):
+            continue
+        if len(row) != 1 or runs[row[0]] not in (before[row[0]], now):
+            raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
+        runs[row[0]] = now
+    return runs
 
 
 @dataclass(frozen=True, eq=False)
