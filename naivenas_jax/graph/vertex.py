@@ -88,7 +88,13 @@ def _check_name(name: object) -> None:
 
 
 def _width(vertex: Vertex) -> int:
-    """The output size, by asking the op what it would tie; raises if the inputs do not fit."""
+    """The number of neurons of the output.
+
+    An op that returns several arrays side by side knows their shapes. Any other op is asked what it would tie, and
+    raises if the inputs do not fit.
+    """
+    if (arrays := vertex.op.returns()) is not None:
+        return sum((array.shape or (1,))[-1] for array in arrays)
     scratch = Tying().within(vertex.name)
     ports = tuple(scratch.new(size) for size in vertex.nin)
     return len(vertex.op.tie(ports, scratch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import jax
 from flax.core import Scope
@@ -19,7 +19,7 @@ from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
-from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of, output_shapes
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
 from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized
@@ -169,12 +169,13 @@ class ImportedOp(ModelOp):
 
     def returns(self) -> tuple[Shape, ...]:
         """The present shapes of the outputs."""
-        base, sizes = self.model.base, self._sizes(self.model.base)
-        return tuple(
-            jax.ShapeDtypeStruct(sizes.shape(base.frame.read(atom), atom.aval.shape), atom.aval.dtype)
-            for role, atom in zip(base.program.results, base.program.closed.jaxpr.outvars, strict=True)
-            if role.kind == "output"
-        )
+        return tuple(self._present("output", i, was) for i, was in enumerate(output_shapes(self.model.base.program)))
+
+    def _present(self, kind: Literal["input", "output"], number: int, was: Shape) -> Shape:
+        """The present shape of an input or output, of which the last dimension may have changed."""
+        axis = end_axis(kind, number)
+        last = (self.ties.size(axis),) if axis in self.ties.axes else was.shape[-1:]
+        return jax.ShapeDtypeStruct((*was.shape[:-1], *last), was.dtype)
 
     def places(self) -> dict[Place, Shape]:
         """What each module takes in and returns, with the present shapes."""
@@ -203,7 +204,7 @@ class ImportedOp(ModelOp):
                 (self, edit),
                 arrays,
                 self.model.arguments,
-                self._inputs(),
+                [self._present("input", i, was) for i, was in enumerate(self.model.inputs)],
                 self.model.defaults,
                 edits=self.model.edits + 1,
                 keywords=self.model.keywords,
@@ -216,15 +217,6 @@ class ImportedOp(ModelOp):
         if len(kept) < len(every):
             model = trace(kept)
         return ImportedOp(model, model.base.ties.run_sizes), nested(kept)
-
-    def _inputs(self) -> list[Shape]:
-        """The present shapes of the arrays of the inputs."""
-        base, sizes = self.model.base, self._sizes(self.model.base)
-        return [
-            jax.ShapeDtypeStruct(sizes.shape(base.frame.values[var], var.aval.shape), var.aval.dtype)
-            for var, role in zip(base.program.closed.jaxpr.invars, base.program.arguments, strict=True)
-            if role.kind == "input"
-        ]
 
     def describe(self) -> str:
         """What tables and error messages call it."""

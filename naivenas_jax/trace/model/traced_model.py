@@ -157,10 +157,19 @@ def _hashable_filter(mutable: Mutable) -> Mutable:
     return (mutable,) if isinstance(mutable, str) else tuple(sorted(mutable))
 
 
-def neurons_of(program: TracedProgram) -> list[int]:
-    """The size of the last dimension of each output."""
+def output_shapes(program: TracedProgram) -> list[Shape]:
+    """The shape of each output."""
     avals = zip(program.results, program.closed.out_avals, strict=True)
-    sizes = [(aval.shape or (1,))[-1] for role, aval in avals if role.kind == "output"]
+    return [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for role, aval in avals if role.kind == "output"]
+
+
+def neurons_of(program: TracedProgram) -> list[int]:
+    """The size of the last dimension of each output; 1 for an output without dimensions.
+
+    Raises:
+      GraphError: if there is no output.
+    """
+    sizes = [(shape.shape or (1,))[-1] for shape in output_shapes(program)]
     if not sizes:
         raise GraphError("The model returns no arrays, so there is nothing to keep when it changes.")
     return sizes
