@@ -20,7 +20,8 @@ from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
-from naivenas_jax.mutate.request.budget_request import BUDGETS, Inputs, Limit, Limits
+from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
+from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize

@@ -7,16 +7,15 @@ understand. For people, `full_signature` writes them out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
 
 from naivenas_jax.mutate.around.attempts import Fallback
 from naivenas_jax.mutate.around.notification import OnChange
 from naivenas_jax.mutate.request.budget_request import Latency
-from naivenas_jax.mutate.request.options import Options, SearchKeywords, SizeKeywords, Ways
+from naivenas_jax.mutate.request.options import Inputs, Options, SearchKeywords, SizeKeywords, Ways
 from naivenas_jax.transfer.new_neurons.strategy import New
-from naivenas_jax.typing import Array, Shape
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -42,7 +41,7 @@ class VerbKeywords(CallKeywords, total=False):
         the changed graph is tried on their shapes.
     """
 
-    inputs: Array | Shape | Sequence[Array | Shape] | None
+    inputs: Inputs
 
 
 class ResizeKeywords(SizeKeywords, CallKeywords, total=False):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 
 from naivenas_jax.errors import GraphError, NaiveNASError, StructureError
+from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.typing import Array, Shape
 
 
-def check_shapes(mutation: Mutation, inputs: Array | Shape | Sequence[Array | Shape] | None) -> None:
+def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
     """Raise if the new graph cannot be computed on inputs of these shapes.
 
     Args:

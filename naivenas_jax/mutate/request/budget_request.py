@@ -19,17 +19,16 @@ from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import free_handles
+from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.sizes.condition import Condition, multiple_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.transfer.variables import check_variables, flat, nested
-from naivenas_jax.typing import Array, PyTree, Shape, Variables
+from naivenas_jax.typing import PyTree, Variables
 
 #: At most this much: a whole number, or a float as a fraction of the present; or that for parts of the model.
 Limit: TypeAlias = int | float | Mapping[str, int | float] | None
 #: The seconds that a network takes.
 Latency: TypeAlias = Callable[[Graph], float]
-#: Arrays or shapes, one per input of the graph; one alone if it has one input.
-Inputs: TypeAlias = Sequence[Array | Shape] | Array | Shape | None
 
 
 class BudgetKeywords(TypedDict, total=False):

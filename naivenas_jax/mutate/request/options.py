@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, TypedDict
@@ -15,8 +15,11 @@ from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.mutate.request.conditions import Constraints, Minimise
 from naivenas_jax.transfer.new_neurons.strategy import New, Strategy, strategy_of
+from naivenas_jax.typing import Array, Shape
 from naivenas_jax.utility.user_scores import Utility
 
+#: Arrays or shapes, one per input of the graph; one alone if it has one input.
+Inputs: TypeAlias = Sequence[Array | Shape] | Array | Shape | None
 #: How many neurons may be inserted: for all axes, by axis, or a function of the axis's name (None: the default).
 MaxNew: TypeAlias = int | Mapping[str, int] | Callable[[str], int | None] | None
 Way: TypeAlias = Literal["grow", "shrink", "both"]

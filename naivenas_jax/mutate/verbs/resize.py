@@ -17,11 +17,11 @@ from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
 from naivenas_jax.mutate.request.conditions import conditions
 from naivenas_jax.mutate.request.deciding_utility import comparable_magnitude
-from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.request.options import Inputs, Options
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New
-from naivenas_jax.typing import Array, Shape, Variables
+from naivenas_jax.typing import Variables
 
 
 @verb
@@ -142,7 +142,7 @@ def resize(
     min_size: Bound = None,
     max_size: Bound = None,
     grow: bool = False,
-    inputs: Sequence[Array | Shape] | Array | Shape | None = None,
+    inputs: Inputs = None,
     new: New = None,
     **keywords: Unpack[ResizeKeywords],
 ) -> Mutation:
