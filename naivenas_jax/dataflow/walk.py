@@ -44,7 +44,7 @@ class _Seen:
     step: int = -1
 
 
-def walk(
+def walk_tape(
     tape: Tape, variables: Variables, live: Values, hook: Hook, start: int = 0, stop: int | None = None
 ) -> dict[int, Array]:
     """Evaluate some of the steps, and show the hook every use of a variable. Works under transformations of jax.

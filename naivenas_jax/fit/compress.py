@@ -122,7 +122,7 @@ def compress(
     path = BudgetPath.of(graph, variables, limits)
     for number in tracked(range(1, steps + 1), "compress", progress):
         graph, variables = found or (graph, variables)
-        utility = scaled(importance(network, variables, data))
+        utility = in_solver_range(importance(network, variables, data))
         budgets = path.at(partial(_between, share=number / steps))
         step = resize(graph, variables, utility=utility, inputs=inputs, **budgets, **sizes, **options)
         found = step if found is None else then(found, step, "compressed in steps")
@@ -132,7 +132,7 @@ def compress(
     return replace(found, notes=tuple(dict.fromkeys(found.notes)))
 
 
-def scaled(costs: Scores) -> Scores:
+def in_solver_range(costs: Scores) -> Scores:
     """Costs in a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
     every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
     unit = float(np.median(every)) if every.size else 1.0

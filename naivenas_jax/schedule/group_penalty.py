@@ -18,7 +18,7 @@ from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import PyTree
-from naivenas_jax.utility.tied import count
+from naivenas_jax.utility.tied import class_count
 
 
 class ClassedDim(NamedTuple):
@@ -60,7 +60,7 @@ class GroupPenalty:
           RequestError: if a weight makes neurons of several classes at once, and ``makers`` is True.
         """
         ties = require_graph(graph).ties
-        free, none = _free(graph), count(ties)
+        free, none = _free(graph), class_count(ties)
         found: dict[Path, tuple[ClassedDim, ...]] = {}
         for path, leaf in ties.leaves.items():
             if path[0] != "params" or leaf.new is not None:
@@ -111,7 +111,7 @@ class GroupPenalty:
 
 def _classed_dims(ties: Ties, leaf: Leaf, free: Bool[np.ndarray, " classes"], makers: bool) -> tuple[ClassedDim, ...]:
     """The dimensions of a weight that lie on classes that may change; a dimension of products once per factor."""
-    none = count(ties)
+    none = class_count(ties)
     dims = (
         ClassedDim(dim, np.where(free[classes], classes, none))
         for dim, axis in enumerate(leaf.axes)
@@ -123,7 +123,7 @@ def _classed_dims(ties: Ties, leaf: Leaf, free: Bool[np.ndarray, " classes"], ma
 
 def _members(ties: Ties, runs: Iterable[int]) -> list[Int[np.ndarray, " neurons"]]:
     """For each neuron on some runs its classes: its own, or of a product one for each factor."""
-    none, columns = count(ties), [_factors(ties, run) for run in runs]
+    none, columns = class_count(ties), [_factors(ties, run) for run in runs]
     sizes = [len(own[0]) for own in columns]
     return [
         np.concatenate([own[i] if i < len(own) else np.full(n, none) for own, n in zip(columns, sizes, strict=True)])

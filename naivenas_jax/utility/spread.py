@@ -12,7 +12,7 @@ from jaxtyping import Float
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.typing import Array
-from naivenas_jax.utility.tied import by_handle, count
+from naivenas_jax.utility.tied import by_handle, class_count
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -71,7 +71,7 @@ def averaged(
     Raises:
       UtilityError: if there are too few rows.
     """
-    spread = Spread.none(count(require_graph(graph).ties))
+    spread = Spread.none(class_count(require_graph(graph).ties))
     for rows in portions:
         spread = spread.with_rows(rows)
     if spread.number < (2 if errors else 1):

@@ -22,7 +22,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.utility.user_scores import Scores, Utility, scores
 
 
-def numbers(ties: Ties, axis: str) -> Int[np.ndarray, " neurons"]:
+def class_numbers(ties: Ties, axis: str) -> Int[np.ndarray, " neurons"]:
     """For each neuron of an axis the number of its class. Tied neurons have the same number.
 
     A combination of neurons of several factors (a feature of a head) has a number of its own, unless all but one of the
@@ -64,7 +64,7 @@ def _numbers(ties: Ties, run: int) -> Int[np.ndarray, " neurons"]:
     return np.broadcast_to(own.reshape([-1 if i == free[0] else 1 for i in range(len(sizes))]), sizes).ravel()
 
 
-def count(ties: Ties) -> int:
+def class_count(ties: Ties) -> int:
     """How many classes there are."""
     return int(ties.starts[-1])
 
@@ -85,7 +85,7 @@ def homes(graph: Graph) -> dict[str, Int[np.ndarray, " _"]]:
     for axis in ties.axes:
         if axis.startswith("~"):
             continue
-        own = numbers(ties, axis)
+        own = class_numbers(ties, axis)
         first = np.zeros(len(own), bool)
         first[np.unique(own, return_index=True)[1]] = True
         borne = np.where(first & free[own], own, -1)
@@ -104,10 +104,10 @@ def class_totals(graph: Graph, utility: Utility) -> Float[np.ndarray, " classes"
     """For each class the sum of the scores that a utility gives to its members."""
     ties = require_graph(graph).ties
     sizes = ties.sizes
-    totals = np.zeros(count(ties))
+    totals = np.zeros(class_count(ties))
     for axis, given in scores(utility, sizes).items():
         with np.errstate(over="ignore"):
-            np.add.at(totals, numbers(ties, axis), given)
+            np.add.at(totals, class_numbers(ties, axis), given)
         if not np.isfinite(totals).all():
             raise UtilityError(
                 f"With the scores of {axis!r}, up to {np.abs(given).max():.3g}, the sum over everything tied is more "
@@ -149,7 +149,7 @@ def total_utility(graph: Graph, utility: Utility) -> Scores:
     # a product may be a factor of another: those that are no factor of a later one come first
     for run in sorted(ties.products, key=lambda run: -len(ties.plain((run,)))):
         _give_to_factors(ties, totals, start, run)
-    return {axis: totals[numbers(ties, axis)] for axis in graph.handles()}
+    return {axis: totals[class_numbers(ties, axis)] for axis in graph.handles()}
 
 
 def _give_to_factors(ties: Ties, totals: Float[np.ndarray, " classes"], start: Int[np.ndarray, " _"], run: int) -> None:

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 import naivenas_jax as nas
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.dataflow.variable_uses import Outcome
-from naivenas_jax.dataflow.walk import walk
+from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.importance import importance
@@ -26,7 +26,7 @@ def outcomes(fn):
     found, said = [], {}
     variables = {"params": OWN}
     tape = record(lambda v, x: fn(v["params"], x, {}), variables, [X])
-    walk(tape, variables, tape.start([X]), found.append)
+    walk_tape(tape, variables, tape.start([X]), found.append)
     fn(OWN, X, said)
     return {e.path[-1]: e for e in found if isinstance(e, Outcome)}, said
 

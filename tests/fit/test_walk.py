@@ -11,14 +11,14 @@ import naivenas_jax as nas
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.dataflow.variable_uses import AddedVariable, OtherUse, Standardisation
-from naivenas_jax.dataflow.walk import walk
+from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.transfer.variables import flat
 
 
 def seen(fn, variables, *inputs):
     found = []
     tape = record(fn, variables, inputs)
-    walk(tape, variables, tape.start(inputs), found.append)
+    walk_tape(tape, variables, tape.start(inputs), found.append)
     return found
 
 
@@ -85,13 +85,13 @@ def test_evaluation_goes_on_from_anywhere():
     tape = record(dense, variables, [x])
     wanted = np.asarray(dense(variables, x))
     for stop in range(len(tape.steps) + 1):
-        live = walk(tape, variables, tape.start([x]), lambda event: None, stop=stop)
-        (result,) = walk(tape, variables, live, lambda event: None, stop).values()
+        live = walk_tape(tape, variables, tape.start([x]), lambda event: None, stop=stop)
+        (result,) = walk_tape(tape, variables, live, lambda event: None, stop).values()
         np.testing.assert_allclose(result, wanted, rtol=1e-6)
     stop = tape.first_use([("params", "b")])
-    live = walk(tape, variables, tape.start([x]), lambda event: None, stop=stop)
+    live = walk_tape(tape, variables, tape.start([x]), lambda event: None, stop=stop)
     other = {"params": {"w": w, "b": b + 1, "v": v}}
-    (result,) = walk(tape, other, live, lambda event: None, stop).values()
+    (result,) = walk_tape(tape, other, live, lambda event: None, stop).values()
     np.testing.assert_allclose(result, dense(other, x), rtol=1e-6)
 
 

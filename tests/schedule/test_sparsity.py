@@ -12,7 +12,7 @@ from strategies import random_graph, random_variables
 
 import naivenas_jax as nas
 from naivenas_jax.transfer.variables import flat
-from naivenas_jax.utility.tied import numbers
+from naivenas_jax.utility.tied import class_numbers
 
 
 def network():
@@ -64,7 +64,7 @@ def penalty_by_brute_force(graph, params):
         if leaf.new is not None:
             continue
         for index in np.ndindex(array.shape):
-            own = {int(numbers(ties, a)[index[d]]) for d, a in enumerate(leaf.axes) if a is not None} - dead
+            own = {int(class_numbers(ties, a)[index[d]]) for d, a in enumerate(leaf.axes) if a is not None} - dead
             for c in own:
                 squares[c] = squares.get(c, 0.0) + float(array[index]) ** 2
                 sizes[c] = sizes.get(c, 0) + 1

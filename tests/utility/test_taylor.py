@@ -13,7 +13,7 @@ from reference.trained import KINDS, case_of, loss, residual
 
 import naivenas_jax as nas
 from naivenas_jax.utility.scores.gates import gate_derivatives
-from naivenas_jax.utility.tied import count, homes, numbers
+from naivenas_jax.utility.tied import class_count, class_numbers, homes
 
 
 def gated_loss(case, gates):
@@ -21,7 +21,7 @@ def gated_loss(case, gates):
     ties = case.graph.ties
 
     def intercept(path, vertex, port, value):
-        return value * gates[numbers(ties, vertex.inputs[port].name)] if vertex.op.absorbs else value
+        return value * gates[class_numbers(ties, vertex.inputs[port].name)] if vertex.op.absorbs else value
 
     def apply(variables, inputs):
         return core.apply(case.graph.run, mutable=False)(variables, inputs, intercept=intercept)
@@ -32,13 +32,13 @@ def gated_loss(case, gates):
 def read_classes(graph):
     """Numbers of the classes that a vertex with weights reads."""
     ports = [source.name for vertex in graph.vertices if vertex.op.absorbs for source in vertex.inputs]
-    return np.unique(np.concatenate([numbers(graph.ties, name) for name in ports]))
+    return np.unique(np.concatenate([class_numbers(graph.ties, name) for name in ports]))
 
 
 @pytest.mark.parametrize("library", ["linen", pytest.param("nnx", marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_gates_on_activations(library):
     case = residual(library)
-    ones = jnp.ones(count(case.graph.ties))
+    ones = jnp.ones(class_count(case.graph.ties))
     expected = jax.jit(jax.grad(lambda gates: gated_loss(case, gates)))(ones)
     grads = jax.jit(jax.grad(lambda v: loss(case.graph.apply, v, (case.inputs, case.targets))))(case.variables)
     found = gate_derivatives(case.graph, case.variables, grads)
@@ -50,7 +50,7 @@ def test_derivatives_are_those_of_gates_on_activations(library):
 def test_finite_differences():
     case, step = residual(), 1e-2
     scores = nas.taylor(case.graph, case.variables, loss, [(case.inputs, case.targets)])
-    ones, gated = np.ones(count(case.graph.ties), np.float32), jax.jit(lambda gates: gated_loss(case, gates))
+    ones, gated = np.ones(class_count(case.graph.ties), np.float32), jax.jit(lambda gates: gated_loss(case, gates))
     for handle in ("x", "a", "c"):
         for position, number in enumerate(homes(case.graph)[handle]):
             move = step * (np.arange(len(ones)) == number)

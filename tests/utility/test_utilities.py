@@ -346,7 +346,7 @@ def test_every_utility_goes_with_every_verb(kind):
         worst = int(np.argmin(nas.total_utility(case.graph, utility)["b"]))
         assert mutation.plan.axis("b").dropped.tolist() == [worst]
         threshold = {handle: scores - 1e9 for handle, scores in nas.normalise(case.graph, utility).items()}
-        resized = nas.resize(case.graph, case.variables, utility=threshold)  # all is worth less than nothing
+        resized = nas.resize(case.graph, case.variables, utility=threshold)  # every score is negative
         assert resized.graph.ties.size("c") == 1
 
 

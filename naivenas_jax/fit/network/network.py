@@ -13,7 +13,7 @@ import numpy as np
 
 from naivenas_jax.dataflow.tape import Tape, Values, record
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse, ignore
-from naivenas_jax.dataflow.walk import walk
+from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.evaluation.batches import Batch, inputs_of
 from naivenas_jax.graph.graph import Graph
@@ -58,7 +58,7 @@ class Network:
         """Every use of a variable, in the order of evaluation; their arrays have shapes only."""
         found: list[VariableUse] = []
         tape = self.tape(variables, inputs)
-        jax.eval_shape(lambda v, live: walk(tape, v, live, found.append), variables, tape.start(inputs))
+        jax.eval_shape(lambda v, live: walk_tape(tape, v, live, found.append), variables, tape.start(inputs))
         return found
 
     def reach(self, tape: Tape, variables: Variables, inputs: Batch) -> dict[Path, int]:
@@ -141,8 +141,8 @@ def _visit(
 ) -> tuple[dict[int, Array], T]:
     """The values that are live at ``stop``, and what is read of the uses of a variable from there on."""
     found: list[VariableUse] = []
-    live = walk(tape, variables, live, ignore, start, stop)
-    walk(tape, variables, live, found.append, stop, until)
+    live = walk_tape(tape, variables, live, ignore, start, stop)
+    walk_tape(tape, variables, live, found.append, stop, until)
     return live, reading([use for use in found if use.path == path], *given)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import Tape, Values
 from naivenas_jax.dataflow.variable_uses import VariableUse
-from naivenas_jax.dataflow.walk import walk
+from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.fit.network.network import Data, Network, on_device
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 from naivenas_jax.paths import Path
@@ -52,7 +52,7 @@ def curvatures(network: Network, variables: Variables, data: Data, seed: int = 0
 def _of_batch(tape: Tape, variables: Variables, live: Values, key: jax.Array) -> dict[Key, Curvature]:
     """The sums of one batch: zeros are added to the result of every contraction, and gradients taken by them."""
     found: dict[Key, Contraction] = {}
-    jax.eval_shape(lambda: walk(tape, variables, live, lambda use: found.update(_contraction(use))))
+    jax.eval_shape(lambda: walk_tape(tape, variables, live, lambda use: found.update(_contraction(use))))
     zeros = {own: jnp.zeros(one.result.shape, one.result.dtype) for own, one in found.items()}
 
     def outputs(deltas: Mapping[Key, jax.Array]) -> tuple[list[Array], dict[Key, tuple[Array, Array]]]:
@@ -62,7 +62,7 @@ def _of_batch(tape: Tape, variables: Variables, live: Values, key: jax.Array) ->
             seen.update((own, (one.x, one.y)) for own, one in _contraction(use).items())
             return use.result + deltas[use.path, use.number] if isinstance(use, Contraction) else None
 
-        results = walk(tape, variables, live, hook)
+        results = walk_tape(tape, variables, live, hook)
         return [results[n] for n in tape.results if jnp.issubdtype(results[n].dtype, jnp.inexact)], seen
 
     results, pull, seen = jax.vjp(outputs, zeros, has_aux=True)

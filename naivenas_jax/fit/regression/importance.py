@@ -32,7 +32,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Variables
-from naivenas_jax.utility.tied import by_handle, count, homes, numbers
+from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, homes
 
 
 def importance(
@@ -49,7 +49,7 @@ def importance(
     shifted = {use.contraction.path for use in every if isinstance(use, AddedVariable)}
     uses = {(use.path, use.number): use for use in every if isinstance(use, Contraction)}
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
-    costs = np.full(count(ties), np.nan)
+    costs = np.full(class_count(ties), np.nan)
     groups = list(homes(network.graph).values())
     reading = _reading(ties, uses, groups)
     last = {use: n for n, own in enumerate(reading) for use in own}
@@ -72,7 +72,7 @@ def _reading(ties: Ties, uses: Iterable[Key], groups: Sequence[Int[np.ndarray, "
     for use in uses:
         leaf = ties.leaves[use[0]]
         axes = [axis for axis, role in zip(leaf.axes, leaf.roles, strict=True) if axis is not None and role == "in"]
-        read[use] = np.concatenate([np.zeros(0, int), *(numbers(ties, axis) for axis in axes)])
+        read[use] = np.concatenate([np.zeros(0, int), *(class_numbers(ties, axis) for axis in axes)])
     return [[use for use, classes in read.items() if np.isin(classes, own).any()] for own in groups]
 
 
@@ -119,7 +119,7 @@ def _classes(
     """For each dimension of a weight in this role, the class of each entry."""
     leaf, index = ties.leaves[path], np.unravel_index(entries, shape)
     return [
-        numbers(ties, axis)[index[d]]
+        class_numbers(ties, axis)[index[d]]
         for d, (axis, own) in enumerate(zip(leaf.axes, leaf.roles, strict=True))
         if axis is not None and own == role
     ]
@@ -132,7 +132,7 @@ def _made(
     shapes: Mapping[Path, tuple[int, ...]],
 ) -> Float[np.ndarray, " classes"]:
     """The cost of each class of being zero where it is made; NaN where that is nowhere in sight."""
-    total = np.full(count(ties), np.nan)
+    total = np.full(class_count(ties), np.nan)
     for key, use in uses.items():
         entries = use.entries(shapes[use.path])
         for classes in _classes(ties, use.path, entries, shapes[use.path], "out"):

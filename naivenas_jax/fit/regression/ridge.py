@@ -184,15 +184,17 @@ def ridge_fit(
         raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {ridge!r:.80}.")
     reduced = [sums.centred() if shifts else sums for sums in (every - held_out, held_out, every)]
     if ridge is None:
-        errors = [reduced[1].error(solve(reduced[0], present, one)) for one in LADDER]
+        errors = [reduced[1].error(ridge_solution(reduced[0], present, one)) for one in LADDER]
         ridge = LADDER[int(np.argmin(errors))] if held_out.number > 0 else 1e-3
-    b = solve(reduced[2], present, ridge)
+    b = ridge_solution(reduced[2], present, ridge)
     rows = max(every.number, 1.0)
     shift = (every.y - np.einsum("gk,gkm->gm", every.x, b)) / rows if shifts else np.zeros_like(every.y)
     return Fit(b, shift, ridge)
 
 
-def solve(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge: float) -> Float[np.ndarray, "G K M"]:
+def ridge_solution(
+    sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge: float
+) -> Float[np.ndarray, "G K M"]:
     """The matrices B, for one ridge."""
     if np.isinf(ridge):
         return present

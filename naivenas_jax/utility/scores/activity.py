@@ -18,7 +18,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, PyTree, Variables
-from naivenas_jax.utility.tied import by_handle, count, grouped_runs, homes, numbers, run_numbers
+from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, grouped_runs, homes, run_numbers
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -71,22 +71,22 @@ def activity(
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
     check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
-    found: tuple[Moments, Moments] | None = None
+    found: tuple[ValueSums, ValueSums] | None = None
     for inputs in inputs_of(batches, UtilityError):
         new = jax.tree.map(_wide, step(variables, inputs))
         found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
     where_read, in_outputs = found
-    sums = Moments(*(np.where(where_read.number > 0, a, b) for a, b in zip(where_read, in_outputs, strict=True)))
+    sums = ValueSums(*(np.where(where_read.number > 0, a, b) for a, b in zip(where_read, in_outputs, strict=True)))
     seen = _in_sight(graph.ties, np.asarray(sums.number))
     if missing is None:
         _check_seen(graph, seen)
-    scores = _STATISTICS[statistic](Moments(np.maximum(sums.number, 1), *sums[1:]))
+    scores = _STATISTICS[statistic](ValueSums(np.maximum(sums.number, 1), *sums[1:]))
     return by_handle(graph, np.where(sums.number > 0, scores, np.where(seen, 0.0, missing or 0.0)))
 
 
-class Moments(NamedTuple):
+class ValueSums(NamedTuple):
     """Sums over the values of each class.
 
     Attributes:
@@ -106,17 +106,17 @@ class Moments(NamedTuple):
     squares: Float[Array, " classes"]
 
     @classmethod
-    def none(cls, classes: int) -> Moments:
+    def none(cls, classes: int) -> ValueSums:
         """No values."""
         nothing = jnp.zeros(classes)
         return cls(nothing, nothing, jnp.zeros(classes, jnp.complex64), nothing, nothing, nothing)
 
-    def with_values(self, array: Shaped[Array, "... neurons"], classes: Int[np.ndarray, " neurons"]) -> Moments:
+    def with_values(self, array: Shaped[Array, "... neurons"], classes: Int[np.ndarray, " neurons"]) -> ValueSums:
         """The sums with the values of an array whose last dimension has neurons of these classes."""
         values = jnp.asarray(array, jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
         values = values.reshape(-1, array.shape[-1])
         rows, mean = float(len(values)), values.mean(0)
-        new = Moments(
+        new = ValueSums(
             jnp.full(values.shape[-1], rows),
             jnp.abs(values).sum(0),
             values.sum(0),
@@ -124,10 +124,10 @@ class Moments(NamedTuple):
             (jnp.abs(values - mean) ** 2).sum(0),
             rows * jnp.abs(mean) ** 2,
         )
-        return Moments(*(jnp.asarray(total).at[classes].add(own) for total, own in zip(self, new, strict=True)))
+        return ValueSums(*(jnp.asarray(total).at[classes].add(own) for total, own in zip(self, new, strict=True)))
 
 
-_STATISTICS: Mapping[str, Callable[[Moments], np.ndarray]] = {
+_STATISTICS: Mapping[str, Callable[[ValueSums], np.ndarray]] = {
     "mean": lambda sums: np.asarray(sums.absolute / sums.number),
     "variance": lambda sums: np.maximum(
         (sums.within + sums.squares) / sums.number - np.abs(sums.plain / sums.number) ** 2, 0.0
@@ -136,12 +136,12 @@ _STATISTICS: Mapping[str, Callable[[Moments], np.ndarray]] = {
 }
 
 
-def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) -> tuple[Moments, Moments]:
+def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) -> tuple[ValueSums, ValueSums]:
     """Sums over what weights read, and over the outputs."""
     ties = graph.ties
     tape = record(lambda values, *given: graph.apply(values, *given, **kwargs), variables, inputs)
     values = tape.evaluated(variables, inputs)
-    where_read = in_outputs = Moments.none(count(ties))
+    where_read = in_outputs = ValueSums.none(class_count(ties))
     found = {(read.value, read.dim, runs): None for read in reads_of(tape, variables) if (runs := _runs(ties, read))}
     for value, dim, runs in found:
         if values[value].shape[dim] == ties.length(runs):
@@ -149,7 +149,7 @@ def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) 
     results = [values[number] for number in tape.results]
     for vertex, array in zip(graph.outputs, results, strict=True):
         if array.ndim and array.shape[-1] == ties.size(vertex.name):
-            in_outputs = in_outputs.with_values(array, numbers(ties, vertex.name))
+            in_outputs = in_outputs.with_values(array, class_numbers(ties, vertex.name))
     return where_read, in_outputs
 
 

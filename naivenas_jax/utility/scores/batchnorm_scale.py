@@ -9,7 +9,7 @@ from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.variables import check_variables, flat
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.scores.magnitude import absolute_values
-from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.tied import by_handle, class_count, class_numbers
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -45,14 +45,14 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
     """
     ties = require_graph(graph).ties
     check_variables(ties.leaves, ties.sizes, variables)
-    totals, found = np.zeros(count(ties)), False
+    totals, found = np.zeros(class_count(ties)), False
     for path, array in flat(variables).items():
         statistic = ("batch_stats", *path[1:-1], "var")
         if path[-1] != "scale" or statistic not in ties.leaves or ties.leaves[statistic].axes != ties.leaves[path].axes:
             continue
         (axis,) = ties.leaves[path].axes
         if axis is not None:
-            np.add.at(totals, numbers(ties, axis), absolute_values(array))
+            np.add.at(totals, class_numbers(ties, axis), absolute_values(array))
             found = True
     if not found:
         raise UtilityError(

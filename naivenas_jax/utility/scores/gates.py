@@ -29,7 +29,7 @@ from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
-from naivenas_jax.utility.tied import count, numbers, run_numbers
+from naivenas_jax.utility.tied import class_count, class_numbers, run_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +52,17 @@ def gates(graph: Graph) -> tuple[Gate, ...]:
     """Where neurons are switched off: where weights read them, else where they are made."""
     ties = graph.ties
     readers = [_reader(ties, path, d, axis) for path, d, axis in _dims(ties, "in") if _is_weight(ties, path)]
-    read = np.zeros(count(ties), bool)
+    read = np.zeros(class_count(ties), bool)
     for gate in readers:
         read[gate.classes] = True
     makers = []
     modules: dict[Path, np.ndarray] = {}  # the neurons that the weights of a module make
     for path, _, axis in _dims(ties, "out"):
         if _is_weight(ties, path):
-            made = modules.setdefault(path[1:-1], np.zeros(count(ties), bool))
-            made[numbers(ties, axis)] = True
+            made = modules.setdefault(path[1:-1], np.zeros(class_count(ties), bool))
+            made[class_numbers(ties, axis)] = True
     for path, d, axis in _dims(ties, "out"):
-        own = numbers(ties, axis)
+        own = class_numbers(ties, axis)
         gated = ~read[own] & (modules[path[1:-1]][own] if path[1:-1] in modules else False)
         if gated.any():
             makers.append(Gate(path, (d,), np.where(gated, own, -1)))
@@ -80,7 +80,7 @@ def _reader(ties: Ties, path: Path, dim: int, axis: str) -> Gate:
         if (groups := _groups(ties, ties.axes[axis], ties.axes[own])) is not None:
             classes = np.repeat(groups, ties.size(own) // len(groups), axis=0)  # (outputs, inputs of a group)
             return Gate(path, *(((d, dim), classes) if d < dim else ((dim, d), classes.T)))
-    return Gate(path, (dim,), numbers(ties, axis))
+    return Gate(path, (dim,), class_numbers(ties, axis))
 
 
 def _groups(ties: Ties, read: tuple[int, ...], made: tuple[int, ...]) -> Int[np.ndarray, "groups inputs"] | None:
@@ -120,7 +120,7 @@ def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float
       VariablesError: if a weight or its gradient is not there.
     """
     weights, slopes = flat(params), flat(grads)
-    totals = jnp.zeros(count(graph.ties))
+    totals = jnp.zeros(class_count(graph.ties))
     for gate in gates(graph):
         weight, slope = _find(weights, gate.path, "params"), _find(slopes, gate.path, "grads")
         shape, sizes = jnp.shape(weight), gate.classes.shape

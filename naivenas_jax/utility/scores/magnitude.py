@@ -16,7 +16,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.typing import Array, Variables
-from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.tied import by_handle, class_count, class_numbers
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -93,13 +93,13 @@ def magnitude(
 
 def _of_groups(ties: Ties, arrays: Mapping[Path, Array], norm: Literal["l1", "l2"]) -> Float[np.ndarray, " classes"]:
     """The norm of all entries of weights that belong to a class."""
-    totals = np.zeros(count(ties))
+    totals = np.zeros(class_count(ties))
     for path, array in arrays.items():
         leaf = ties.leaves[path]
         if leaf.new is not None:
             continue
         values = absolute_values(array) ** (1 if norm == "l1" else 2)
-        classes = {d: numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
+        classes = {d: class_numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
         for d, own in classes.items():
             counted = values
             for earlier in (e for e in classes if e < d):  # an entry that has the class on two dimensions counts once

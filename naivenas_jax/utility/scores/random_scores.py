@@ -6,7 +6,7 @@ import jax
 
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.transfer.new_neurons.entries import generator, key_for
-from naivenas_jax.utility.tied import by_handle, count
+from naivenas_jax.utility.tied import by_handle, class_count
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -31,5 +31,5 @@ def random_utility(graph: Graph, rng: jax.Array) -> Scores:
     >>> nas.random_utility(graph, jax.random.key(0))["dense"].shape
     (2,)
     """
-    totals = generator(key_for(rng, ("utility",))).random(count(require_graph(graph).ties))
+    totals = generator(key_for(rng, ("utility",))).random(class_count(require_graph(graph).ties))
     return by_handle(graph, totals)

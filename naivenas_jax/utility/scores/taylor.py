@@ -24,7 +24,7 @@ from naivenas_jax.transfer.variables import check_network, flat, nested
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.scores.gates import gate_derivatives, gates
 from naivenas_jax.utility.spread import averaged
-from naivenas_jax.utility.tied import by_handle, count, numbers
+from naivenas_jax.utility.tied import by_handle, class_count, class_numbers
 from naivenas_jax.utility.user_scores import Scores
 
 Each: TypeAlias = Literal["batch", "example"]
@@ -211,7 +211,7 @@ class TaylorAverage:
             raise UtilityError(f"decay must be at least 0 and below 1, found {decay!r}.")
         if (as_whole(every) or 0) < 1:
             raise UtilityError(f"every must be a whole number of steps, at least 1; found {every!r}.")
-        nothing = jnp.zeros(count(require_graph(graph).ties))
+        nothing = jnp.zeros(class_count(require_graph(graph).ties))
         return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
 
     def update(self, params: Variables, grads: Variables) -> TaylorAverage:
@@ -272,12 +272,12 @@ def class_sources(before: Graph, followed: Followed) -> Int[np.ndarray, " classe
     if before != followed.before:
         raise UtilityError("The average is that of another graph than the one that the mutation changed.")
     ties, old = followed.graph.ties, before.ties
-    source = np.full(count(ties), NEW)
+    source = np.full(class_count(ties), NEW)
     for axis in ties.axes:
         plan = followed.plan.axes.get(axis)
         if axis.startswith("~") or axis not in old.axes or plan is None or plan.before != old.size(axis):
             continue
-        now, then = numbers(ties, axis), numbers(old, axis)
+        now, then = class_numbers(ties, axis), class_numbers(old, axis)
         fresh = (source[now] == NEW) & (plan.source != NEW)
         source[now[fresh]] = then[plan.source[fresh]]
     return source
