@@ -48,6 +48,7 @@ class _Solved(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, ...]:
+        """How good the solution is; smaller is better."""
         return rank(self.problem, self.solution)
 
     @property
@@ -58,6 +59,7 @@ class _Solved(NamedTuple):
 
     @property
     def lost(self) -> float:
+        """The utility of what is dropped."""
         return utility_lost(self.problem, self.solution)
 
 
@@ -144,6 +146,7 @@ def _check_combinations(plans: Mapping[str, AxisPlan], insertable: Mapping[str, 
 
 
 def _out_of_time(ties: Ties, chosen: _Solved | None, stops: Sequence[UnprovenError]) -> TimeLimitError:
+    """The error for a time limit, with the best solution found by then, if there is one."""
     message = "The time limit struck before the best sizes were proven. Allow more, time_limit=."
     if chosen is None:
         return TimeLimitError(f"{message} No feasible sizes had been found.")

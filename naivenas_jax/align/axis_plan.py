@@ -155,6 +155,7 @@ def axis_from_json(data: int | AxisJson) -> AxisPlan:
 
 
 def _frozen(values: AnyPositions) -> Positions:
+    """Positions as an array that nobody can change."""
     array = np.array(values if isinstance(values, Collection | np.ndarray) else list(values), dtype=np.int64)
     array.setflags(write=False)
     return array

@@ -142,11 +142,12 @@ def _if_infeasible(smaller: Problem, problem: Problem, time_limit: float | None)
 
 
 def _feasible(problem: Problem, time_limit: float | None) -> bool:
+    """Whether a problem has a solution, or may have one: the time limit struck before that was known."""
     try:
         solve(problem, time_limit=time_limit)
     except NoSolutionError:
         return False
-    except UnprovenError:  # not known to be infeasible
+    except UnprovenError:
         return True
     return True
 

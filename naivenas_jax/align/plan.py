@@ -232,6 +232,7 @@ class Plan:
 
 
 def _fields(plan: Plan) -> tuple[object, ...]:
+    """What plans that are equal have in common."""
     names = dict(plan.moved), dict(plan.renamed)
     return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), *names
 

@@ -175,6 +175,7 @@ class Blocks:
             self._link[node] = (rest, place) if at else (place, rest)
 
     def _pair(self, low: int, high: int) -> int:
+        """A new node that is split into these two."""
         node = self._node(self._size[low] + self._size[high])
         self._link[node] = (low, high)
         return node
@@ -207,6 +208,7 @@ class Blocks:
         return tuple(self._size[node] for node in number), rows, products
 
     def _row(self, vector: Vector, number: dict[int, int]) -> tuple[int, ...]:
+        """The numbers of the roots on a vector; those that have none yet get the next ones."""
         return tuple(number.setdefault(node, len(number)) for node in self._roots(vector))
 
     def _settle_boundaries(self, vectors: Iterable[Vector]) -> None:
@@ -224,11 +226,13 @@ class Blocks:
                     todo.extend(link.factors)
 
     def _roots(self, vector: Vector) -> Iterator[int]:
+        """The roots of the ranges on a vector, empty places among them."""
         queue = deque(vector.pieces)
         while piece := self._head(queue, empty=True):
             yield piece[0]
 
     def _node(self, size: int) -> int:
+        """A new root."""
         self._size.append(size)
         self._link.append(None)
         return len(self._size) - 1
@@ -262,6 +266,7 @@ class Blocks:
         return piece[1] == 0 and self._size[piece[0]] == piece[2]
 
     def _spans(self, piece: Piece, size: int) -> bool:
+        """Whether the first ``size`` elements of a range are all that its node has."""
         return piece[1] == 0 and self._size[piece[0]] == size
 
     def _isolate(self, piece: Piece, size: int) -> None:
@@ -296,6 +301,7 @@ class Blocks:
         return nodes[0] if len(nodes) == 1 else self._pair(nodes[0], nodes[1])
 
     def _merge(self, a: int, b: int) -> None:
+        """Tie two roots of the same size as a whole."""
         if a == b:
             return
         one, other = self._link[a], self._link[b]

@@ -171,6 +171,7 @@ def _resting(ties: Ties, resting: Collection[int], moves: frozenset[int]) -> dic
 
 
 def _name(ties: Ties, runs: Runs) -> str | None:
+    """The name of an axis that consists of these runs; one that a user knows, if there is one."""
     names = [axis for axis, row in ties.axes.items() if row == runs]
     return min(names, key=lambda name: name.startswith("~"), default=None)
 

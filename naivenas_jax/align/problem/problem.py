@@ -104,4 +104,5 @@ class Problem:
 
 
 def _linear(row: Real[np.ndarray, " groups"]) -> str:
+    """A row of the matrix as text."""
     return " + ".join(f"{'' if n == 1 else f'{n:g} '}g{g}" for g, n in enumerate(row) if n) or "0"

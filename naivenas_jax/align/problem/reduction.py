@@ -105,6 +105,7 @@ class Reduction:
         )
 
     def _group(self, runs: Iterable[int], fixed: str | None) -> Group:
+        """The classes of some runs as a group."""
         starts = self.ties.starts
         classes = np.concatenate([np.arange(starts[run], starts[run + 1]) for run in runs])
         return Group.of(classes, self.class_utility[classes], fixed)
@@ -139,6 +140,7 @@ class _Axes(NamedTuple):
 
     @classmethod
     def of(cls, ties: Ties, fixed: Mapping[int, str], choice: Choice) -> _Axes:
+        """Write every axis as a sum of runs that have classes, and give axes with the same sum the same row."""
         number: dict[tuple[Content, int], int] = {}
         row_of: dict[str, int] = {}
         for axis, runs in ties.axes.items():

@@ -71,16 +71,13 @@ class Builder:
 
     def bounds(self) -> None:
         """Add the smallest sizes of rows, and how many neurons may be inserted into them."""
+        new = frozenset(self.new)
         for row in self.active.tolist():
             terms = self.size_terms(row)
             self.below.add({c: -v for c, v in terms.items()}, self.constant[row] - self.problem.least[row])
             if len(terms) > 2:
-                inserted = {c: v for c, v in terms.items() if c in self._new_set}
+                inserted = {c: v for c, v in terms.items() if c in new}
                 self.below.add(inserted, float(self.problem.insertable[row]))
-
-    @property
-    def _new_set(self) -> frozenset[int]:
-        return frozenset(self.new)
 
     def agree(self) -> None:
         """Add that the sizes of pairs of rows agree."""

@@ -214,9 +214,11 @@ class IntegerProgram:
         return x
 
     def _integral(self, x: Point) -> bool:
+        """Whether all unknowns that must be whole numbers are."""
         return bool(np.all(np.abs(x[self._integer] - x[self._integer].round()) < 1e-6))
 
     def _run(self, cost: Point, integer: list[int], gap: float = 0.0) -> Point:
+        """Solve with HiGHS: the point at which ``cost`` is least, with whole numbers in the columns ``integer``."""
         data = {**self._data, "c": cost, "int_vars_idx": integer, "bool_vars_idx": []}
         options = {
             "presolve": "on" if self.size > 3000 else "off",
@@ -242,6 +244,7 @@ class IntegerProgram:
         return np.array(result["solution"].col_value)
 
     def _remaining(self) -> float:
+        """Seconds until the time limit; raises `StoppedError` if none are left."""
         if self._deadline is None:
             return 1e9
         left = self._deadline - time.monotonic()

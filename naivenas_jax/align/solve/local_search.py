@@ -76,6 +76,7 @@ class LocalSearch:
                     yield total, _changed(solution.kept, (g, n), (h, m))
 
     def _gain(self, solution: Solution, group: int, change: int) -> float:
+        """The utility that is gained by keeping so many more of a group."""
         utility, kept = self.problem.groups[group].utility_kept, int(solution.kept[group])
         return float(utility[kept + change] - utility[kept])
 

@@ -68,6 +68,7 @@ def violations(problem: Problem, solution: Solution) -> list[str]:
 
 
 def _of_groups(problem: Problem, solution: Solution) -> list[str]:
+    """What breaks the bounds of groups."""
     found = []
     for i, (group, kept, new) in enumerate(zip(problem.groups, solution.kept, solution.new, strict=True)):
         if not 0 <= kept <= group.size or new < 0:
@@ -78,6 +79,7 @@ def _of_groups(problem: Problem, solution: Solution) -> list[str]:
 
 
 def _of_rows(problem: Problem, solution: Solution) -> list[str]:
+    """What breaks the bounds of sizes, or a request."""
     sizes, inserted = problem.sizes(solution), problem.rows @ solution.new
     broken = np.flatnonzero((sizes < problem.least) | (inserted > problem.insertable))
     found = [f"{problem.names[row][0]!r} has size {sizes[row]:g}, {inserted[row]:g} inserted" for row in broken]
@@ -90,6 +92,7 @@ def _of_rows(problem: Problem, solution: Solution) -> list[str]:
 
 
 def _of_conditions(problem: Problem, sizes: Real[np.ndarray, " rows"]) -> list[str]:
+    """What breaks an equality of sizes, a condition or a budget."""
     found = [
         f"{problem.names[a][0]!r} and {problem.names[b][0]!r} must be equal and are {sizes[a]:g} and {sizes[b]:g}"
         for a, b in problem.equal

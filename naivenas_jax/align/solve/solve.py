@@ -66,6 +66,7 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
 
 
 def _within(problem: Problem, time_limit: float | None) -> Solution:
+    """The best solution within budgets."""
     try:
         return solve_with_budgets(problem, time_limit=time_limit)
     except StoppedError as stop:
@@ -173,6 +174,7 @@ def _least_change(formulation: Formulation, x: Point) -> Solution:
 
 
 def _wishes_met(problem: Problem, solution: Solution) -> bool:
+    """Whether all requests are met, the relaxed ones too."""
     sizes = problem.sizes(solution)
     return all(sizes[row] == target.wish for row, target in problem.targets)
 
