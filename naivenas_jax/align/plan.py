@@ -83,8 +83,8 @@ class Plan:
             leaves={**{path: leaf.axes for path, leaf in ties.leaves.items()}, **leaves},
             created=created,
             removed=removed,
-            moved=moved,
-            renamed=renamed,
+            moved=dict(moved),
+            renamed=dict(renamed),
         )
 
     def factor(self, path: Path) -> float:

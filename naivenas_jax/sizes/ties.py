@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -95,8 +94,8 @@ class Ties:
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
-        """The number of neurons on every axis."""
-        return MappingProxyType({axis: self.length(runs) for axis, runs in self.axes.items()})
+        """The number of neurons on every axis. It is the same value at each call, and nobody changes it."""
+        return {axis: self.length(runs) for axis, runs in self.axes.items()}
 
     def size(self, axis: str) -> int:
         """The number of neurons on one axis."""

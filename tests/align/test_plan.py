@@ -1,5 +1,8 @@
 """Plans follow one another across changes of names and structure."""
 
+import copy
+import pickle
+
 import pytest
 
 import naivenas_jax as nas
@@ -51,3 +54,11 @@ def test_an_identity_plan_takes_changes():
 def test_plans_that_do_not_follow_one_another_are_refused():
     with pytest.raises(nas.PlanError, match="the earlier leaves axis 'a' with 2 neurons, the later expects 3"):
         Plan({"a": AxisPlan.identity(3)}, {}) @ Plan({"a": AxisPlan.identity(2)}, {})
+
+
+def test_plans_and_ties_can_be_stored():
+    own = ties({"a": 2}, {OLD: "a"})
+    assert own.sizes == {"a": 2}
+    assert copy.deepcopy(own) == pickle.loads(pickle.dumps(own)) == own
+    plan = Plan.identity(own)
+    assert copy.deepcopy(plan) == pickle.loads(pickle.dumps(plan)) == plan
