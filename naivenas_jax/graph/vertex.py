@@ -22,11 +22,20 @@ class Vertex:
     siblings, or with ``+ - * /`` on vertices. A vertex is compared by identity; graphs are compared by value.
 
     Attributes:
-      name: unique within a graph.
-      op: what it computes.
-      inputs: the vertices it reads, in order; the same one may occur more than once.
+      name: the name, unique within a graph.
+      op: the computation.
+      inputs: the vertices that it reads, in order; the same one may occur more than once.
       nin: the number of neurons of each input.
       nout: the number of neurons of the output.
+
+    Raises:
+      GraphError: if the name is empty or has a ":", or an input is no vertex.
+      SizeMismatchError: if the sizes of the inputs do not fit the computation.
+
+    >>> import flax.linen as nn, naivenas_jax as nas
+    >>> hidden = nas.layer("hidden", nn.Dense(8), nas.input_vertex("x", 3))
+    >>> hidden.name, hidden.nin, hidden.nout, [source.name for source in hidden.inputs]
+    ('hidden', (3,), 8, ['x'])
     """
 
     name: str
@@ -43,6 +52,12 @@ class Vertex:
 
     def named(self, name: str) -> Vertex:
         """The same vertex under another name; the way to name the result of an infix operator.
+
+        Args:
+          name: the new name.
+
+        Raises:
+          GraphError: if the name is empty or has a ":".
 
         >>> import naivenas_jax as nas
         >>> a, b = nas.input_vertex("a", 3), nas.input_vertex("b", 3)

@@ -45,6 +45,14 @@ class Gradual:
       budgets: for each budget what the network cost at first, and what it may cost at the end.
       utility: scores of the present network; None: the default of `resize`.
       keywords: what is passed to `resize` at every step.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(64), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> schedule = nas.gradual(graph, variables, end=40, every=10, max_params=0.25)
+    >>> [step for step in range(41) if schedule.due(step)], schedule.bounds(40)
+    ([0, 10, 20, 30, 40], {'max_params': 96})
     """
 
     begin: int

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 from jax.extend.core import JaxprEqn
 
+from naivenas_jax.paths import path_text
+
 T = TypeVar("T")
 _MARK = "~"
 
@@ -51,7 +53,7 @@ def path_of(module: nn.Module) -> str:
     Args:
       module: the module, while it computes.
     """
-    return "" if module.scope is None else "/".join(module.path)
+    return "" if module.scope is None else path_text(module.path)
 
 
 def computed_in(eqn: JaxprEqn) -> Iterable[str]:

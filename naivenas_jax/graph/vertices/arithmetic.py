@@ -13,6 +13,7 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -42,7 +43,7 @@ class Elementwise(Op):
                 tying.fix(port, "it is broadcast over a wider input")
             else:
                 raise SizeMismatchError(
-                    f"Vertex {'/'.join(tying.scope)!r} ({self.symbol}) ties its inputs neuron by neuron, found sizes "
+                    f"Vertex {path_text(tying.scope)!r} ({self.symbol}) ties its inputs neuron by neuron, found sizes "
                     f"{[len(p) for p in ports]}. All must be equal (or 1, which is broadcast): put a layer that "
                     "changes the size before the odd one."
                 )

@@ -15,6 +15,7 @@ from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.condition import ConditionFunction
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
@@ -62,7 +63,7 @@ class Custom(Op):
             tying.axis(vectors[factor], factor)
         for name, text, init in self.params:
             pattern = parse(text)
-            where = f"{name!r} of vertex {'/'.join(tying.scope)!r}"
+            where = f"{name!r} of vertex {path_text(tying.scope)!r}"
             constant = 0.0 if "in" not in pattern.roles else None
             tying.leaf("params", (name,), pattern.dims(vectors, tying.blocks, where), pattern.roles, constant, init)
         tying.require_all(self.constraints, vectors)

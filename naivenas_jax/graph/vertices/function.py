@@ -15,6 +15,7 @@ from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.independence_check import probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.pickling import ImportPath, function_at, import_path
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -63,7 +64,7 @@ class Invariant(Function):
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Tie neuron i of all inputs and the output; the function is run on made-up numbers to check that."""
-        name, sizes = "/".join(tying.scope), {len(port) for port in ports}
+        name, sizes = path_text(tying.scope), {len(port) for port in ports}
         if len(sizes) > 1:
             raise SizeMismatchError(
                 f"Vertex {name!r} is invariant, which ties its inputs neuron by neuron; found sizes "
@@ -92,7 +93,7 @@ class Immutable(Function):
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Fix all neurons of the inputs and the output."""
-        reason = f"{'/'.join(tying.scope)!r} is immutable"
+        reason = f"{path_text(tying.scope)!r} is immutable"
         output = tying.new(self.nout)
         for vector in (*ports, output):
             tying.fix(vector, reason)

@@ -13,6 +13,7 @@ from naivenas_jax.graph.graph import Graph, tie_vertices
 from naivenas_jax.graph.map_ops import with_sizes
 from naivenas_jax.graph.op import select
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -34,7 +35,7 @@ class Subgraph(NestedOp):
         expected = [vertex.nout for vertex in self.graph.inputs]
         if [len(port) for port in ports] != expected:
             raise SizeMismatchError(
-                f"Vertex {'/'.join(tying.scope)!r} wraps a graph with inputs of sizes {expected}, found "
+                f"Vertex {path_text(tying.scope)!r} wraps a graph with inputs of sizes {expected}, found "
                 f"{[len(port) for port in ports]}."
             )
         vectors = tie_vertices(self.graph.vertices, tying, dict(zip(self.graph.inputs, ports, strict=True)))
@@ -64,6 +65,15 @@ class Subgraph(NestedOp):
 
 def graph_vertex(name: str, graph: Graph, *inputs: Vertex) -> Vertex:
     """A vertex that computes a whole graph with one output.
+
+    Args:
+      name: name of the vertex.
+      graph: the graph.
+      *inputs: the vertices it reads, one for each input of the graph.
+
+    Raises:
+      GraphError: if the graph has several outputs.
+      SizeMismatchError: if the sizes of the inputs are not those of the graph.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
