@@ -142,8 +142,7 @@ class ImportedOp(ModelOp):
 
     def _sizes(self, analysed: Analysed, hook: EditedEvaluation | None = None) -> NewSizes:
         """The present sizes, for a trace that is to be evaluated with them."""
-        was, now = analysed.ties, self.model.ties_of(analysed, self.ties)
-        return NewSizes(analysed.rows, now.run_sizes, was.products, was.run_sizes, hook)
+        return NewSizes(analysed.rows, self.model.ties_of(analysed, self.ties), analysed.ties, hook)
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
         """The model with other sizes of its runs of neurons."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in, computing
 from naivenas_jax.jaxpr.interpret import Equation, bind, evaluate
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.primitives import register
@@ -30,28 +30,19 @@ class NewSizes:
 
     Attributes:
       rows: for each vector of the analysis its runs.
-      runs: the size of each run now.
-      products: for runs that are products, the runs of each factor.
-      before: the size of each run in the analysis.
+      now: the ties that the analysis found, with the present sizes.
+      before: the same ties, with the sizes that the function was traced at.
       watch: sees the named values of the evaluation.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
-    runs: Sequence[int]
-    products: Mapping[int, tuple[tuple[int, ...], ...]]
-    before: Sequence[int] = ()
+    now: Ties
+    before: Ties
     watch: Watch | None = None
 
     def length(self, vector: Vector) -> int:
         """The number of neurons of a vector now."""
-        return self.row(self.rows[vector])
-
-    def row(self, runs: tuple[int, ...]) -> int:
-        """The number of neurons of some runs now."""
-        return sum(
-            math.prod(self.row(factor) for factor in self.products[run]) if run in self.products else self.runs[run]
-            for run in runs
-        )
+        return self.now.length(self.rows[vector])
 
     def positions(self, source: Vector, picked: Vector, old: np.ndarray) -> np.ndarray:
         """Where neurons that were picked from an axis lie on it now.
@@ -64,19 +55,19 @@ class NewSizes:
         Raises:
           StructureError: if only some neurons of a resized run were picked, or in another order.
         """
-        if all(self.row((run,)) == self.before[run] for run in self.rows[source]):
+        if all(self.now.run_sizes[run] == self.before.run_sizes[run] for run in self.rows[source]):
             return old
         start, now, before = {}, 0, 0
         for run in self.rows[source]:
             start[run, before] = now
-            now, before = now + self.row((run,)), before + self.before[run]
+            now, before = now + self.now.run_sizes[run], before + self.before.run_sizes[run]
         found, at = [np.arange(0)], 0
         for run in self.rows[picked]:
-            size = self.before[run]
+            size = self.before.run_sizes[run]
             first = start.get((run, int(old[at])))
             if first is None or (np.diff(old[at : at + size]) != 1).any():
                 raise StructureError("Neurons are picked from a resized axis in an order that cannot be told any more.")
-            found.append(np.arange(first, first + self.row((run,))))
+            found.append(np.arange(first, first + self.now.run_sizes[run]))
             at += size
         return np.concatenate(found)
 

@@ -83,17 +83,19 @@ def _evaluate_apart(
 
     def part(run: int) -> Vector:
         if run not in parts:
-            factors = [Vector.concat([part(r) for r in row]) for row in sizes.products.get(run, ())]
-            parts[run] = analysis.tying.blocks.product(factors) if factors else analysis.tying.new(sizes.before[run])
+            factors = [Vector.concat([part(r) for r in row]) for row in sizes.before.products.get(run, ())]
+            parts[run] = (
+                analysis.tying.blocks.product(factors) if factors else analysis.tying.new(sizes.before.run_sizes[run])
+            )
         return parts[run]
 
     arguments = [Value(tuple(dim and known(dim) for dim in value.dims), value.weight) for value in values]
     analysis.walk(closed, frame, arguments)
-    plain = [run for run in parts if run not in sizes.products]
+    plain = [run for run in parts if run not in sizes.before.products]
     vectors = [*(parts[run] for run in plain), *frame.vectors()]
     ties, rows = analysis.tying.freeze_with(vectors)
     runs = _runs_apart(dict(zip(plain, rows, strict=False)), ties.run_sizes, sizes)
-    apart = NewSizes(dict(zip(vectors, rows, strict=True)), runs, ties.products, ties.run_sizes)
+    apart = NewSizes(dict(zip(vectors, rows, strict=True)), ties.resized(dict(enumerate(runs))), ties)
     return evaluate_resized(closed, frame, apart, arrays)
 
 
@@ -110,8 +112,8 @@ def _runs_apart(rows: Mapping[int, tuple[int, ...]], before: Sequence[int], size
     """
     runs = list(before)
     for run, row in rows.items():
-        now = sizes.runs[run]
-        if now == sizes.before[run] and all(runs[r] == before[r] for r in row):
+        now = sizes.now.run_sizes[run]
+        if now == sizes.before.run_sizes[run] and all(runs[r] == before[r] for r in row):
             continue
         if len(row) != 1 or runs[row[0]] not in (before[row[0]], now):
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
