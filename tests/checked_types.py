@@ -1,4 +1,4 @@
-"""How annotations are checked while tests run: by beartype, and shapes by jaxtyping. See `addopts` in pyproject.toml."""
+"""How annotations are checked while tests run: by beartype, shapes by jaxtyping. See `addopts` in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from beartype import BeartypeConf, FrozenDict, beartype
 
 _float = float | int | np.floating | np.integer
 # An int is a float, as for mypy, and numbers of numpy are numbers.
-_overrides = FrozenDict(
-    {int: int | np.integer, float: _float, complex: complex | _float}
-)
+_overrides = FrozenDict({int: int | np.integer, float: _float, complex: complex | _float})
 _configured = beartype(conf=BeartypeConf(hint_overrides=_overrides))
 
 

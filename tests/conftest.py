@@ -14,6 +14,7 @@ for _name in ("default", "ci"):
     settings.register_profile(_name, derandomize=True, deadline=None)
 settings.load_profile("default")
 
+
 def pytest_runtest_setup(item: pytest.Item):
     jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("wrong_types") is not None)
 
