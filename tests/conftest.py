@@ -15,8 +15,21 @@ for _name in ("default", "ci"):
 settings.load_profile("default")
 
 
-def pytest_runtest_setup(item: pytest.Item):
-    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("wrong_types") is not None)
+_enter, _exit = pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__
+
+
+def _enter_unchecked(self):
+    """Inside `pytest.raises` arguments are wrong on purpose: what is said about them is ours and not beartype's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    return _enter(self)
+
+
+def _exit_unchecked(self, *error):
+    jaxtyping.config.update("jaxtyping_disable", False)
+    return _exit(self, *error)
+
+
+pytest.RaisesExc.__enter__, pytest.RaisesExc.__exit__ = _enter_unchecked, _exit_unchecked
 
 
 _ended = itertools.count(1)

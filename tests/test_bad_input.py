@@ -16,8 +16,6 @@ import pytest
 
 import naivenas_jax as nas
 
-pytestmark = pytest.mark.wrong_types
-
 ONES = jnp.ones((2, 3))
 
 

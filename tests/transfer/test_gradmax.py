@@ -108,7 +108,6 @@ def test_through_everything_that_is_tied(kind):
     assert slope(mutation) > slope(nas.delta_nout(case.graph, case.variables, wide))
 
 
-@pytest.mark.wrong_types
 class TestRefusals:
     def test_no_slope_at_zero(self):
         with pytest.raises(nas.PlanError, match="use zero='outgoing'"):

@@ -50,7 +50,6 @@ class TestNames:
         graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
         assert frozen_leaves(nas.freeze_mask(graph, variables, "layers_0")) == {"layers_0/kernel", "layers_0/bias"}
 
-    @pytest.mark.wrong_types
     def test_refused(self, net):
         graph, variables = net
         with pytest.raises(nas.UnknownNameError, match=r"'steam'.*'stem'"):

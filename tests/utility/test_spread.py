@@ -84,7 +84,6 @@ def test_one_batch_tells_no_error():
 
 
 @pytest.mark.parametrize("batches", [3, None, {"inputs": jnp.ones((4, 1))}, "batches"])
-@pytest.mark.wrong_types
 def test_what_is_no_iterable_of_batches_is_refused(batches):
     graph, variables = single(1.0, 1.0)
     message = f"must be an iterable of batches.*found {type(batches).__name__}"

@@ -161,7 +161,6 @@ def test_keywords_reach_the_graph():
     assert not np.allclose(scores["a"], nas.taylor(case.graph, case.variables, loss, [batch])["a"])
 
 
-@pytest.mark.wrong_types
 class TestRefusals:
     def test_no_batches(self):
         case = residual()

@@ -188,7 +188,6 @@ class TestActivity:
         with pytest.raises(nas.UtilityError, match="at least one batch"):
             nas.activity(case.graph, case.variables, [])
 
-    @pytest.mark.wrong_types
     def test_unknown_statistic(self):
         case = residual()
         with pytest.raises(nas.UtilityError, match="statistic must be one of"):
@@ -278,7 +277,6 @@ class TestCombinations:
             ({"parts": [({"nobody": 1.0}, 1.0)]}, "nobody"),
         ],
     )
-    @pytest.mark.wrong_types
     def test_refusals(self, keywords, match):
         graph, _ = chain()
         with pytest.raises(nas.UtilityError, match=match):
