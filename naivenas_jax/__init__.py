@@ -52,11 +52,12 @@ from naivenas_jax.layers.rule import LayerRule
 from naivenas_jax.mutate.around import callbacks as watch, fallback
 from naivenas_jax.mutate.around.keywords import EditKeywords, VerbKeywords, WidthKeywords
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.verbs.edge_edits import create_edge, remove_edge
 from naivenas_jax.mutate.verbs.kernel import change_kernel
 from naivenas_jax.mutate.verbs.rename import rename
 from naivenas_jax.mutate.verbs.replace import map_vertices, replace_layer
 from naivenas_jax.mutate.verbs.resize import delta_nin, delta_nout, resize
-from naivenas_jax.mutate.verbs.structure import create_edge, insert_vertex, remove_edge, remove_vertex
+from naivenas_jax.mutate.verbs.vertex_edits import insert_vertex, remove_vertex
 from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink

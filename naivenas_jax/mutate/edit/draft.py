@@ -129,3 +129,19 @@ def _reachable(reads: Mapping[str, list[str]], ends: Iterable[str]) -> dict[str,
             found[name] = None
             todo.extend(reads[name])
     return found
+
+
+def checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tuple[Slot, ...]:
+    """The slots of a reader that lost ``removed``, if it can do with them.
+
+    Raises:
+      StructureError: if it has no input left, or takes a fixed number of inputs and has another.
+    """
+    final = sum(slot.source is not None for slot in slots)
+    if final == 0 or (final != len(reader.inputs) and not reader.op.variadic):
+        raise StructureError(
+            f"Without {removed!r}, vertex {reader.name!r} would have {final} inputs, but {reader.op.describe()} takes "
+            f"{'at least one' if reader.op.variadic else len(reader.inputs)}. Remove {reader.name!r} first, or name "
+            "the inputs to read: reconnect=."
+        )
+    return slots
