@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import naivenas_jax as nas
 PACKAGE = Path(nas.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES, LINES = 12, 400  # of a folder beside its __init__, and of a file
+ANY = 15  # in a thousand lines
 
 
 def circles(imports: dict[str, set[str]]) -> list[set[str]]:
@@ -63,3 +65,9 @@ def test_names_of_files_differ():
 def test_files_are_short():
     lengths = {str(file): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
     assert {file: length for file, length in lengths.items() if length > LINES} == {}
+
+
+def test_types_say_something():
+    texts = [file.read_text(encoding="utf-8") for file in FILES]
+    anys, lines = (sum(len(re.findall(pattern, text)) for text in texts) for pattern in (r"\bAny\b", r"\n"))
+    assert 1000 * anys <= ANY * lines

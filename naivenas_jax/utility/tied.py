@@ -117,7 +117,7 @@ def class_totals(graph: Graph, utility: Utility) -> Float[np.ndarray, " classes"
 
 
 def total_utility(graph: Graph, utility: Utility) -> Scores:
-    """For every handle the utility of each neuron and of everything that is tied to it, as the alignment adds it up:
+    """For every handle the utility of each neuron and of everything that is tied to it, as the alignment adds it up.
 
         total_i = sum over all neurons j of any handle that are tied to neuron i of utility_j.
 

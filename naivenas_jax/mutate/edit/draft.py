@@ -43,6 +43,7 @@ class Slot:
 
     @property
     def staged(self) -> str:
+        """The name of what feeds the input while the graph is edited."""
         return self.stand_in.name if self.stand_in else str(self.source)
 
 

@@ -91,6 +91,7 @@ class LatencyLimit:
         return seconds
 
     def holds(self, graph: Graph) -> bool:
+        """Whether the latency of the graph is within the limit."""
         return self.seconds(graph) <= self.bound
 
     def search(self, graph: Graph, count: Count, attempt: Attempt, grows: bool) -> Mutation:

@@ -202,7 +202,9 @@ def _numbers(array: Array) -> np.ndarray:
 def _tolerance(dtype: np.dtype, tolerance: float | None) -> float:
     if tolerance is not None:
         return tolerance
-    return float(jnp.finfo(dtype).eps) ** 0.5 / 3 if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return 0.0
+    return float(jnp.finfo(dtype).eps) ** 0.5 / 3  # type: ignore[no-untyped-call]  # jax does not type it
 
 
 def _tuple(outputs: PyTree) -> tuple[PyTree, ...]:
