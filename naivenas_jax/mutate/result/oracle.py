@@ -204,7 +204,7 @@ def _tolerance(dtype: np.dtype, tolerance: float | None) -> float:
         return tolerance
     if not jnp.issubdtype(dtype, jnp.inexact):
         return 0.0
-    return float(jnp.finfo(dtype).eps) ** 0.5 / 3  # type: ignore[no-untyped-call]  # jax does not type it
+    return float(np.sqrt(jnp.finfo(dtype).eps)) / 3  # type: ignore[no-untyped-call]  # jax does not type it
 
 
 def _tuple(outputs: PyTree) -> tuple[PyTree, ...]:
