@@ -14,7 +14,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program import rules as rules  # fills the tables
 from naivenas_jax.trace.program.analysis import Analysis
-from naivenas_jax.trace.program.axis_names import Made, named
+from naivenas_jax.trace.program.axis_names import ENDS as ENDS, Made, named
 from naivenas_jax.trace.program.capture import Role, TracedProgram
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.value import Dim, Value, variable
@@ -61,10 +61,6 @@ def analyse(program: TracedProgram) -> Analysed:
     vectors = list(frame.vectors())
     ties, rows = analysis.tying.freeze_with(vectors)
     return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
-
-
-#: The prefixes of the axes of inputs and outputs.
-ENDS = ("~input:", "~output:")
 
 
 def end_axis(kind: str, number: int) -> str:

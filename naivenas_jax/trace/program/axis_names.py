@@ -11,6 +11,8 @@ from typing import NamedTuple
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 
+#: The prefixes of the axes of inputs and outputs.
+ENDS = ("~input:", "~output:")
 #: Names of modules that project onto heads.
 _PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attention|qkv")
 
@@ -35,7 +37,8 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     If only one variable of a module makes neurons, the axis has the path of the module (``Block_0/Conv_1``), else the
     path of the variable (``Block_0/w1``), also where there is no module. Where a variable makes neurons on several
     dimensions, or on a dimension that is a product, each dimension or factor has a suffix: ``:heads`` and
-    ``:features`` for the projections of an attention, else a number.
+    ``:features`` for the projections of an attention, else a number. Neurons that no variable makes by reading others
+    are named after the first variable that has them.
     """
     free = ties.changeable()
     kept = [m._replace(dims=tuple(dim for dim in m.dims if dim[0] in free)) for m in made]
@@ -49,7 +52,32 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     for m in made:  # fixed axes have names too, by which the reason can be looked up
         if m.dims and m.dims[-1][0] not in free:
             names.setdefault(m.dims[-1][0], _unused("/".join(_module(m.path)), names.values()))
-    return _renamed(ties, names)
+    return _renamed(ties, {**names, **_of_nobody(ties, names)})
+
+
+def _of_nobody(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:
+    """Names for the axes of variables whose neurons are made by no variable that reads others, and by no input.
+
+    Centres of radial functions have such neurons, and so have learned tokens. Dimensions that are not read come first.
+
+    Args:
+      ties: the ties.
+      names: the axes that have names.
+    """
+    covered = ties.plain(
+        run for axis, row in ties.axes.items() if axis in names or axis.startswith(ENDS) for run in row
+    )
+    taken, found = set(names.values()), dict[str, str]()
+    for role in ("out", "in"):
+        for path, leaf in ties.leaves.items():
+            own = [axis for axis, found_role in zip(leaf.axes, leaf.roles, strict=True) if found_role == role]
+            left = [a for a in own if a is not None and ties.plain(ties.axes[a]) - ties.fixed.keys() - covered]
+            for axis in dict.fromkeys(left):
+                suffix = f":{leaf.axes.index(axis)}" if len(set(left)) > 1 else ""
+                found[axis] = _unused("/".join(_own(path)) + suffix, taken)
+                taken.add(found[axis])
+            covered |= ties.plain(run for axis in left for run in ties.axes[axis])
+    return found
 
 
 def _names(made: Made, base: str) -> Iterator[tuple[str, str]]:
