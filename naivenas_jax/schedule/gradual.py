@@ -246,7 +246,13 @@ def gradual(
     begin, end, every = whole(begin, "begin"), whole(end, "end"), whole(every, "every")
     if not 0 <= begin < end or every < 1:
         raise RequestError(f"0 <= begin < end and every >= 1 must hold, found {begin=}, {end=}, {every=}.")
-    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
+    limits = Limits(
+        max_params=max_params,
+        max_bytes=max_bytes,
+        max_macs=max_macs,
+        max_activation_bytes=max_activation_bytes,
+        inputs=inputs,
+    )
     if not limits:
         raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(BUDGETS)}.")
     if utility is not None and not callable(utility):

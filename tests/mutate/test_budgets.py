@@ -138,3 +138,12 @@ def test_the_smallest_count_that_is_named_can_be_had_and_what_is_fixed_is_said()
     with pytest.raises(nas.InfeasibleError, match=rf"smallest that was found is {smallest}\.\nFixed: 'x' is an input"):
         nas.resize(graph, variables, max_params=smallest - 1)
     assert nas.costs(*nas.resize(graph, variables, max_params=smallest)).params == smallest
+
+
+@pytest.mark.parametrize("budget", [{"max_params": 0.6}, {"max_latency": 0.8, "latency": len}], ids=str)
+def test_objectives_are_refused_within_budgets_and_not_ignored(network, budget):
+    graph, variables = network
+    with pytest.raises(
+        nas.BudgetError, match="minimise= orders sizes before utility, and within budgets utility alone"
+    ):
+        nas.resize(graph, variables, minimise=nas.size("inner"), **budget)

@@ -28,11 +28,11 @@ def write_segments(problem: Problem, formulation: Formulation, focus: Sequence[t
     Args:
       problem: the problem.
       formulation: its program.
-      focus: for each group the numbers at which its segments are exact.
+      focus: for each group the numbers of kept neurons at which its segments are exact.
       scale: utilities are divided by it.
 
     Returns:
-      The slopes of the segments as a cost vector.
+      The utility of a neuron in each column, scaled; what is minimised is its negative.
     """
     slopes = np.zeros(formulation.program.size)
     for group, columns in formulation.segment_columns.items():

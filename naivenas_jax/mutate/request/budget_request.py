@@ -44,7 +44,7 @@ class BudgetKeywords(TypedDict, total=False):
 BUDGETS = tuple(BudgetKeywords.__annotations__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a network may cost, as `resize` was asked. ``inputs`` are needed for operations."""
 
@@ -118,12 +118,16 @@ class _Counts:
 
     def of(self, name: str, part: str) -> Count:
         """What a budget of this name counts; all of it, if the part is empty."""
-        if name == "max_params":
-            return parameters(self.graph.ties, self._variables(name, part))
-        if name == "max_bytes":
-            return variable_bytes(self.graph.ties, self._variables(name, part))
-        found = self._operations(name, part)
-        return found.macs if name == "max_macs" else found.activation_bytes
+        match name:
+            case "max_params":
+                return parameters(self.graph.ties, self._variables(name, part))
+            case "max_bytes":
+                return variable_bytes(self.graph.ties, self._variables(name, part))
+            case "max_macs":
+                return self._operations(name, part).macs
+            case "max_activation_bytes":
+                return self._operations(name, part).activation_bytes
+        raise AssertionError(f"{name} is in `BudgetKeywords`, and nothing says what it counts.")
 
     @cached_property
     def operations(self) -> Operations:

@@ -188,7 +188,7 @@ def resize(
       A `Mutation`; unpacks to the new graph and its variables.
 
     Raises:
-      BudgetError: a budget is no number that it can be, or cannot be counted.
+      BudgetError: a budget is no number that it can be, or cannot be counted, or comes with ``minimise``.
       Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
@@ -209,7 +209,18 @@ def resize(
         options = replace(options, max_new=0)  # nothing is asked to grow: no neuron is replaced by a new one
     rows = (*multiples(graph, multiple_of), *between, *conditions(options.constraints, sizes))
     options = replace(options, constraints=rows)
-    limits = Limits(max_params, max_bytes, max_macs, max_activation_bytes, inputs)
+    limits = Limits(
+        max_params=max_params,
+        max_bytes=max_bytes,
+        max_macs=max_macs,
+        max_activation_bytes=max_activation_bytes,
+        inputs=inputs,
+    )
+    if options.minimise is not None and (limits or max_latency is not None):
+        raise BudgetError(
+            "minimise= orders sizes before utility, and within budgets utility alone decides. Leave one of the two "
+            "out; or bound the sizes (max_size=, constraints=), or lower the utility of their neurons by a price."
+        )
     limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency)
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
