@@ -20,7 +20,7 @@ from jax.extend import core as jex
 
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.trace.back.value_numbering import new_equations, same_computation
+from naivenas_jax.jaxpr.value_numbering import new_equations, same_computation
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat, nested

@@ -17,7 +17,7 @@ from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.call_arguments import CallSignature
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
-from naivenas_jax.trace.program.module_names import mark_nnx
+from naivenas_jax.trace.program.module_names import nnx_marks
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -80,8 +80,8 @@ class NnxModel:
         if rngs and "rngs" in (self.signature.keywords or ()):
             given.setdefault("rngs", nnx.Rngs(**rngs))
         args, keywords = self.signature.call(inputs, given)
-        mark_nnx(module)
-        outputs = module(*args, **keywords)
+        with nnx_marks(module):
+            outputs = module(*args, **keywords)
         return outputs, self._updates(module, arrays, mutable)
 
     def _updates(self, module: nnx.Module, before: Mapping[PathParts, Array], mutable: Mutable) -> dict[str, PyTree]:

@@ -1,4 +1,8 @@
-"""Trace a function, and keep what each argument and result of its jaxpr stands for."""
+"""Trace a function, and keep what each argument and result of its jaxpr stands for.
+
+The values inside have the names of the user's modules. To name them, something is put between the modules, and what
+that does to a model is not taken on trust: the function is traced without names as well, and is the same computation.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
+from naivenas_jax.jaxpr.value_numbering import same_computation
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.program.import_errors import NEEDS_A_VALUE, does_not_fit, needs_a_value
+from naivenas_jax.trace.program.import_errors import NEEDS_A_VALUE, does_not_fit, needs_a_value, traces_differ
+from naivenas_jax.trace.program.module_names import naming
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -79,7 +85,7 @@ def capture(
     rngs: Mapping[str, Array | Shape],
     keywords: Sequence[Array | Shape],
 ) -> TracedProgram:
-    """Trace ``fn`` at the shapes of these arguments.
+    """Trace ``fn`` at the shapes of these arguments; values have names, if the function allows it without noticing.
 
     Args:
       fn: the function.
@@ -89,9 +95,41 @@ def capture(
       keywords: arrays or shapes.
 
     Raises:
-      GraphError: if the shapes or the Python code of the function depend on values; names the line.
+      GraphError: if the shapes or the Python code of the function depend on values (names the line), or if it computes
+        something else each time that it is traced.
       VariablesError: if the variables do not fit a linen module.
     """
+
+    def trace() -> TracedProgram:
+        return _traced(fn, variables, inputs, rngs, keywords)
+
+    try:
+        with naming():  # first, since calls that are compiled are traced once: they keep the names that they get now
+            named = trace()
+    except Exception:  # raised by the model as it is, too, or by names: then the model is traced without
+        named = None
+    plain = trace()
+    if named is not None and _same(named, plain):
+        return named
+    if not _same(plain, trace()):
+        raise traces_differ()
+    return plain
+
+
+def _same(one: TracedProgram, other: TracedProgram) -> bool:
+    """Whether two traced functions of the same arguments are the same computation."""
+    results = one.results == other.results and one.out_tree == other.out_tree and one.updates == other.updates
+    return results and same_computation(one.closed, other.closed, addresses=False)
+
+
+def _traced(
+    fn: Traceable,
+    variables: Mapping[Path, PyTree],
+    inputs: Sequence[Array | Shape],
+    rngs: Mapping[str, Array | Shape],
+    keywords: Sequence[Array | Shape],
+) -> TracedProgram:
+    """Trace a function once; see `capture`."""
     names = sorted(rngs)
     paths: list[Path] = []  # of updated variables; they are no arrays, so the traced function cannot return them
 

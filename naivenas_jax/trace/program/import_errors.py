@@ -46,6 +46,16 @@ def does_not_fit(error: Exception) -> VariablesError:
     )
 
 
+def traces_differ() -> GraphError:
+    """The error for a model that is another computation each time that it is traced."""
+    return GraphError(
+        "The model cannot be imported: traced twice with the same arguments, it is two different computations. A graph "
+        "computes one and the same each time, so the model must not depend on what changes between calls: a counter or "
+        "list of Python that a call changes, numpy's or Python's random numbers, the time. Give these as inputs, keep "
+        "counts in variables, and draw with jax.random from a key (rngs=)."
+    )
+
+
 def _place(error: Exception) -> str:
     """The innermost line of the traceback that is neither in JAX nor in Flax nor here."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,17 +1,25 @@
 """Names for values inside a traced model: the input and the output of each module.
 
 Where a module takes or returns several arrays, the first one of floats is named. A name is a
-`jax.ad_checkpoint.checkpoint_name`, which computes nothing.
+`jax.ad_checkpoint.checkpoint_name`, which computes nothing. Names are given only in the context `naming`, so that the
+same function can be traced with names and without.
+
+A model must not notice that it is named. linen has interceptors for that. For nnx, methods are wrapped in place, in the
+classes that define them and for as long as the model computes, so that ``type(self)`` is the class that it was and
+``type(self).method`` is inherited or overridden as before. Which module a method belongs to is written into the
+module, from where it comes through ``nnx.split`` and ``nnx.merge``. Whoever looks deeper than that computes something
+else, which the comparison with a trace without names shows (see `capture`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import types
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -23,8 +31,24 @@ from naivenas_jax.graph.evaluation.name_scopes import computing, computing_in_li
 from naivenas_jax.graph.model_vertex import Place
 
 T = TypeVar("T")
-R = TypeVar("R")
-P = ParamSpec("P")
+#: Whether models that compute name their values.
+_NAMING: ContextVar[bool] = ContextVar("naming", default=False)
+#: The path of the module whose call is the innermost one.
+_CALLED: ContextVar[str] = ContextVar("called", default="")
+#: Classes are changed by one thread at a time.
+_CLASSES = threading.RLock()
+#: The attribute that holds the path of a module. nnx does not print attributes that start like this.
+_PATH = "_pytree__naivenas_path"
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """A context in which models that compute name what their modules take in and return."""
+    token = _NAMING.set(True)
+    try:
+        yield
+    finally:
+        _NAMING.reset(token)
 
 
 def place_of(name: str, rank: int) -> Place | None:
@@ -67,7 +91,7 @@ def _floats(array: jax.Array) -> bool:
 
 @contextmanager
 def linen_marks() -> Iterator[None]:
-    """A context in which linen modules mark their inputs and outputs."""
+    """A context in which linen modules mark their inputs and outputs, within `naming`."""
 
     def intercept(
         call: Callable[..., object],
@@ -81,48 +105,83 @@ def linen_marks() -> Iterator[None]:
         args, kwargs = _marked((args, kwargs), "in", path)
         return _marked(call(*args, **kwargs), "out", path)
 
+    if not _NAMING.get():
+        yield
+        return
     with nn.intercept_methods(intercept), computing_in_linen():  # names lie outside of the scope of the module
         yield
 
 
-def mark_nnx(model: nnx.Module) -> None:
-    """Make the modules of an nnx model mark their inputs and outputs."""
+@contextmanager
+def nnx_marks(model: nnx.Module) -> Iterator[None]:
+    """A context in which the modules of an nnx model mark their inputs and outputs, within `naming`.
+
+    Args:
+      model: a copy of a model that is the caller's own.
+    """
+    if not _NAMING.get():
+        yield
+        return
+    classes: dict[type, None] = {}
     for path, module in nnx.iter_modules(model):
         if path and not isinstance(module, nnx.List | nnx.Dict):
-            object.__setattr__(module, "__class__", _marked_type(type(module), "/".join(map(str, path))))
-
-
-@functools.cache
-def _marked_type(kind: type, path: str) -> type:
-    """A subclass whose call is marked. The path belongs to the class, so that it outlives `nnx.split`."""
-
-    def __call__(self: object, *args: object, **kwargs: object) -> object:  # noqa: N807
-        args, kwargs = _marked((args, kwargs), "in", path)
-        with computing(path):
-            result = kind.__call__(self, *args, **kwargs)
-        return _marked(result, "out", path)
-
-    body: dict[str, object] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": None}
-    body |= {name: _computing(method, path) for name, method in _methods(kind)}
-    body |= {"__call__": __call__} if hasattr(kind, "__call__") else {}  # noqa: B004
-    keywords = {"pytree": getattr(kind, "_pytree__is_pytree", True)}
-    return types.new_class(kind.__name__, (kind,), keywords, lambda namespace: namespace.update(body))
+            object.__setattr__(module, _PATH, "/".join(map(str, path)))
+            classes.update(dict.fromkeys(type(module).__mro__))
+    with _CLASSES:
+        before = [(kind, name, method) for kind in classes for name, method in _methods(kind)]
+        try:
+            for kind, name, method in before:
+                setattr(kind, name, _call(method) if name == "__call__" else _computing(method))
+            yield
+        finally:
+            for kind, name, method in before:
+                setattr(kind, name, method)
 
 
 def _methods(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
-    """The methods of a user's module besides its call (``attend``, ``encode``)."""
-    for name in dir(kind):
-        method = inspect.getattr_static(kind, name)
-        if inspect.isfunction(method) and not name.startswith("__") and not hasattr(nnx.Module, name):
+    """The call that a user's class defines, and its other methods (``attend``, ``encode``)."""
+    if kind in nnx.Module.__mro__:
+        return
+    for name, method in vars(kind).items():
+        own = inspect.isfunction(method) and not name.startswith("__") and not hasattr(nnx.Module, name)
+        if own or name == "__call__":
             yield name, method
 
 
-def _computing(method: Callable[P, R], path: str) -> Callable[P, R]:
-    """A method whose equations are computed in the module at ``path``."""
+def _call(method: Callable[..., T]) -> Callable[..., T]:
+    """``__call__``, in which a module marks what it takes in and returns."""
 
     @functools.wraps(method)
-    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
-        with computing(path):
-            return method(*args, **kwargs)
+    def __call__(self: object, *args: object, **kwargs: object) -> T:  # noqa: N807
+        path = getattr(self, _PATH, "")
+        bound = _bound(method, self)
+        if path in ("", _CALLED.get()):  # a class calls the one that it is derived from
+            return bound(*args, **kwargs)
+        token = _CALLED.set(path)
+        try:
+            args, kwargs = _marked((args, kwargs), "in", path)
+            with computing(path):
+                result = bound(*args, **kwargs)
+            return _marked(result, "out", path)
+        finally:
+            _CALLED.reset(token)
+
+    return __call__
+
+
+def _computing(method: Callable[..., T]) -> Callable[..., T]:
+    """Another method, whose equations are computed in the module that it belongs to."""
+
+    @functools.wraps(method)
+    def computed(self: object, *args: object, **kwargs: object) -> T:
+        with computing(getattr(self, _PATH, "")):
+            return _bound(method, self)(*args, **kwargs)
 
     return computed
+
+
+def _bound(method: Callable[..., T], module: object) -> Callable[..., T]:
+    """A method of a class, bound to a module; it may be a function, or what a transformation makes of one."""
+    bind = getattr(method, "__get__", None)
+    bound: Callable[..., T] = functools.partial(method, module) if bind is None else bind(module, type(module))
+    return bound

@@ -10,6 +10,7 @@ Source: Alpern, Wegman and Zadeck, Detecting equality of variables in programs, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from jax.extend import core as jex
 
 from naivenas_jax.jaxpr.interpret import called, closed, interpret
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
 
 @dataclass(frozen=True, eq=False)
 class ValueNumbering:
@@ -28,10 +31,13 @@ class ValueNumbering:
     Attributes:
       numbers: the number of a value, by the way that it is made.
       new: the equations that made a value with a new number, in order.
+      addresses: whether functions among the parameters are other ones if they lie elsewhere in memory. A function that
+        is written inside a model lies elsewhere each time that the model is traced.
     """
 
     numbers: dict[Hashable, int] = field(default_factory=dict)
     new: list[jex.JaxprEqn] = field(default_factory=list)
+    addresses: bool = True
 
     def results(self, traced: jex.ClosedJaxpr) -> list[int]:
         """The numbers of the results of a function."""
@@ -72,10 +78,13 @@ class ValueNumbering:
             return tuple(self._frozen(item) for item in value)
         if isinstance(value, np.ndarray | jax.Array):
             return self._array(value)
-        return type(value).__name__, repr(value)
+        said = repr(value)
+        return type(value).__name__, said if self.addresses else _ADDRESS.sub("", said)
 
     def _constant(self, value: object, aval: jax.core.AbstractValue) -> int:
         """The number of a constant or literal."""
+        if isinstance(value, jax.core.Tracer):  # an array of a function that is being traced around this one
+            return self._number(("traced", id(value)))
         dtype = getattr(aval, "dtype", None)
         if dtype is not None and not jnp.issubdtype(dtype, jax.dtypes.extended):
             return self._array(np.asarray(value, dtype))
@@ -91,8 +100,13 @@ class ValueNumbering:
         return self.numbers.setdefault(made, len(self.numbers))
 
 
-def same_computation(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr) -> bool:
+def same_computation(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, *, addresses: bool = True) -> bool:
     """Whether two traced functions are the same computation.
+
+    Args:
+      first: one function.
+      second: another one.
+      addresses: whether functions among the parameters are other ones if they lie elsewhere in memory.
 
     >>> import jax.numpy as jnp
     >>> f, g = (lambda x: jax.nn.relu(x * 2) + 1), (lambda y: jnp.maximum(2 * (0 + y), 0.0) + 1)
@@ -100,7 +114,7 @@ def same_computation(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr) -> bool:
     >>> same_computation(trace(f), trace(jax.jit(f))), same_computation(trace(f), trace(g))
     (True, False)
     """
-    numbering = ValueNumbering()
+    numbering = ValueNumbering(addresses=addresses)
     return numbering.results(first) == numbering.results(second)
 
 
