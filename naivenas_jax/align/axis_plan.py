@@ -40,8 +40,14 @@ class AxisPlan:
       twin: shape (after,). For a new neuron, the old position of a surviving neuron of its group, which it may copy;
         else ``NEW``.
 
-    >>> AxisPlan.of(4, [0, 2, NEW])
+    >>> from naivenas_jax import AxisPlan
+    >>> axis = AxisPlan.of(4, [0, 2, -1])
+    >>> axis
     4 -> 3, drops [1, 3], new at [2]
+    >>> axis.before, axis.after, axis.changed
+    (4, 3, True)
+    >>> axis.kept.tolist(), axis.dropped.tolist(), axis.new.tolist()
+    ([0, 2], [1, 3], [2])
     """
 
     before: int
@@ -57,6 +63,9 @@ class AxisPlan:
           source: for each new position the old one, or ``NEW``.
           twin: for each new position the old position of a neuron that it may copy, or ``NEW``; nothing is copied where
             not given.
+
+        Returns:
+          The plan, whose arrays are read-only.
 
         Raises:
           PlanError: if a source is no old position, or occurs twice.
@@ -75,7 +84,13 @@ class AxisPlan:
 
     @classmethod
     def identity(cls, size: int) -> AxisPlan:
-        """Every one of ``size`` neurons stays where it is.
+        """The plan by which every neuron stays where it is.
+
+        Args:
+          size: the number of neurons.
+
+        Returns:
+          A plan with ``before == after == size``.
 
         >>> AxisPlan.identity(3).changed
         False
@@ -114,6 +129,9 @@ class AxisPlan:
 
         Args:
           earlier: a plan that leaves as many neurons as this one starts from.
+
+        Returns:
+          The plan from the neurons before ``earlier`` to those after this plan.
 
         >>> AxisPlan.of(3, [2, NEW]).after_plan(AxisPlan.of(4, [0, 1, 3])).source.tolist()
         [3, -1]

@@ -37,9 +37,11 @@ class Plan:
       moved: for each leaf that has another path than before, that path.
       renamed: for each axis that has another name than before, that name.
 
-    >>> plan = Plan({"a": AxisPlan.of(3, [0, 2, -1])}, {("params", "a", "bias"): ("a",)})
-    >>> print(plan)
-    a: 3 -> 3, drops [1], new at [2]
+    >>> from naivenas_jax import AxisPlan, Plan
+    >>> axes = {"a": AxisPlan.of(3, [0, 2, -1]), "b": AxisPlan.identity(2), "~0": AxisPlan.of(2, [0])}
+    >>> plan = Plan(axes, {("params", "a", "bias"): ("a",)})
+    >>> list(plan.changed), plan.named
+    (['a', '~0'], {'a': 3 -> 3, drops [1], new at [2]})
     >>> Plan.from_json(plan.to_json()) == plan
     True
     """
@@ -75,6 +77,9 @@ class Plan:
           moved: see there.
           renamed: see there.
 
+        Returns:
+          A plan of all axes and leaves of the graph.
+
         >>> Plan.identity(Ties((2,), {"a": (0,)}, {}, {}, {}), removed=frozenset({("params", "b", "bias")}))
         Plan(removed leaf params/b/bias)
         """
@@ -96,6 +101,9 @@ class Plan:
         Args:
           path: of a leaf of the new variables.
 
+        Returns:
+          A positive number.
+
         >>> plan = Plan({"a": AxisPlan.of(4, [0])}, {("params", "q"): ("a",)}, rescaled={("params", "q"): 0})
         >>> plan.factor(("params", "q"))
         0.5
@@ -108,6 +116,9 @@ class Plan:
 
         Args:
           name: of a vertex, or of an inner axis ``vertex:axis``.
+
+        Returns:
+          Where the neurons of the axis come from.
 
         Raises:
           UnknownNameError: if the plan has no axis of that name.
@@ -188,6 +199,9 @@ class Plan:
     def to_json(self) -> str:
         """The plan as JSON text; an unchanged axis is stored as its size alone.
 
+        Returns:
+          Text that `from_json` reads.
+
         >>> Plan({"a": AxisPlan.identity(3)}, {("params", "a", "bias"): ("a",)}).to_json()[:15]
         '{"axes": {"a": '
         """
@@ -209,6 +223,9 @@ class Plan:
 
         Args:
           text: JSON.
+
+        Returns:
+          A plan that equals the one that was written.
 
         Raises:
           PlanError: if the text is none that ``to_json`` has written.

@@ -84,14 +84,16 @@ class LatencyTable:
     >>> graph = nas.Graph(x := nas.input_vertex("x", 3), nas.layer("out", nn.Dense(2), x))
     >>> shapes = jax.eval_shape(graph.init, jax.random.key(0), jax.numpy.ones((1, 3)))
     >>> table = nas.measure_latency(graph, shapes, jax.numpy.ones((1, 3)), timer=lambda fn, arrays: 0.5)
-    >>> table(graph), table.at(graph.ties.sizes), table.of("out")(graph)
+    >>> table(graph), table.at({"x": 3, "out": 2}), table.of("out")(graph)
     (0.5, 0.5, 0.5)
+    >>> table.below().at({"x": 3, "out": 2}) <= 0.5e12
+    True
     """
 
     layers: tuple[LayerLatency, ...]
 
     def at(self, sizes: Mapping[str, int]) -> float:
-        """The latency for some sizes.
+        """The latency for some sizes; see `LatencyTable`.
 
         Args:
           sizes: the sizes of all axes of the graph, by name.
@@ -102,10 +104,13 @@ class LatencyTable:
         return sum(layer.at(sizes) for layer in self.layers)
 
     def below(self) -> Count:
-        """A bound from below, as a sum of products of sizes.
+        """A bound from below, as a sum of products of sizes; see `LatencyTable`.
 
         Returns:
           A count in picoseconds that is nowhere above the table, for sizes up to the largest that were timed.
+
+        Raises:
+          SolverError: if the solver fails when it fits the bound.
         """
         return Count.total(layer.below() for layer in self.layers)
 
@@ -114,7 +119,7 @@ class LatencyTable:
         return self.at(graph.ties.sizes)
 
     def of(self, part: str) -> LatencyTable:
-        """The table of a part of the network.
+        """The table of a part of the network; see `LatencyTable`.
 
         Args:
           part: a vertex, or a path of modules.

@@ -117,6 +117,9 @@ class Dag:
         Args:
           name: the name of the vertex.
 
+        Returns:
+          The `Vertex`.
+
         Raises:
           UnknownNameError: if there is no vertex of that name.
 
@@ -153,6 +156,9 @@ class Dag:
 
         Args:
           name: the name of the vertex.
+
+        Returns:
+          The size of the last axis of its output.
 
         Raises:
           UnknownNameError: if there is no vertex of that name.

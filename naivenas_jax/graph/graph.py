@@ -36,6 +36,10 @@ class Graph(Dag):
       inputs: input vertices, in the order in which arrays are passed to `apply`; one vertex or several.
       outputs: output vertices; one vertex, or several, in which case `apply` returns a tuple.
 
+    Attributes:
+      inputs: the input vertices, always a tuple.
+      outputs: the output vertices, always a tuple.
+
     Raises:
       DuplicateNameError: if two different vertices have the same name.
       GraphError: if the outputs depend on an input vertex that is not listed, or an input is not an input vertex.
@@ -48,6 +52,10 @@ class Graph(Dag):
     >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
     >>> graph.apply(variables, jax.numpy.ones((5, 3))).shape
     (5, 2)
+    >>> [vertex.name for vertex in graph.vertices], sorted(graph.keywords)
+    (['x', 'dense'], [])
+    >>> graph.ties.leaves["params", "dense", "kernel"].axes
+    ('x', 'dense')
     """
 
     def init(self, rng: PRNGKey | RNGSequences, *inputs: PyTree, **kwargs: object) -> dict[str, PyTree]:
@@ -283,7 +291,7 @@ class Graph(Dag):
 
     @cached_property
     def ties(self) -> Ties:
-        """Which neurons live and die together, and where they lie."""
+        """Which neurons live and die together, and on which dimensions of which variables they lie."""
         tying = Tying()
         tie_vertices(self.vertices, tying)
         return tying.freeze()

@@ -56,8 +56,11 @@ class Summary:
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
-    >>> graph.summary().resizable_dimensions, graph.summary().dimensions
+    >>> found = graph.summary()
+    >>> found.resizable_dimensions, found.dimensions
     (3, 6)
+    >>> found.totals()[0]
+    'resizable: 3 of 6 dimensions of parameters'
     """
 
     rows: tuple[HandleSummary, ...]
@@ -68,7 +71,11 @@ class Summary:
     resizable_parameters: int | None = None
 
     def totals(self) -> tuple[str, ...]:
-        """The last lines of the text: how much is resizable, and what froze the rest."""
+        """The last lines of the text: how much is resizable, and what froze the rest; see `Summary`.
+
+        Returns:
+          One line for the whole, then one for each reason in ``frozen``.
+        """
         share = f"{self.resizable_dimensions} of {self.dimensions} dimensions of parameters"
         if self.parameters is not None:
             share = f"{self.resizable_parameters:,} of {self.parameters:,} parameters, {share}"

@@ -56,6 +56,9 @@ class Vertex:
         Args:
           name: the new name.
 
+        Returns:
+          A new vertex; this one stays as it is.
+
         Raises:
           GraphError: if the name is empty or has a ":".
 

@@ -66,8 +66,10 @@ class LayerRule:
 
     >>> import naivenas_jax as nas
     >>> rule = nas.LayerRule(leaves={"params/kernel": "in out", "params/bias": "out"}, sizes={"features": "out"})
-    >>> rule.absorbs
-    True
+    >>> rule.absorbs, rule.patterns["params", "kernel"].axes
+    (True, ('in0', 'out'))
+    >>> rule.starts
+    {('params', 'kernel'): None, ('params', 'bias'): 0.0}
     """
 
     leaves: Mapping[VariableKey, str]

@@ -46,13 +46,27 @@ class Gradual:
       utility: scores of the present network; None: the default of `resize`.
       keywords: what is passed to `resize` at every step.
 
-    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> import jax, optax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(64), x)))
     >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
     >>> schedule = nas.gradual(graph, variables, end=40, every=10, max_params=0.25)
-    >>> [step for step in range(41) if schedule.due(step)], schedule.bounds(40)
-    ([0, 10, 20, 30, 40], {'max_params': 96})
+    >>> [step for step in range(41) if schedule.due(step)], schedule.left(20), schedule.bounds(40)
+    ([0, 10, 20, 30, 40], 0.125, {'max_params': 96})
+    >>> schedule.mutation(10, graph, variables).graph.nout("hidden"), schedule.mutation(11, graph, variables)
+    (36, None)
+    >>> tx = optax.adam(1e-3)
+    >>> graph, variables, state = schedule.prune(40, graph, variables, tx.init(variables["params"]), tx=tx)
+    >>> graph.nout("hidden"), state[0].mu["hidden"]["bias"].shape
+    (15, (15,))
+
+    Or with masks, so that no shape changes while the network is trained:
+
+    >>> soft = nas.Soft.whole(graph, variables)
+    >>> schedule = nas.gradual(graph, variables, end=40, every=10, max_params=0.5)
+    >>> soft = schedule.soft(40, soft, variables)
+    >>> soft.harden(variables).graph.nout("hidden")
+    7
     """
 
     begin: int
@@ -63,7 +77,7 @@ class Gradual:
     keywords: StepKeywords
 
     def due(self, step: int) -> bool:
-        """Whether the budget tightens at a step.
+        """Whether the budget tightens at a step; see `Gradual`.
 
         Args:
           step: the number of the training step.
@@ -74,16 +88,19 @@ class Gradual:
         return self.begin <= step <= self.end and ((step - self.begin) % self.every == 0 or step == self.end)
 
     def left(self, step: int) -> float:
-        """The share of the way that is left, ``(1 - t)^3`` with t from 0 at ``begin`` to 1 at ``end``.
+        """The share of the way that is left at a step; see `Gradual`.
 
         Args:
           step: the number of the training step.
+
+        Returns:
+          ``(1 - t)^3``, with t from 0 at ``begin`` and before to 1 at ``end`` and after.
         """
         t = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return (1.0 - t) ** 3
 
     def bounds(self, step: int) -> BudgetKeywords:
-        """The budgets at a step.
+        """The budgets at a step; see `Gradual`.
 
         Args:
           step: the number of the training step.
@@ -95,7 +112,7 @@ class Gradual:
         return self.budgets.at(lambda span: span.after + (span.before - span.after) * left)
 
     def mutation(self, step: int, graph: Graph, variables: Variables) -> Mutation | None:
-        """The change that is due at a step.
+        """The change that is due at a step; see `Gradual`.
 
         Args:
           step: the number of the training step.
@@ -125,7 +142,8 @@ class Gradual:
     ) -> tuple[Graph, Variables, PyTree]:
         """The network and optimizer state to go on with: the same objects, unless this step drops something.
 
-        A training step that is jitted with the graph as an argument is traced again only where sizes have changed.
+        A training step that is jitted with the graph as an argument is traced again only where sizes have changed. For
+        an example see `Gradual`.
 
         Args:
           step: the number of the training step.
@@ -151,7 +169,8 @@ class Gradual:
     def soft(self, step: int, soft: Soft, variables: Variables) -> Soft:
         """The masks to go on with: the same object, unless this step masks something more.
 
-        What is masked stays masked: of what is left, the neurons are masked that `prune` would drop.
+        What is masked stays masked: of what is left, the neurons are masked that `prune` would drop. For an example see
+        `Gradual`.
 
         Args:
           step: the number of the training step.

@@ -169,20 +169,24 @@ class Soft:
 
     @classmethod
     def whole(cls, graph: Graph, variables: Variables) -> Soft:
-        """A network of which nothing is masked.
+        """A network of which nothing is masked; see `Soft`.
 
         Args:
           graph: the whole network.
           variables: its variables, or their shapes.
 
+        Returns:
+          Masks of ones, without a plan.
+
         Raises:
+          GraphError: if ``graph`` is no graph.
           VariablesError: if the variables are not those of the graph.
         """
         check_network(graph, variables)
         return cls(graph, masks_of(graph, None, variables))
 
     def harden(self, variables: Variables) -> Mutation:
-        """Drop what is masked: the small network, which computes the same.
+        """Drop what is masked: the small network, which computes the same; see `Soft`.
 
         Args:
           variables: the variables of the whole network, as trained.
@@ -198,15 +202,18 @@ class Soft:
         return carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
 
     def after(self, mutation: Mutation, variables: Variables) -> Soft:
-        """Mask what a further shrink of the hardened network drops.
+        """Mask what a further shrink of the hardened network drops; see `Soft`.
 
         Args:
           mutation: a change of what `harden` returned, or of the whole network if nothing is masked yet.
           variables: the variables of the whole network.
 
+        Returns:
+          The masks of all that was dropped so far and of what the mutation drops.
+
         Raises:
           StructureError: as `soft_masks`.
-          PlanError: if the mutation is a change of another network.
+          PlanError: if no mutation is given, or it is a change of another network.
         """
         _require_shrink(mutation)
         if self.plan is None and mutation.before != self.graph:

@@ -41,6 +41,8 @@ class Report:
     >>> found = nas.report(nas.delta_nout(graph, variables, {"hidden": -2}))
     >>> found.before.params, found.after.params
     (50, 38)
+    >>> found.to_dict()["handles"]["hidden"]["after"], found.svg()[:4]
+    (6, '<svg')
     """
 
     handles: tuple[HandleReport, ...]
@@ -50,7 +52,7 @@ class Report:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """The report as plain data.
+        """The report as plain data; see `Report`.
 
         Returns:
           Dicts, lists, numbers and text only, as JSON has them. A gap that is infinite is None.
@@ -74,6 +76,8 @@ class Report:
 
     def svg(self) -> str:
         """A picture: for each handle its size before (light) and after (dark), new neurons in another colour.
+
+        For an example see `Report`.
 
         Returns:
           The text of an SVG image.

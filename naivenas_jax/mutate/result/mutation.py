@@ -48,6 +48,15 @@ class Mutation:
     >>> graph2, variables2 = mutation
     >>> mutation
     Mutation(hidden: 4 -> 3; aligned='none')
+    >>> mutation.indices("hidden").shape
+    (3,)
+    >>> mutation.carry({"params": variables["params"]})["params"]["hidden"]["bias"].shape
+    (3,)
+    >>> mutation.check(jax.numpy.ones((5, 3))).compared
+    True
+    >>> graph1, variables1 = mutation.undo(variables2)
+    >>> graph1 == graph, variables1["params"]["hidden"]["bias"].shape
+    (True, (4,))
 
     Attributes:
       graph: the new graph.
@@ -83,7 +92,7 @@ class Mutation:
         yield self.variables
 
     def indices(self, handle: str) -> np.ndarray:
-        """Where the neurons of an axis come from.
+        """Where the neurons of an axis come from; see `Mutation`.
 
         Args:
           handle: the name of the axis after the change.
@@ -97,7 +106,7 @@ class Mutation:
         return self.plan.axis(handle).source
 
     def undo(self, variables: Variables) -> tuple[Graph, dict[str, PyTree]]:
-        """Go back to the graph before the change.
+        """Go back to the graph before the change; see `Mutation`.
 
         Args:
           variables: of the new graph, trained further or not.
@@ -124,6 +133,8 @@ class Mutation:
     ) -> PyTree:
         """Bring a tree that is shaped like the variables into the new shape: optimizer state, averages, masks, ...
 
+        For an example see `Mutation`.
+
         Args:
           tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
             their key path, and shape. A state that follows by itself (`TaylorAverage`) may be passed alone, or as a
@@ -138,7 +149,9 @@ class Mutation:
           The tree in the new shape; with ``report=True`` the tree and a `CarryReport`.
 
         Raises:
-          CarryError: names a leaf that belongs to no variable.
+          CarryError: if a leaf belongs to no variable, which the message names, or the structure of the result is not
+            clear.
+          PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
         """
         before, after = self.variables_before, self.variables
         if isinstance(tree, Follows):
@@ -153,6 +166,8 @@ class Mutation:
     def check(self, *inputs: PyTree, tolerance: float | None = None, **kwargs: object) -> Check:
         """Run the dead-neuron oracle: compare with the original whose dropped neurons are zero where they are read.
 
+        For an example see `Mutation`.
+
         Args:
           *inputs: arrays for the graph *before* the change.
           tolerance: largest difference allowed, relative to the largest output; by default according to the dtype.
@@ -163,6 +178,7 @@ class Mutation:
 
         Raises:
           OracleError: if the outputs differ.
+          GraphError: if the inputs do not fit the graph before the change.
         """
         self.before.check_inputs(inputs)
         return check(

@@ -39,11 +39,15 @@ class NewEntries:
 
     >>> import jax, numpy as np, flax.linen as nn, naivenas_jax as nas
     >>> def tenths(entries: nas.NewEntries) -> np.ndarray:
+    ...     print(entries.path[1:], entries.shape, entries.made, entries.out)
     ...     return np.full(entries.shape, 0.1)
     >>> x = nas.input_vertex("x", 2)
     >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(1), nas.layer("hidden", nn.Dense(2), x)))
     >>> variables = graph.init(jax.random.key(0), np.ones((1, 2)))
     >>> mutation = nas.delta_nout(graph, variables, {"hidden": 1}, new=tenths)
+    ('hidden', 'kernel') (2, 3) (1,) 1
+    ('hidden', 'bias') (3,) (0,) 0
+    ('out', 'kernel') (3, 1) (1,) 1
     >>> mutation.variables["params"]["hidden"]["bias"].tolist()
     [0.0, 0.0, 0.10000000149011612]
     """

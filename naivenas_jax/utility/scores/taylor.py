@@ -182,6 +182,12 @@ class TaylorAverage:
     >>> average = average.update(params, grads)
     >>> average.scores()["hidden"].shape
     (4,)
+
+    A mutation is followed by `Mutation.carry`, which calls ``average.follow(mutation)``:
+
+    >>> mutation = nas.delta_nout(graph, {"params": params}, {"hidden": -1}, utility=average.scores())
+    >>> mutation.carry(average).scores()["hidden"].shape
+    (3,)
     """
 
     graph: Graph
@@ -193,7 +199,7 @@ class TaylorAverage:
 
     @classmethod
     def init(cls, graph: Graph, *, decay: float = 0.95, every: int = 1) -> TaylorAverage:
-        """Nothing measured yet.
+        """A state in which nothing is measured yet; see `TaylorAverage`.
 
         Args:
           graph: the network.
@@ -215,7 +221,7 @@ class TaylorAverage:
         return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
 
     def update(self, params: Variables, grads: Variables) -> TaylorAverage:
-        """The state after one step of training. Pure; works under ``jax.jit``.
+        """The state after one step of training. Pure; works under ``jax.jit``; see `TaylorAverage`.
 
         Args:
           params: ``variables``, or one collection of them (``variables["params"]``), before the step.
@@ -238,7 +244,7 @@ class TaylorAverage:
         return replace(self, total=total, weight=weight, step=self.step + 1)
 
     def scores(self) -> Scores:
-        """The average of each neuron, for ``utility=``.
+        """The average of each neuron, for ``utility=``; see `TaylorAverage`.
 
         Returns:
           Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
@@ -247,7 +253,7 @@ class TaylorAverage:
         return by_handle(self.graph, np.divide(total, weight, out=np.zeros_like(total), where=weight > 0))
 
     def follow(self, followed: Followed) -> TaylorAverage:
-        """The state for the graph after a mutation; ``mutation.carry(state)`` calls this.
+        """The state for the graph after a mutation; ``mutation.carry(state)`` calls this; see `TaylorAverage`.
 
         Args:
           followed: the graph before and after the mutation, and its plan.
