@@ -77,6 +77,23 @@ class Op(ABC):
           SizeMismatchError: if the sizes of the ports do not fit the computation.
         """
 
+    def width(self, name: str, nin: tuple[int, ...]) -> int:
+        """The number of neurons of the output, of a vertex that reads inputs of given sizes.
+
+        An op that returns several arrays side by side knows their shapes. Any other op is asked what it would tie.
+
+        Args:
+          name: of the vertex.
+          nin: the number of neurons of each input.
+
+        Raises:
+          SizeMismatchError: if the inputs do not fit.
+        """
+        if (arrays := self.returns()) is not None:
+            return sum((array.shape or (1,))[-1] for array in arrays)
+        scratch = Tying(scope=(name,))
+        return len(self.tie(tuple(map(scratch.new, nin)), scratch))
+
     @abstractmethod
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         """Compute the output.

@@ -38,6 +38,11 @@ class Source(Op):
         del ports
         return tying.new(self.size)
 
+    def width(self, name: str, nin: tuple[int, ...]) -> int:
+        """As many neurons as come in."""
+        del name, nin
+        return self.size
+
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:
         """Never called: what a source holds is given to the graph."""
         raise AssertionError("A source is fed by the caller of the graph.")

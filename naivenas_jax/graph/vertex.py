@@ -10,7 +10,6 @@ import jax
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
-from naivenas_jax.sizes.tying import Tying
 
 
 @jax.tree_util.register_static
@@ -48,7 +47,7 @@ class Vertex:
         _check_name(self.name)
         vertices_only(self.name, self.inputs)
         object.__setattr__(self, "nin", tuple(source.nout for source in self.inputs))
-        object.__setattr__(self, "nout", _width(self))
+        object.__setattr__(self, "nout", self.op.width(self.name, self.nin))
 
     def named(self, name: str) -> Vertex:
         """The same vertex under another name; the way to name the result of an infix operator.
@@ -103,16 +102,3 @@ def _check_name(name: object) -> None:
             f"A vertex name must be a non-empty string without ':', which separates a vertex from a factor of its axis "
             f"in a handle; found {name!r}."
         )
-
-
-def _width(vertex: Vertex) -> int:
-    """The number of neurons of the output.
-
-    An op that returns several arrays side by side knows their shapes. Any other op is asked what it would tie, and
-    raises if the inputs do not fit.
-    """
-    if (arrays := vertex.op.returns()) is not None:
-        return sum((array.shape or (1,))[-1] for array in arrays)
-    scratch = Tying().within(vertex.name)
-    ports = tuple(scratch.new(size) for size in vertex.nin)
-    return len(vertex.op.tie(ports, scratch))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
-from naivenas_jax.paths import Path, path_text, unnamed_axis
+from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
 from naivenas_jax.sizes.blocks import Blocks
 from naivenas_jax.sizes.condition import Condition, ConditionFunction, stated
 from naivenas_jax.sizes.ties import Initialiser, Leaf, Ties
@@ -54,6 +54,10 @@ class Tying:
     def within(self, name: str) -> Tying:
         """The same collection, seen from inside the vertex ``name``."""
         return replace(self, scope=(*self.scope, name))
+
+    def outside(self) -> Tying:
+        """The same collection, seen from outside of all vertices, where names and paths are spelled in full."""
+        return replace(self, scope=())
 
     def new(self, size: int) -> Vector:
         """``size`` fresh neurons."""
@@ -140,10 +144,16 @@ class Tying:
           run_sizes: the sizes of its runs here; of products any number. As in ``ties`` where not given.
           given: the neurons of axes that exist here already, to which the others of the same runs are tied.
         """
-        runs = self._runs(ties, run_sizes or ties.run_sizes)
-        axes = {axis: Vector.concat([runs[run] for run in row]) for axis, row in ties.axes.items()}
+        rows = ((ties.axes[axis], vector) for axis, vector in given.items())
+        known = {row[0]: vector for row, vector in rows if len(row) == 1 and row[0] not in ties.products}
+        runs = self._runs(ties, run_sizes or ties.run_sizes, known)
+        axes = {
+            axis: runs[row[0]] if len(row) == 1 else Vector.concat([runs[run] for run in row])
+            for axis, row in ties.axes.items()
+        }
         for axis, vector in given.items():
-            self.tie(axes[axis], vector)
+            if axes[axis] != vector:
+                self.tie(axes[axis], vector)
         same = {ties.axes[axis]: vector for axis, vector in given.items()}
         included = Included(ties, runs, {axis: same.get(row, axes[axis]) for axis, row in ties.axes.items()})
         for axis, name in names.items():
@@ -159,9 +169,10 @@ class Tying:
             self.require(condition, {axis: included.axes[axis] for axis in condition.axes})
         return included
 
-    def _runs(self, ties: Ties, sizes: Sequence[int]) -> dict[int, Vector]:
-        """Fresh neurons for every run of an analysis; the runs that are products are made of their factors."""
-        runs = {run: self.new(size) for run, size in enumerate(sizes) if run not in ties.products}
+    def _runs(self, ties: Ties, sizes: Sequence[int], known: Mapping[int, Vector]) -> dict[int, Vector]:
+        """The neurons of every run of an analysis: known ones, fresh ones, and products, made of their factors."""
+        fresh = [run for run in range(len(sizes)) if run not in ties.products and run not in known]
+        runs = {**known, **{run: self.new(sizes[run]) for run in fresh}}
 
         def run_of(run: int) -> Vector:
             if run not in runs:
@@ -241,7 +252,8 @@ class Tying:
     def _in_names_of_axes(self, condition: Condition, vectors: Mapping[str, Vector], scope: Path) -> Condition:
         """A condition of a vertex on the axes of the graph."""
         where = path_text(scope)
-        names = {local: self._name_or(vectors[local], f"~{where}.{local}") for local in condition.axes}
+        new = {local: local if is_unnamed(local) else f"~{where}.{local}" for local in condition.axes}
+        names = {local: self._name_or(vectors[local], name) for local, name in new.items()}
         return condition.renamed(names).because(condition.reason or f"{where!r} requires it")
 
 

@@ -12,7 +12,7 @@ from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
-from naivenas_jax.graph.vertices.independence_check import probe
+from naivenas_jax.graph.vertices.independence_check import Probe, probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.pickling import ImportPath, function_at, import_path
 from naivenas_jax.paths import path_text
@@ -64,25 +64,35 @@ class Invariant(Function):
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Tie neuron i of all inputs and the output; the function is run on made-up numbers to check that."""
-        name, sizes = path_text(tying.scope), {len(port) for port in ports}
-        if len(sizes) > 1:
-            raise SizeMismatchError(
-                f"Vertex {name!r} is invariant, which ties its inputs neuron by neuron; found sizes "
-                f"{[len(p) for p in ports]}. All must be equal."
-            )
-        found = probe(self.fn, len(ports), len(ports[0]), self.leading)
-        if found.nout is not None and found.nout != len(ports[0]):
-            raise SizeMismatchError(
-                f"Vertex {name!r} was declared invariant, but makes {found.nout} neurons of {len(ports[0])}. Use "
-                "nas.absorb_vertex for a computation that changes their number, nas.immutable_vertex to freeze it."
-            )
-        for port in ports:
+        name = path_text(tying.scope)
+        found = self._tried(name, tuple(map(len, ports)))
+        for port in ports[1:]:
             tying.tie(port, ports[0])
         if found.fixed:
             tying.fix(ports[0], f"{name!r} keeps its size: {found.fixed}")
         if found.coupled:
             tying.couple(ports[0], f"{name!r}: {found.coupled}")
         return ports[0]
+
+    def width(self, name: str, nin: tuple[int, ...]) -> int:
+        """As many neurons as each input has."""
+        self._tried(name, nin)
+        return nin[0]
+
+    def _tried(self, name: str, nin: tuple[int, ...]) -> Probe:
+        """What the function does with inputs of these sizes."""
+        if len(set(nin)) > 1:
+            raise SizeMismatchError(
+                f"Vertex {name!r} is invariant, which ties its inputs neuron by neuron; found sizes "
+                f"{list(nin)}. All must be equal."
+            )
+        found = probe(self.fn, len(nin), nin[0], self.leading)
+        if found.nout is not None and found.nout != nin[0]:
+            raise SizeMismatchError(
+                f"Vertex {name!r} was declared invariant, but makes {found.nout} neurons of {nin[0]}. Use "
+                "nas.absorb_vertex for a computation that changes their number, nas.immutable_vertex to freeze it."
+            )
+        return found
 
 
 @dataclass(frozen=True)

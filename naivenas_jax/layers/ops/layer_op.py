@@ -7,7 +7,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self, SupportsIndex
+from typing import NamedTuple, Self, SupportsIndex
 
 import flax.linen as nn
 from flax import nnx
@@ -20,9 +20,24 @@ from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.layer_axes import axis_vectors
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
-from naivenas_jax.paths import Path, path_text
+from naivenas_jax.paths import Path, is_unnamed, path_text
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
+
+
+class _Alone(NamedTuple):
+    """What a layer ties by itself.
+
+    Attributes:
+      ties: of the layer alone. Its inputs are the axes "in0", "in1", ..., its output is the axis "out".
+      ports: the names of the inputs.
+      inner: the names of the axes inside the layer, each by itself.
+    """
+
+    ties: Ties
+    ports: tuple[str, ...]
+    inner: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,44 @@ class LayerOp(Op):
         return keywords_of(type(self.module).__call__) if self.rule.keywords is None else self.rule.keywords
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Declare the variables of the layer and the axes inside it, as its rule says."""
+        """Tie what the rule says: the variables of the layer and the axes inside it."""
+        alone = self._alone(tying.scope, tuple(map(len, ports)))
+        given = dict(zip(alone.ports, ports, strict=True))
+        return tying.outside().include(alone.ties, alone.inner, given=given).axes["out"]
+
+    def width(self, name: str, nin: tuple[int, ...]) -> int:
+        """The number of output neurons, by the rule."""
+        return self._alone((name,), nin).ties.sizes["out"]
+
+    def _alone(self, scope: Path, nin: tuple[int, ...]) -> _Alone:
+        """What the layer ties by itself, worked out once for a vertex and sizes of its inputs: an op never changes."""
+        if (scope, nin) not in self._known:
+            tying = Tying(scope=scope)
+            ports = tuple(map(tying.new, nin))
+            names = {f"in{i}": port for i, port in enumerate(ports)}
+            for axis, port in names.items():
+                tying.called(port, axis)
+            tying.called(self.declare(ports, tying), "out")
+            ties = tying.freeze()
+            inner = [axis for axis in ties.axes if axis not in names and axis != "out" and not is_unnamed(axis)]
+            self._known[scope, nin] = _Alone(ties, tuple(names), {axis: axis for axis in inner})
+        return self._known[scope, nin]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Path, tuple[int, ...]], _Alone]:
+        """What `_alone` has found."""
+        return {}
+
+    def declare(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+        """Declare the variables of the layer and the axes inside it, as its rule says.
+
+        Args:
+          ports: the neurons that arrive at each input.
+          tying: takes down what the layer ties.
+
+        Returns:
+          The neurons of the output.
+        """
         where = path_text(tying.scope)
         try:
             rule = self.rule

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import flax.linen as nn
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.evaluation.name_scopes import computing_in_linen
+from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.layers.attributes import hashable, own_fields, with_attribute
 from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.layers.registry import registered_rule
-from naivenas_jax.layers.rule import RuleOf
+from naivenas_jax.layers.rule import RuleOf, port_name
 from naivenas_jax.typing import PyTree
 
 
@@ -46,6 +48,13 @@ class LinenOp(LayerOp):
         """The layer itself."""
         return self.layer
 
+    @cached_property
+    def _own_axes(self) -> tuple[str, ...]:
+        """The axes whose sizes the layer holds: its output, and the axes inside it."""
+        named = [port_name(name) for text in (*self.rule.sizes.values(), *self.rule.inner) for name in names_in(text)]
+        ports = {f"in{i}" for i in range(len(self.nin))}
+        return tuple(dict.fromkeys(axis for axis in ("out", *named) if axis not in ports))
+
     def with_attributes(
         self, attributes: Mapping[str, object], then: Callable[[object], object] | None = None
     ) -> nn.Module:
@@ -56,6 +65,13 @@ class LinenOp(LayerOp):
         layer = layer if then is None else then(layer)
         assert isinstance(layer, nn.Module)
         return layer
+
+    def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int], **keywords: object) -> LinenOp:
+        """The same layer for other sizes; a search that comes back to a configuration finds the op that it had."""
+        if keywords:
+            return super().resized(ports, sizes, **keywords)
+        wanted = tuple((axis, size) for axis in self._own_axes if (size := sizes.get(axis)) is not None)
+        return _resized(self, id(self.rule_of), ports, wanted)
 
     def bound(self, scope: Scope) -> nn.Module:
         """The layer with the variables that live in ``scope``."""
@@ -68,6 +84,13 @@ class LinenOp(LayerOp):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (_as_parts(self.layer), self.nin)
+
+
+@lru_cache(maxsize=1024)
+def _resized(op: LinenOp, rule: int, ports: tuple[int, ...], sizes: tuple[tuple[str, int], ...]) -> LinenOp:
+    """The layer for other sizes; ``rule`` tells apart ops that are equal, since they compare without their rules."""
+    del rule
+    return LayerOp.resized(op, ports, dict(sizes))
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,11 @@ class NnxOp(LayerOp):
 
     # -- ties and sizes ----------------------------------------------------------------------------------------
 
-    def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
+    def declare(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """As for every layer; besides, the rule has to fit the arrays that the layer brings."""
         where = repr(path_text(tying.scope))
         self._check_leaves(where)
-        output = super().tie(ports, tying)
+        output = super().declare(ports, tying)
         for path, wanted in self._shapes(tuple(len(port) for port in ports), {}).items():
             found = self.created.shapes[path]
             if found != wanted:
