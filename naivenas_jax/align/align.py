@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.growth import solve_growth
-from naivenas_jax.align.solve.solution import rank, utility_lost
+from naivenas_jax.align.solve.solution import rank
 from naivenas_jax.align.solve.solve import UnprovenError, solve
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
@@ -40,13 +41,14 @@ class Alignment(NamedTuple):
     lost: float
 
 
-class _Solved(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Solved:
     """A choice of factors that may change, and its solution."""
 
     problem: Problem
     solution: Solution
 
-    @property
+    @cached_property
     def rank(self) -> tuple[float, ...]:
         """How good the solution is; smaller is better."""
         return rank(self.problem, self.solution)
@@ -59,8 +61,8 @@ class _Solved(NamedTuple):
 
     @property
     def lost(self) -> float:
-        """The utility of what is dropped."""
-        return utility_lost(self.problem, self.solution)
+        """The utility of what is dropped, which ranks last."""
+        return self.rank[-1]
 
 
 def align(
@@ -99,7 +101,7 @@ def align(
         raise _out_of_time(ties, chosen, stops)
     if chosen is None:
         raise explain(problems, time_limit)
-    plans = layout(ties, *chosen)
+    plans = layout(ties, chosen.problem, chosen.solution)
     if chosen.problem.pinned:
         _check_combinations(plans, restrictions.insertable)
     return Alignment(plans, chosen.solution.gap if grow else _gap(chosen, solved), chosen.kept, chosen.lost)
@@ -151,4 +153,6 @@ def _out_of_time(ties: Ties, chosen: _Solved | None, stops: Sequence[UnprovenErr
     if chosen is None:
         return TimeLimitError(f"{message} No feasible sizes had been found.")
     gap = "; ".join(stop.gap for stop in stops if stop.solution is not None)
-    return TimeLimitError(f"{message} Of the best found by then: {gap}.", lambda: layout(ties, *chosen), gap)
+    return TimeLimitError(
+        f"{message} Of the best found by then: {gap}.", lambda: layout(ties, chosen.problem, chosen.solution), gap
+    )

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.reduction import PRODUCT
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.milp import NoSolutionError, StoppedError

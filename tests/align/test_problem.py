@@ -11,12 +11,11 @@ from hypothesis import given, strategies as st
 from strategies import global_mean, low_rank, max_pool
 
 import naivenas_jax as nas
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
-from naivenas_jax.align.program.concave_utility import own_best, segments
+from naivenas_jax.align.program.concave_utility import segments
 
 
 def dense(name, size, vertex):
@@ -254,7 +253,7 @@ def test_segments_lie_on_or_above_the_utility(values, count, focus):
 @given(scores)
 def test_own_best_is_the_most_with_the_largest_utility(values):
     group = group_of(values)
-    best = own_best(group)
+    best = group.own_best
     assert group.utility_kept[best] == pytest.approx(group.utility_kept.max(), abs=1e-9)
     # zeros are kept: of equally good choices the one that changes least
     assert best == sum(value >= 0 for value in values)
@@ -262,4 +261,4 @@ def test_own_best_is_the_most_with_the_largest_utility(values):
 
 def test_fixed_groups_are_kept_whatever_their_utility():
     group = group_of([-1.0, -2.0])
-    assert own_best(replace(group, fixed="reason")) == 2
+    assert replace(group, fixed="reason").own_best == 2

@@ -13,12 +13,11 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int, Real
 
-from naivenas_jax.align.problem.class_utility import class_utility
 from naivenas_jax.align.problem.factors import Choice, Runs, choices
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
+from naivenas_jax.errors import UtilityError
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.sizes.ties import Ties
 
@@ -63,7 +62,7 @@ class Reduction:
     @cached_property
     def class_utility(self) -> Float[np.ndarray, " classes"]:
         """The utility of each class."""
-        return class_utility(self.ties, self.utility)
+        return _class_utility(self.ties, self.utility)
 
     @cached_property
     def choices(self) -> Sequence[Choice]:
@@ -90,7 +89,7 @@ class Reduction:
             groups=groups,
             rows=rows,
             names=axes.names,
-            present=np.array([ties.size(names[0]) for names in axes.names], dtype=np.int64),
+            present=np.array([ties.sizes[names[0]] for names in axes.names], dtype=np.int64),
             least=axes.smallest(given.least, [0 if all(map(_is_run, names)) else 1 for names in axes.names]),
             insertable=axes.smallest(given.insertable, [UNLIMITED] * len(axes.names)),
             targets=tuple((axes.row_of[target.axis], target) for target in self.targets),
@@ -145,7 +144,7 @@ class _Axes(NamedTuple):
         row_of: dict[str, int] = {}
         for axis, runs in ties.axes.items():
             content = tuple(sorted(_content(ties, runs, fixed, choice).items()))
-            row_of[axis] = number.setdefault((content, ties.size(axis)), len(number))
+            row_of[axis] = number.setdefault((content, ties.sizes[axis]), len(number))
         names: list[list[str]] = [[] for _ in number]
         for axis, row in row_of.items():
             names[row].append(axis)
@@ -225,3 +224,46 @@ def _resting(ties: Ties, choice: Choice) -> dict[str, str]:
 def _is_run(axis: str) -> bool:
     """Whether an axis is but one run of a larger one (``~3``)."""
     return axis.startswith("~") and axis[1:].isdigit()
+
+
+def _class_utility(ties: Ties, utility: Mapping[str, Real[np.ndarray, " _"]]) -> Float[np.ndarray, " classes"]:
+    """The utility of each class: the sum over all neurons that it ties.
+
+    Args:
+      ties: of the graph.
+      utility: for some axes the utility of each neuron, shape (size of the axis,).
+
+    Raises:
+      UtilityError: if a sum is more than a float can hold.
+    """
+    total = np.zeros(ties.starts[-1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis, given in utility.items():
+            _add_utility(ties, total, ties.axes[axis], np.asarray(given))
+        every = np.abs(total).sum()
+    if not np.isfinite(every):
+        largest = max(utility, key=lambda axis: float(np.max(np.abs(utility[axis]), initial=0.0)))
+        raise UtilityError(
+            f"The utility of all neurons together is more than a float can hold; the largest scores are those of "
+            f"{largest!r}, up to {np.abs(utility[largest]).max():.3g}. Only their proportions matter: divide all by "
+            "one number."
+        )
+    return total
+
+
+def _add_utility(
+    ties: Ties, total: Float[np.ndarray, " classes"], runs: tuple[int, ...], utility: Real[np.ndarray, " neurons"]
+) -> None:
+    """Add the utility of the neurons on some runs to that of their classes, in place."""
+    offset = 0
+    for run in runs:
+        size = ties.run_sizes[run]
+        part = utility[offset : offset + size]
+        offset += size
+        if run not in ties.products:
+            total[ties.starts[run] : ties.starts[run + 1]] += part
+            continue
+        factors = ties.products[run]
+        grid = part.reshape([ties.length(row) for row in factors])
+        for i, row in enumerate(factors):  # a member of combinations has the utility of all of them
+            _add_utility(ties, total, row, grid.sum(tuple(d for d in range(grid.ndim) if d != i)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from naivenas_jax.align.problem.group import Group
+from naivenas_jax.align.problem.problem import Group
 
 
 def segments(
@@ -24,7 +24,7 @@ def segments(
         return np.zeros(count), np.zeros(count)
     lines = _lines(size, focus, count)
     slopes = utility[lines - 1]
-    chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < -_rounding(group))  # equal slopes are one line
+    chosen = np.flatnonzero(np.diff(slopes, prepend=np.inf) < -group.rounding)  # equal slopes are one line
     lines, slopes = lines[chosen], slopes[chosen]
     heights = group.utility_kept[lines] - slopes * lines  # of each line at 0
     crossings = np.diff(heights) / -np.diff(slopes)
@@ -44,18 +44,3 @@ def _lines(size: int, focus: tuple[int, ...], count: int) -> Int[np.ndarray, " l
     even = np.linspace(1, size, max(count - len(unique), 0) + 2).round().astype(int)
     unique += [k for k in even.tolist() if k not in unique][: count - len(unique)]
     return np.array(sorted(unique))
-
-
-def own_best(group: Group) -> int:
-    """How many of the group to keep when nothing else is asked: all whose utility is not negative.
-
-    What is negative by rounding only, as sums over tied neurons can be, counts as zero.
-    """
-    if group.fixed or not group.size:
-        return group.size
-    return int(np.searchsorted(-group.utility, _rounding(group), side="right"))
-
-
-def _rounding(group: Group) -> float:
-    """Below this, utilities differ by rounding only."""
-    return 1e-12 * float(np.abs(group.utility_kept).max())

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.solve.lagrangian_dual import PerTotal, Totals
 from naivenas_jax.sizes.condition import Condition

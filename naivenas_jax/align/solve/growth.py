@@ -20,8 +20,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem, Solution
+from naivenas_jax.align.problem.problem import Group, Problem, Solution
 from naivenas_jax.align.solve.solve import solve
 
 _HELD = "growth to a budget drops nothing"

@@ -14,7 +14,6 @@ from jaxtyping import Int
 
 from naivenas_jax.align.problem.budget import Polynomial
 from naivenas_jax.align.problem.problem import Problem, Solution
-from naivenas_jax.align.program.concave_utility import own_best
 from naivenas_jax.align.solve.solution import distance, violations
 
 
@@ -39,7 +38,7 @@ class LocalSearch:
         self.near = math.inf
         self.free = [int(g) for g in free]
         self.steps = _steps(problem, self.free)
-        self.most = {g: own_best(problem.groups[g]) for g in self.free}
+        self.most = {g: problem.groups[g].own_best for g in self.free}
 
     def filled(self, solution: Solution) -> Solution:
         """A solution with at least the same utility, to which nothing can be added."""

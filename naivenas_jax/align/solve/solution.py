@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int, Real
 
-from naivenas_jax.align.problem.group import Group
-from naivenas_jax.align.problem.problem import Problem, Solution
+from naivenas_jax.align.problem.problem import Group, Problem, Solution
 from naivenas_jax.align.program.concave_utility import segments
 from naivenas_jax.align.program.formulate import Formulation
 from naivenas_jax.align.program.milp import Point
@@ -64,7 +63,7 @@ def utility_lost(problem: Problem, solution: Solution) -> float:
 def violations(problem: Problem, solution: Solution) -> list[str]:
     """Every constraint that a solution breaks, in integers and words. Empty: it may be used."""
     sizes = problem.sizes(solution)
-    return [*_of_groups(problem, solution), *_of_rows(problem, solution), *_of_conditions(problem, sizes)]
+    return [*_of_groups(problem, solution), *_of_rows(problem, solution, sizes), *_of_conditions(problem, sizes)]
 
 
 def _of_groups(problem: Problem, solution: Solution) -> list[str]:
@@ -78,9 +77,9 @@ def _of_groups(problem: Problem, solution: Solution) -> list[str]:
     return found
 
 
-def _of_rows(problem: Problem, solution: Solution) -> list[str]:
+def _of_rows(problem: Problem, solution: Solution, sizes: Real[np.ndarray, " rows"]) -> list[str]:
     """What breaks the bounds of sizes, or a request."""
-    sizes, inserted = problem.sizes(solution), problem.rows @ solution.new
+    inserted = problem.rows @ solution.new
     broken = np.flatnonzero((sizes < problem.least) | (inserted > problem.insertable))
     found = [f"{problem.names[row][0]!r} has size {sizes[row]:g}, {inserted[row]:g} inserted" for row in broken]
     for row, target in problem.targets:
@@ -108,12 +107,16 @@ def _of_conditions(problem: Problem, sizes: Real[np.ndarray, " rows"]) -> list[s
 
 def rank(problem: Problem, solution: Solution) -> tuple[float, ...]:
     """How good a solution is; smaller is better: nearer to the requests, smaller objectives, losing less utility."""
-    named = problem.named(problem.sizes(solution))
+    sizes = problem.sizes(solution)
+    named = problem.named(sizes) if problem.objectives else {}
     goals = [float(objective.at(named)) for objective in problem.objectives]
-    return distance(problem, solution), *goals, utility_lost(problem, solution)
+    return _distance(problem, sizes), *goals, utility_lost(problem, solution)
 
 
 def distance(problem: Problem, solution: Solution) -> float:
     """How far sizes are from the requested ones, in all."""
-    sizes = problem.sizes(solution)
+    return _distance(problem, problem.sizes(solution))
+
+
+def _distance(problem: Problem, sizes: Real[np.ndarray, " rows"]) -> float:
     return float(sum(abs(sizes[row] - target.wish) for row, target in problem.targets))

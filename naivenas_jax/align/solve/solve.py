@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 
 from naivenas_jax.align.problem.problem import Problem, Solution
-from naivenas_jax.align.program.concave_utility import own_best
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point, StoppedError
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
@@ -75,7 +74,7 @@ def _within(problem: Problem, time_limit: float | None) -> Solution:
 
 def _apart(problem: Problem) -> Solution:
     """Every group at its own best, as if there were no other. Those that fill a requested row alone have its size."""
-    kept, new = np.array([own_best(g) for g in problem.groups], int), np.zeros(len(problem.groups), int)
+    kept, new = np.array([group.own_best for group in problem.groups], int), np.zeros(len(problem.groups), int)
     total = np.array([group.size for group in problem.groups])
     free = np.array([not group.fixed for group in problem.groups])
     for row, target in problem.targets:
@@ -85,7 +84,7 @@ def _apart(problem: Problem) -> Solution:
         if np.count_nonzero(alone) == 1:
             rest = target.wish - counts[~alone] @ total[groups[~alone]]
             group, wanted = int(groups[alone][0]), max(0, int(rest // counts[alone][0]))
-            kept[group] = min(wanted, own_best(problem.groups[group]))
+            kept[group] = min(wanted, problem.groups[group].own_best)
             new[group] = wanted - kept[group]
     return Solution(kept, new)
 
@@ -194,7 +193,7 @@ def _unproven(problem: Problem, formulation: Formulation, step: str, bound: floa
     if step == "objectives":
         return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
     free = [problem.groups[g] for g in formulation.free]
-    most = sum(float(group.utility_kept[own_best(group)]) for group in free)
+    most = sum(float(group.utility_kept[group.own_best]) for group in free)
     most = min(most, -bound * scale_of(free)) if np.isfinite(bound) else most
     kept = utility_kept(free, best.kept[formulation.free])
     return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")
