@@ -37,7 +37,7 @@ from naivenas_jax.align.problem.reduction import Reduction  # noqa: E402
 from naivenas_jax.align.problem.request import targets  # noqa: E402
 from naivenas_jax.align.problem.restrictions import Restrictions  # noqa: E402
 from naivenas_jax.align.solve import solve as solving  # noqa: E402
-from naivenas_jax.mutate.request.kept_ends import kept_ends  # noqa: E402
+from naivenas_jax.mutate.request.defaults import kept_ends  # noqa: E402
 from naivenas_jax.mutate.request.options import Options  # noqa: E402
 
 LIMIT = 60.0  # seconds of HiGHS

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
@@ -131,13 +132,13 @@ class Plan:
             raise UnknownNameError(f"The plan has no axis {name!r}. It has: {known}.")
         return self.axes[name]
 
-    @property
-    def changed(self) -> dict[str, AxisPlan]:
+    @cached_property
+    def changed(self) -> Mapping[str, AxisPlan]:
         """The axes on which neurons are dropped, added or moved."""
         return {name: axis for name, axis in self.axes.items() if axis.changed}
 
     @property
-    def named(self) -> dict[str, AxisPlan]:
+    def named(self) -> Mapping[str, AxisPlan]:
         """As ``changed``, without the axes that nobody has named, whose names begin with ``~``."""
         return {name: axis for name, axis in self.changed.items() if not is_unnamed(name)}
 

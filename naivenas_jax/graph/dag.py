@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import ClassVar, Self, TypeAlias, overload
 from weakref import WeakValueDictionary
 
-from naivenas_jax.errors import GraphError, ImmutableError, UnknownNameError
-from naivenas_jax.graph.construct import by_names, ordered, topological, vertices_of
+from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
 #: One vertex without nesting: its name, its computation, and the positions of its inputs among the vertices.
@@ -40,10 +40,10 @@ class Dag:
     _hash: int
 
     def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
-        self.__dict__["inputs"] = vertices_of("inputs", inputs)
-        self.__dict__["outputs"] = vertices_of("outputs", outputs)
-        self.__dict__["_order"] = ordered(self.inputs, self.outputs)
-        self.__dict__["_by_name"] = by_names(self._order)
+        self.__dict__["inputs"] = _vertices_of("inputs", inputs)
+        self.__dict__["outputs"] = _vertices_of("outputs", outputs)
+        self.__dict__["_order"] = _ordered(self.inputs, self.outputs)
+        self.__dict__["_by_name"] = _by_names(self._order)
         key = self._flat()
         # Equal graphs share one canonical key, so that hashing and comparing cost nothing from here on.
         self.__dict__["_canonical"] = Dag._interned.setdefault(key, self)
@@ -297,3 +297,76 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
     names = [each for each in known if not each.startswith("~")]
     near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
     return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
+
+
+def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:
+    """All vertices that ``outputs`` depend on, each after its inputs, in the order of a depth-first walk.
+
+    Iterative, because graphs may be deeper than Python's stack.
+    """
+    done: dict[Vertex, None] = {}
+    stack = [(vertex, False) for vertex in reversed(tuple(outputs))]
+    while stack:
+        vertex, ready = stack.pop()
+        if vertex in done:
+            continue
+        if ready:
+            done[vertex] = None
+        else:
+            stack.append((vertex, True))
+            stack.extend((source, False) for source in reversed(vertex.inputs) if source not in done)
+    return tuple(done)
+
+
+def _vertices_of(side: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex, ...]:
+    """What a user gave as inputs or outputs of a graph, always as a tuple.
+
+    Args:
+      side: "inputs" or "outputs".
+      vertices: one vertex or several.
+
+    Raises:
+      GraphError: if there is none, or something is no vertex.
+    """
+    found = (vertices,) if isinstance(vertices, Vertex) else tuple(vertices) if isinstance(vertices, Iterable) else ()
+    if not found or not all(isinstance(vertex, Vertex) for vertex in found):
+        raise GraphError(f"Graph {side} must be one vertex or several, found {vertices!r:.200}.")
+    return found
+
+
+def _ordered(inputs: tuple[Vertex, ...], outputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
+    """The vertices between inputs and outputs, each after the vertices that it reads.
+
+    Raises:
+      GraphError: if an input is none, is listed twice, or is missing.
+    """
+    for vertex in inputs:
+        if not isinstance(vertex.op, Source):
+            raise GraphError(f"Graph inputs must be made by nas.input_vertex, found {vertex!r}.")
+    if len(set(inputs)) < len(inputs):
+        raise GraphError(f"An input is listed twice: {[v.name for v in inputs]}.")
+    order = topological((*inputs, *outputs))
+    missing = [v.name for v in order if isinstance(v.op, Source) and v not in inputs]
+    if missing:
+        raise GraphError(
+            f"The outputs depend on input {missing[0]!r}, which is not among the graph's inputs "
+            f"{[v.name for v in inputs]}. List every input vertex."
+        )
+    return order
+
+
+def _by_names(order: tuple[Vertex, ...]) -> dict[str, Vertex]:
+    """The vertices by name.
+
+    Raises:
+      DuplicateNameError: if two have the same name.
+    """
+    by_name: dict[str, Vertex] = {}
+    for vertex in order:
+        if vertex.name in by_name:
+            raise DuplicateNameError(
+                f"Two vertices are named {vertex.name!r}: {by_name[vertex.name]!r} and {vertex!r}. Names are unique in "
+                "a graph: rename one, vertex.named(...)."
+            )
+        by_name[vertex.name] = vertex
+    return by_name

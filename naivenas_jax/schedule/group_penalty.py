@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.request.kept_ends import kept_ends
+from naivenas_jax.mutate.request.defaults import kept_ends
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.variables import flat

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.edit.carry_out import carry_out
+from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.sizes.ties import Leaf

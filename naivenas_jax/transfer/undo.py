@@ -122,7 +122,7 @@ def _axes(plan: Plan, leaf: Leaf) -> Axes:
 
 
 def _shrinks(plan: Plan, leaf: Leaf) -> bool:
-    return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
+    return any(axis in plan.changed and plan.changed[axis].dropped.size for axis in leaf.axes if axis is not None)
 
 
 def _peel(array: HostArray, axes: Axes) -> Slices:

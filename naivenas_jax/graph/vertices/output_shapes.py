@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import jax
 from flax import core
 
-from naivenas_jax.graph.construct import topological
+from naivenas_jax.graph.dag import topological
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.typing import PyTree

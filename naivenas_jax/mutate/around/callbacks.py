@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from naivenas_jax.mutate.around.notification import SizeChange
+from naivenas_jax.mutate.around.steps import SizeChange
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import check_variables
 from naivenas_jax.typing import Array

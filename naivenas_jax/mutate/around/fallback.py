@@ -30,7 +30,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
 from naivenas_jax.errors import InfeasibleError, NaiveNASError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.around.attempts import Step, first_line
+from naivenas_jax.mutate.around.steps import Step, first_line
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.typing import Variables

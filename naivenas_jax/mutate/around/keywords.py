@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
 
-from naivenas_jax.mutate.around.attempts import Fallback
-from naivenas_jax.mutate.around.notification import OnChange
+from naivenas_jax.mutate.around.steps import Fallback, OnChange
 from naivenas_jax.mutate.request.budget_request import Latency
 from naivenas_jax.mutate.request.options import Inputs, Options, SearchKeywords, SizeKeywords, Ways
 from naivenas_jax.transfer.new_neurons.strategy import New

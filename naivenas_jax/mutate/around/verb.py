@@ -9,10 +9,8 @@ from dataclasses import replace
 from typing import Any, ParamSpec
 
 from naivenas_jax.errors import StructureError
-from naivenas_jax.mutate.around.attempts import first_result
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
-from naivenas_jax.mutate.around.notification import notify
-from naivenas_jax.mutate.around.shape_check import check_shapes
+from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import as_given, check_network
 

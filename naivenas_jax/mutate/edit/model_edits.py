@@ -18,10 +18,10 @@ from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.source import input_vertex
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.function import immutable_vertex
-from naivenas_jax.mutate.edit.carry_out import carry_out
 from naivenas_jax.mutate.edit.draft import Draft, StandIn
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.reconcile import reconcile
+from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.paths import Path

@@ -15,9 +15,8 @@ from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.draft import Draft, StandIn
-from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectives
-from naivenas_jax.mutate.request.kept_ends import kept_ends
-from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.mutate.request.defaults import kept_ends
+from naivenas_jax.mutate.request.options import Options, axes_of, conditions, objectives
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.scores.magnitude import magnitude

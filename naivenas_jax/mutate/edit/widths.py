@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from naivenas_jax.align.align import align
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.edit.carry_out import carry_out
-from naivenas_jax.mutate.request.conditions import axes_of, conditions, objectives
-from naivenas_jax.mutate.request.deciding_utility import deciding_utility
-from naivenas_jax.mutate.request.kept_ends import kept_ends
-from naivenas_jax.mutate.request.options import Options
+from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.mutate.request.defaults import deciding_utility, kept_ends
+from naivenas_jax.mutate.request.options import Options, axes_of, conditions, objectives
 from naivenas_jax.mutate.result.mutation import Mutation, unproven
 from naivenas_jax.mutate.result.request_record import RequestRecord
+from naivenas_jax.transfer.new_neurons.apply_plan import transfer
+from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.typing import Variables
 
 
@@ -74,3 +76,37 @@ def change_widths(
     mutation = carry_out(graph, variables, aligned.axes, options)
     record = replace(record, kept=aligned.kept, lost=aligned.lost)
     return replace(mutation, gap=aligned.gap, request_record=record)
+
+
+def carry_out(graph: Graph, variables: Variables, axes: Mapping[str, AxisPlan], options: Options) -> Mutation:
+    """The graph with these axes, and its variables.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      axes: where the neurons of every axis come from.
+      options: what new neurons start at, and keywords for the resize rules of layers.
+    """
+    strategy, ties = options.strategy, graph.ties
+    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=ties.rescaled)
+    sizes = {name: axis.after if name in plan.changed else axis.before for name, axis in axes.items()}
+    after = with_sizes(graph, sizes, options.layer_keywords)
+    return Mutation(
+        graph=after,
+        variables=strategy.finished(after, plan, transfer(plan, ties.leaves, variables, strategy, options.rng)),
+        plan=plan,
+        before=graph,
+        variables_before=variables,
+        undo_records=(UndoRecord.of(plan, variables, ties.leaves, strategy.copies),),
+        incomparable=_incomparable(graph, plan, options),
+    )
+
+
+def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:
+    """Why the new network may compute something else even where neurons were only added."""
+    grows = any(axis.new.size for axis in plan.changed.values())
+    if grows and not options.strategy.keeps_function:
+        return f"new={options.new!r} need not keep the function"
+    if options.strategy.copies and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
+        return "an input was split, so that the inputs of the new network are others"
+    return None

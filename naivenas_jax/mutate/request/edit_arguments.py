@@ -8,7 +8,7 @@ import flax.linen as nn
 from flax import nnx
 
 from naivenas_jax.errors import DuplicateNameError, StructureError
-from naivenas_jax.graph.construct import topological
+from naivenas_jax.graph.dag import topological
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex

@@ -15,9 +15,8 @@ from naivenas_jax.mutate.edit.latency_search import LatencyLimit
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
-from naivenas_jax.mutate.request.conditions import conditions
-from naivenas_jax.mutate.request.deciding_utility import comparable_magnitude
-from naivenas_jax.mutate.request.options import Inputs, Options
+from naivenas_jax.mutate.request.defaults import comparable_magnitude
+from naivenas_jax.mutate.request.options import Inputs, Options, conditions
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New

@@ -45,10 +45,13 @@ def transfer(
 def _transferred(
     path: Path, array: Array | Shape, plan: Plan, leaf: Leaf, strategy: Strategy, rng: jax.Array | None
 ) -> Array | Shape:
+    if path not in plan.rescaled and plan.changed.keys().isdisjoint(leaf.axes):
+        return array
     axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
     sources = [None if axis is None else axis.source for axis in axes]
     grows = any(axis is not None and axis.new.size for axis in axes)
-    array = rescale(array, plan.factor(path))
+    if path in plan.rescaled:
+        array = rescale(array, plan.factor(path))
     if not grows or isinstance(array, Shape | jax.core.Tracer):
         return take(array, sources)
     entries = entries_of(path, array, axes, leaf, rng)

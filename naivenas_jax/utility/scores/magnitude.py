@@ -70,14 +70,31 @@ def magnitude(
     if norm not in ("l1", "l2"):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
     check_network(graph, variables)
-    # in a dry run on shapes all neurons are alike
-    arrays = {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
     if group:
+        arrays = _known(variables)
         found = by_handle(graph, _of_groups(graph.ties, arrays, norm)) if arrays else {}
         return {axis: values for axis, values in found.items() if axes is None or axis in axes}
+    return weight_magnitude(graph.ties, variables, norm=norm, axes=axes)
+
+
+def weight_magnitude(
+    ties: Ties,
+    variables: Variables,
+    *,
+    norm: Literal["l1", "l2"] = "l1",
+    axes: Collection[str] | None = None,
+) -> Scores:
+    """As `magnitude` without groups, of variables that were checked already.
+
+    Args:
+      ties: of the graph.
+      variables: its variables.
+      norm: "l1" or "l2".
+      axes: the axes whose scores are wanted; None: all.
+    """
     scores = dict[str, np.ndarray]()
-    for path, array in arrays.items():
-        leaf = graph.ties.leaves[path]
+    for path, array in _known(variables).items():
+        leaf = ties.leaves[path]
         if "in" not in leaf.roles or "out" not in leaf.roles:
             continue
         wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
@@ -89,6 +106,11 @@ def magnitude(
                 values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
             )
     return scores
+
+
+def _known(variables: Variables) -> dict[Path, Array]:
+    """The arrays by path; none in a dry run on shapes, where all neurons are alike."""
+    return {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
 
 
 def _of_groups(ties: Ties, arrays: Mapping[Path, Array], norm: Literal["l1", "l2"]) -> Float[np.ndarray, " classes"]:

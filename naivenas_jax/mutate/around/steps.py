@@ -1,0 +1,196 @@
+"""What happens around a change: fallbacks where it fails, a trial of the result on shapes, and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import jax
+
+from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.errors import (
+    GraphError,
+    InfeasibleError,
+    NaiveNASError,
+    RequestError,
+    SolverError,
+    StructureError,
+    UnknownNameError,
+)
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.request.options import Inputs
+from naivenas_jax.mutate.request.size_request import SizeRequest
+from naivenas_jax.mutate.result.inputs_after import inputs_after
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.trace.model.call_arguments import traced_shape
+from naivenas_jax.typing import Variables
+
+#: ``(graph, variables, request, error) -> another request, a mutation, or None``; see `naivenas_jax.fallback`.
+Step: TypeAlias = Callable[[Graph, Variables, SizeRequest | None, NaiveNASError], SizeRequest | Mutation | None]
+#: What ``fallback=`` may be.
+Fallback: TypeAlias = Step | Sequence[Step]
+
+
+def first_result(function: Callable[..., Mutation], arguments: Mapping[str, Any], fallback: Fallback) -> Mutation:
+    """``function(**arguments)``; where that finds no sizes, the answer of the first step that leads to a mutation.
+
+    Args:
+      function: makes the mutation.
+      arguments: by name. A step may propose another ``"request"``, if there is one among them.
+      fallback: the steps.
+
+    Raises:
+      InfeasibleError, SolverError: those of the first call, with notes on what was tried, if no step helps.
+      RequestError: if a step is no function, or returns something else than a request, a `Mutation` or None.
+    """
+    steps = _steps(fallback)
+    try:
+        return function(**arguments)
+    except (InfeasibleError, SolverError) as error:
+        first = last = error
+    graph, variables = arguments["graph"], arguments["variables"]
+    request: SizeRequest | None = (arguments["request"] or {}) if "request" in arguments else None
+    notes: list[str] = []
+    for step in steps:
+        name = getattr(step, "__name__", repr(step))
+        tried = f"after {type(last).__name__}, fallback {name!r}"
+        answer = step(graph, variables, request, last)
+        if answer is None:
+            continue
+        if isinstance(answer, Mutation):
+            return replace(answer, notes=(*notes, *answer.notes, tried))
+        request = _checked(name, request, answer)
+        tried = f"{tried} asked for {dict(request)}"
+        notes.append(tried)
+        try:
+            found = function(**{**arguments, "request": request})
+            return replace(found, notes=(*notes, *found.notes))
+        except (InfeasibleError, SolverError) as error:
+            last = error
+            first.add_note(f"{tried}, which failed too: {first_line(error)}")
+    raise first
+
+
+def first_line(error: NaiveNASError) -> str:
+    """What an error says, in short."""
+    return str(error).splitlines()[0]
+
+
+def _checked(name: str, request: SizeRequest | None, answer: object) -> SizeRequest:
+    if request is None or not isinstance(answer, Mapping):
+        raise RequestError(
+            f"Fallback {name!r} returned {answer!r:.80}; it must be a Mutation or None"
+            f"{'' if request is None else ', or another request'}."
+        )
+    return answer
+
+
+def _steps(given: Fallback) -> tuple[Step, ...]:
+    steps = tuple(given) if isinstance(given, Sequence) else (given,)
+    for step in steps:
+        if not callable(step):
+            raise RequestError(
+                "fallback= takes steps, such as nas.fallback.relax, nas.fallback.warn, nas.fallback.keep, or functions "
+                f"(graph, variables, request, error) -> request, Mutation or None; found {step!r:.80}."
+            )
+    return steps
+
+
+def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
+    """Raise if the new graph cannot be computed on inputs of these shapes.
+
+    Args:
+      mutation: what a verb is about to return.
+      inputs: arrays or shapes for the graph before the change, one per input; an array if there is one input. None: the
+        graph is not tried.
+
+    Raises:
+      GraphError: if there are more or fewer than the graph has inputs.
+      StructureError: says what the computation said.
+    """
+    if inputs is None:
+        return
+    given = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    if len(given) != len(mutation.before.inputs):
+        names = ", ".join(vertex.name for vertex in mutation.before.inputs)
+        raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
+    shapes = inputs_after(mutation.before, mutation.plan, [traced_shape(each) for each in given])
+    try:
+        jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
+    except NaiveNASError:
+        raise
+    except Exception as error:  # whatever a layer or function says to shapes that do not fit
+        where = [note for note in getattr(error, "__notes__", ()) if note.startswith("while computing")]
+        raise StructureError(
+            f"The changed graph cannot be computed on inputs of shapes {[s.shape for s in shapes]}: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {', '.join(where)}. "
+            "Nothing was changed."
+        ) from error
+
+
+@dataclass(frozen=True)
+class SizeChange:
+    """What happened to one vertex, or to one inner axis.
+
+    Attributes:
+      name: of the vertex or axis.
+      out: what became of its neurons.
+      inputs: for a vertex what became of the neurons that it reads, by the names of the vertices it reads now.
+      mutation: the whole change.
+    """
+
+    name: str
+    out: AxisPlan
+    inputs: Mapping[str, AxisPlan]
+    mutation: Mutation
+
+    @property
+    def changed(self) -> bool:
+        """Whether any neuron was dropped, added or moved."""
+        return self.out.changed or any(axis.changed for axis in self.inputs.values())
+
+    def __str__(self) -> str:
+        reads = "".join(f"; reads {name}: {axis!r}" for name, axis in self.inputs.items() if axis.changed)
+        return f"{self.name}: {self.out!r}{reads}"
+
+
+#: Functions of a `SizeChange`, by the name of a vertex or inner axis.
+OnVertex: TypeAlias = Mapping[str, Callable[[SizeChange], object]]
+#: What ``on_change=`` may be.
+OnChange: TypeAlias = Callable[[Mutation], object] | OnVertex | Sequence[Callable[[Mutation], object] | OnVertex] | None
+
+
+def notify(mutation: Mutation, on_change: OnChange) -> None:
+    """Call the functions that ``on_change=`` names; those of a vertex or axis only if it has changed.
+
+    Raises:
+      RequestError: if ``on_change`` is something else.
+      UnknownNameError: if it names a vertex or axis that neither graph has.
+    """
+    if on_change is None:
+        return
+    for each in on_change if isinstance(on_change, Sequence) else (on_change,):
+        if isinstance(each, Mapping):
+            for name, callback in each.items():
+                change = _change(mutation, name)
+                if change.changed:
+                    callback(change)
+        elif callable(each):
+            each(mutation)
+        else:
+            raise RequestError(
+                "on_change= takes a function of the mutation, a mapping from names to functions of a SizeChange, or "
+                f"several of these; found {each!r:.80}."
+            )
+
+
+def _change(mutation: Mutation, name: str) -> SizeChange:
+    axes, graph = mutation.plan.axes, mutation.graph
+    if name not in axes:
+        if name in mutation.before.ties.axes:  # it was removed
+            return SizeChange(name, AxisPlan.of(mutation.before.ties.size(name), []), {}, mutation)
+        raise UnknownNameError(f"on_change: {unknown_name(name, axes)}")
+    reads = graph.inputs_of(name) if name in graph else ()
+    return SizeChange(name, axes[name], {source: axes[source] for source in reads}, mutation)
