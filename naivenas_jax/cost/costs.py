@@ -20,8 +20,8 @@ class Costs:
       bytes: the number of bytes of all variables, of every collection.
       macs: the number of multiply-accumulates in matrix products and convolutions, for the inputs that were given; None
         without inputs.
-      activation_bytes: the number of bytes that matrix products and convolutions return for these inputs; None without
-        inputs.
+      activation_bytes: the number of bytes that matrix products and convolutions return for these inputs, in all runs
+        of a loop together, which is what a gradient has to keep; None without inputs.
 
     >>> import jax.numpy as jnp, flax.linen as nn, naivenas_jax as nas
     >>> graph = nas.Graph(x := nas.input_vertex("x", 3), nas.layer("dense", nn.Dense(5), x))

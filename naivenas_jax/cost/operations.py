@@ -25,7 +25,7 @@ class Operation(NamedTuple):
 
     Attributes:
       macs: its multiply-accumulates.
-      activation_bytes: the bytes that it returns.
+      activation_bytes: the bytes that it returns, in all of its runs.
       owners: the paths of the parts that it belongs to.
     """
 
@@ -64,7 +64,7 @@ class Operations:
 
     @property
     def activation_bytes(self) -> Count:
-        """The bytes that contractions return."""
+        """The bytes that contractions return, all runs of a loop together."""
         return Count.total(one.activation_bytes for one in self.each)
 
     @property
@@ -108,7 +108,7 @@ def operations(graph: Graph, variables: Variables, inputs: Sequence[Array | Shap
 
 
 def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
-    """A contraction, counted; its operations as often as it runs."""
+    """A contraction, counted as often as it runs."""
     eqn, made, (left, right) = one.eqn, one.eqn.outvars[0], one.eqn.invars
 
     def over(atom: Atom, dims: Sequence[int]) -> Count:
@@ -128,4 +128,4 @@ def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
         outer = eqn.params["dimension_numbers"].rhs_spec[0]
         contracted = over(right, [d for d in range(len(right.aval.shape)) if d != outer])
     itemsize = np.dtype(made.aval.dtype).itemsize
-    return Operation(returned * contracted * one.times, returned * itemsize, one.owners)
+    return Operation(returned * contracted * one.times, returned * itemsize * one.times, one.owners)

@@ -182,3 +182,50 @@ def test_a_result_may_be_wider_than_what_is_contracted():
 
     graph, variables = nas.from_function(wide, variables, x)
     assert nas.costs(graph, variables, x).activation_bytes == 7 * 5 * 4
+
+
+def looped(function, width=8, rows=2):
+    """The counts of a function of one square matrix and some rows."""
+    variables, x = {"params": {"k": jnp.ones((width, width))}}, jnp.ones((rows, width))
+    graph, variables = nas.from_function(function, variables, x)
+    return nas.costs(graph, variables, x), graph, variables, x
+
+
+LOOPS = {
+    "scan": lambda v, x: jax.lax.scan(lambda c, _: (c @ v["params"]["k"], None), x, None, length=6)[0],
+    "unrolled": lambda v, x: jax.lax.scan(lambda c, _: (c @ v["params"]["k"], None), x, None, length=6, unroll=3)[0],
+    "fori_loop": lambda v, x: jax.lax.fori_loop(0, 6, lambda _, c: c @ v["params"]["k"], x),
+    "map": lambda v, x: jax.lax.map(lambda one: one @ v["params"]["k"], jnp.stack([x] * 6)).sum(0),
+    "one in another": lambda v, x: jax.lax.fori_loop(
+        0, 3, lambda _, c: jax.lax.fori_loop(0, 2, lambda _, c: c @ v["params"]["k"], c), x
+    ),
+    "under remat": lambda v, x: jax.lax.fori_loop(
+        0, 6, lambda _, c: jax.checkpoint(jnp.matmul)(c, v["params"]["k"]), x
+    ),
+}
+
+
+@pytest.mark.parametrize("function", LOOPS.values(), ids=LOOPS)
+def test_a_loop_counts_as_often_as_it_runs(function):
+    """As the same written out, and budgets count it so."""
+    found, graph, variables, x = looped(function)
+
+    def written_out(v, x):
+        for _ in range(6):
+            x = x @ v["params"]["k"]
+        return x
+
+    assert found == looped(written_out)[0]
+    assert found.activation_bytes == 6 * 2 * 8 * 4
+    with pytest.raises(nas.NaiveNASError, match="max_activation_bytes"):
+        nas.resize(graph, variables, max_activation_bytes=found.activation_bytes - 1, inputs=x)
+    assert nas.resize(graph, variables, max_activation_bytes=found.activation_bytes, inputs=x).gap == 0
+
+
+def test_a_recurrent_layer_counts_every_step():
+    x = nas.input_vertex("x", 3, shape=(7, 3))
+    graph = nas.Graph(x, nas.layer("rnn", nn.RNN(nn.SimpleCell(5)), x))
+    given = jnp.ones((2, 7, 3))
+    found = nas.costs(graph, graph.init(jax.random.key(0), given), given)
+    assert found.macs == 7 * 2 * (3 * 5 + 5 * 5)
+    assert found.activation_bytes == 7 * 2 * (5 + 5) * 4
