@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import cvxpy as cp
-import highspy
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
+from naivenas_jax.align.program.solver_answer import asked, quiet
 from naivenas_jax.errors import SolverError
 
 #: A point of a program, or the cost of each of its columns.
@@ -19,6 +19,8 @@ Point: TypeAlias = Float[np.ndarray, " columns"]
 
 #: The relative gap at which `IntegerProgram.bounded` ends a search in whole numbers.
 _NEARLY = 1e-4
+#: By so much HiGHS lets prices of linear programs be wrong.
+_DUAL_TOLERANCE = 1e-7
 
 
 class NoSolutionError(Exception):
@@ -128,7 +130,11 @@ class IntegerProgram:
             finite = np.where(np.isfinite(below.bounds), below.bounds, 0.0)
             constraints.append(below.matrix(self.size) @ x <= finite)
         problem = cp.Problem(cp.Minimize(np.ones(self.size) @ x), constraints)
-        data, chain, _ = problem.get_problem_data(cp.HIGHS)
+        quiet()
+        try:
+            data, chain, _ = problem.get_problem_data(cp.HIGHS)
+        except Exception as error:  # cvxpy's own errors and others
+            raise SolverError(f"cvxpy could not write the problem for HiGHS: {error!r:.200}.") from error
         if data["A"].shape != (len(equal.bounds) + len(below.bounds), self.size):
             raise SolverError(f"cvxpy canonicalised to an unexpected shape {data['A'].shape}.")
         data["lower_bounds"], data["upper_bounds"] = lower, upper
@@ -230,18 +236,46 @@ class IntegerProgram:
             "mip_heuristic_run_feasibility_jump": False,
             "time_limit": self._remaining(),
         }
-        result = self._chain.solve_via_data(self._problem, data, False, False, options)
-        status = result["model_status"]
-        if status == "kTimeLimit":
-            raise _stopped(result, bool(integer))
-        if status in ("kInfeasible", "kUnboundedOrInfeasible"):
+        answer = asked(lambda: self._chain.solve_via_data(self._problem, data, False, False, options), self._shape)
+        if answer.status == "kTimeLimit":
+            # a point of the relaxation is no solution, and its cost bounds nothing before the optimum
+            raise StoppedError(answer.point, answer.bound) if integer else StoppedError
+        if answer.status in ("kInfeasible", "kUnboundedOrInfeasible"):
             raise NoSolutionError
-        if status != "kOptimal":
-            raise SolverError(f"HiGHS ended with status {status}; nothing was changed.")
-        self._dual = float(result["info"].mip_dual_bound)
-        if not integer:
-            self._prices = np.array(result["solution"].row_dual)
-        return np.array(result["solution"].col_value)
+        point = answer.optimum()
+        cost_found = float(cost @ point)
+        if integer:
+            self._dual = answer.bound
+            least, allowed = answer.bound, gap * abs(cost_found) + 1e-6 * (1.0 + abs(cost_found))
+        else:
+            self._prices = answer.prices
+            least, allowed = self._least(cost, answer.prices), _slack(cost, point)
+        if not cost_found - least <= allowed:
+            raise SolverError(
+                f"HiGHS calls a point optimal whose cost is {cost_found:.9g}, where {least:.9g} is not excluded. "
+                "Nothing was changed."
+            )
+        return point
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self._data["b"]), self.size
+
+    def _least(self, cost: Point, prices: Float[np.ndarray, " rows"]) -> float:
+        """What no point can cost less than, whatever the prices of the rows (weak duality); minus infinity: unknown.
+
+        With prices ``y``, of inequalities not positive, ``cost @ x >= y @ bounds + sum_j min over x_j of d_j x_j`` for
+        ``d = cost - A.T @ y``.
+        """
+        bounds = self._data["b"]
+        limited = np.isfinite(bounds)
+        y = np.where(limited, prices, 0.0)
+        y[self._equalities :] = np.minimum(y[self._equalities :], 0.0)
+        reduced = cost - self._data["A"].T @ y
+        reduced[np.abs(reduced) < _DUAL_TOLERANCE] = 0.0
+        at = np.where(reduced > 0, self._data["lower_bounds"], self._data["upper_bounds"])
+        used = reduced != 0
+        return float(y[limited] @ bounds[limited] + reduced[used] @ at[used])
 
     def _remaining(self) -> float:
         """Seconds until the time limit; raises `StoppedError` if none are left."""
@@ -253,10 +287,6 @@ class IntegerProgram:
         return left
 
 
-def _stopped(result: dict[str, Any], integer: bool) -> StoppedError:
-    """What HiGHS has by the time limit. Without an incumbent its "solution" is zeros."""
-    info = result["info"]
-    if not integer:  # a point of the relaxation is no solution, and its cost bounds nothing before the optimum
-        return StoppedError()
-    has_point = info.primal_solution_status == int(highspy.SolutionStatus.kSolutionStatusFeasible)
-    return StoppedError(np.array(result["solution"].col_value) if has_point else None, float(info.mip_dual_bound))
+def _slack(cost: Point, point: Point) -> float:
+    """How far the costs of a point and of its prices may differ by rounding."""
+    return 1e-6 * (1.0 + float(np.abs(cost) @ np.abs(point))) + _DUAL_TOLERANCE * float(np.abs(point).sum())

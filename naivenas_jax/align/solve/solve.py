@@ -89,6 +89,12 @@ def _apart(problem: Problem) -> Solution:
     return Solution(kept, new)
 
 
+def _evident(problem: Problem) -> list[Solution]:
+    """What is a solution without any search: every group at its own best, or unchanged. Often neither is."""
+    unchanged = Solution(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
+    return [solution for solution in (_apart(problem), unchanged) if not violations(problem, solution)]
+
+
 def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Solution | None:
     formulation, step = formulate(problem, time_limit, segment_count=segment_count), "requests"
     try:
@@ -100,9 +106,9 @@ def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> So
     except StoppedError as stop:
         raise _unproven(problem, formulation, step, stop.bound) from stop
     except NoSolutionError as error:
-        if step != "utility" or x is None:
+        if not (step == "utility" and x is not None) and not _evident(problem):
             raise
-        raise SolverError("HiGHS finds no solution where it has found one before; nothing was changed.") from error
+        raise SolverError("HiGHS finds no solution where there is one; nothing was changed.") from error
 
 
 def nearest_sizes(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
@@ -180,9 +186,8 @@ def _wishes_met(problem: Problem, solution: Solution) -> bool:
 
 def _unproven(problem: Problem, formulation: Formulation, step: str, bound: float) -> UnprovenError:
     """The best point found before the time limit struck, checked like any other."""
-    unchanged = Solution(np.array([group.size for group in problem.groups]), np.zeros(len(problem.groups), int))
     found = [read(formulation, x) for x in reversed(formulation.program.found)]
-    sound = [solution for solution in (*found, _apart(problem), unchanged) if not violations(problem, solution)]
+    sound = [*(solution for solution in found if not violations(problem, solution)), *_evident(problem)]
     if not sound:
         return UnprovenError(None, "")
     best = min(sound, key=lambda solution: rank(problem, solution))
