@@ -83,7 +83,7 @@ class _Silent(highspy.Highs):
 @cache
 def quiet() -> None:
     """Let HiGHS write the two lines about its version now, where nobody sees them: it does so once in a process."""
-    silent = _Silent()
+    silent = _Silent()  # type: ignore[no-untyped-call]  # the constructor of HiGHS has no types
     silent.setOptionValue("log_to_console", False)
     silent.passModel(highspy.HighsModel())
     silent.run()
