@@ -55,6 +55,7 @@ def measure_latency(
 
     Raises:
       BudgetError: if the size of an operand cannot be told from those of the variables, or a fraction is none.
+      GraphError, VariablesError: if ``graph`` is no graph, the inputs do not fit, or the variables are not its own.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

@@ -84,6 +84,7 @@ def compress(
       A `Mutation` from the network given to the one found. Its ``gap`` is that of the last step's choice of widths.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       BudgetError: no budget, or one that cannot be counted.
       UtilityError: a utility is given.
       VariablesError: the variables are not those of the graph, or only shapes; or the batches are no batches.

@@ -38,6 +38,7 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
       New variables. Without batch statistics, the same ones.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       VariablesError: the variables are not those of the graph, there are no batches, they hold numbers that are not
         finite or a single value per neuron, or there are statistics that no normalisation reads in sight.
 

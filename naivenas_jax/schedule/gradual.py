@@ -169,8 +169,8 @@ class Gradual:
     def soft(self, step: int, soft: Soft, variables: Variables) -> Soft:
         """The masks to go on with: the same object, unless this step masks something more.
 
-        What is masked stays masked: of what is left, the neurons are masked that `prune` would drop. For an example see
-        `Gradual`.
+        What is masked stays masked: of what is left, the neurons are masked that `prune` would drop.
+        For an example see `Gradual`.
 
         Args:
           step: the number of the training step.
@@ -243,6 +243,7 @@ def gradual(
     Raises:
       RequestError: if the steps are no whole numbers in order, a request is relaxed, or ``utility`` is no function.
       BudgetError: if there is no budget, or it cannot be counted.
+      GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
 
     Source: Zhu & Gupta, To Prune, or Not to Prune, 2017, for single weights; here for budgets of networks.
 

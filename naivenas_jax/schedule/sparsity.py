@@ -39,6 +39,7 @@ def group_lasso(graph: Graph, strength: float | jax.Array) -> optax.GradientTran
       A transformation; its ``update`` needs the parameters.
 
     Raises:
+      GraphError: if ``graph`` is no graph.
       RequestError: if ``strength`` is negative or no number.
 
     Source: Yuan & Lin, Model Selection and Estimation in Regression with Grouped Variables, 2006; for the structure of
@@ -83,6 +84,7 @@ def group_shrink(graph: Graph, amount: float | jax.Array) -> optax.GradientTrans
       A transformation; its ``update`` needs the parameters.
 
     Raises:
+      GraphError: if ``graph`` is no graph.
       RequestError: if ``amount`` is negative or no number, or an entry makes neurons of two classes (a head, and a
         feature of a head).
 

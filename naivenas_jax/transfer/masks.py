@@ -39,6 +39,7 @@ def freeze_mask(
       parameter's shape.
 
     Raises:
+      GraphError: if ``graph`` is no graph.
       UnknownNameError: if a name belongs to no parameter.
       VariablesError: if there are no parameters.
       RequestError: if a name is no string.

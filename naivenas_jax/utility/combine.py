@@ -38,6 +38,7 @@ def normalise(graph: Graph, utility: Utility, by: Norm = "mean") -> Scores:
       Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       UtilityError: ``by`` is none of these, or the scores are no finite numbers, one for each neuron.
 
     Source: layer-wise l2 normalisation, Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient
@@ -73,6 +74,7 @@ def combine(
       Scores by handle, each of shape (size,); tied neurons have theirs at the first handle that holds them.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       UtilityError: no parts, a weight that is no number, or a product of negative scores.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas

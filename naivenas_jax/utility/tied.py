@@ -134,6 +134,7 @@ def total_utility(graph: Graph, utility: Utility) -> Scores:
       head) counts for the neuron of either factor.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       UtilityError: scores are not finite numbers, of another shape, for a handle that there is not, or too large to be
         added up.
 

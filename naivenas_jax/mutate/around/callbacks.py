@@ -1,4 +1,4 @@
-"""What is called after every change: for logs, for validation, for anything.
+"""Callbacks: functions that a verb calls with what it has changed, for logs, for validation, for anything.
 
 ``on_change=`` of every verb takes
 
@@ -8,7 +8,20 @@
 - or a sequence of these.
 
 They are called when the new network is complete and before the verb returns. If one raises, the verb raises and there
-is no new network; the old one is untouched.
+is no new network; the old one is untouched. What they return is ignored.
+
+The callbacks here:
+
+- ``log(level)``: log what has changed, for a network or a vertex;
+- ``check(*inputs)``: validate the new network, and with inputs compare it with the old one.
+
+>>> import jax, flax.linen as nn, naivenas_jax as nas
+>>> x = nas.input_vertex("x", 3)
+>>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+>>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+>>> on_change = [nas.watch.check(jax.numpy.ones((5, 3))), {"hidden": print}]
+>>> mutation = nas.delta_nout(graph, variables, {"hidden": 1}, on_change=on_change)
+hidden: 4 -> 5, new at [4]
 """
 
 from __future__ import annotations
@@ -37,6 +50,9 @@ def log(level: int = logging.INFO) -> Callable[[Mutation | SizeChange], None]:
     Args:
       level: of `logging`.
 
+    Returns:
+      A callback, for the whole network or for a vertex.
+
     >>> on_change = log(logging.DEBUG)                  # for the whole network
     >>> on_change = {"conv1": log(), "conv2": log()}    # for two vertices
     """
@@ -61,7 +77,11 @@ def check(*inputs: Array, tolerance: float | None = None, **kwargs: object) -> C
       **kwargs: as for `Mutation.check`.
 
     Returns:
-      A function of the mutation, which raises `VariablesError` or `OracleError` if it does not hold.
+      A function of the mutation.
+
+    Raises:
+      VariablesError: by that function, if a variable is missing, unknown or of another shape.
+      OracleError: by that function, if the two networks differ.
     """
 
     def checked(mutation: Mutation) -> None:

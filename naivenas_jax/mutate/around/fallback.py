@@ -9,8 +9,16 @@ result; None passes on to the next step. If no step leads to a result, the error
 with notes on what was tried. Verbs that change the structure have no request: their steps get None in its place, and
 may answer with a `Mutation` or None.
 
-Only what depends on the sizes is caught: `InfeasibleError` and `SolverError`, of which `TimeLimitError` is one. Bad
-arguments are raised as ever.
+Only what depends on the sizes is caught: `InfeasibleError` and `SolverError`, of which `TimeLimitError` is one. Errors
+about arguments are raised at once.
+
+The steps here:
+
+- `relax`: ask for the nearest sizes that are feasible;
+- `nearest`: ask for the sizes that the error names as the nearest;
+- `accept`: after a time limit, take the best sizes found by then;
+- `keep`: leave the network as it is;
+- `warn`, and ``log(level)``: log the error, and pass on to the next step.
 
 >>> import jax, flax.linen as nn, naivenas_jax as nas
 >>> x = nas.input_vertex("x", 3)
@@ -20,6 +28,14 @@ arguments are raised as ever.
 >>> mutation = nas.delta_nout(graph, variables, {"twice": -3}, fallback=nas.fallback.relax)
 >>> mutation.graph.nout("twice"), mutation.notes
 (4, ("after InfeasibleError, fallback 'relax' asked for {'twice': Relaxed(wish=-3)}",))
+
+A step of one's own, before one that always has an answer:
+
+>>> def one_less(graph, variables, request, error):
+...     return {name: change - 1 for name, change in request.items()}
+>>> steps = [one_less, nas.fallback.keep]
+>>> nas.delta_nout(graph, variables, {"twice": -3}, fallback=steps).graph.nout("twice")
+4
 """
 
 from __future__ import annotations
@@ -46,7 +62,11 @@ def __dir__() -> list[str]:
 
 
 def relax(graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError) -> SizeRequest | None:
-    """Ask for the nearest sizes that are feasible: the same request with every part relaxed."""
+    """Ask for the nearest sizes that are feasible: the same request with every part relaxed.
+
+    Returns:
+      The relaxed request; None if the verb has no request.
+    """
     del graph, variables, error
     return None if request is None else {name: relaxed(asked) for name, asked in request.items()}
 
@@ -54,20 +74,32 @@ def relax(graph: Graph, variables: Variables, request: SizeRequest | None, error
 def nearest(
     graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError
 ) -> SizeRequest | None:
-    """Ask for the nearest feasible sizes that the error names, which may be the present ones (unlike with `relax`)."""
+    """Ask for the nearest feasible sizes that the error names, which may be the present ones (unlike with `relax`).
+
+    Returns:
+      A request for exactly these sizes; None if the error names none.
+    """
     del graph, variables, request
     sizes = error.nearest if isinstance(error, InfeasibleError) else {}
     return {name: to(size) for name, size in sizes.items()} or None
 
 
 def accept(graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError) -> Mutation | None:
-    """After a time limit, take the best sizes found by then; a note says how far they may be from the optimum."""
+    """After a time limit, take the best sizes found by then; a note says how far they may be from the optimum.
+
+    Returns:
+      The `Mutation` to these sizes; None if none had been found, or the error is another one.
+    """
     del graph, variables, request
     return error.best() if isinstance(error, TimeLimitError) and error.best else None
 
 
 def keep(graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError) -> Mutation:
-    """Leave the network as it is; a note says why."""
+    """Leave the network as it is; a note says why.
+
+    Returns:
+      A `Mutation` from the network to itself.
+    """
     del request
     return Mutation(
         graph=graph,
@@ -84,6 +116,9 @@ def log(level: int) -> Step:
 
     Args:
       level: of `logging`, such as ``logging.INFO``.
+
+    Returns:
+      The step. It logs to the logger "naivenas_jax".
     """
 
     def logged(graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError) -> None:

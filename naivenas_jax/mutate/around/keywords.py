@@ -20,24 +20,34 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class CallKeywords(TypedDict, total=False):
-    """What happens around the change.
-
-    Attributes:
-      fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
-        order. Default: the error is raised.
-      on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
-    """
+    """What happens around the change: see `VerbKeywords`."""
 
     fallback: Fallback
     on_change: OnChange
 
 
 class VerbKeywords(CallKeywords, total=False):
-    """Keywords of every verb: those of `CallKeywords`, and ``inputs``.
+    """Keywords of every verb, as a `TypedDict` for annotations.
+
+    With it, or with `WidthKeywords` or `EditKeywords`, a function that passes keywords on to a verb is checked by type
+    checkers as the verb itself is.
 
     Attributes:
+      fallback: what to try if the sizes cannot be had or the time limit strikes: steps of `naivenas_jax.fallback`, in
+        order. Default: the error is raised.
+      on_change: what is called with the result before it is returned; see `naivenas_jax.watch`.
       inputs: arrays or shapes, one per input of the graph before the change (one alone if it has one input). If given,
         the changed graph is tried on their shapes.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> from typing import Unpack
+    >>> def upper_case(graph, variables, **keywords: Unpack[nas.VerbKeywords]):
+    ...     return nas.rename(graph, variables, {"hidden": "HIDDEN"}, **keywords)
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> "HIDDEN" in upper_case(graph, variables, inputs=jax.numpy.ones((1, 3))).graph
+    True
     """
 
     inputs: Inputs
@@ -58,16 +68,41 @@ class ChainKeywords(SearchKeywords, CallKeywords, total=False):
 
 
 class WidthKeywords(SizeKeywords, VerbKeywords, total=False):
-    """Keywords of verbs that change widths: those of `SizeKeywords` and `VerbKeywords`."""
+    """Keywords of verbs that change widths, as a `TypedDict` for annotations: those of `VerbKeywords`, and more.
+
+    Attributes:
+      utility, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords: see `delta_nout`.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> from typing import Unpack
+    >>> def one_less(graph, variables, **keywords: Unpack[nas.WidthKeywords]):
+    ...     return nas.delta_nout(graph, variables, {"hidden": -1}, **keywords)
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> one_less(graph, variables, utility={"hidden": [3, 1, 2, 4]}).indices("hidden").tolist()
+    [0, 2, 3]
+    """
 
 
 class EditKeywords(WidthKeywords, total=False):
-    """Keywords of verbs that change the structure: those of `WidthKeywords`, and ``align``.
+    """Keywords of verbs that change the structure, as a `TypedDict`: those of `WidthKeywords`, and ``align``.
 
     Attributes:
       align: how sizes that disagree after an edit are brought in line: "grow" (the smaller becomes as large as the
         larger), "shrink" (the larger as small as the smaller) or "both" (whatever is nearest); a tuple of these: the
-        first of them that works. Default "auto": the first of the three.
+        first of them that works. Default "auto": the first of the three that works.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> from typing import Unpack
+    >>> def without_hidden(graph, variables, **keywords: Unpack[nas.EditKeywords]):
+    ...     return nas.remove_vertex(graph, variables, "hidden", **keywords)
+    >>> x = nas.input_vertex("x", 3)
+    >>> before = nas.layer("before", nn.Dense(6), x)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), before)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> [without_hidden(graph, variables, align=way).graph.nout("before") for way in ("grow", "shrink")]
+    [6, 4]
     """
 
     align: Ways

@@ -50,6 +50,7 @@ def create_edge(
       UnknownNameError: if there is no vertex or module of one of the names.
       StructureError: if the edge would close a loop, or ``target`` takes a fixed number of inputs.
       InfeasibleError: if no sizes satisfy all ties afterwards (a size cycle).
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -113,6 +114,7 @@ def remove_edge(
     Raises:
       UnknownNameError: if there is no vertex of one of the names.
       StructureError: if there is no such edge, or ``target`` cannot do with one input less.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

@@ -73,6 +73,7 @@ def change_kernel(
       RequestError: if a size is no whole number of at least 1, or there are too few or too many.
       StructureError: if a vertex is no convolution, or one with weights of its own at every position, with a mask, or
         transposed and circular.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

@@ -34,7 +34,8 @@ def rename(graph: Graph, variables: Variables, names: Mapping[str, str], **keywo
     Raises:
       UnknownNameError: if there is no vertex of an old name.
       DuplicateNameError: if two vertices would have the same name.
-      GraphError: if a new name is none.
+      GraphError: if a new name is empty, has a ":" or is no string.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

@@ -81,6 +81,7 @@ def replace_layer(
       StructureError: if it is an input, the new vertex does not read the same vertices, or its width is another one and
         not its own to choose.
       InfeasibleError: if the vertex cannot have the new width.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -135,6 +136,7 @@ def map_vertices(
 
     Raises:
       StructureError: if a vertex that ``fn`` returns reads others or has another width.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

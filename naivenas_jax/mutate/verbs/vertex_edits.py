@@ -57,6 +57,7 @@ def insert_vertex(
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
       DuplicateNameError: if the name of a new vertex is taken.
       InfeasibleError: if the new vertex has another width than the readers expect, and no sizes satisfy all ties.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -128,6 +129,7 @@ def remove_vertex(
       UnknownNameError: if there is no vertex or module of that name.
       StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
       InfeasibleError: if no sizes satisfy all ties afterwards.
+      Others: as `delta_nout`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)

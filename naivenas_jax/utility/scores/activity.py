@@ -53,7 +53,7 @@ def activity(
 
     Raises:
       UtilityError: no batches, or handles whose activations are out of sight.
-      VariablesError: the variables are not those of the graph.
+      GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
 
     Source: APoZ, Hu, Peng, Tai and Tang, Network Trimming, 2016; means and variances as a baseline, Molchanov et al.,
     ICLR 2017.

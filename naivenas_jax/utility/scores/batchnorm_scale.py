@@ -30,7 +30,7 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
 
     Raises:
       UtilityError: there is no batch normalisation with a scale.
-      VariablesError: the variables are not those of the graph.
+      GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
 
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017. Their scales are
     trained with an l1 penalty, so that some become small.

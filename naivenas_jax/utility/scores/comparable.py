@@ -31,6 +31,7 @@ def comparable(graph: Graph, utility: Utility) -> Scores:
       them.
 
     Raises:
+      GraphError: ``graph`` is no graph.
       UtilityError: the scores are no finite numbers, one for each neuron, or too large to be added up.
 
     Source: the layer-adaptive magnitude of weights (LAMP), Lee et al., Layer-adaptive Sparsity for the Magnitude-based

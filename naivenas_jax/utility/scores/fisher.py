@@ -55,7 +55,7 @@ def fisher(
 
     Raises:
       UtilityError: no examples, fewer than two with ``errors``, or ``loss_fn`` does not return one number.
-      VariablesError: the variables are not those of the graph.
+      GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
 
     Source: LeCun, Denker and Solla, Optimal Brain Damage, 1990; Theis et al., Faster gaze prediction with dense
     networks and Fisher pruning, 2018; gates of coupled channels, Liu et al., Group Fisher Pruning, ICML 2021.

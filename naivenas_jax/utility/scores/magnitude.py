@@ -55,7 +55,7 @@ def magnitude(
 
     Raises:
       UtilityError: ``norm`` is neither.
-      VariablesError: the variables are not those of the graph.
+      GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
 
     Source: magnitude pruning of filters, Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017; groups, Fang et
     al., DepGraph: Towards Any Structural Pruning, CVPR 2023.

@@ -91,7 +91,7 @@ def taylor(
 
     Raises:
       UtilityError: no batches, a single one with ``errors``, or ``loss_fn`` does not return one number.
-      VariablesError: the variables are not those of the graph.
+      GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
 
     Source: Molchanov, Tyree, Karras, Aila and Kautz, Pruning Convolutional Neural Networks for Resource Efficient
     Inference, ICLR 2017 (``each="example"``); Molchanov, Mallya, Tyree, Frosio and Kautz, Importance Estimation for
@@ -183,10 +183,9 @@ class TaylorAverage:
     >>> average.scores()["hidden"].shape
     (4,)
 
-    A mutation is followed by `Mutation.carry`, which calls ``average.follow(mutation)``:
-
     >>> mutation = nas.delta_nout(graph, {"params": params}, {"hidden": -1}, utility=average.scores())
-    >>> mutation.carry(average).scores()["hidden"].shape
+    >>> average = average.follow(mutation)  # or mutation.carry(average)
+    >>> average.scores()["hidden"].shape
     (3,)
     """
 
