@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,10 @@ IMAGE = (8, 8, 3)
 
 def add(x, y):
     return x + y
+
+
+def strongest(x):
+    return jnp.where(x >= jnp.sort(x, -1)[..., -2:-1], x, 0.0)
 
 
 def softmax(x):
@@ -564,15 +569,68 @@ class TestProbing:
         assert graph.handles()["v"].coupled is None
         assert graph.handles()["v"].tied_to == ("a",)
 
-    @pytest.mark.parametrize("fn", [softmax, centred, positional, lambda x: x[..., ::-1]])
-    def test_coupled(self, fn):
+    @pytest.mark.parametrize(
+        ("fn", "why"),
+        [
+            (softmax, "mixes"),
+            (centred, "mixes"),
+            (strongest, "mixes"),
+            (positional, "positions"),
+            (lambda x: x / x.shape[-1], "number"),
+            (lambda x: x + jax.random.normal(jax.random.key(0), x.shape), "positions"),
+        ],
+    )
+    def test_coupled(self, fn, why):
         graph, variables = self.build(fn)
         for name in ("a", "v"):
-            assert "'v': its function" in graph.handles()[name].coupled
-        mutation = nas.delta_nout(graph, variables, {"a": -1})
-        found = mutation.check(jnp.ones((2, 3)))
+            assert re.search(f"'v': its function.*{why}", graph.handles()[name].coupled)
+        for change in (-1, 2):
+            mutation = nas.delta_nout(graph, variables, {"a": change})
+            assert len(mutation.notes) == 1
+            assert re.search(f"coupled.*'a'.*{why}", mutation.notes[0])
+        found = nas.delta_nout(graph, variables, {"a": -1}).check(jnp.ones((2, 3)))
         assert not found.compared
         assert "coupled" in found.reason
+
+    @pytest.mark.parametrize("size", [6, 40, 100])
+    @pytest.mark.parametrize(
+        "fn",
+        [
+            pytest.param(lambda x: x[..., ::-1], id="reversal"),
+            pytest.param(lambda x: jnp.roll(x, 1, -1), id="roll"),
+            pytest.param(lambda x: jnp.concatenate([-x[..., 1:], x[..., :1]], -1), id="rotation"),
+            pytest.param(lambda x: x.reshape(*x.shape[:-1], 2, -1).swapaxes(-1, -2).reshape(x.shape), id="shuffle"),
+            pytest.param(lambda x: x.at[..., 0].set(x[..., 1]).at[..., 1].set(x[..., 0]), id="swap of two"),
+            pytest.param(lambda x: jnp.sort(x, -1), id="sort"),
+            pytest.param(lambda x: jnp.cumsum(x, -1), id="cumulative sum"),
+            pytest.param(lambda x: x * jnp.roll(x, 1, -1), id="pairs"),
+            pytest.param(lambda x: jnp.maximum(x, x[..., ::-1]), id="maximum of pairs"),
+            pytest.param(lambda x: x * x[..., :1], id="gate by the first"),
+            pytest.param(lambda x: x if x.shape[-1] == 3 else x[..., ::-1], id="reversal of most"),
+        ],
+    )
+    def test_what_moves_neurons_is_refused(self, fn, size):
+        graph, variables = self.build(fn, size)
+        assert not {"a", "v"} & set(graph.handles())
+        for change in (-1, 1):
+            with pytest.raises(nas.InfeasibleError, match=r"(?s)'v' keeps its size.*does not belong to neuron i"):
+                nas.delta_nout(graph, variables, {"a": change})
+
+    def test_what_happens_to_late_neurons_only_is_seen(self):
+        graph, _ = self.build(lambda x: jnp.where(jnp.arange(x.shape[-1]) < 90, x, 0.0), 100)
+        assert "positions" in graph.handles()["v"].coupled
+        graph, _ = self.build(lambda x: x if x.shape[-1] <= 64 else x[..., ::-1], 100)
+        assert "v" not in graph.handles()
+
+    def test_another_axis_than_the_neurons_is_free_where_the_shape_is_known(self):
+        for fn in (lambda x: x[:, ::-1], lambda x: jnp.cumsum(x, 1), lambda x: x - x.mean(1, keepdims=True)):
+            x = nas.input_vertex("x", 3, shape=(5, 3))
+            v = nas.invariant_vertex("v", fn, nas.layer("a", nn.Dense(4), x))
+            graph = nas.Graph(x, nas.layer("out", nn.Dense(2), v))
+            variables, (batch,) = started(graph, (2, 5, 3))
+            mutation = nas.delta_nout(graph, variables, {"a": -1})
+            assert mutation.notes == ()
+            assert mutation.check(batch).compared
 
     def test_fixed(self):
         graph, variables = self.build(needs_four)

@@ -114,13 +114,19 @@ def invariant_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex) -
     """A function that keeps the neuron axis: activations, pooling, scaling, elementwise functions of your own.
 
     Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration
-    is checked by running ``fn`` on made-up numbers: a function that mixes the neurons (a softmax) makes the axis
-    *coupled*, one that runs with a certain number of neurons only makes it immutable.
+    is checked by running ``fn`` on made-up numbers:
+
+    - A function that mixes the neurons, but all alike (a softmax), or that depends on their positions or number
+      (``x / x.shape[-1]``), makes the axis *coupled*: it can be resized, and the mutation says so in its notes.
+    - A function that moves the neurons, or mixes them by position (a reversal, a channel shuffle, a sort, a cumulative
+      sum), and one that runs with a certain number of neurons only, makes the axis immutable: it is not known which
+      neurons of input and output would go together.
 
     Args:
       name: name of the vertex.
       fn: ``fn(*arrays, **keywords) -> array``; neurons lie on the last axis. It gets those keyword arguments of
-        ``graph.apply`` that its signature names.
+        ``graph.apply`` that its signature names. A function of any number of arrays, ``lambda *values: sum(values)``,
+        takes further edges in `create_edge`, and loses them in `remove_edge`.
       *inputs: the vertices it reads, all with the same number of neurons.
 
     Returns:

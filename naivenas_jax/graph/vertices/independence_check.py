@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
@@ -14,8 +15,18 @@ from naivenas_jax.typing import PyTree
 
 _FEW = 6
 _MANY = 64
+_LARGEST = 2**20  # entries of an array to try a function on
 _LEADING = ((4,), (4, 8, 8), (4, 8), (4, 8, 8, 8))  # batch, images, sequences, volumes
 _SCALES = (1.0, 30.0, 1000.0, 0.03)  # of the examples in the batch: a threshold should not hide what happens beyond it
+
+_CERTAIN = "its function needs a certain number of neurons"
+_MIXES = "its function mixes the neurons"
+_DEPENDS = "its function depends on the positions of the neurons, or on their number"
+_MOVES = (
+    "its function moves the neurons, or mixes them by position (a reversal, a shuffle, a sort, a cumulative sum), so "
+    "that neuron i of the output does not belong to neuron i of the input. If it works along another axis, tell the "
+    "shape of the input: nas.input_vertex(name, size, shape=...)"
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,8 @@ class Probe:
 
     Attributes:
       nout: neurons of its output; None if it could not be run on made-up input.
-      fixed: why it does not run with fewer neurons, or None.
-      coupled: why its neurons are not independent, or None.
+      fixed: why no neuron may be dropped or added, or None.
+      coupled: why a neuron that is zero is not the same as a neuron that is not there, or None.
     """
 
     nout: int | None = None
@@ -35,9 +46,18 @@ class Probe:
 
 @lru_cache(maxsize=4096)
 def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ...] | None = None) -> Probe:
-    """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps them, on some of those neurons only.
+    """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps their number, on some of those neurons only.
 
-    ``fn`` keeps the neuron axis if and only if ``fn(x[..., keep]) == fn(x)[..., keep]`` for every choice of neurons.
+    What is asked, each with numbers in which the answer shows:
+
+    - is ``fn(x[..., keep]) == fn(x)[..., keep]``, also with the kept neurons in another order? Then neuron
+      i of the output depends on neuron i of the inputs, in the same way for every i and for every number of neurons.
+    - if not, does it *mix*: does a kept neuron change when others do?
+    - and does it *move*: ``fn(x[..., order]) != fn(x)[..., order]``?
+
+    A function that mixes alike for all neurons (a softmax) is coupled. So is one that mixes nothing, but depends on the
+    positions or the number of its neurons. One that mixes and moves (a reversal, a shuffle, a sort, a cumulative sum)
+    has an output whose neuron i is not neuron i of the input: which neurons would go together is not known.
 
     Args:
       fn: the function.
@@ -48,11 +68,9 @@ def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ..
     candidates = _LEADING if known is None else ((len(_SCALES), *known[1:]),)
     with jax.ensure_compile_time_eval():
         for leading in candidates:  # a pooling window needs an image, a plain function is happy with a batch
-            few = _run(fn, _inputs(arity, leading, _FEW))
-            if few is not None and few.ndim and few.shape[-1] == _FEW:
-                counts = (_FEW, min(size, _MANY)) if size > _FEW else (_FEW,)
-                found = (_coupling(fn, arity, leading, count, train) for count in counts for train in (False, True))
-                return Probe(nout=size, coupled=next((reason for reason in found if reason), None))
+            if _keeps_few(fn, arity, leading):
+                found = (_verdict(fn, arity, leading, count) for count in _counts(size, leading))
+                return replace(next((each for each in found if each != Probe()), Probe()), nout=size)
         for leading in candidates:
             whole = _run(fn, _inputs(arity, leading, size))
             if whole is not None and whole.ndim > 1:
@@ -60,22 +78,80 @@ def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ..
     return Probe()
 
 
-def _coupling(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], count: int, train: bool) -> str | None:
+def _keeps_few(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...]) -> bool:
+    few = _run(fn, _inputs(arity, leading, _FEW))
+    return few is not None and few.ndim > 0 and few.shape[-1] == _FEW
+
+
+def _counts(size: int, leading: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers of neurons to try: a few; as many as there are, or many; and a power of 2 that is no less.
+
+    What a function does at one power of 2 is remembered for all sizes below, so that a change of size costs nothing.
+    """
+    if size <= _FEW:
+        return (_FEW,)
+    if size <= _MANY:
+        return (_FEW, size)
+    more = 1 << (size - 1).bit_length()
+    return (_FEW, _MANY, more) if more * math.prod(leading) <= _LARGEST else (_FEW, _MANY)
+
+
+@lru_cache(maxsize=4096)
+def _verdict(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], count: int) -> Probe:
+    found = (_coupling(fn, arity, leading, count, train) for train in (False, True))
+    return next((each for each in found if each != Probe()), Probe())
+
+
+def _coupling(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], count: int, train: bool) -> Probe:
     if train and "train" not in (keywords_of(fn) or ()):
-        return None
+        return Probe()
     inputs = _inputs(arity, leading, count)
     whole = _run(fn, inputs, train)
     if whole is None:
-        return None if train else "its function needs a certain number of neurons"
-    generator = np.random.default_rng(1)
-    order = generator.permutation(count)
+        return Probe() if train else Probe(coupled=_CERTAIN)
+    order = np.random.default_rng(1).permutation(count)
     for keep in (np.sort(order[: count // 2]), order[:1], np.arange(count)[::-1], order):
         part = _run(fn, [x[..., keep] for x in inputs], train)
-        if part is None or part.shape != whole[..., keep].shape:
-            return "its function needs a certain number of neurons"
-        if not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
-            return "its function mixes the neurons, or depends on their position"
-    return None
+        certain = part is None or part.shape != whole[..., keep].shape
+        if certain or not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
+            mixes = _mixes(fn, inputs, whole, train)
+            if mixes and _moves(fn, inputs, whole, train):
+                return Probe(fixed=_MOVES)
+            return Probe(coupled=_CERTAIN if certain else _MIXES if mixes else _DEPENDS)
+    return Probe()
+
+
+def _mixes(fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool) -> bool:
+    """Whether some neurons of the output change when others of the inputs do: every pair is on two sides once."""
+    count = whole.shape[-1]
+    for bit in range((count - 1).bit_length()):
+        for side in (0, 1):
+            same = (np.arange(count) >> bit) % 2 == side
+            part = _run(fn, [np.where(same, x, np.float32(0.7) - x) for x in inputs], train)
+            if part is None or not _alike(part[..., same], whole[..., same]):
+                return True
+    return False
+
+
+def _moves(fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool) -> bool:
+    """Whether neurons in another order are another function than the same neurons of the output in that order."""
+    count = whole.shape[-1]
+    for order in (np.arange(count)[::-1], np.random.default_rng(1).permutation(count), np.roll(np.arange(count), 1)):
+        part = _run(fn, [x[..., order] for x in inputs], train)
+        if part is None or not _alike(part, whole[..., order]):
+            return True
+    return False
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal up to what another order of a sum makes: of rounding, in terms of the largest number of each example."""
+    if a.shape != b.shape:
+        return False
+    axes = tuple(range(1, b.ndim))
+    largest = np.max(np.where(np.isfinite(b), np.abs(b), 0.0), axis=axes, keepdims=True, initial=0.0)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= 1e-4 * np.abs(b) + 1e-5 * largest + 1e-6
+    return bool(np.all(near | (a == b) | (np.isnan(a) & np.isnan(b))))
 
 
 def _inputs(arity: int, leading: tuple[int, ...], size: int) -> list[np.ndarray]:

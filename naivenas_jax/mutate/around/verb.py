@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 from naivenas_jax.errors import StructureError
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify
+from naivenas_jax.mutate.result.coupled_changes import with_coupled_changes
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import as_given, check_network
 
@@ -24,7 +25,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
 
     1. checks that ``graph`` is a graph and ``variables`` are its own, once;
     2. calls the function, or, where that finds no sizes, what ``fallback=`` proposes;
-    3. keeps the kind of tree that the variables were, a dict or a `FrozenDict`;
+    3. notes coupled axes that changed, and keeps the kind of tree that the variables were, a dict or a `FrozenDict`;
     4. tries the new graph on the shapes of ``inputs=``;
     5. tells ``on_change=``.
 
@@ -41,7 +42,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
         check_network(graph, variables)
         arguments = {name: value for name, value in given.items() if name not in hidden}
         mutation = first_result(function, arguments, given.get("fallback", ()))
-        mutation = replace(mutation, variables=as_given(mutation.variables, variables))
+        mutation = with_coupled_changes(replace(mutation, variables=as_given(mutation.variables, variables)))
         check_shapes(mutation, given.get("inputs"))
         notify(mutation, given.get("on_change"))
         return mutation

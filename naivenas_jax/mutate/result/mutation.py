@@ -65,7 +65,8 @@ class Mutation:
       before: the graph before the change; untouched.
       aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if
         nothing disagreed.
-      notes: what else is worth knowing, in words.
+      notes: what else is worth knowing, in words: vertices that were removed, coupled axes that changed and why they
+        are coupled, what a fallback did, what is not proven.
       gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
         where these are proven to be the best, infinite where a limit on latency was met and nothing is proven.
       variables_before: the variables of ``before``; untouched.
