@@ -112,13 +112,21 @@ def _coupling(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], c
     order = np.random.default_rng(1).permutation(count)
     for keep in (np.sort(order[: count // 2]), order[:1], np.arange(count)[::-1], order):
         part = _run(fn, [x[..., keep] for x in inputs], train)
-        certain = part is None or part.shape != whole[..., keep].shape
-        if certain or not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
-            mixes = _mixes(fn, inputs, whole, train)
-            if mixes and _moves(fn, inputs, whole, train):
-                return Probe(fixed=_MOVES)
-            return Probe(coupled=_CERTAIN if certain else _MIXES if mixes else _DEPENDS)
+        if part is None or part.shape != whole[..., keep].shape:
+            return _reason(fn, inputs, whole, train, _CERTAIN)
+        if not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
+            return _reason(fn, inputs, whole, train, None)
     return Probe()
+
+
+def _reason(
+    fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool, known: str | None
+) -> Probe:
+    """Why a function is none of its neurons one by one; ``known``: why it is coupled, if it is."""
+    mixes = _mixes(fn, inputs, whole, train)
+    if mixes and _moves(fn, inputs, whole, train):
+        return Probe(fixed=_MOVES)
+    return Probe(coupled=known or (_MIXES if mixes else _DEPENDS))
 
 
 def _mixes(fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool) -> bool:
