@@ -207,9 +207,11 @@ through("while_", lambda h: lax.stop_gradient(lax.while_loop(lambda c: c[0] < 3,
         (0, h))[1]) + h, **FREE)  # fmt: skip
 through("cond", lambda h: lax.cond(h.shape[0] == jnp.argmax(h[:, 0] * 0), jnp.sin, jnp.cos, h), sizes={"a": 6})
 through("switch", lambda h: lax.switch(jnp.int32(1), [jnp.sin, jnp.cos, lambda h: h + 1], h), **FREE)
-through("dropout", lambda h: jnp.where(jax.random.bernoulli(jax.random.key(0), 1.0, h.shape), h, 0), **FREE)
+through(
+    "dropout", lambda h: jnp.where(jax.random.bernoulli(jax.random.key(0), 1.0, h.shape), h, 0), coupled=("a",), **FREE
+)
 through("noise_of_keys", lambda h: h + 0 * jax.vmap(lambda k: jax.random.normal(k, (6,)))(
-    jax.random.split(jax.random.key(0), 4)), **FREE)  # fmt: skip
+    jax.random.split(jax.random.key(0), 4)), coupled=("a",), **FREE)  # fmt: skip
 
 
 # Several layers.

@@ -3,6 +3,9 @@
 Neurons are forced to zero where weights read them, since what lies between (a batch normalisation, an activation with
 ``f(0) != 0``) may turn a zero into something else. The original is masked while it runs, so the oracle shares no code
 with the transfer of parameters that it checks.
+
+What a key draws depends on the shape that is drawn. Both networks are run with keys that draw one number for a whole
+array, so that networks which draw random numbers (dropout in training) are compared as others are.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
+from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -69,11 +73,18 @@ def check(
     """
     (graph, variables), (changed, new_variables) = before, after
     with jax.default_matmul_precision("highest"):
-        outputs = _tuple(changed.apply(new_variables, *inputs_after(graph, plan, inputs), **kwargs))
+        inputs_now = inputs_after(graph, plan, inputs)
+        outputs = _tuple(changed.apply(new_variables, *inputs_now, **kwargs))
         reason = _nothing(inputs) or incomparable or _renumbered(graph, plan, inputs)
         reason = reason or _coupled(graph, plan) or _unread(graph, plan)
         if reason:
             return Check(False, reason)
+        if "rngs" in kwargs or has_keys(variables):  # networks of other widths draw other numbers for the same neurons
+            kwargs = {**kwargs, "rngs": even_keys(kwargs.get("rngs"))}
+            variables, new_variables = with_even_keys(variables), with_even_keys(new_variables)
+            if reason := uneven(changed, new_variables, inputs_now, kwargs):
+                return Check(False, reason)
+            outputs = _tuple(changed.apply(new_variables, *inputs_now, **kwargs))
         expected = _tuple(masked_apply(graph, variables, plan, *inputs, **kwargs))
     difference = 0.0
     for vertex, got, wanted in zip(changed.outputs, outputs, expected, strict=True):

@@ -1,4 +1,8 @@
-"""Random numbers: every dimension of an array of them may have any size."""
+"""Random numbers: every dimension of an array of them may have any size.
+
+What a key draws depends on the whole shape, so that with another number of neurons those that stay get other numbers:
+the neurons are coupled.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, fixed_results, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
-from naivenas_jax.trace.program.value import Value
+from naivenas_jax.trace.program.value import Dim, Value
 from naivenas_jax.typing import Array
 
 
@@ -18,7 +22,15 @@ def random_bits(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequenc
     del frame
     analysis.fix_all(values[0], "there is a key for each")
     keys = len(values[0].dims)
-    return [Value((*(None for _ in range(keys)), *(analysis.new(n) for n in eqn.outvars[0].aval.shape[keys:])))]
+    return [Value((*(None for _ in range(keys)), *_drawn(analysis, eqn.outvars[0].aval.shape[keys:])))]
+
+
+def _drawn(analysis: Analysis, shape: Sequence[int]) -> tuple[Dim, ...]:
+    """The dimensions of an array of random numbers."""
+    dims = tuple(analysis.new(n) for n in shape)
+    for dim in dims:
+        analysis.couple(dim, "random numbers are drawn along it, and depend on the shape that is drawn")
+    return dims
 
 
 @binds("random_bits")
@@ -34,7 +46,7 @@ def rng_bits(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[V
     del frame
     analysis.fix_all(values[0], "it is a key")
     key, bits = (var.aval for var in eqn.outvars)
-    return [Value((None,) * key.ndim), Value(tuple(analysis.new(n) for n in bits.shape))]
+    return [Value((None,) * key.ndim), Value(_drawn(analysis, bits.shape))]
 
 
 @binds("rng_bit_generator")
@@ -48,7 +60,7 @@ def bind_rng_bits(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Arr
 def rng_uniform(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Numbers between two scalars."""
     del frame, values
-    return [Value(tuple(analysis.new(n) for n in eqn.outvars[0].aval.shape))]
+    return [Value(_drawn(analysis, eqn.outvars[0].aval.shape))]
 
 
 @binds("rng_uniform")
