@@ -34,8 +34,12 @@ class Op(ABC):
 
     @property
     def variadic(self) -> bool:
-        """Whether the computation may be given any number of inputs."""
+        """Whether the computation may be given further inputs, and do with fewer."""
         return False
+
+    def takes(self, inputs: int) -> bool:
+        """Whether the computation may be given so many inputs in place of those that it has."""
+        return self.variadic and inputs > 0
 
     @property
     def absorbs(self) -> bool:
@@ -183,6 +187,23 @@ def keywords_of(fn: Callable[..., object]) -> frozenset[str] | None:
         if parameter.kind is parameter.KEYWORD_ONLY
         or (parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is not parameter.empty)
     )
+
+
+@cache
+def least_arrays_of(fn: Callable[..., object]) -> int | None:
+    """How many arrays a function of any number of arrays needs; None if it takes a certain number.
+
+    >>> least_arrays_of(lambda *values: values), least_arrays_of(lambda a, b, *more: a), least_arrays_of(lambda a: a)
+    (0, 2, None)
+    """
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # as for keywords_of
+        return None
+    if all(parameter.kind is not parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return sum(each.default is each.empty for each in positional)
 
 
 def select(kwargs: Mapping[str, T], keywords: frozenset[str] | None) -> dict[str, T]:

@@ -10,7 +10,7 @@ from flax.core import Scope
 
 from naivenas_jax.checks import as_count
 from naivenas_jax.errors import GraphError, SizeMismatchError
-from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
+from naivenas_jax.graph.op import Op, checked_function, keywords_of, least_arrays_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.independence_check import Probe, probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
@@ -61,6 +61,16 @@ def _restored(
 @dataclass(frozen=True)
 class Invariant(Function):
     """SizeInvariant: neuron i of the output depends on neuron i of each input, and on nothing else."""
+
+    @property
+    def variadic(self) -> bool:
+        """Whether the signature of the function says that it takes any number of arrays."""
+        return least_arrays_of(self.fn) is not None
+
+    def takes(self, inputs: int) -> bool:
+        """Whether the function may be given so many arrays."""
+        least = least_arrays_of(self.fn)
+        return least is not None and inputs >= max(least, 1)
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Tie neuron i of all inputs and the output; the function is run on made-up numbers to check that."""

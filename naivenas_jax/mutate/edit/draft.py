@@ -139,10 +139,11 @@ def checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tupl
       StructureError: if it has no input left, or takes a fixed number of inputs and has another.
     """
     final = sum(slot.source is not None for slot in slots)
-    if final == 0 or (final != len(reader.inputs) and not reader.op.variadic):
+    if final == 0 or (final != len(reader.inputs) and not reader.op.takes(final)):
+        takes = ("more" if final else "at least one") if reader.op.variadic else len(reader.inputs)
         raise StructureError(
             f"Without {removed!r}, vertex {reader.name!r} would have {final} inputs, but {reader.op.describe()} takes "
-            f"{'at least one' if reader.op.variadic else len(reader.inputs)}. Remove {reader.name!r} first, or name "
+            f"{takes}. Remove {reader.name!r} first, or name "
             "the inputs to read: reconnect=."
         )
     return slots

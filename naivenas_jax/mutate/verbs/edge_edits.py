@@ -38,8 +38,9 @@ def create_edge(
       graph: the network.
       variables: its variables.
       source: name of the vertex to read.
-      target: name of a vertex that takes any number of inputs: a concatenation, a sum or a product. Inside an imported
-        model both are paths of modules: what ``source`` returns is added to what ``target`` takes in.
+      target: name of a vertex that takes any number of inputs: a concatenation, a sum, a product, or an
+        `invariant_vertex` with a function of any number of arrays. Inside an imported model both are paths of modules:
+        what ``source`` returns is added to what ``target`` takes in.
       position: among the inputs of ``target``; default: the last.
       new, **keywords: as for `remove_vertex`.
 
@@ -68,10 +69,11 @@ def create_edge(
             )
         return connect_inside(graph, variables, where, source, target, Options.of(keywords, new))
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
-    if not vertex.op.variadic:
+    if not vertex.op.takes(len(vertex.inputs) + 1):
         raise StructureError(
-            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, sums "
-            "and products take further ones; insert one before it with nas.insert_vertex."
+            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, "
+            "sums, products and functions of any number of arrays (lambda *values: ...) take further ones; insert "
+            "one before it with nas.insert_vertex."
         )
     at = len(vertex.inputs) if position is None else as_whole(position)
     if at is None or not 0 <= at <= len(vertex.inputs):
