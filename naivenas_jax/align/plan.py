@@ -32,9 +32,9 @@ class Plan:
       axes: every axis of the graph by name.
       leaves: for each leaf of the new variables, by path, the axis of each dimension; None: the dimension is fixed.
       created: paths of leaves that the old variables did not have (they belong to inserted vertices).
-      removed: paths of leaves that the new variables no longer have.
+      removed: paths of leaves of the old variables that were removed. A leaf that was made anew is removed and created.
       rescaled: for each leaf that is multiplied by the root of ``after / before`` of one of its dimensions, that
-        dimension.
+        dimension. It is a property of the leaf, whether or not the size of that dimension changes.
       moved: for each leaf that has another path than before, that path.
       renamed: for each axis that has another name than before, that name.
 
@@ -89,6 +89,7 @@ class Plan:
             leaves={**{path: leaf.axes for path, leaf in ties.leaves.items()}, **leaves},
             created=created,
             removed=removed,
+            rescaled=ties.rescaled,
             moved=dict(moved),
             renamed=dict(renamed),
         )
@@ -97,7 +98,7 @@ class Plan:
         """The number by which the entries of a leaf that stay are multiplied.
 
         The square root of ``after / before`` of the axis by the root of whose size the layer divides (queries of an
-        attention); 1 for leaves that are not in ``rescaled``.
+        attention); 1 for leaves that are not in ``rescaled``, and for those that are new.
 
         Args:
           path: of a leaf of the new variables.
@@ -109,7 +110,7 @@ class Plan:
         >>> plan.factor(("params", "q"))
         0.5
         """
-        axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled else None
+        axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled.keys() - self.created else None
         return 1.0 if axis is None else math.sqrt(self.axes[axis].after / self.axes[axis].before)
 
     def axis(self, name: str) -> AxisPlan:
@@ -149,14 +150,16 @@ class Plan:
           earlier: the plan that led to the network which this plan starts from.
 
         Raises:
-          PlanError: if ``earlier`` is no plan, or leaves an axis with another size than this plan starts from.
+          PlanError: if ``earlier`` is no plan, or leaves an axis with another size than this plan starts from; or if
+            both change the size of an axis by the root of whose size only one of them multiplies a leaf, since its
+            layer was replaced in between.
 
         >>> Plan({"a": AxisPlan.of(3, [0, 1])}, {}) @ Plan({"a": AxisPlan.of(4, [0, 1, 3])}, {})
         Plan(a: 4 -> 2, drops [2, 3])
         """
         if not isinstance(earlier, Plan):
             raise PlanError(f"Plans are composed with plans, later.plan @ earlier.plan; found {earlier!r:.80}.")
-        removed = frozenset(earlier.moved.get(path, path) for path in self.removed - earlier.created)
+        removed = earlier.removed | _first_names_of_lost(self, earlier)
         earlier = _renamed(self, replace(earlier, created=earlier.created - self.removed))
         created = earlier.created | self.created
         axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
@@ -175,8 +178,8 @@ class Plan:
             axes=axes,
             leaves=leaves,
             created=created,
-            removed=(earlier.removed | removed) - self.created,
-            rescaled=self.rescaled,
+            removed=removed,
+            rescaled=_rescaled_by_both(self, earlier, leaves.keys() - created),
             moved={new: old for new, old in earlier.moved.items() if new in leaves and new not in created},
             renamed={new: old for new, old in earlier.renamed.items() if new in axes},
         )
@@ -255,6 +258,40 @@ def _fields(plan: Plan) -> tuple[object, ...]:
     return dict(plan.axes), dict(plan.leaves), plan.created, plan.removed, dict(plan.rescaled), *names
 
 
+def _first_names_of_lost(later: Plan, earlier: Plan) -> frozenset[Path]:
+    """What the leaves that ``later`` removes or makes anew were called before ``earlier``; new ones are left out."""
+    stays = {later.moved.get(path, path) for path in later.leaves.keys() - later.created}
+    anew = (later.created & earlier.leaves.keys()) - stays
+    return frozenset(earlier.moved.get(path, path) for path in (later.removed | anew) - earlier.created)
+
+
+def _rescaled_by_both(later: Plan, earlier: Plan, paths: Iterable[Path]) -> dict[Path, int]:
+    """The leaves among ``paths`` that either plan rescales, with that dimension. Their names are those after both.
+
+    Raises:
+      PlanError: if one of two plans that change the size does not rescale the leaf.
+    """
+    found = {}
+    for path in paths:
+        plans = [plan for plan in (later, earlier) if path in plan.rescaled]
+        if not plans:
+            continue
+        found[path] = dim = plans[0].rescaled[path]
+        if len(plans) == 1 and _resizes(later, path, dim) and _resizes(earlier, path, dim):
+            raise PlanError(
+                f"One of the plans multiplies {path_text(path)} by the root of the change of its size along dimension "
+                f"{dim}, the other changes that size without doing so, since the layer was replaced in between. Such "
+                "plans are no single plan: apply them one after the other."
+            )
+    return found
+
+
+def _resizes(plan: Plan, path: Path, dim: int) -> bool:
+    """Whether a plan changes the size of a leaf along a dimension."""
+    axis = plan.leaves[path][dim] if path in plan.leaves and path not in plan.created else None
+    return axis is not None and plan.axes[axis].before != plan.axes[axis].after
+
+
 def _renamed(later: Plan, earlier: Plan) -> Plan:
     """Rename the axes and leaves of ``earlier`` to the names they have after ``later``.
 
@@ -267,6 +304,7 @@ def _renamed(later: Plan, earlier: Plan) -> Plan:
         axes={axis[name]: plan for name, plan in earlier.axes.items() if name in axis},
         leaves={leaf[p]: tuple(d and axis.get(d, d) for d in dims) for p, dims in earlier.leaves.items() if p in leaf},
         created=frozenset(leaf[path] for path in earlier.created if path in leaf),
+        rescaled={leaf[path]: dim for path, dim in earlier.rescaled.items() if path in leaf},
         moved=_first_names(leaf.keys() - earlier.created - later.removed, earlier.moved, leaf),
         renamed=_first_names(axis.keys(), earlier.renamed, axis),
     )

@@ -264,5 +264,5 @@ def _plan(
             if known.get(axis) != size
         },
         created=frozenset(fresh),
-        removed=frozenset(path for path in old if path not in kept and path not in fresh),
+        removed=frozenset(old) - frozenset(kept),
     )

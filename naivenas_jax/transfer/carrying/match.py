@@ -59,7 +59,7 @@ class VariableMatcher:
             for start in _starts(path, under):
                 forms[path[start:]].append(path)
                 for end in range(max(start, 1) + 1, len(path) + 1):
-                    branches[path[start:end]].add(path in plan.removed)
+                    branches[path[start:end]].add(path in plan.removed - plan.created)
         found = cls(
             plan=plan,
             before=old,

@@ -6,8 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.errors import CarryError
-from naivenas_jax.paths import Path, path_text
+from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.carry_rules import variable_of
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft
 from naivenas_jax.transfer.carrying.match import VariableMatcher
@@ -18,27 +17,29 @@ from naivenas_jax.typing import PyTree
 def follow_names(plan: Plan, tree: PyTree, before: PyTree, under: Path) -> tuple[Plan, PyTree, PyTree]:
     """A plan without changes of names, and the tree and the old variables with the new names.
 
+    A variable that was removed, and whose name another one has got, is put out of its way under a name that starts with
+    ``~``, and is removed there.
+
     Args:
       plan: a plan that moves variables.
       tree: a tree whose leaves belong to the old variables.
       before: the old variables.
       under: the tree is shaped like the variables below this path.
-
-    Raises:
-      CarryError: if a variable was removed and another one has taken its name.
     """
     forward = {old: new for new, old in plan.moved.items()}
-    taken = [new for new, old in plan.moved.items() if new in plan.removed and new not in forward]
-    if taken:
-        raise CarryError(
-            f"{path_text(taken[0])} was removed, and another variable has got its name. Carry the tree through the two "
-            "mutations one after the other."
-        )
+    aside = {path: _aside(path) for path in plan.moved.keys() & plan.removed - forward.keys()}
+    forward |= aside
+    removed = frozenset(aside.get(path, path) for path in plan.removed)
     identity = Plan({}, {})
     variables = VariableMatcher.of(identity, before, before, under)
     renamed = _renamed(tree, variables, forward, under)
     old = VariableMatcher.of(identity, before, before)
-    return replace(plan, moved={}, renamed={}), renamed, _renamed(before, old, forward, ())
+    return replace(plan, removed=removed, moved={}, renamed={}), renamed, _renamed(before, old, forward, ())
+
+
+def _aside(path: Path) -> Path:
+    """A name that no variable has, in the same collection; whole vertices move there as one."""
+    return (*path[:1], f"~{path[1]}", *path[2:]) if len(path) > 1 else (f"~{path[0]}",)
 
 
 def _renamed(tree: PyTree, variables: VariableMatcher, forward: dict[Path, Path], under: Path) -> PyTree:
