@@ -54,12 +54,13 @@ class VariableMatcher:
         if under and not any(path[: len(under)] == under for path in old):
             raise CarryError(f"under={under} is no path of the variables, which have {_some(old)}.")
         forms, branches = defaultdict(list), defaultdict(set)
+        gone = plan.removed - plan.created
         # params first: they win where a bare name also names an equally treated statistic
         for path in sorted(old, key=lambda path: path[0] != "params"):
             for start in _starts(path, under):
                 forms[path[start:]].append(path)
                 for end in range(max(start, 1) + 1, len(path) + 1):
-                    branches[path[start:end]].add(path in plan.removed - plan.created)
+                    branches[path[start:end]].add(path in gone)
         found = cls(
             plan=plan,
             before=old,
