@@ -118,11 +118,12 @@ def _kept(array: HostArray, axes: Axes) -> HostArray:
 
 
 def _axes(plan: Plan, leaf: Leaf) -> Axes:
-    return tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
+    """The plans of the dimensions of a leaf that change."""
+    return tuple(None if axis is None else plan.changed.get(axis) for axis in leaf.axes)
 
 
 def _shrinks(plan: Plan, leaf: Leaf) -> bool:
-    return any(axis in plan.changed and plan.changed[axis].dropped.size for axis in leaf.axes if axis is not None)
+    return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
 
 
 def _peel(array: HostArray, axes: Axes) -> Slices:

@@ -64,19 +64,19 @@ def _of_nobody(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:
       ties: the ties.
       names: the axes that have names.
     """
-    covered = ties.plain(
-        run for axis, row in ties.axes.items() if axis in names or axis.startswith(ENDS) for run in row
-    )
+    have = [axis for axis in ties.axes if axis in names or axis.startswith(ENDS)]
+    covered = ties.plain([run for axis in have for run in ties.axes[axis]])
     taken, found = set(names.values()), dict[str, str]()
     for role in ("out", "in"):
         for path, leaf in ties.leaves.items():
             own = [axis for axis, found_role in zip(leaf.axes, leaf.roles, strict=True) if found_role == role]
-            left = [a for a in own if a is not None and ties.plain(ties.axes[a]) - ties.fixed.keys() - covered]
+            bare = [axis for axis in own if axis is not None and axis not in names]
+            left = [axis for axis in bare if ties.plain(ties.axes[axis]) - ties.fixed.keys() - covered]
             for axis in dict.fromkeys(left):
                 suffix = f":{leaf.axes.index(axis)}" if len(set(left)) > 1 else ""
                 found[axis] = _unused("/".join(_own(path)) + suffix, taken)
                 taken.add(found[axis])
-            covered |= ties.plain(run for axis in left for run in ties.axes[axis])
+            covered |= ties.plain([run for axis in left for run in ties.axes[axis]])
     return found
 
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from naivenas_jax.graph.evaluation.name_scopes import computing, computing_in_linen, path_of
+from naivenas_jax.graph.evaluation.name_scopes import computing, path_of
 from naivenas_jax.graph.model_vertex import Place
 
 T = TypeVar("T")
@@ -101,14 +101,17 @@ def linen_marks() -> Iterator[None]:
     ) -> object:
         path = path_of(context.module)
         if context.method_name != "__call__" or not path:
-            return call(*args, **kwargs)
+            with computing(path):
+                return call(*args, **kwargs)
         args, kwargs = _marked((args, kwargs), "in", path)
-        return _marked(call(*args, **kwargs), "out", path)
+        with computing(path):  # names lie outside of the scope of the module
+            result = call(*args, **kwargs)
+        return _marked(result, "out", path)
 
     if not _NAMING.get():
         yield
         return
-    with nn.intercept_methods(intercept), computing_in_linen():  # names lie outside of the scope of the module
+    with nn.intercept_methods(intercept):
         yield
 
 

@@ -47,13 +47,14 @@ def _transferred(
 ) -> Array | Shape:
     if path not in plan.rescaled and plan.changed.keys().isdisjoint(leaf.axes):
         return array
-    axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
-    sources = [None if axis is None else axis.source for axis in axes]
-    grows = any(axis is not None and axis.new.size for axis in axes)
+    changing = [None if axis is None else plan.changed.get(axis) for axis in leaf.axes]
+    sources = [None if axis is None else axis.source for axis in changing]
+    grows = any(axis is not None and axis.new.size for axis in changing)
     if path in plan.rescaled:
         array = rescale(array, plan.factor(path))
     if not grows or isinstance(array, Shape | jax.core.Tracer):
         return take(array, sources)
+    axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
     entries = entries_of(path, array, axes, leaf, rng)
     values = filled(entries, strategy.fill)
     return placed_like(copied(entries, values), array) if strategy.copies else take(array, sources, values)
