@@ -204,3 +204,29 @@ def test_a_size_attribute_that_does_not_exist_is_named(layer: Any):
 def test_bad_arguments(call: Any, message: str):
     with pytest.raises(nas.NaiveNASError, match=message):
         call()
+
+
+def test_what_layers_tie_is_kept_for_each_rule():
+    """Layers that are equal may have been given other rules in between, and then tie other neurons."""
+    x = nas.input_vertex("x", 3)
+
+    def changed() -> str | None:
+        graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("plain", Plain(4), x)))
+        variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+        return nas.delta_nout(graph, variables, {"plain": -1}).graph.handles()["plain"].coupled
+
+    leaves = {"params/kernel": "in out", "params/bias": "out"}
+    nas.register_layer(Plain, leaves=leaves, sizes={"features": "out"})
+    assert changed() is None
+    nas.register_layer(Plain, leaves=leaves, sizes={"features": "out"}, coupled={"out": "the rule says so"})
+    assert changed() == "'plain': the rule says so"
+
+
+def test_numbers_that_are_equal_are_not_taken_for_one_another():
+    """What was found out about a layer of 4 neurons is not said of one of 4.0, which compares equal."""
+    x = nas.input_vertex("x", 3)
+    nas.layer("dense", nn.Dense(4), x)
+    with pytest.raises(
+        nas.GraphError, match=r"Dense was made with features=4\.0; a size is a whole number, at least 1"
+    ):
+        nas.layer("dense", nn.Dense(4.0), x)  # type: ignore[arg-type]  # that is the mistake
