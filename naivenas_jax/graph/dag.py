@@ -101,7 +101,11 @@ class Dag:
     def __getitem__(self, key: slice) -> tuple[Vertex, ...]: ...
 
     def __getitem__(self, key: str | int | slice) -> Vertex | tuple[Vertex, ...]:
-        """The vertex of a name, or the vertices at a position or slice of the topological order."""
+        """The vertex of a name, or the vertices at a position or slice of the topological order.
+
+        Raises:
+          UnknownNameError: if there is no vertex of that name, or at that position.
+        """
         if isinstance(key, slice):
             return self._order[key]
         if isinstance(key, int):

@@ -64,6 +64,9 @@ class LayerRule:
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
       positional: whether variables depend on how many positions the layer reads, so that an example will not do.
 
+    Raises:
+      GraphError: not here but where a layer is made with the rule, if a pattern or expression cannot be read.
+
     >>> import naivenas_jax as nas
     >>> rule = nas.LayerRule(leaves={"params/kernel": "in out", "params/bias": "out"}, sizes={"features": "out"})
     >>> rule.absorbs, rule.patterns["params", "kernel"].axes

@@ -242,6 +242,7 @@ def gradual(
 
     Raises:
       RequestError: if the steps are no whole numbers in order, a request is relaxed, or ``utility`` is no function.
+      UnknownNameError: if a request or limit names an axis that does not exist.
       BudgetError: if there is no budget, or it cannot be counted.
       GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
 

@@ -144,6 +144,7 @@ def invariant_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex) -
 
     Raises:
       SizeMismatchError: if the inputs differ in size, or ``fn`` changes the number of neurons.
+      GraphError: if ``fn`` cannot be called or hashed, or there is no input.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> nas.invariant_vertex("act", nn.relu, nas.input_vertex("x", 4)).nout
@@ -166,7 +167,7 @@ def immutable_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex, n
       The vertex; neither its neurons nor those of its inputs can be changed.
 
     Raises:
-      GraphError: if ``nout`` is not given and cannot be found out.
+      GraphError: if ``nout`` is not given and cannot be found out, or ``fn`` cannot be called or hashed.
 
     >>> import jax.numpy as jnp, naivenas_jax as nas
     >>> nas.immutable_vertex("pairs", lambda x: x[..., ::2], nas.input_vertex("x", 4)).nout

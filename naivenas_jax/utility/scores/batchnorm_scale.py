@@ -31,6 +31,7 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
     Raises:
       UtilityError: there is no batch normalisation with a scale.
       GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
+      PlanError: an array is spread over several processes.
 
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017. Their scales are
     trained with an l1 penalty, so that some become small.

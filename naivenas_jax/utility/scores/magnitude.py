@@ -56,6 +56,7 @@ def magnitude(
     Raises:
       UtilityError: ``norm`` is neither.
       GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
+      PlanError: an array is spread over several processes.
 
     Source: magnitude pruning of filters, Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017; groups, Fang et
     al., DepGraph: Towards Any Structural Pruning, CVPR 2023.

@@ -24,6 +24,7 @@ def random_utility(graph: Graph, rng: jax.Array) -> Scores:
 
     Raises:
       GraphError: ``graph`` is no graph.
+      PlanError: ``rng`` is no key.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
