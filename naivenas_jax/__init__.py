@@ -12,6 +12,7 @@ from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.latency import LatencyTable
 from naivenas_jax.cost.timing import measure_latency
 from naivenas_jax.errors import (
+    ArgumentError,
     BudgetError,
     CarryError,
     DuplicateNameError,
@@ -171,6 +172,7 @@ __all__ = [
     "group_lasso",
     "group_shrink",
     # Errors
+    "ArgumentError",
     "BudgetError",
     "CarryError",
     "DuplicateNameError",

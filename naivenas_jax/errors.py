@@ -21,6 +21,10 @@ class NaiveNASError(Exception):
     """
 
 
+class ArgumentError(NaiveNASError, TypeError):
+    """A call with an argument that the function does not have, or without one that it needs."""
+
+
 class GraphError(NaiveNASError, ValueError):
     """A graph or vertex that cannot be built, or a graph that is not called as it can be.
 

@@ -11,6 +11,7 @@ NAMES = [
     "EditKeywords",
     "VerbKeywords",
     "WidthKeywords",
+    "ArgumentError",
     "AxisPlan",
     "BudgetError",
     "CarryError",

@@ -161,7 +161,7 @@ class TestReplaceLayer:
             nas.replace_layer(graph, variables, "nowhere", nn.Dense(3))
         with pytest.raises(nas.UnregisteredLayerError):
             nas.replace_layer(graph, variables, "act", 3)
-        with pytest.raises(nas.StructureError, match="keyword"):
+        with pytest.raises(nas.ArgumentError, match="keyword"):
             nas.replace_layer(graph, variables, "act", nn.Dense(4), colour="red")
 
 

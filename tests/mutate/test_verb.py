@@ -91,8 +91,11 @@ def test_keywords_that_there_are_not(name):
     arguments, keywords, _ = VERBS[name]
     taker = "delta_nout" if name == "delta_nin" else name
     message = rf"nas\.{taker}: got an unexpected keyword argument 'colour'\. It takes graph, variables, "
-    with pytest.raises(nas.StructureError, match=message):
+    with pytest.raises(nas.ArgumentError, match=message) as caught:
         getattr(nas, name)(graph, variables, *arguments, colour="red", **keywords)
+    assert isinstance(caught.value, TypeError)
+    with pytest.raises(TypeError, match=r"missing.* required .*'variables'"):
+        getattr(nas, name)(graph)
 
 
 @each_verb

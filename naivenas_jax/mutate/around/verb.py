@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec
 
-from naivenas_jax.errors import StructureError
+from naivenas_jax.errors import ArgumentError
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify
 from naivenas_jax.mutate.result.coupled_changes import with_coupled_changes
@@ -55,9 +55,9 @@ def _bound(name: str, signature: inspect.Signature, args: Any, keywords: Any) ->
     """The arguments of a call by name.
 
     Raises:
-      StructureError: if they are not those of the verb.
+      ArgumentError: if they are not those of the verb.
     """
     try:
         return signature.bind(*args, **keywords).arguments
     except TypeError as error:
-        raise StructureError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None
+        raise ArgumentError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None

@@ -74,7 +74,8 @@ def delta_nout(
       GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
       RequestError, UnknownNameError, UtilityError: bad arguments, by name.
       PlanError: if ``new`` or ``rng`` is not what it can be, or ``new`` makes no array that fits.
-      StructureError: if the verb has no such keyword, or the changed graph cannot be computed on ``inputs``.
+      ArgumentError: if the verb has no such keyword, or an argument is missing.
+      StructureError: if the changed graph cannot be computed on ``inputs``.
       InfeasibleError: no sizes satisfy the request; says what conflicts, and the nearest sizes that do.
       TimeLimitError: the time limit struck; its ``best`` makes the best result found by then.
       SolverError: the solver failed.
