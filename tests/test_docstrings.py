@@ -7,6 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import pytest
 
@@ -124,6 +125,17 @@ def test_docstring_of_a_method_is_complete(name: str, method: str):
 def test_docstring_of_an_error_says_who_raises_it_and_what_helps(name: str):
     assert "Raised by " in doc(PUBLIC[name])
     assert "What helps: " in doc(PUBLIC[name])
+
+
+@pytest.mark.parametrize("module", [nas.fallback, nas.watch], ids=["fallback", "watch"])
+def test_docstring_of_a_module_for_users_lists_what_it_has(module: ModuleType):
+    listed = re.findall(r"`+(\w+)", doc(module))
+    assert [name for name in module.__all__ if name not in listed] == []
+    assert examples(module)
+    functions = [getattr(module, name) for name in module.__all__ if inspect.isfunction(getattr(module, name))]
+    step = {"graph", "variables", "request", "error"}  # these the docstring of the module explains
+    taken = {function: inspect.signature(function).parameters.keys() - step for function in functions}
+    assert {f.__name__: missing for f, names in taken.items() if (missing := lacks(f, sorted(names)))} == {}
 
 
 def test_names_that_docstrings_mention_exist():

@@ -15,6 +15,8 @@ The callbacks here:
 - ``log(level)``: log what has changed, for a network or a vertex;
 - ``check(*inputs)``: validate the new network, and with inputs compare it with the old one.
 
+`SizeChange` is what functions of a vertex get.
+
 >>> import jax, flax.linen as nn, naivenas_jax as nas
 >>> x = nas.input_vertex("x", 3)
 >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
@@ -48,13 +50,14 @@ def log(level: int = logging.INFO) -> Callable[[Mutation | SizeChange], None]:
     """For ``on_change=``: log what changed to the logger "naivenas_jax", one line per axis.
 
     Args:
-      level: of `logging`.
+      level: of `logging`, such as ``logging.INFO``.
 
     Returns:
       A callback, for the whole network or for a vertex.
 
-    >>> on_change = log(logging.DEBUG)                  # for the whole network
-    >>> on_change = {"conv1": log(), "conv2": log()}    # for two vertices
+    >>> import logging, naivenas_jax as nas
+    >>> on_change = nas.watch.log(logging.DEBUG)  # for the whole network
+    >>> on_change = {"conv1": nas.watch.log(), "conv2": nas.watch.log()}  # for two vertices
     """
 
     def logged(change: Mutation | SizeChange) -> None:
