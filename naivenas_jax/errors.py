@@ -7,6 +7,7 @@ that change a network: `delta_nout`, `resize`, `insert_vertex` and their sibling
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -209,16 +210,18 @@ class TimeLimitError(SolverError, TimeoutError):
       best: a function that makes the verb's result with the best sizes found by then, which satisfy every condition;
         None if none had been found.
       gap: in words, how far these may be from the optimum.
+      share: how much more utility an optimum could keep at the most, as a share of what these keep; infinite if nothing
+        is proven.
     """
 
-    def __init__(self, message: str, best: Callable[[], Any] | None = None, gap: str = ""):
+    def __init__(self, message: str, best: Callable[[], Any] | None = None, gap: str = "", *, share: float = math.inf):
         super().__init__(message)
-        self.best, self.gap = best, gap
+        self.best, self.gap, self.share = best, gap, share
 
-    def then(self, finish: Callable[[Any, str], Any]) -> TimeLimitError:
-        """The same error with another ``best``: ``finish(what best makes, gap)``."""
-        best, gap = self.best, self.gap
-        return TimeLimitError(str(self), best and (lambda: finish(best(), gap)), gap)
+    def then(self, finish: Callable[[Any, TimeLimitError], Any]) -> TimeLimitError:
+        """The same error with another ``best``: ``finish(what best makes, this error)``."""
+        best = self.best
+        return TimeLimitError(str(self), best and (lambda: finish(best(), self)), self.gap, share=self.share)
 
 
 class BudgetError(NaiveNASError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,7 +99,7 @@ def align(
     # of equal solutions that of the earlier choice
     chosen = min(solved, key=lambda each: each.rank, default=None)
     if stops:
-        raise _out_of_time(ties, chosen, stops)
+        raise _out_of_time(ties, chosen, solved, stops)
     if chosen is None:
         raise explain(problems, time_limit)
     plans = layout(ties, chosen.problem, chosen.solution)
@@ -113,9 +114,11 @@ def _solve_all(
     """The problems that have solutions, and what was cut short by the time limit, with solutions or without."""
     solved: list[_Solved] = []
     stops: list[UnprovenError] = []
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     for problem in problems:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            solved.append(_Solved(problem, (solve_growth if grow else solve)(problem, time_limit=time_limit)))
+            solved.append(_Solved(problem, (solve_growth if grow else solve)(problem, time_limit=left)))
         except NoSolutionError:
             continue
         except UnprovenError as error:
@@ -147,12 +150,18 @@ def _check_combinations(plans: Mapping[str, AxisPlan], insertable: Mapping[str, 
             )
 
 
-def _out_of_time(ties: Ties, chosen: _Solved | None, stops: Sequence[UnprovenError]) -> TimeLimitError:
+def _out_of_time(
+    ties: Ties, chosen: _Solved | None, solved: Collection[_Solved], stops: Sequence[UnprovenError]
+) -> TimeLimitError:
     """The error for a time limit, with the best solution found by then, if there is one."""
     message = "The time limit struck before the best sizes were proven. Allow more, time_limit=."
     if chosen is None:
         return TimeLimitError(f"{message} No feasible sizes had been found.")
     gap = "; ".join(stop.gap for stop in stops if stop.solution is not None)
+    open_ = any(stop.solution is None or np.isinf(stop.solution.gap) for stop in stops)
     return TimeLimitError(
-        f"{message} Of the best found by then: {gap}.", lambda: layout(ties, chosen.problem, chosen.solution), gap
+        f"{message} Of the best found by then: {gap}.",
+        lambda: layout(ties, chosen.problem, chosen.solution),
+        gap,
+        share=np.inf if open_ else _gap(chosen, solved),
     )

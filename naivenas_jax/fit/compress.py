@@ -81,7 +81,7 @@ def compress(
       **options: as for `resize`, at every step. There is no ``utility``: it is found here.
 
     Returns:
-      A `Mutation` from the network given to the one found. Its ``gap`` is that of the last step's choice of widths.
+      A `Mutation` from the network given to the one found. Its ``gap`` is the largest of the steps' choices of widths.
 
     Raises:
       GraphError: ``graph`` is no graph.

@@ -277,6 +277,14 @@ class IntegerProgram:
         used = reduced != 0
         return float(y[limited] @ bounds[limited] + reduced[used] @ at[used])
 
+    def out_of_time(self) -> bool:
+        """Whether the time limit has struck."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def require_time(self) -> None:
+        """Raise `StoppedError` if the time limit has struck."""
+        self._remaining()
+
     def _remaining(self) -> float:
         """Seconds until the time limit; raises `StoppedError` if none are left."""
         if self._deadline is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -30,8 +31,8 @@ from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
 _SMALL_BOXES, _BOXES = 2000, 60
 
 
-def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> Solution:
-    """The best solution within the budgets that is found, with the gap that is proven.
+def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> tuple[Solution, bool]:
+    """The best solution within the budgets that is found, with the gap that is proven; and if the time limit struck.
 
     Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds solutions.
 
@@ -41,27 +42,32 @@ def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> 
     """
     search = BudgetSearch(problem, time_limit)
     search.refine()
-    bound = math.inf
+    bound, stopped = math.inf, False  # the requests might be met better
     try:
-        bound = _branch(search)
+        search.approach()
+        bound = search.most()
+        for bound in _bounds(search):  # noqa: B007  the latest is what counts
+            search.require_time()
     except StoppedError:
         if search.best is None:
             raise
+        stopped = True
     if search.best is None:
         raise NoSolutionError
     gap = max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
-    return Solution(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0)
+    return Solution(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0), stopped and gap > 1e-9
 
 
-def _branch(search: BudgetSearch) -> float:
-    """Look for solutions; returns an upper bound of the utility of any."""
-    search.approach()
+def _bounds(search: BudgetSearch) -> Iterator[float]:
+    """Look for solutions; yields lower and lower upper bounds of the utility of any."""
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
     while heap and number < (_SMALL_BOXES if search.small else _BOXES):
+        yield max([search.value, points, *(-node.bound for node in heap)])
         node = heapq.heappop(heap)
         if -node.bound <= search.enough:
-            return max(-node.bound, search.value, points)
+            yield max(-node.bound, search.value, points)
+            return
         if number % 10 == 0 or (number < 8 and not search.small):
             search.descend(_sizes(search, node))
         parts = _split(node)
@@ -75,7 +81,7 @@ def _branch(search: BudgetSearch) -> float:
                 continue
             if -part.bound > search.value:
                 heapq.heappush(heap, part)
-    return max([search.value, points, *(-node.bound for node in heap)])
+    yield max([search.value, points, *(-node.bound for node in heap)])
 
 
 def _start(search: BudgetSearch) -> Node:

@@ -78,7 +78,9 @@ class BudgetSearch:
         #: whether points of the program must be in whole numbers; else they are rounded down
         self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
         self.lagrangian = LagrangianBound(problem, self.form, self.scale, _INSERTED)
-        self.local_search = LocalSearch(problem, self.form.free, self.envelope.polynomials, self.small, self.scale)
+        self.local_search = LocalSearch(
+            problem, self.form.free, self.envelope.polynomials, self.small, self.scale, self.program.out_of_time
+        )
         self.prices = self.program.prices
         self.best: Solution | None = None
         self.value = -math.inf
@@ -91,6 +93,15 @@ class BudgetSearch:
         if self.best is None:
             return -math.inf
         return self.value + (_SMALL_GAP if self.small else _GAP) * abs(self.value)
+
+    def most(self) -> float:
+        """The utility of every free group at its own best, which no solution exceeds."""
+        free = [self.problem.groups[g] for g in self.form.free]
+        return sum(float(group.utility_kept[group.own_best]) for group in free) / self.scale
+
+    def require_time(self) -> None:
+        """Raise `StoppedError` if the time limit has struck, which parts of the search that need no solver must ask."""
+        self.program.require_time()
 
     def refine(self, *solutions: Solution) -> None:
         """Make the utility exact at the numbers that some solutions keep."""
@@ -133,6 +144,7 @@ class BudgetSearch:
         opened: Mapping[int, tuple[float, float]] = {}
         step, from_, to_, low = 0.5, at, at, math.inf
         for _ in range(moves):
+            self.require_time()
             upper = self.lagrangian.bound(sizes, at, self.prices)
             if upper.utility == -math.inf:
                 raise NoSolutionError

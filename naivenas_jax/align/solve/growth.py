@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from naivenas_jax.align.problem.problem import Group, Problem, Solution
-from naivenas_jax.align.solve.solve import solve
+from naivenas_jax.align.solve.solve import UnprovenError, solve
 
 _HELD = "growth to a budget drops nothing"
 
@@ -34,10 +34,16 @@ def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Soluti
     """
     reached = set(problem.rows[_rows(problem)].indices.tolist())
     growing = [i for i, group in enumerate(problem.groups) if not group.fixed and group.size and i in reached]
-    solution = solve(_enlarged(problem, growing), time_limit=time_limit)
-    new = np.zeros(len(problem.groups), dtype=int)
-    new[growing] = solution.kept[len(problem.groups) :]
-    return Solution(solution.kept[: len(problem.groups)], new, solution.gap)
+
+    def smaller(solution: Solution) -> Solution:
+        new = np.zeros(len(problem.groups), dtype=int)
+        new[growing] = solution.kept[len(problem.groups) :]
+        return Solution(solution.kept[: len(problem.groups)], new, solution.gap)
+
+    try:
+        return smaller(solve(_enlarged(problem, growing), time_limit=time_limit))
+    except UnprovenError as stop:
+        raise UnprovenError(stop.solution and smaller(stop.solution), stop.gap) from stop
 
 
 def _rows(problem: Problem) -> list[int]:

@@ -7,7 +7,7 @@ group in exchange for fewer of another. In the end no move is left that the budg
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -26,23 +26,30 @@ class LocalSearch:
       counts: of the budgets.
       pairs: whether to exchange classes of two groups as well.
       scale: what differences of utility are compared with.
+      out_of_time: whether to end.
       near: how far a solution may be from relaxed requests, all together.
       steps: for each group how many classes a move may take.
       most: for each group how many classes there are to be kept, as none has a negative utility.
     """
 
     def __init__(
-        self, problem: Problem, free: Int[np.ndarray, " free"], counts: Sequence[Polynomial], pairs: bool, scale: float
+        self,
+        problem: Problem,
+        free: Int[np.ndarray, " free"],
+        counts: Sequence[Polynomial],
+        pairs: bool,
+        scale: float,
+        out_of_time: Callable[[], bool],
     ):
         self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
-        self.near = math.inf
+        self.near, self.out_of_time = math.inf, out_of_time
         self.free = [int(g) for g in free]
         self.steps = _steps(problem, self.free)
         self.most = {g: problem.groups[g].own_best for g in self.free}
 
     def filled(self, solution: Solution) -> Solution:
-        """A solution with at least the same utility, to which nothing can be added."""
-        while (better := next(self._better(solution), None)) is not None:
+        """A solution with at least the same utility, to which nothing can be added, if there is time for that."""
+        while not self.out_of_time() and (better := next(self._better(solution), None)) is not None:
             solution = better
         return solution
 

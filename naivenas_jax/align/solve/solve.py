@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from naivenas_jax.align.problem.problem import Problem, Solution
@@ -67,9 +69,15 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
 def _within(problem: Problem, time_limit: float | None) -> Solution:
     """The best solution within budgets."""
     try:
-        return solve_with_budgets(problem, time_limit=time_limit)
+        solution, stopped = solve_with_budgets(problem, time_limit=time_limit)
     except StoppedError as stop:
         raise UnprovenError(None, "") from stop
+    if broken := violations(problem, solution):
+        raise SolverError(f"The solution within the budgets breaks a constraint: {broken[0]}. Nothing was changed.")
+    if stopped:
+        known = f"at the most {solution.gap:.2%} more utility could be kept" if np.isfinite(solution.gap) else ""
+        raise UnprovenError(solution, known or "the requests could perhaps be met better")
+    return solution
 
 
 def _apart(problem: Problem) -> Solution:
@@ -191,14 +199,18 @@ def _unproven(problem: Problem, formulation: Formulation, step: str, bound: floa
     if not sound:
         return UnprovenError(None, "")
     best = min(sound, key=lambda solution: rank(problem, solution))
-    distance = rank(problem, best)[0]
+    distance, unknown = rank(problem, best)[0], replace(best, gap=np.inf)
     if step == "requests":
         least = max(0, int(np.ceil(bound - 1e-6))) if np.isfinite(bound) else 0
-        return UnprovenError(best, f"the requests are missed by {distance:g} neurons in all, at the least by {least}")
+        return UnprovenError(
+            unknown, f"the requests are missed by {distance:g} neurons in all, at the least by {least}"
+        )
     if step == "objectives":
-        return UnprovenError(best, "the requests are met as well as can be, the objectives perhaps not")
+        return UnprovenError(unknown, "the requests are met as well as can be, the objectives perhaps not")
     free = [problem.groups[g] for g in formulation.free]
     most = sum(float(group.utility_kept[group.own_best]) for group in free)
     most = min(most, -bound * scale_of(free)) if np.isfinite(bound) else most
     kept = utility_kept(free, best.kept[formulation.free])
-    return UnprovenError(best, f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most")
+    gap = max(most - kept, 0.0) / max(abs(kept), 1e-12)  # 0: the utility is proven, the least change is not
+    words = f"the utility kept is {kept:.6g}, and could be {max(most, kept):.6g} at the most"
+    return UnprovenError(replace(best, gap=gap if gap > 1e-9 else 0.0), words)

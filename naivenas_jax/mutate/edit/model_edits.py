@@ -104,7 +104,7 @@ def insert_inside(
     piece = Graph(inserted.graph.inputs, inserted.graph["~reader"].inputs)
     edit = ModelEdit(place, (place,), piece)
     mutation = _edited(graph, variables, where, edit, inserted.variables, inserted.incomparable)
-    return replace(mutation, aligned=inserted.aligned, notes=inserted.notes)
+    return replace(mutation, aligned=inserted.aligned, notes=inserted.notes, gap=inserted.gap)
 
 
 def _same(x: PyTree) -> PyTree:
@@ -195,7 +195,7 @@ def _aligned(
     try:
         axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
     except TimeLimitError as error:  # what was found is of the staged graph, and the edit is still to come
-        raise TimeLimitError(str(error), gap=error.gap) from error
+        raise TimeLimitError(str(error), gap=error.gap, share=error.share) from error
     kept = {axis: plan for axis, plan in axes.items() if axis in graph.ties.axes}
     return replace(carry_out(graph, variables, kept, options), aligned=aligned)
 

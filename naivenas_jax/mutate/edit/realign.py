@@ -52,7 +52,7 @@ def realign(
     try:
         mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
     except TimeLimitError as error:
-        raise error.then(lambda mutation, gap: finish(mutation)) from error
+        raise error.then(lambda mutation, stop: finish(mutation)) from error
     return finish(mutation)
 
 
@@ -121,7 +121,7 @@ def _realign_once(
     try:
         axes, aligned = reconcile(graph, variables, draft, staged, stands, options)
     except TimeLimitError as error:
-        raise error.then(lambda found, gap: unproven(finish(*found), gap)) from error
+        raise error.then(lambda found, stop: unproven(finish(*found), stop)) from error
     return finish(axes, aligned)
 
 

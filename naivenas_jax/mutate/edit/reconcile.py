@@ -127,8 +127,8 @@ def _sources(stands: Stands) -> list[str]:
     return [source for _, source in stands.values() if source]
 
 
-def _with_way(way: str, axes: dict[str, AxisPlan], gap: str) -> tuple[dict[str, AxisPlan], str]:
-    del gap
+def _with_way(way: str, axes: dict[str, AxisPlan], stop: TimeLimitError) -> tuple[dict[str, AxisPlan], str]:
+    del stop
     return axes, way
 
 

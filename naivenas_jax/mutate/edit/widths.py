@@ -72,7 +72,7 @@ def change_widths(
             grow=grow,
         )
     except TimeLimitError as error:
-        raise error.then(lambda axes, gap: unproven(carry_out(graph, variables, axes, options), gap)) from error
+        raise error.then(lambda axes, stop: unproven(carry_out(graph, variables, axes, options), stop)) from error
     mutation = carry_out(graph, variables, aligned.axes, options)
     record = replace(record, kept=aligned.kept, lost=aligned.lost)
     return replace(mutation, gap=aligned.gap, request_record=record)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.errors import PlanError
+from naivenas_jax.errors import PlanError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
 from naivenas_jax.mutate.result.request_record import RequestRecord
@@ -67,8 +67,9 @@ class Mutation:
         nothing disagreed.
       notes: what else is worth knowing, in words: vertices that were removed, coupled axes that changed and why they
         are coupled, what a fallback did, what is not proven.
-      gap: within budgets, the utility that the best sizes could keep at the most beyond these, as a share of it; 0
-        where these are proven to be the best, infinite where a limit on latency was met and nothing is proven.
+      gap: the utility that the best sizes could keep at the most beyond these, as a share of it; 0 where these are
+        proven to be the best, infinite where nothing is proven. It is above 0 within budgets, or where a time limit
+        struck and the best by then was accepted.
       variables_before: the variables of ``before``; untouched.
       undo_records: for each step of the change, in order, what `undo` needs: the removed entries.
       incomparable: why the new network may compute something else than the old one with its dropped neurons at zero, so
@@ -205,6 +206,7 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         plan=second.plan @ first.plan,
         before=first.before,
         aligned=second.aligned,
+        gap=max(first.gap, second.gap),
         notes=(*first.notes, *second.notes, note),
         variables_before=first.variables_before,
         # the scores that decided are those of the network before
@@ -214,6 +216,6 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
     )
 
 
-def unproven(mutation: Mutation, gap: str) -> Mutation:
-    """The mutation with a note that a time limit cut the search for sizes short."""
-    return replace(mutation, notes=(*mutation.notes, f"not proven to be the best: {gap}"))
+def unproven(mutation: Mutation, stop: TimeLimitError) -> Mutation:
+    """The mutation with a note that a time limit cut the search for sizes short, and the gap that is left."""
+    return replace(mutation, notes=(*mutation.notes, f"not proven to be the best: {stop.gap}"), gap=stop.share)
