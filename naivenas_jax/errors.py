@@ -23,7 +23,12 @@ class NaiveNASError(Exception):
 
 
 class ArgumentError(NaiveNASError, TypeError):
-    """A call with an argument that the function does not have, or without one that it needs."""
+    """A call with an argument that the function does not have, or without one that it needs.
+
+    Raised by verbs. It is a `TypeError` too, as Python raises it for such calls.
+
+    What helps: the message lists the arguments that the verb takes.
+    """
 
 
 class GraphError(NaiveNASError, ValueError):
@@ -125,9 +130,9 @@ class StructureError(NaiveNASError, ValueError):
     """A change of structure that cannot be made.
 
     Raised by verbs of the structure (`insert_vertex`, `remove_edge`, `replace_layer`, ...) where the result would be no
-    network, by every verb for a keyword that it does not have or if the new graph cannot be computed on ``inputs=``, by
-    `change_kernel` for what is no convolution, by `soft_masks` for a change that is more than dropping neurons, and by
-    calls of an imported and resized model if the model allows the new sizes only as it was traced.
+    network, by every verb if the new graph cannot be computed on ``inputs=``, by `change_kernel` for what is no
+    convolution, by `soft_masks` for a change that is more than dropping neurons, and by calls of an imported and
+    resized model if the model allows the new sizes only as it was traced.
 
     What helps: the message says what stands in the way, and often another verb or keyword that works.
     """
