@@ -50,7 +50,7 @@ class _Survivors:
         """The plan of an axis that consists of these runs."""
         sources: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]
         twins: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]  # of the new neurons alone
-        offsets = self._offsets(runs)
+        offsets, size = self._offsets(runs)
         seen: Counter[int] = Counter()
         for run in runs:
             offset = offsets[run][seen[run]]
@@ -67,16 +67,16 @@ class _Survivors:
         source = np.concatenate(sources)
         twin = np.full(len(source), NEW)
         twin[source == NEW] = np.concatenate(twins)
-        return AxisPlan.of(self.ties.length(runs), source, twin)
+        return AxisPlan.of(size, source, twin)
 
-    def _offsets(self, runs: tuple[int, ...]) -> dict[int, list[int]]:
-        """For each run the positions on an axis at which it begins."""
+    def _offsets(self, runs: tuple[int, ...]) -> tuple[dict[int, list[int]], int]:
+        """For each run the positions on an axis at which it begins, and the size of the axis."""
         offsets: dict[int, list[int]] = {}
         offset = 0
         for run in runs:
             offsets.setdefault(run, []).append(offset)
             offset += self.ties.run_sizes[run]
-        return offsets
+        return offsets, offset
 
     def _product(self, run: int) -> AxisPlan:
         """All combinations of what the factors have now; one with a new member is new."""

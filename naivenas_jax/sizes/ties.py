@@ -165,7 +165,7 @@ class Ties:
           changed: all axes that changed, as for `changed_runs`.
         """
         found: dict[str, str] = {}
-        for run, axis in self.changed_runs(changed).items():
+        for run, axis in self.changed_runs(changed).items() if self.coupled_runs else ():
             if run in self.coupled_runs:
                 found.setdefault(axis, self.coupled_runs[run])
         return found

@@ -1,8 +1,8 @@
-"""What happens around a change: fallbacks where it fails, a trial of the result on shapes, and callbacks."""
+"""What happens around a change: fallbacks where it fails, notes, a trial of the result on shapes, and callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.paths import is_unnamed
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.typing import Variables
 
@@ -96,6 +97,23 @@ def _steps(given: Fallback) -> tuple[Step, ...]:
                 f"(graph, variables, request, error) -> request, Mutation or None; found {step!r:.80}."
             )
     return steps
+
+
+def with_coupled_changes(mutation: Mutation) -> Mutation:
+    """The mutation with a note for every reason for which an axis that it changed is coupled."""
+    notes = [note for note in _coupled_notes(mutation) if note not in mutation.notes]
+    return replace(mutation, notes=(*mutation.notes, *notes)) if notes else mutation
+
+
+def _coupled_notes(mutation: Mutation) -> Iterator[str]:
+    names = mutation.plan.renamed
+    changed = [names.get(axis, axis) for axis in mutation.plan.changed]
+    axes: dict[str, list[str]] = {}
+    for axis, reason in mutation.before.ties.changed_coupled(changed).items():
+        axes.setdefault(reason, []).extend([] if is_unnamed(axis) else [repr(axis)])
+    for reason, named in axes.items():
+        where = ", ".join(named) or "an axis that has no name"
+        yield f"coupled, so that what stays computes something else than before: {where} ({reason})"
 
 
 def check_shapes(mutation: Mutation, inputs: Inputs) -> None:

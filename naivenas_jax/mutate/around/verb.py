@@ -10,8 +10,7 @@ from typing import Any, ParamSpec
 
 from naivenas_jax.errors import ArgumentError
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
-from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify
-from naivenas_jax.mutate.result.coupled_changes import with_coupled_changes
+from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import as_given, check_network
 
