@@ -195,6 +195,10 @@ class OracleError(NaiveNASError, AssertionError):
     """
 
 
+class InternalError(NaiveNASError, AssertionError):
+    """A result that would have broken a promise of the library: a mistake of the library, and not of its user."""
+
+
 class SolverError(NaiveNASError, RuntimeError):
     """The solver failed, or returned a point that breaks a constraint.
 

@@ -75,7 +75,7 @@ def an_import() -> Callable[[], object]:
     ("make", "target", "most"),
     [
         pytest.param(change, Hops(150, 25), Hops(345, 57), id="delta_nout"),
-        pytest.param(an_import, Hops(150, 20), Hops(300, 40), id="from_linen"),
+        pytest.param(an_import, Hops(150, 20), Hops(335, 40), id="from_linen"),
     ],
 )
 def test_a_reader_need_not_go_far(make: Callable[[], Callable[[], object]], target: Hops, most: Hops):

@@ -24,6 +24,7 @@ NAMES = [
     "Handle",
     "ImmutableError",
     "InfeasibleError",
+    "InternalError",
     "LatencyTable",
     "LayerRule",
     "Mutation",

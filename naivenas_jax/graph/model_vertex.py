@@ -10,6 +10,7 @@ import jax
 
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
+from naivenas_jax.paths import Path
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -44,6 +45,11 @@ class ModelEdit:
 
 class ModelOp(Op):
     """The computation of a vertex that holds a whole model, and can be edited inside."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Mapping[Path, tuple[int, ...]]:
+        """The present shape of every variable of the model, by path."""
 
     @abstractmethod
     def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:

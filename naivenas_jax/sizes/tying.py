@@ -107,9 +107,18 @@ class Tying:
           new: see there.
           init: see there.
           rescaled: see there.
+
+        Raises:
+          DuplicateNameError: if it has been declared already.
         """
         leaf = Leaf((), roles, new, init, rescaled)  # the axes get their names when all are known
-        self._leaves[collection, *self.scope, *path] = dims, leaf
+        where = (collection, *self.scope, *path)
+        if where in self._leaves:
+            raise DuplicateNameError(
+                f"Two vertices have a variable {path_text(where)!r}. A vertex beside an imported model has its "
+                "variables beside those of the model: rename it."
+            )
+        self._leaves[where] = dims, leaf
 
     def fix(self, vector: Vector, reason: str) -> None:
         """No neuron of ``vector`` may be dropped or added, because of ``reason``."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec
 
 from naivenas_jax.errors import ArgumentError
+from naivenas_jax.mutate.around.fit_check import check_fit
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -25,7 +26,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
     1. checks that ``graph`` is a graph and ``variables`` are its own, once;
     2. calls the function, or, where that finds no sizes, what ``fallback=`` proposes;
     3. notes coupled axes that changed, and keeps the kind of tree that the variables were, a dict or a `FrozenDict`;
-    4. tries the new graph on the shapes of ``inputs=``;
+    4. proves that the new variables fit the new graph, and tries it on the shapes of ``inputs=``;
     5. tells ``on_change=``.
 
     The function does not see ``fallback`` and ``on_change``, nor ``inputs`` unless it names it. Its signature shows all
@@ -42,6 +43,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
         arguments = {name: value for name, value in given.items() if name not in hidden}
         mutation = first_result(function, arguments, given.get("fallback", ()))
         mutation = with_coupled_changes(replace(mutation, variables=as_given(mutation.variables, variables)))
+        check_fit(mutation)
         check_shapes(mutation, given.get("inputs"))
         notify(mutation, given.get("on_change"))
         return mutation

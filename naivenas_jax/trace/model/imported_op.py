@@ -78,7 +78,7 @@ class ImportedOp(ModelOp):
                 "For other ones initialise the model itself, and import it with them."
             )
         rngs = {name: rng.as_jax_rng() for name, rng in scope.rngs.items()}
-        variables = {path: _read(scope, path, shape) for path, shape in self._shapes.items()}
+        variables = {path: _read(scope, path, shape) for path, shape in self.shapes.items()}
         outputs, updates = self.computed(variables, inputs, rngs, scope.mutable, kwargs)
         for path, value in updates.items():
             _write(scope, path, value)
@@ -122,7 +122,7 @@ class ImportedOp(ModelOp):
         return self.model.base.ties.resized(dict(enumerate(self.runs)))
 
     @cached_property
-    def _shapes(self) -> dict[Path, tuple[int, ...]]:
+    def shapes(self) -> dict[Path, tuple[int, ...]]:
         """The present shape of every variable."""
         ties = self.ties
         return {
@@ -194,7 +194,9 @@ class ImportedOp(ModelOp):
 
     def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ImportedOp, dict[str, PyTree]]:
         """The edited model: a function again, which is traced at the present sizes; and its variables."""
-        present = {path: traced_shape(array) for path, array in flat(variables).items()}
+        given = flat(variables)
+        beside = {path: array for path, array in given.items() if path not in self.shapes}  # of other vertices
+        present = {path: traced_shape(given[path]) for path in self.shapes}
         function = edited_function(self.computed, self.model.keywords, edit, present)
 
         def trace(arrays: Mapping[Path, Array | Shape]) -> TracedModel:
@@ -209,13 +211,13 @@ class ImportedOp(ModelOp):
                 keywords=self.model.keywords,
             )
 
-        every = {**flat(variables), **flat(added)}
+        every = {**{path: given[path] for path in present}, **flat(added)}
         model = trace(every)
         before, after = self.model.base.program.read, model.base.program.read
         kept = {path: array for path, array in every.items() if path in after or path not in before}
         if len(kept) < len(every):
             model = trace(kept)
-        return ImportedOp(model, model.base.ties.run_sizes), nested(kept)
+        return ImportedOp(model, model.base.ties.run_sizes), nested({**beside, **kept})
 
     def describe(self) -> str:
         """What tables and error messages call it."""
