@@ -12,6 +12,7 @@ from naivenas_jax.errors import ArgumentError
 from naivenas_jax.mutate.around.fit_check import check_fit
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
+from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import as_given, check_network
 
@@ -40,6 +41,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
         given = _bound(function.__name__, signature, args, keywords)
         graph, variables = given["graph"], given["variables"]
         check_network(graph, variables)
+        check_free_outputs(graph, given.get("free_outputs", False))
         arguments = {name: value for name, value in given.items() if name not in hidden}
         mutation = first_result(function, arguments, given.get("fallback", ()))
         mutation = with_coupled_changes(replace(mutation, variables=as_given(mutation.variables, variables)))

@@ -14,6 +14,8 @@ from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.stack import Flatten
+from naivenas_jax.mutate.request.defaults import freed_outputs
+from naivenas_jax.mutate.request.options import FreeOutputs
 
 
 def vertex_of(graph: Graph, name: str) -> Vertex:
@@ -84,14 +86,15 @@ def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex,
     return tuple(known[name] for name in chosen)
 
 
-def check_edited(before: Graph, after: Graph, free_outputs: bool) -> None:
+def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None:
     """Raise if an edited graph cannot be computed, as far as the shapes of its inputs are known.
 
     Raises:
       StructureError: names the first vertex whose inputs no longer fit together, or an output of another width.
     """
+    freed = freed_outputs(after, free_outputs)
     for vertex in after.outputs:
-        if vertex.name in before and vertex.nout != before.nout(vertex.name) and not free_outputs:
+        if vertex.name in before and vertex.nout != before.nout(vertex.name) and vertex.name not in freed:
             raise StructureError(
                 f"Output {vertex.name!r} would have {vertex.nout} neurons in place of {before.nout(vertex.name)}. Pass "
                 "free_outputs=True if it may."

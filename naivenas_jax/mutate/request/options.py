@@ -110,6 +110,8 @@ class _Named(Mapping[str, Size]):
 Inputs: TypeAlias = Sequence[Array | Shape] | Array | Shape | None
 #: How many neurons may be inserted: for all axes, by axis, or a function of the axis's name (None: the default).
 MaxNew: TypeAlias = int | Mapping[str, int] | Callable[[str], int | None] | None
+#: Which outputs may change without being named by a request: all, none, or those of these names.
+FreeOutputs: TypeAlias = bool | str | Collection[str]
 Way: TypeAlias = Literal["grow", "shrink", "both"]
 #: What ``align=`` may be.
 Ways: TypeAlias = Literal["auto"] | Way | tuple[Way, ...]
@@ -122,7 +124,7 @@ class SearchKeywords(TypedDict, total=False):
     rng: jax.Array | None
     time_limit: float | None
     max_new: MaxNew
-    free_outputs: bool
+    free_outputs: FreeOutputs
     constraints: Constraints
     minimise: Minimise
     layer_keywords: Mapping[str, Mapping[str, object]] | None
@@ -154,7 +156,7 @@ class Options:
     rng: jax.Array | None = None
     time_limit: float | None = None
     max_new: MaxNew = None
-    free_outputs: bool = False
+    free_outputs: FreeOutputs = False
     constraints: Constraints = None
     minimise: Minimise = None
     layer_keywords: Mapping[str, Mapping[str, object]] | None = None

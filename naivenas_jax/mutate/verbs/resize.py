@@ -55,7 +55,8 @@ def delta_nout(
       time_limit: of the solver, in seconds.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
         its size, at least 200.
-      free_outputs: whether outputs of the graph may lose and gain neurons without being named.
+      free_outputs: the outputs of the graph that may lose and gain neurons without being named by the request: True
+        for all, or their names, such as ``("output1",)``. Default: none.
       constraints: conditions on sizes besides the request, such as ``nas.size("a") + 2 * nas.size("b") <= 10`` or
         ``nas.multiple_of("a", 8)``: one, several, or a function that gets the sizes of all axes by name and returns
         them. The axes that they name may change as if the request named them, except inputs and outputs.
