@@ -230,7 +230,10 @@ class TimeLimitError(SolverError, TimeoutError):
     def then(self, finish: Callable[[Any, TimeLimitError], Any]) -> TimeLimitError:
         """The same error with another ``best``: ``finish(what best makes, this error)``."""
         best = self.best
-        return TimeLimitError(str(self), best and (lambda: finish(best(), self)), self.gap, share=self.share)
+        later = TimeLimitError(str(self), best and (lambda: finish(best(), self)), self.gap, share=self.share)
+        for note in getattr(self, "__notes__", ()):
+            later.add_note(note)
+        return later
 
 
 class BudgetError(NaiveNASError, ValueError):

@@ -10,6 +10,7 @@ from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.transfer.variables import handed_out
 from naivenas_jax.typing import PyTree
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
@@ -136,6 +137,7 @@ def compensated(
             variables = fitting.restandardised(variables, stage)
         else:
             variables = fitting.refitted(variables, stage)
+    variables = handed_out(variables, mutation.variables)
     return replace(
         mutation, variables=variables, notes=(*mutation.notes, NOTE), incomparable=mutation.incomparable or NOTE
     )

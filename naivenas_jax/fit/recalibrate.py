@@ -8,10 +8,11 @@ from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_val
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised, standardised
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.variables import handed_out
 from naivenas_jax.typing import PyTree, Variables
 
 
-def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], **kwargs: object) -> dict[str, PyTree]:
+def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], **kwargs: object) -> Variables:
     """The same variables, with the running statistics of every batch normalisation estimated again.
 
     Afterwards, in inference mode, each running mean and variance is the mean and variance of the values that the layer
@@ -52,7 +53,7 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
     ([5.0, 5.0, 5.0], [3.0, 3.0, 3.0])
     """
     check_values(graph, variables)
-    network, data = Network(graph, kwargs), Data.of(batches)
+    network, data, given = Network(graph, kwargs), Data.of(batches), variables
     runs = Runs(data, ((network, variables),))
     for path in standardised(network, variables, data):
         present = on_device(variables)
@@ -62,4 +63,5 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
             return (run,), found
 
         variables = restandardised(variables, path, runs.visited(visit))
-    return dict(variables)
+    made: Variables = handed_out(dict(variables), given)
+    return made

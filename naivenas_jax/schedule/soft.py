@@ -6,7 +6,7 @@ have the same shapes whatever is dropped, so that a training step is compiled on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,11 @@ from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.sizes.ties import Leaf
-from naivenas_jax.transfer.variables import check_network, check_variables, flat, nested
+from naivenas_jax.transfer.variables import as_given, check_network, check_variables, flat, handed_out, nested
 from naivenas_jax.typing import PyTree, Variables
 
 
-def soft_masks(mutation: Mutation) -> dict[str, PyTree]:
+def soft_masks(mutation: Mutation) -> Variables:
     """Masks for the variables *before* a shrink, with which they compute what the variables after it do.
 
     For a weight ``W`` of shape (..., in, out) whose input neurons are kept where ``m`` is 1, the mask is ``m`` along
@@ -85,7 +85,7 @@ def masked(variables: PyTree, masks: PyTree) -> PyTree:
     return jax.tree.map(_times, variables, masks)
 
 
-def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> dict[str, PyTree]:
+def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> Variables:
     """The masks of a plan that only drops neurons.
 
     Args:
@@ -94,7 +94,9 @@ def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> dict[str,
       variables: the variables before, or their shapes.
     """
     arrays, leaves = flat(variables), graph.ties.leaves
-    return nested({path: _mask(leaves[path], plan, np.shape(array)) for path, array in arrays.items()})
+    masks = {path: _mask(leaves[path], plan, np.shape(array)) for path, array in arrays.items()}
+    made: Variables = as_given(nested(masks), variables)
+    return made
 
 
 def _times(array: ArrayLike, mask: ArrayLike) -> ArrayLike:
@@ -164,7 +166,7 @@ class Soft:
     """
 
     graph: Graph
-    masks: dict[str, PyTree]
+    masks: Variables
     plan: Plan | None = None
 
     @classmethod
@@ -199,7 +201,8 @@ class Soft:
         """
         ties = self.graph.ties
         check_variables(ties.leaves, ties.sizes, variables)
-        return carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
+        small = carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
+        return replace(small, variables=handed_out(small.variables, variables))
 
     def after(self, mutation: Mutation, variables: Variables) -> Soft:
         """Mask what a further shrink of the hardened network drops; see `Soft`.

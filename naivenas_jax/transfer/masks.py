@@ -12,13 +12,11 @@ from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.transfer.variables import flat, nested
-from naivenas_jax.typing import Array, PyTree, Variables
+from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.typing import Array, Variables
 
 
-def freeze_mask(
-    graph: Graph, variables: Variables, names: str | Iterable[str], *, entries: bool = False
-) -> dict[str, PyTree]:
+def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], *, entries: bool = False) -> Variables:
     """A tree like ``variables["params"]`` that is True where a parameter is frozen.
 
     ``optax.chain(tx, optax.transforms.freeze(mask))`` and ``optax.masked(optax.set_to_zero(), mask)`` take it as it is.
@@ -35,7 +33,7 @@ def freeze_mask(
       entries: whether leaves are arrays of bools, one for each entry, instead of one bool for each parameter.
 
     Returns:
-      Nested dicts with the names of ``variables["params"]``. A leaf is a bool, or with ``entries`` a bool array of the
+      A tree like ``variables["params"]``. A leaf is a bool, or with ``entries`` a bool array of the
       parameter's shape.
 
     Raises:
@@ -59,7 +57,9 @@ def freeze_mask(
     if not all(isinstance(name, str) for name in wanted):
         raise RequestError(f"names= takes names or shell patterns, found {names!r:.80}.")
     frozen = {path for name in wanted for path in _named(name, params, graph)}
-    return nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
+    flags = nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
+    made: Variables = as_given(flags, variables["params"])
+    return made
 
 
 def _named(name: str, params: Collection[Path], graph: Graph) -> list[Path]:

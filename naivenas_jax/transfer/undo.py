@@ -15,7 +15,7 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.copies import models_of, multiplicity
 from naivenas_jax.transfer.take import HostArray, LeafValue, placed_like, rescale, to_host
-from naivenas_jax.transfer.variables import check_variables, flat, nested
+from naivenas_jax.transfer.variables import check_variables, flat, nested, unshared
 from naivenas_jax.typing import PyTree, Shape, Variables
 
 Axes: TypeAlias = tuple[AxisPlan | None, ...]
@@ -64,7 +64,8 @@ class UndoRecord:
             for path, array in arrays.items()
             if path in plan.rescaled and plan.factor(path) != 1 and not isinstance(array, Shape)
         }
-        return cls(plan, slices, {path: arrays[path] for path in plan.removed}, leaves, split, kept)
+        removed = unshared({path: arrays[path] for path in plan.removed}, arrays)
+        return cls(plan, slices, removed, leaves, split, kept)
 
     def restore(self, variables: Variables) -> dict[str, PyTree]:
         """The variables before the change: kept entries as they are now, removed ones as they were then.

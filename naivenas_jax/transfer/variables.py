@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import copy
+from collections.abc import Collection, Hashable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 import jax
-from flax.core import FrozenDict, freeze
+import numpy as np
+from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from naivenas_jax.errors import VariablesError
@@ -32,6 +34,8 @@ def flat(variables: Mapping[str, PyTree]) -> dict[Path, Any]:
 
 
 def _as_dicts(node: PyTree) -> PyTree:
+    if isinstance(node, nnx.Variable):
+        return node.get_value()
     return {key: _as_dicts(child) for key, child in node.items()} if isinstance(node, Mapping) else node
 
 
@@ -45,9 +49,75 @@ def nested(arrays: Mapping[Path, ValueT]) -> dict[str, Any]:
     return tree
 
 
-def as_given(variables: dict[str, PyTree], given: object) -> PyTree:
-    """The variables as a `FrozenDict` if the user gave one, so that the states of optimizers made for it fit."""
-    return freeze(variables) if isinstance(given, FrozenDict) else variables
+def as_given(variables: PyTree, given: PyTree) -> PyTree:
+    """The variables in mappings of the kinds that the user gave, from top to bottom.
+
+    So they have the structure that the states of optimizers made for them have. What is new is held as its neighbours
+    are. Keys keep their type and order, and what was an ``nnx.Variable`` is one again.
+
+    Args:
+      variables: nested mappings.
+      given: what the user gave, before the change.
+
+    >>> from collections import OrderedDict
+    >>> as_given({"params": {"a": 1, "new": {"b": 2}}}, OrderedDict(params={"a": 0}))
+    OrderedDict({'params': {'a': 1, 'new': {'b': 2}}})
+    """
+    if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
+        return given.replace(variables)
+    if not isinstance(variables, Mapping) or not isinstance(given, Mapping):
+        return variables
+    keys = {str(key): key for key in given}
+    left = {str(key): child for key, child in variables.items()}
+    names = [*(name for name in keys if name in left), *(name for name in left if name not in keys)]
+    held = given.raw_mapping if isinstance(given, nnx.State) else given  # a State wraps what it is asked for
+    beside = _of_kind({}, given)
+    children = {n: as_given(left[n], held[keys[n]] if n in keys else beside) for n in names}
+    return _of_kind({keys.get(name, name): child for name, child in children.items()}, given)
+
+
+def _of_kind(items: dict[Hashable, PyTree], given: Mapping[Hashable, PyTree]) -> Mapping[Hashable, PyTree]:
+    """A mapping of the same kind that holds these items; a dict where such a mapping cannot be made."""
+    try:
+        made: Mapping[Hashable, PyTree] = type(given)(items)  # type: ignore[call-arg]  # most mappings take items
+        return made
+    except TypeError:
+        if not isinstance(given, MutableMapping):
+            return items
+    emptied = copy.copy(given)  # a defaultdict: with the same default
+    emptied.clear()
+    emptied.update(items)
+    return emptied
+
+
+def unshared(tree: PyTree, *others: PyTree) -> PyTree:
+    """The tree with copies of those numpy arrays whose memory belongs to arrays of other trees.
+
+    jax arrays, which nobody can write to, are shared.
+
+    >>> old = {"a": np.zeros(2)}
+    >>> unshared({"a": old["a"]}, old)["a"] is old["a"]
+    False
+    """
+    held = {id(_root(leaf)) for leaf in jax.tree.leaves(others) if isinstance(leaf, np.ndarray)}
+
+    def apart(leaf: PyTree) -> PyTree:
+        return leaf.copy() if isinstance(leaf, np.ndarray) and id(_root(leaf)) in held else leaf
+
+    return jax.tree.map(apart, tree) if held else tree
+
+
+def _root(array: np.ndarray) -> object:
+    """What owns the memory of an array."""
+    owner: object = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner
+
+
+def handed_out(variables: PyTree, given: PyTree) -> PyTree:
+    """New variables as a user gets them: in the mappings that were given, and of arrays of their own."""
+    return as_given(unshared(variables, given), given)
 
 
 def check_network(graph: object, variables: object) -> None:

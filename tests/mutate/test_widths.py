@@ -546,10 +546,15 @@ class TestVariables:
         with pytest.raises(nas.VariablesError):
             nas.delta_nout(graph, nas.delta_nout(*mlp(), {"a": 1}).variables, {"a": 1})
 
-    def test_what_does_not_change_is_shared(self):
+    def test_what_does_not_change_is_shared_unless_it_can_be_written_to(self):
         graph, variables = mlp()
-        mutation = nas.delta_nout(graph, variables, {"a": 1})
-        assert mutation.variables["params"]["out"]["kernel"] is variables["params"]["out"]["kernel"]
+        on_device = jax.tree.map(jnp.asarray, variables)
+        mutation = nas.delta_nout(graph, on_device, {"a": 1})
+        assert mutation.variables["params"]["out"]["kernel"] is on_device["params"]["out"]["kernel"]
+        on_host = jax.tree.map(np.array, variables)
+        kernel = nas.delta_nout(graph, on_host, {"a": 1}).variables["params"]["out"]["kernel"]
+        np.testing.assert_array_equal(kernel, on_host["params"]["out"]["kernel"])
+        assert not np.shares_memory(kernel, on_host["params"]["out"]["kernel"])
 
 
 class TestPlan:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec
 
-from naivenas_jax.errors import ArgumentError
+from naivenas_jax.errors import ArgumentError, TimeLimitError
 from naivenas_jax.mutate.around.fit_check import check_fit
 from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
 from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.variables import as_given, check_network
+from naivenas_jax.transfer.variables import check_network, handed_out
+from naivenas_jax.typing import Variables
 
 P = ParamSpec("P")
 
@@ -26,7 +27,8 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
 
     1. checks that ``graph`` is a graph and ``variables`` are its own, once;
     2. calls the function, or, where that finds no sizes, what ``fallback=`` proposes;
-    3. notes coupled axes that changed, and keeps the kind of tree that the variables were, a dict or a `FrozenDict`;
+    3. notes coupled axes that changed, and hands out variables in mappings of the kind that were given, which share no
+       memory with these that could be written to;
     4. proves that the new variables fit the new graph, and tries it on the shapes of ``inputs=``;
     5. tells ``on_change=``.
 
@@ -43,15 +45,23 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
         check_network(graph, variables)
         check_free_outputs(graph, given.get("free_outputs", False))
         arguments = {name: value for name, value in given.items() if name not in hidden}
-        mutation = first_result(function, arguments, given.get("fallback", ()))
-        mutation = with_coupled_changes(replace(mutation, variables=as_given(mutation.variables, variables)))
-        check_fit(mutation)
+        try:
+            mutation = _finished(first_result(function, arguments, given.get("fallback", ())), variables)
+        except TimeLimitError as error:
+            raise error.then(lambda best, _: _finished(best, variables)) from error
         check_shapes(mutation, given.get("inputs"))
         notify(mutation, given.get("on_change"))
         return mutation
 
     change.__signature__ = signature  # type: ignore[attr-defined]  # a function takes attributes
     return change
+
+
+def _finished(mutation: Mutation, given: Variables) -> Mutation:
+    """What a user gets: variables as they were given, notes on coupled axes, and the proof that all fits."""
+    finished = with_coupled_changes(replace(mutation, variables=handed_out(mutation.variables, given)))
+    check_fit(finished)
+    return finished
 
 
 def _bound(name: str, signature: inspect.Signature, args: Any, keywords: Any) -> dict[str, Any]:

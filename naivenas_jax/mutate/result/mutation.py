@@ -16,7 +16,7 @@ from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import as_given
+from naivenas_jax.transfer.variables import as_given, unshared
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -60,7 +60,9 @@ class Mutation:
 
     Attributes:
       graph: the new graph.
-      variables: its variables.
+      variables: its variables, in the mappings that were given. numpy arrays are copies; jax arrays that did not change
+        are shared with ``variables_before``, so that donating them to a jitted function deletes those too: donate
+        ``jax.tree.map(jnp.copy, mutation.variables)``.
       plan: for each axis where its neurons come from.
       before: the graph before the change; untouched.
       aligned: how sizes that disagreed after an edit were brought in line: "grow", "shrink" or "both"; "none" if
@@ -120,9 +122,11 @@ class Mutation:
         Raises:
           VariablesError: if the variables are not those of the new graph.
         """
+        given = variables
         for record in reversed(self.undo_records):
             variables = record.restore(variables)
-        return self.before, as_given(dict(variables), self.variables_before)
+        kept = [record.removed for record in self.undo_records]
+        return self.before, as_given(unshared(dict(variables), given, kept), self.variables_before)
 
     def carry(
         self,
@@ -161,6 +165,7 @@ class Mutation:
             return (moved, CarryReport(())) if report else moved
         own, rest = apart(tree)
         carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+        carried = unshared(carried, rest, after, fresh)
         if own:
             carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
         return (carried, found) if report else carried

@@ -35,7 +35,7 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.transfer.variables import flat, nested, unshared
 from naivenas_jax.typing import Array, Shape, Variables
 
 #: A layer, a whole graph, or a function of the inputs of a vertex that returns a vertex which reads them.
@@ -207,7 +207,7 @@ def _swapped(
     stays = {path: array for path, array in old.items() if _stays(graph, path, ops, fits)}
     kept = {path: _cast(a, start[path].dtype) if path in fits else a for path, a in stays.items()}
     plan = _plan(graph, final, kept, fresh, old)
-    gone = {path: array for path, array in old.items() if path not in kept}
+    gone = unshared({path: array for path, array in old.items() if path not in kept}, old)
     # where a flatten now stacks other positions its readers follow, and not what was put in on purpose
     widths = [*conditions(options.constraints, final.ties.sizes), *(size(n) == final.nout(n) for n in ops)]
     return complete(
