@@ -74,7 +74,7 @@ def an_import() -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("make", "target", "most"),
     [
-        pytest.param(change, Hops(150, 25), Hops(345, 57), id="delta_nout"),
+        pytest.param(change, Hops(150, 25), Hops(200, 50), id="delta_nout"),
         pytest.param(an_import, Hops(150, 20), Hops(335, 40), id="from_linen"),
     ],
 )
