@@ -87,8 +87,11 @@ class Analysis:
         return value.known.array
 
     def new(self, size: int) -> Dim:
-        """Fresh neurons for a dimension along which nothing is known to differ."""
-        return self.tying.blocks.new(size) if size > 1 else None
+        """Fresh neurons for a dimension along which nothing is known to differ.
+
+        One neuron is a neuron until its dimension is broadcast or squeezed, which fixes it; see `fix_single`.
+        """
+        return self.tying.blocks.new(size) if size else None
 
     def keep_some(self, dim: Dim) -> None:
         """The neurons of this dimension may not all go: what is computed over them is not defined without any."""

@@ -99,7 +99,7 @@ def _count(operand: int, summed: Sum, number: float, sign: int) -> TermCount | N
     exponent = -sign * summed.power
     for less in (0, 1) if summed.power == 1 else (0,):
         count = summed.count() - less
-        if summed.over and count > 1 - less and math.isclose(number, float(count) ** exponent, rel_tol=1e-6):
+        if summed.over and count > 0 and math.isclose(number, float(count) ** exponent, rel_tol=1e-6):
             return TermCount(operand, summed, exponent, less)
     return None
 
@@ -107,7 +107,12 @@ def _count(operand: int, summed: Sum, number: float, sign: int) -> TermCount | N
 def shared(value: Value, summed: Sum) -> bool:
     """Whether an array that is summed has been divided by the number of terms before; if so, notes that number."""
     share = value.share
-    if share is None or not summed.over or not math.isclose(share.factor, 1 / summed.count(), rel_tol=1e-6):
+    if (
+        share is None
+        or not summed.over
+        or summed.count() == 1
+        or not math.isclose(share.factor, 1 / summed.count(), rel_tol=1e-6)
+    ):
         return False
     share.notes[share.eqn] = summed
     return True

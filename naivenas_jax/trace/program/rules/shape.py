@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from naivenas_jax.jaxpr.interpret import Equation, bind
@@ -57,14 +57,19 @@ def expand_dims(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequenc
 
 @ties("broadcast_in_dim")
 def broadcast(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
-    """A new dimension, along which all entries are equal, has neurons of its own, which are tied to nothing yet."""
+    """A new dimension, along which all entries are equal, has neurons of its own, which are tied to nothing yet.
+
+    A dimension of size one that is put into an array is no neuron, unless it is put where one neuron was summed.
+    """
     del frame
     value, places = values[0], list(eqn.params["broadcast_dimensions"])
     old, new = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
     for d in set(range(len(old))) - set(order):
         analysis.fix_single(value.dims[d], "broadcast_in_dim")
-    dims = [analysis.new(n) if d is None else value.dims[d] for d, n in zip(order, new, strict=True)]
+    filled = not old or (value.summed is not None and value.summed.count() == 1)
+    fresh = [analysis.new(n) if d is None and (n > 1 or filled) else None for d, n in zip(order, new, strict=True)]
+    dims = [own if d is None else value.dims[d] for d, own in zip(order, fresh, strict=True)]
     return [moved(value, order, dims)]
 
 
@@ -145,7 +150,7 @@ def tile(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value
     del frame
     value, times = values[0], eqn.params["reps"]
     dims = [
-        dim.tile(k) if dim is not None else analysis.new(k) if n == 1 else None
+        dim.tile(k) if dim is not None else analysis.new(k) if n == 1 < k else None
         for dim, k, n in zip(value.dims, times, eqn.invars[0].aval.shape, strict=True)
     ]
     return [moved(value, [d if k == 1 else None for d, k in enumerate(times)], dims)]
@@ -210,10 +215,14 @@ def reshape(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Va
     old = [eqn.invars[0].aval.shape[d] for d in order]
     dims: list[Dim] = [None] * len(new)
     origins: list[frozenset[Origin]] = [frozenset()] * len(new)
-    for dim, size in zip(value.dims, old, strict=True):
-        if size == 1:
-            analysis.fix_single(dim, "reshape")
-    for before, after in _groups(old, new):
+    single = {d for d, size in enumerate(old) if size == 1 and value.dims[d] is not None}
+    for d, place in _places_of(single, old, new).items():
+        dims[place], origins[place] = value.dims[d], value.origin(d)
+        single.remove(d)
+    groups = list(_groups(old, new, single))
+    for d in single.difference(*(before for before, _ in groups)):
+        analysis.fix_single(value.dims[d], "reshape")
+    for before, after in groups:
         merged = _merge(analysis, [(value.dims[d], old[d]) for d in before])
         for d, dim in zip(after, _factor(analysis, merged, [new[d] for d in after]), strict=True):
             dims[d] = dim
@@ -228,8 +237,29 @@ def bind_reshape(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Arra
     return bind(eqn, arrays, new_sizes=sizes.result_shape(frame, eqn))
 
 
-def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Match old with new dimensions from the left, few at a time; those of size one belong to no group."""
+def _places_of(single: Collection[int], old: Sequence[int], new: Sequence[int]) -> dict[int, int]:
+    """For dimensions of one neuron the new dimension of size one that they become, the last that may be it.
+
+    That is one with as many entries before it. No entry tells such dimensions apart, and any choice is a network that
+    is the same for one neuron.
+    """
+    found: dict[int, int] = {}
+    for d in sorted(single, reverse=True):
+        alike = (n for n, size in enumerate(new) if size == 1 and math.prod(new[:n]) == math.prod(old[:d]))
+        place = max((n for n in alike if n not in found.values()), default=None)
+        if place is not None:
+            found[d] = place
+    return found
+
+
+def _groups(
+    old: Sequence[int], new: Sequence[int], single: Collection[int] = ()
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Match old with new dimensions from the left, few at a time.
+
+    Dimensions of size one belong to no group, but for those of one neuron (``single``) behind dimensions that are
+    merged, as in a flatten.
+    """
     left = [d for d, size in enumerate(old) if size != 1]
     right = [d for d, size in enumerate(new) if size != 1]
     while left and right:
@@ -239,7 +269,9 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int],
                 before.append(left.pop(0))
             else:
                 after.append(right.pop(0))
-        yield before, after
+        end = left[0] if left else len(old)
+        inside = {d for d in single if before[0] < d < end} if len(before) > 1 and len(after) == 1 else set()
+        yield sorted({*before, *inside}), after
 
 
 def _merge(analysis: Analysis, parts: list[tuple[Dim, int]]) -> Dim:
