@@ -26,6 +26,19 @@ def as_whole(value: object) -> int | None:
         return None
 
 
+#: No axis has more neurons than this, no window more taps: an argument that says so is a mistake.
+MOST_NEURONS = 10**8
+
+
+def as_flag(value: object) -> bool | None:
+    """``value`` as a Python boolean if it is one, else None; booleans of numpy are, arrays and numbers are not.
+
+    >>> as_flag(True), as_flag(np.False_), as_flag(1), as_flag("no")
+    (True, False, None, None)
+    """
+    return bool(value) if isinstance(value, bool | np.bool_) else None
+
+
 def as_count(value: object) -> int | None:
     """``value`` as a Python integer if it is a number of neurons, whole and at least 1, else None.
 

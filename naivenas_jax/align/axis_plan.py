@@ -10,6 +10,7 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 from jaxtyping import Int
 
+from naivenas_jax.checks import MOST_NEURONS, as_whole
 from naivenas_jax.errors import PlanError
 
 #: Stands for a position where there is none: a new neuron has no source.
@@ -68,19 +69,27 @@ class AxisPlan:
           The plan, whose arrays are read-only.
 
         Raises:
-          PlanError: if a source is no old position, or occurs twice.
+          PlanError: if ``before`` is no number of neurons, a source is no old position or occurs twice, or there is not
+            one twin for each source.
 
         >>> AxisPlan.of(3, [2, 0]).source.tolist()
         [2, 0]
         """
-        frozen = _frozen(source)
+        size = _size(before, "before")
+        frozen = _positions(source, "source")
         old = frozen[frozen != NEW]
         if old.size and (old.min() < 0 or old.max() >= before or np.bincount(old).max() > 1):
             raise PlanError(
                 f"The sources of an axis of {before} neurons must be different positions from 0 to {before - 1}, or "
                 f"{NEW} for a new neuron; found {_abbreviate(frozen)}."
             )
-        return cls(int(before), frozen, _frozen(np.full(len(frozen), NEW) if twin is None else twin))
+        copied = _frozen(np.full(len(frozen), NEW)) if twin is None else _positions(twin, "twin")
+        if len(copied) != len(frozen) or (copied.size and not NEW <= copied.min() <= copied.max() < size):
+            raise PlanError(
+                f"The twins of an axis of {size} neurons must be one for each of its {len(frozen)} sources, a position "
+                f"from 0 to {size - 1} or {NEW} for none; found {_abbreviate(copied)}."
+            )
+        return cls(size, frozen, copied)
 
     @classmethod
     def identity(cls, size: int) -> AxisPlan:
@@ -95,7 +104,7 @@ class AxisPlan:
         >>> AxisPlan.identity(3).changed
         False
         """
-        return cls.of(size, np.arange(size))
+        return cls.of(size, np.arange(_size(size, "size")))
 
     @cached_property
     def after(self) -> int:
@@ -167,9 +176,34 @@ def axis_to_json(axis: AxisPlan) -> int | AxisJson:
 
 def axis_from_json(data: int | AxisJson) -> AxisPlan:
     """Read what `axis_to_json` made."""
-    if isinstance(data, int):
+    if not isinstance(data, dict):
         return AxisPlan.identity(data)
     return AxisPlan.of(data["before"], data["source"], data["twin"])
+
+
+def _size(value: object, name: str) -> int:
+    """The number of neurons of an axis, which may be 0."""
+    size = as_whole(value)
+    if size is None or not 0 <= size <= MOST_NEURONS:
+        raise PlanError(f"{name} must be a whole number of neurons from 0 to {MOST_NEURONS}; found {value!r:.80}.")
+    return size
+
+
+def _positions(values: object, name: str) -> Positions:
+    """Positions as an array that nobody can change.
+
+    Raises:
+      PlanError: if they are no whole numbers in a row.
+    """
+    try:
+        array = np.asarray(values if isinstance(values, Collection | np.ndarray) else list(values))  # type: ignore[call-overload]  # it raises
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        array = np.array("")
+    if array.ndim != 1 or (array.size and (array.dtype.kind not in "iu" or array.max() > MOST_NEURONS)):
+        raise PlanError(
+            f"{name} must be whole numbers in a row, the position of a neuron or {NEW}; found {values!r:.80}."
+        )
+    return _frozen(array)
 
 
 def _frozen(values: AnyPositions) -> Positions:

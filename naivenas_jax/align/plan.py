@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from naivenas_jax.align.axis_plan import AxisPlan, axis_from_json, axis_to_json
+from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import PlanError, UnknownNameError
 from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.sizes.ties import Ties
@@ -232,14 +233,14 @@ class Plan:
           A plan that equals the one that was written.
 
         Raises:
-          PlanError: if the text is none that ``to_json`` has written.
+          PlanError: if the text is none that ``to_json`` has written, or what it says contradicts itself.
 
         >>> Plan.from_json('{"axes": {"a": 3}, "leaves": [], "created": [], "removed": []}')
         Plan(nothing changes)
         """
         try:
             data = json.loads(text)
-            return cls(
+            plan = cls(
                 axes={name: axis_from_json(axis) for name, axis in data["axes"].items()},
                 leaves={tuple(path): tuple(dims) for path, dims in data["leaves"]},
                 created=frozenset(map(tuple, data["created"])),
@@ -248,8 +249,42 @@ class Plan:
                 moved={tuple(new): tuple(old) for new, old in data.get("moved", ())},
                 renamed=dict(data.get("renamed", {})),
             )
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"This is not a plan written by Plan.to_json: {error!r}.") from error
+            contradictions = list(_contradictions(plan))
+        except PlanError as error:
+            raise PlanError(f"This is not a plan written by Plan.to_json: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise PlanError(f"This is not a plan written by Plan.to_json: {error!r:.200}.") from error
+        if contradictions:
+            raise PlanError(f"This is not a plan written by Plan.to_json: {contradictions[0]}.")
+        return plan
+
+
+def _contradictions(plan: Plan) -> Iterator[str]:
+    """What no plan says that an alignment has made, in words."""
+    paths = {*plan.leaves, *plan.created, *plan.removed, *plan.rescaled, *plan.moved, *plan.moved.values()}
+    for path in paths:
+        if not path or not all(isinstance(name, str | int) for name in path):
+            yield f"{path!r:.80} is no path of a leaf"
+    names = {*plan.axes, *plan.renamed, *plan.renamed.values()}
+    yield from (f"{name!r:.80} is no name of an axis" for name in names if not isinstance(name, str))
+    for path, dims in plan.leaves.items():
+        for axis in dims:
+            if axis is not None and axis not in plan.axes:
+                yield f"leaf {path_text(path)} lies on the axis {axis!r:.80}, which the plan does not have"
+    for path, dim in plan.rescaled.items():
+        if as_whole(dim) is None or not 0 <= dim < len(plan.leaves.get(path, ())) or plan.leaves[path][dim] is None:
+            yield f"leaf {path_text(path)} is rescaled along dimension {dim!r:.80}, on which no axis lies"
+        elif plan.axes[plan.leaves[path][dim] or ""].before < 1:
+            yield f"leaf {path_text(path)} is rescaled by the root of a size of 0"
+    for what, given in (("created", plan.created), ("moved", plan.moved), ("rescaled", plan.rescaled)):
+        yield from (
+            f"{path_text(path)} is {what}, and no leaf of the plan" for path in given if path not in plan.leaves
+        )
+    yield from (
+        f"axis {name!r} is renamed, and the plan does not have it" for name in plan.renamed if name not in plan.axes
+    )
+    both = plan.created & set(plan.moved)
+    yield from (f"{path_text(path)} is both created and moved" for path in both)
 
 
 def _fields(plan: Plan) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import linprog
 
 from naivenas_jax.cost.parts import Owners, parts, under, without_operations
-from naivenas_jax.errors import SolverError
+from naivenas_jax.errors import BudgetError, SolverError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.count import Count
 
@@ -100,7 +100,16 @@ class LatencyTable:
 
         Returns:
           Seconds.
+
+        Raises:
+          BudgetError: if the table is of a network with other axes.
         """
+        unknown = sorted({axis for layer in self.layers for size in layer.sizes for axis in size.axes} - {*sizes})
+        if unknown:
+            raise BudgetError(
+                f"This table of latency is of another network: it depends on the size of {unknown[0]!r}, and there are "
+                f"{', '.join(map(repr, [*sizes][:8])) or 'none'}. Measure this one: nas.measure_latency(graph, ...)."
+            )
         return sum(layer.at(sizes) for layer in self.layers)
 
     def below(self) -> Count:

@@ -6,13 +6,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from naivenas_jax.checks import as_number
 from naivenas_jax.cost.contractions import PlacedContraction, chosen, contractions
 from naivenas_jax.cost.latency import LatencyTable, LayerLatency
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
@@ -22,6 +22,8 @@ from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
+#: The largest fraction of the present sizes to time: arrays that are larger would not fit into memory.
+_LARGEST = 100.0
 #: ``timer(function, arrays) -> seconds`` of one call.
 Timer: TypeAlias = Callable[[Callable[..., PyTree], Sequence[jax.Array]], float]
 #: The shapes of both operands of a contraction.
@@ -68,11 +70,13 @@ def measure_latency(
     25.0
     """
     shares = tuple(fractions) if isinstance(fractions, Iterable) else ()
-    if not shares or not all(isinstance(share, Real) and 0 < share < math.inf for share in shares):
+    if not shares or not all(as_number(share) is not None and 0 < share <= _LARGEST for share in shares):
         raise BudgetError(
-            "fractions= must be numbers above 0, fractions of the present sizes, such as (0.5, 1.0); found "
-            f"{fractions!r:.80}."
+            f"fractions= must be numbers above 0 and at most {_LARGEST}, fractions of the present sizes, such as "
+            f"(0.5, 1.0); found {fractions!r:.80}."
         )
+    if timer is not None and not callable(timer):
+        raise BudgetError(f"timer= must be a function (function, arrays) -> seconds; found {timer!r:.80}.")
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)
@@ -89,6 +93,14 @@ def fastest(fn: Callable[..., PyTree], arrays: Sequence[jax.Array], repeats: int
         jax.block_until_ready(fn(*arrays))
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def _seconds(found: object) -> float:
+    """What a timer has returned, if that is a time."""
+    seconds = as_number(np.asarray(found).item() if np.ndim(found) == 0 else found)  # type: ignore[arg-type]  # anything
+    if seconds is None or not 0 <= seconds < math.inf:
+        raise BudgetError(f"timer= must return seconds, a number of at least 0; found {found!r:.80}.")
+    return float(seconds)
 
 
 class _Clock:
@@ -109,7 +121,7 @@ class _Clock:
         key = (eqn.primitive.name, str(params), shapes, types)
         if key not in self.known:
             arrays = [jnp.full(shape, 0.5, dtype) for shape, dtype in zip(shapes, types, strict=True)]
-            self.known[key] = self.timer(jax.jit(lambda a, b: eqn.primitive.bind(a, b, **params)), arrays)
+            self.known[key] = _seconds(self.timer(jax.jit(lambda a, b: eqn.primitive.bind(a, b, **params)), arrays))
         return self.known[key]
 
 

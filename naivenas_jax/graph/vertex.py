@@ -102,3 +102,8 @@ def _check_name(name: object) -> None:
             f"A vertex name must be a non-empty string without ':', which separates a vertex from a factor of its axis "
             f"in a handle; found {name!r}."
         )
+    if name == "params":
+        raise GraphError(
+            "A vertex cannot be called 'params': its variables would be variables['params']['params'], which Flax "
+            "takes for a mistake. Give it another name."
+        )

@@ -169,6 +169,11 @@ def _check_array(path: Path, array: object, wanted: tuple[int | None, ...]) -> N
             f"{subscripts(path)} is traced. Mutations change shapes and happen outside jax.jit, jax.grad and jax.vmap: "
             "change the graph and its variables first, then call the transformed function with the result."
         )
+    if isinstance(array, jax.Array) and array.is_deleted():
+        raise VariablesError(
+            f"{subscripts(path)} has been deleted: a jitted function that donates its arguments has used it up. Pass "
+            "what that function has returned, or a copy that was made before."
+        )
     shape = shape_of_leaf(array)
     if len(shape) != len(wanted) or any(w not in (None, n) for n, w in zip(shape, wanted, strict=True)):
         expected = ", ".join("any" if n is None else str(n) for n in wanted)

@@ -120,3 +120,18 @@ def test_an_edit_that_was_cut_short_has_a_gap(strike):
     )
     assert any("not proven" in note for note in found.notes)
     assert found.gap > 0 or "could be" in found.notes[0]
+
+
+def test_growth_without_measure_is_refused():
+    with pytest.raises(nas.BudgetError, match="max_new="):
+        nas.resize(*network(), max_params=10**12, max_new=10**9, grow=True)
+
+
+def test_a_large_growth_search_ends():
+    x = nas.input_vertex("x", 3)
+    hidden = nas.layer("b", nn.Dense(8), nas.layer("a", nn.Dense(8), x))
+    graph = nas.Graph(x, nas.layer("o", nn.Dense(2), hidden))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    found = nas.resize(graph, variables, max_params=10**6, max_new=10**5, grow=True)
+    assert 0.9e6 < nas.costs(*found).params <= 10**6
+    assert found.gap < 0.05

@@ -29,6 +29,9 @@ from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
 #: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a
 #: time, so that the solution is the same on every machine.
 _SMALL_BOXES, _BOXES = 2000, 60
+#: A box takes longer the more different numbers of classes groups can have: boxes times numbers are no more than this,
+#: unless there are fewer boxes than that.
+_WORK, _FEWEST_BOXES = 20_000_000, 10
 
 
 def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> tuple[Solution, bool]:
@@ -62,7 +65,8 @@ def _bounds(search: BudgetSearch) -> Iterator[float]:
     """Look for solutions; yields lower and lower upper bounds of the utility of any."""
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
-    while heap and number < (_SMALL_BOXES if search.small else _BOXES):
+    most = max(_FEWEST_BOXES, min(_SMALL_BOXES, _WORK // search.lagrangian.numbers)) if search.small else _BOXES
+    while heap and number < most:
         yield max([search.value, points, *(-node.bound for node in heap)])
         node = heapq.heappop(heap)
         if -node.bound <= search.enough:

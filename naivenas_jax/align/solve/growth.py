@@ -22,7 +22,10 @@ import scipy.sparse as sp
 
 from naivenas_jax.align.problem.problem import Group, Problem, Solution
 from naivenas_jax.align.solve.solve import UnprovenError, solve
+from naivenas_jax.errors import BudgetError
 
+#: More new classes than this, of all groups, would take long and say little.
+_MOST = 2_000_000
 _HELD = "growth to a budget drops nothing"
 
 
@@ -31,6 +34,7 @@ def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Soluti
 
     Raises:
       NoSolutionError, UnprovenError: as `solve`.
+      BudgetError: if there is room for more new neurons than can be weighed up.
     """
     reached = set(problem.rows[_rows(problem)].indices.tolist())
     growing = [i for i, group in enumerate(problem.groups) if not group.fixed and group.size and i in reached]
@@ -54,7 +58,13 @@ def _rows(problem: Problem) -> list[int]:
 
 def _enlarged(problem: Problem, growing: list[int]) -> Problem:
     """The same network with as many imagined classes beside each group as could be inserted there."""
-    surplus = [_imagined(problem.groups[g], _room(problem, g)) for g in growing]
+    rooms = [_room(problem, g) for g in growing]
+    if sum(rooms) > _MOST:
+        raise BudgetError(
+            f"The budgets leave room for {max(rooms)} new neurons in one group of tied ones; growth weighs up {_MOST} "
+            "at the most, of all groups. Set lower budgets, or max_new=, how many may be inserted into an axis."
+        )
+    surplus = [_imagined(problem.groups[g], room) for g, room in zip(growing, rooms, strict=True)]
     rows = sp.csr_array(sp.hstack([problem.rows, problem.rows[:, growing]]))
     groups = (*(replace(group, fixed=group.fixed or _HELD) for group in problem.groups), *surplus)
     present = (rows @ np.array([group.size for group in groups])).astype(np.int64)

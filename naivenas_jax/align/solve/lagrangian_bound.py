@@ -54,6 +54,7 @@ class LagrangianBound:
       rows: shape (counted,): the rows of the problem that counts depend on.
       matrix: shape (counted, free): how often these rows hold a class of each free group.
       constant: shape (counted,): the part of their sizes that may not change.
+      numbers: how many different numbers of classes the groups can have, all together.
       able: whether anything can be said; else the bound is infinite, and there are none of the following.
       most: for each free group its most utility, by the number of classes that it has.
       allowed: for each free group the numbers of classes that break no condition on it alone.
@@ -78,7 +79,8 @@ class LagrangianBound:
         self.constant = (problem.rows @ form.fixed_kept)[self.rows]
         room = form.program.upper(form.new_columns)
         groups = [problem.groups[g] for g in form.free]
-        few = sum(group.size + n + 1 for group, n in zip(groups, room, strict=True)) <= _MOST
+        self.numbers = max(1, int(sum(group.size + n + 1 for group, n in zip(groups, room, strict=True))))
+        few = self.numbers <= _MOST
         self.able = bool(groups) and few and all(value >= 0 for count in self.counts for value in count.terms.values())
         if self.able:
             self.most = [most_utility(g, int(n), scale, inserted) for g, n in zip(groups, room, strict=True)]

@@ -25,6 +25,8 @@ Totals: TypeAlias = Int[np.ndarray, " _"]
 PerTotal: TypeAlias = Float[np.ndarray, " _"]
 
 _BISECTIONS = 30
+#: Where a budget is kept at no price below this, rounding is all that is left of the differences between totals.
+_HIGHEST_PRICE = 1e60
 #: With several budgets their prices are found in turns. This is the number of turns.
 _CYCLES = 4
 #: Where the logarithm of a total is taken, this stands for 0.
@@ -142,7 +144,7 @@ def _cheapest(
     if below[1] >= 0:  # the budget does not bind
         return 0.0, UpperBound(below[0], groups.totals[below[2]], np.zeros(len(groups.starts)))
     above = at(high)
-    while above[1] < 0:
+    while above[1] < 0 and high < _HIGHEST_PRICE:
         low, high, below, above = high, 2 * high, above, at(2 * high)
     best = min((below[0], low), (above[0], high))
     for _ in range(_BISECTIONS):

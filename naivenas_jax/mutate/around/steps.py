@@ -26,7 +26,7 @@ from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import is_unnamed
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.typing import Variables
+from naivenas_jax.typing import Array, Shape, Variables
 
 #: ``(graph, variables, request, error) -> another request, a mutation, or None``; see `naivenas_jax.fallback`.
 Step: TypeAlias = Callable[[Graph, Variables, SizeRequest | None, NaiveNASError], SizeRequest | Mutation | None]
@@ -116,6 +116,18 @@ def _coupled_notes(mutation: Mutation) -> Iterator[str]:
         yield f"coupled, so that what stays computes something else than before: {where} ({reason})"
 
 
+def _shape(given: Array | Shape) -> Shape:
+    """The shape of what was given for an input.
+
+    Raises:
+      GraphError: if it has none.
+    """
+    try:
+        return traced_shape(given)
+    except (AttributeError, TypeError) as error:
+        raise GraphError(f"inputs= needs one array or shape per input of the graph, found {given!r:.80}.") from error
+
+
 def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
     """Raise if the new graph cannot be computed on inputs of these shapes.
 
@@ -134,7 +146,7 @@ def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
     if len(given) != len(mutation.before.inputs):
         names = ", ".join(vertex.name for vertex in mutation.before.inputs)
         raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
-    shapes = inputs_after(mutation.before, mutation.plan, [traced_shape(each) for each in given])
+    shapes = inputs_after(mutation.before, mutation.plan, [_shape(each) for each in given])
     try:
         jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
     except NaiveNASError:

@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 import jax
-import numpy as np
 
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_number, as_whole
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.sizes.condition import Condition, Size, size
@@ -166,7 +165,7 @@ class Options:
         if not self.ways or any(way not in WAYS for way in self.ways):
             raise StructureError(f"align must be 'auto', one of {WAYS}, or a tuple of these, found {self.align!r}.")
         limit = self.time_limit
-        if limit is not None and not (isinstance(limit, int | float | np.number) and limit >= 0):  # not NaN either
+        if limit is not None and not ((seconds := as_number(limit)) is not None and seconds >= 0):  # not NaN either
             raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {limit!r:.80}.")
 
     @classmethod

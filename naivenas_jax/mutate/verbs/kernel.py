@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -12,7 +13,7 @@ from flax import nnx
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Dims, Plan
-from naivenas_jax.checks import as_count
+from naivenas_jax.checks import MOST_NEURONS, as_count
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
@@ -110,6 +111,11 @@ def _resized(vertex: Vertex, size: int | Sequence[int]) -> tuple[Resized, ...]:
         raise RequestError(
             f"{vertex.name!r} has a kernel of {tuple(w.size for w in windows)}; its new size must be {len(windows)} "
             f"whole number{'s' * (len(windows) > 1)} of at least 1, found {size!r:.80}."
+        )
+    if math.prod(int(each) for each in sizes) > MOST_NEURONS:
+        raise RequestError(
+            f"The kernel of {vertex.name!r} would have {size!r:.80} taps; "
+            f"{MOST_NEURONS} in all are the most that is taken."
         )
     return tuple(window.resized(int(each)) for window, each in zip(windows, sizes, strict=True))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.checks import as_flag
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
@@ -207,6 +208,8 @@ def resize(
     >>> nas.resize(graph, variables, max_params=0.5).graph.nout("hidden")
     1
     """
+    if as_flag(grow) is None:
+        raise BudgetError(f"grow must be True or False; found {grow!r:.80}.")
     sizes = graph.ties.sizes
     options, between = Options.of(keywords, new), bounds(graph, min_size, max_size)
     growing = request or grow or asks_growth(between, sizes)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.checks import as_count, as_whole
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
@@ -24,6 +25,9 @@ from naivenas_jax.transfer.new_neurons.orthogonal_rows import Block, Lengths, ma
 from naivenas_jax.transfer.take import placed_like, to_host
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape
+
+#: More random starts would not fit into memory, as all are compared at once, and more steps would not end.
+_MOST_STARTS, _MOST_STEPS = 10_000, 1_000_000
 
 Arrays: TypeAlias = Mapping[Path, Array]
 
@@ -83,11 +87,18 @@ def gradmax(
     >>> mutation.check(inputs).compared
     True
     """
-    if zero not in ("outgoing", "incoming"):
-        raise PlanError(f"gradmax: zero must be 'outgoing' or 'incoming', found {zero!r}.")
-    if steps < 0 or starts < 1:
-        raise PlanError(f"gradmax: steps must be 0 or more and starts 1 or more, found {steps!r} and {starts!r}.")
-    return GradMax(loss_fn, batch, zero, int(steps), int(starts))
+    if not isinstance(zero, str) or zero not in ("outgoing", "incoming"):
+        raise PlanError(f"gradmax: zero must be 'outgoing' or 'incoming', found {zero!r:.80}.")
+    if not callable(loss_fn):
+        raise PlanError(
+            f"gradmax: loss_fn must be a function (apply, variables, batch) -> loss; found {loss_fn!r:.80}."
+        )
+    taken, started = as_whole(steps), as_count(starts)
+    if taken is None or not 0 <= taken <= _MOST_STEPS:
+        raise PlanError(f"gradmax: steps must be a whole number from 0 to {_MOST_STEPS}; found {steps!r:.80}.")
+    if started is None or started > _MOST_STARTS:
+        raise PlanError(f"gradmax: starts must be a whole number from 1 to {_MOST_STARTS}; found {starts!r:.80}.")
+    return GradMax(loss_fn, batch, zero, taken, started)
 
 
 class NewWeights(NamedTuple):
