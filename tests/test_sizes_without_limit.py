@@ -151,7 +151,7 @@ def test_what_is_no_plan(text):
 @pytest.mark.parametrize("flag", [np.ones(3), "no", 3, None, [True]])
 def test_flags(flag):
     graph, variables = network()
-    with pytest.raises(nas.RequestError, match="free_outputs must be True or False"):
+    with pytest.raises(nas.NaiveNASError, match="free_outputs"):
         nas.delta_nout(graph, variables, {"h": -1}, free_outputs=flag)
     with pytest.raises(nas.BudgetError, match="grow must be True or False"):
         nas.resize(graph, variables, max_params=2.0, grow=flag)
