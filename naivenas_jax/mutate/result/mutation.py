@@ -144,10 +144,15 @@ class Mutation:
         Args:
           tree: for example an optax state for ``variables["params"]``. Leaves are matched by the longest suffix of
             their key path, and shape. A state that follows by itself (`TaylorAverage`) may be passed alone, or as a
-            value of a dict.
+            value of a dict. Of a training state, a model (linen's variables in a `TrainState`, an ``nnx.Module``, a
+            dataclass), an ``nnx.Optimizer``, or a tuple or dict that has the state of an optimizer in it, all that is
+            no optimizer state is parameters, statistics or averages of them, unless a field is named otherwise
+            (``grads``), and new entries are those of the new variables. A tree by itself may be gradients, and starts
+            at ``new``.
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
-          new: what entries of new neurons start at: "zeros", or "params" for averages of parameters.
+          new: what entries of new neurons start at: "zeros", or "params" for averages of parameters. Moments of an
+            optimizer start at zero in any case.
           under: where the tree is shaped like a part of the variables, the path of that part, ``("params", "critic")``.
           report: also return a `CarryReport`: what was kept and what had to start again.
 

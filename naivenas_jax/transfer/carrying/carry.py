@@ -5,8 +5,11 @@ their moments. What new neurons start with is decided per leaf, by the first of 
 
 1. a fresh start is given (``fresh``): what it has there;
 2. the leaf is known to hold a copy of parameters (schedule_free's ``z``, lookahead's ``slow``, ...; the table is
-   ``states.ITERATES``), or ``new="params"``: the new parameters;
-3. zero.
+   ``states.ITERATES``): the new parameters;
+3. it belongs to an optimizer: zero, with ``new="params"`` too, but for averages (``states.AVERAGES``);
+4. it lies in a training state, a model or beside the state of an optimizer (``holders``), or ``new="params"``: what the
+   new parameters and statistics are;
+5. zero.
 
 A statistic whose meaning changes with the sizes (``factored``) starts again, which is reported and logged.
 """
@@ -78,7 +81,7 @@ def carry(
       fresh: ``tx.init(new_params)``. The result then has exactly its structure. Needed only where the structure is
         not clear from the tree: variables were created and the state is masked, partitioned or factored.
       new: what entries of new neurons are where ``fresh`` does not say: "zeros" (with the exceptions in the module's
-        docstring), or "params" for averages of the parameters.
+        docstring), or "params" for averages of the parameters; moments of an optimizer start at zero in any case.
       under: the tree is shaped like the variables below this path, as for an optimizer of ``params["critic"]`` alone.
 
     Returns:
@@ -128,16 +131,39 @@ def _in_place(rules: CarryRules, tree: PyTree, leaves: list[StateLeaf]) -> tuple
 
 def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[PyTree, CarryReport]:
     """The structure of a fresh start, with what the leaves of the tree become in their places."""
-    old = {leaf.keys: leaf for leaf in leaves if not leaf.hole}
+    old = [leaf for leaf in leaves if not leaf.hole]
     places = [leaf for leaf in leaves_and_holes(fresh) if not leaf.hole]
-    entries = [(place, _placed(rules, old.get(place.keys), place)) for place in places]
-    for leaf in (old[keys] for keys in old.keys() - {place.keys for place in places}):
+    found = _counterparts(old, places)
+    entries = [(place, _placed(rules, leaf, place)) for place, leaf in zip(places, found, strict=True)]
+    taken = {id(leaf) for leaf in found}
+    for leaf in (leaf for leaf in old if id(leaf) not in taken):
         if not rules.carried(leaf).gone:
             entries.append((leaf, CarriedLeaf(restarted="a fresh start has no place for it, and it was dropped")))
     treedef = jax.tree_util.tree_structure(fresh)
     created = rules.variables.plan.created
     report = _report([(leaf, entry) for leaf, entry in entries if entry.restarted or entry.path not in created])
     return jax.tree_util.tree_unflatten(treedef, [entry.value for _, entry in entries[: len(places)]]), report
+
+
+def _counterparts(old: list[StateLeaf], places: list[StateLeaf]) -> list[StateLeaf | None]:
+    """For each place of a fresh start the old leaf of the same names.
+
+    Where there is none, the only old leaf in the same field of a state of the same class, under the same names: one
+    tree may be of dicts, and the other of an ``nnx.Optimizer``.
+    """
+    by_names = {leaf.names: leaf for leaf in old}
+    by_field: dict[tuple[str, Path], list[StateLeaf]] = {}
+    for leaf in old:
+        by_field.setdefault(_field_of(leaf), []).append(leaf)
+    found = []
+    for place in places:
+        alike = by_field.get(_field_of(place), []) if place.owner.cls else []
+        found.append(by_names.get(place.names, alike[0] if len(alike) == 1 else None))
+    return found
+
+
+def _field_of(leaf: StateLeaf) -> tuple[str, Path]:
+    return leaf.owner.cls, leaf.names[len(leaf.owner.keys) :]
 
 
 def _placed(rules: CarryRules, leaf: StateLeaf | None, place: StateLeaf) -> CarriedLeaf:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying import factored
+from naivenas_jax.transfer.carrying.holders import Role
 from naivenas_jax.transfer.carrying.match import VariableMatcher
-from naivenas_jax.transfer.carrying.states import CONSTANTS, ITERATES, REFUSED, KeyPath, StateLeaf
+from naivenas_jax.transfer.carrying.states import AVERAGES, CONSTANTS, ITERATES, REFUSED, KeyPath, StateLeaf
 from naivenas_jax.transfer.take import HostArray, placed_like, rescale, take, to_host
 from naivenas_jax.typing import PyTree, Shape
 
@@ -97,8 +99,16 @@ class CarryRules:
 
     def _rescaled(self, leaf: StateLeaf, path: Path) -> PyTree:
         """Copies and averages of a parameter that was multiplied by a number are multiplied by it; moments are not."""
-        iterate = self.parameters or leaf.owner.among(ITERATES)
-        return rescale(leaf.value, self.variables.plan.factor(path)) if iterate else leaf.value
+        return rescale(leaf.value, self.variables.plan.factor(path)) if self._is_iterate(leaf) else leaf.value
+
+    def _is_iterate(self, leaf: StateLeaf) -> bool:
+        """Whether a leaf holds parameters, or an average of them."""
+        if leaf.owner.among(ITERATES):
+            return True
+        if leaf.role is Role.STATE:
+            return self.parameters and leaf.owner.among(AVERAGES)
+        numbers = leaf.is_array and jnp.issubdtype(leaf.value.dtype, jnp.inexact)  # and no mask
+        return self.parameters or (leaf.role is Role.HELD and bool(numbers))
 
     def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: np.dtype | None = None) -> PyTree:
         """The leaf that belongs to a new variable.
@@ -126,7 +136,12 @@ class CarryRules:
             return np.zeros(())
         if fresh is not None and not isinstance(fresh.value, Shape):
             return to_host(fresh.value)
-        if not (self.parameters or leaf.owner.among(ITERATES)):
+        if leaf.role is Role.UNKNOWN and not self.parameters:
+            raise CarryError(
+                f"What new entries of {leaf.label} ({leaf.owner.cls}.{leaf.owner.field}) start at is unknown: it is in "
+                f"no known optimizer, and beside one. Carry it by itself, with new=, or all together: {HINT}"
+            )
+        if not self._is_iterate(leaf):
             return np.zeros(())
         value = self.variables.after[path]
         if isinstance(value, Shape):
@@ -170,9 +185,15 @@ def variable_of(variables: VariableMatcher, leaf: StateLeaf) -> Path | None:
         path = variables.match(leaf, lambda parameter: factored.is_factored(name, shape, parameter) is not None)
     else:
         path = variables.match(leaf, lambda parameter: parameter == shape)
-    if path is None:
+    if path is None and not _is_key(leaf):
         raise variables.unmatched(leaf)
     return path
+
+
+def _is_key(leaf: StateLeaf) -> bool:
+    """Whether a leaf is a PRNG key of the old kind, two whole numbers, in a training state."""
+    words = {word for name in leaf.names[-1:] for word in name.split("_")}
+    return leaf.role is Role.HELD and leaf.shape[-1:] == (2,) and bool(words & {"key", "keys", "rng", "rngs"})
 
 
 def _restart(leaf: StateLeaf, shape: tuple[int, ...], fresh: StateLeaf | None) -> PyTree:

@@ -88,9 +88,7 @@ def _grown(rules: CarryRules, keys: KeyPath, stem: Path, held: list[tuple[StateL
             f"{jax.tree_util.keystr(keys) or 'The tree'} lacks {path_text(min(lacking))}, so whether it has a place "
             f"for the new variable {path_text(new[0])} is unknown. {HINT}"
         )
-    if new and len(sample.keys) != len(sample.names):
-        raise CarryError(f"{sample.label} is wrapped, and how {path_text(new[0])} would be is unknown. {HINT}")
-    return [(path[len(stem) :], rules.started(sample, path, None, _dtype(rules, held, path))) for path in new]
+    return [(p[len(stem) :], sample.wrapped(rules.started(sample, p, None, _dtype(rules, held, p)))) for p in new]
 
 
 def _dtype(rules: CarryRules, held: list[tuple[StateLeaf, Path]], path: Path) -> np.dtype | None:

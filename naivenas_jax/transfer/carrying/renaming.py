@@ -53,7 +53,7 @@ def _renamed(tree: PyTree, variables: VariableMatcher, forward: dict[Path, Path]
         old, new = found
         root = leaf.keys[: len(leaf.names) - len(old)]
         cut.add(leaf.keys)
-        grown[root].append((new, leaf.value))
+        grown[root].append((new, leaf.wrapped(leaf.value)))
     return graft(tree, TreeEdit({}, frozenset(cut), grown)) if cut else tree
 
 

@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
+from flax import nnx
 
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.carrying.holders import Role, role_below, role_within
 from naivenas_jax.typing import PyTree
 
 #: The keys that lead to a node of a tree, as ``jax.tree_util`` gives them.
@@ -47,12 +49,16 @@ class StateLeaf:
       value: the leaf.
       owner: the field of the state that holds it.
       hole: whether it is a ``MaskedNode``.
+      role: what it is.
+      wrapper: what puts a value of its kind into an ``nnx.Variable``; None: it is in none.
     """
 
     keys: KeyPath
     value: PyTree
     owner: StateField
     hole: bool = False
+    role: Role = Role.BARE
+    wrapper: jax.tree_util.PyTreeDef | None = None
 
     @property
     def label(self) -> str:
@@ -68,6 +74,10 @@ class StateLeaf:
     def shape(self) -> tuple[int, ...]:
         """The shape of the value; () where it is no array."""
         return tuple(np.shape(self.value))
+
+    def wrapped(self, value: PyTree) -> PyTree:
+        """A value that is held as this leaf is."""
+        return value if self.wrapper is None else self.wrapper.unflatten([value])
 
     @property
     def is_array(self) -> bool:
@@ -88,9 +98,11 @@ ITERATES = frozenset(
         ("DoGState", "init_params"),
         ("DoWGState", "init_params"),
         ("COCOBState", "init_particles"),
-        ("TrainState", "params"),
     }
 )
+
+# Fields that average what they are given, which may be parameters: new="params" is for these.
+AVERAGES = frozenset({("EmaState", "ema")})
 
 # Fields whose arrays have no neurons: coefficients, keys, hyperparameters. They pass through.
 CONSTANTS = frozenset(
@@ -119,7 +131,7 @@ def names_of(keys: KeyPath) -> Path:
 
 def leaves_and_holes(tree: PyTree) -> list[StateLeaf]:
     """The leaves of a tree, in jax's order, and its holes."""
-    return list(_walk(tree, (), StateField()))
+    return list(_walk(tree, (), StateField(), Role.BARE))
 
 
 def one_level(node: PyTree) -> tuple[list[tuple[Hashable, PyTree]], jax.tree_util.PyTreeDef] | None:
@@ -135,19 +147,23 @@ def is_hole(node: object) -> bool:
     return type(node).__name__ == "MaskedNode"
 
 
-def _walk(node: PyTree, keys: KeyPath, owner: StateField) -> Iterator[StateLeaf]:
+def _walk(
+    node: PyTree, keys: KeyPath, owner: StateField, role: Role, wrapper: jax.tree_util.PyTreeDef | None = None
+) -> Iterator[StateLeaf]:
     if is_hole(node):
-        yield StateLeaf(keys, node, owner, hole=True)
+        yield StateLeaf(keys, node, owner, hole=True, role=role)
         return
     level = one_level(node)
     if level is None:
-        yield StateLeaf(keys, node, owner)
+        yield StateLeaf(keys, node, owner, role=role, wrapper=wrapper)
         return
+    within = role_within(node, role)
     for key, child in level[0]:
         inner = owner
         if isinstance(key, jax.tree_util.GetAttrKey) and key.name != "value":
             inner = StateField(type(node).__name__, key.name, keys)
-        yield from _walk(child, (*keys, key), inner)
+        wraps = level[1] if isinstance(node, nnx.Variable) else None
+        yield from _walk(child, (*keys, key), inner, role_below(node, _name(key), within), wraps)
 
 
 def _name(key: object) -> str:
