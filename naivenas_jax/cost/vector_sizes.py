@@ -17,6 +17,7 @@ from jaxtyping import Int
 
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.model_vertex import keys_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
@@ -43,7 +44,8 @@ def traced(
 
     def function(values: PyTree, data: PyTree, keys: PyTree, named: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
         del keys, named
-        return core.apply(graph.run, mutable=False)(values, *data, **kwargs), {}
+        given = {"rngs": keys_of(graph) or None, **kwargs}
+        return core.apply(graph.run, mutable=False)(values, *data, **given), {}
 
     analysed = analyse(capture(function, shapes, [traced_shape(x) for x in inputs], {}, []))
     return analysed, VectorSizes(graph.ties, analysed)

@@ -51,6 +51,11 @@ class ModelOp(Op):
     def shapes(self) -> Mapping[Path, tuple[int, ...]]:
         """The present shape of every variable of the model, by path."""
 
+    @property
+    @abstractmethod
+    def keys(self) -> Mapping[str, jax.Array]:
+        """A key for each stream that the model draws from in evaluation, to call it with where any will do."""
+
     @abstractmethod
     def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:
         """The values inside that an edit may replace, with their present shapes."""
@@ -76,3 +81,9 @@ class ModelOp(Op):
           variables: the variables of the whole graph.
           added: the variables of the edit's piece.
         """
+
+
+def keys_of(graph: Graph) -> dict[str, jax.Array]:
+    """A key for each stream that models in a graph draw from in evaluation, where only shapes are asked for."""
+    models = (vertex.op for vertex in graph.vertices if isinstance(vertex.op, ModelOp))
+    return {name: key for op in models for name, key in op.keys.items()}

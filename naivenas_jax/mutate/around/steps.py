@@ -20,6 +20,7 @@ from naivenas_jax.errors import (
 )
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.model_vertex import keys_of
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.inputs_after import inputs_after
@@ -148,7 +149,7 @@ def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
         raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
     shapes = inputs_after(mutation.before, mutation.plan, [_shape(each) for each in given])
     try:
-        jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes)
+        jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes, rngs=keys_of(mutation.graph) or None)
     except NaiveNASError:
         raise
     except Exception as error:  # whatever a layer or function says to shapes that do not fit

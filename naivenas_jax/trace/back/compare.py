@@ -8,7 +8,7 @@ with one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -49,11 +49,13 @@ class Comparison:
       graph: the mutated graph.
       variables: the variables of the graph; a model is called with the same.
       shapes: shapes and dtypes of the inputs.
+      keys: by stream, for a model that draws; the models are called with the same.
     """
 
     graph: Graph
     variables: Variables
     shapes: Sequence[Shape]
+    keys: Mapping[str, jax.Array]
 
     def difference(self, call: ModelCall) -> str | None:
         """How the outputs of a model differ from the outputs of the graph, in words; None: they do not.
@@ -80,7 +82,7 @@ class Comparison:
         return _can_run(self._graph_call, self.variables, self.shapes)
 
     def _graph_call(self, variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return self.graph.apply(variables, *arrays)
+        return self.graph.apply(variables, *arrays, rngs=dict(self.keys) or None)
 
     def _traced(self, call: ModelCall) -> jex.ClosedJaxpr:
         return jax.make_jaxpr(_with_flat_outputs(call))(self.variables, self.shapes)
@@ -115,9 +117,9 @@ def comparisons(graph: Graph, model: TracedModel, variables: Variables, original
     """
     shapes = _input_shapes(graph, model)
     other, before = _other_batch(shapes), _other_batch(model.inputs)
-    found = [Comparison(graph, variables, shapes)]
+    found = [Comparison(graph, variables, shapes, model.keys)]
     if other and before and _can_run(original, nested(dict(model.variables)), before):
-        another = Comparison(graph, variables, other)
+        another = Comparison(graph, variables, other, model.keys)
         if another.can_run():
             found.append(another)
     return found

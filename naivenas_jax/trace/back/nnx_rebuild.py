@@ -43,7 +43,7 @@ def nnx_call(module: nnx.Module, model: TracedModel) -> ModelCall:
     own = NnxModel.of(module)
 
     def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return own.function(variables, model.arguments.join(arrays), {}, None, model.defaults)[0]
+        return own.function(variables, model.arguments.join(arrays), model.keys, None, model.defaults)[0]
 
     return call
 

@@ -116,6 +116,11 @@ class ImportedOp(ModelOp):
         arguments = [given[role] for role in program.arguments]
         return program.outputs(evaluate_resized(program.closed, analysed.frame, sizes, arguments))
 
+    @property
+    def keys(self) -> dict[str, jax.Array]:
+        """A key for each stream that the model was imported with."""
+        return self.model.keys
+
     @cached_property
     def ties(self) -> Ties:
         """The ties of the model's first trace, with the present sizes."""
@@ -209,6 +214,7 @@ class ImportedOp(ModelOp):
                 self.model.defaults,
                 edits=self.model.edits + 1,
                 keywords=self.model.keywords,
+                streams=self.model.streams,
             )
 
         every = {**{path: given[path] for path in present}, **flat(added)}

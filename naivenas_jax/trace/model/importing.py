@@ -25,6 +25,8 @@ from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: What an import returns: the graph, and the variables in the layout that they had.
 Imports: TypeAlias = tuple[Graph, dict[str, PyTree]]
+#: What ``rngs=`` may be: keys by stream, as Flax takes them, one key alone, or streams of nnx.
+GivenKeys: TypeAlias = Mapping[str, jax.Array] | jax.Array | nnx.Rngs | None
 
 
 def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTree, **kwargs: PyTree) -> Imports:
@@ -69,7 +71,9 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
     return _graph(function, fn, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
 
 
-def from_linen(module: nn.Module, variables: Variables, *inputs: PyTree, **kwargs: PyTree) -> Imports:
+def from_linen(
+    module: nn.Module, variables: Variables, *inputs: PyTree, rngs: GivenKeys = None, **kwargs: PyTree
+) -> Imports:
     """Import a linen module with its variables.
 
     ``graph.apply`` understands ``mutable=``, ``rngs=`` and the module's own arguments, as ``module.apply`` does.
@@ -79,6 +83,8 @@ def from_linen(module: nn.Module, variables: Variables, *inputs: PyTree, **kwarg
       variables: as ``module.init`` makes them, or pretrained.
       *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
         those. A leaf that is no array is a constant of the model.
+      rngs: keys by stream, ``{"noise": key}``, for a module that draws random numbers in evaluation; one alone is that
+        of "params". They tell the names of the streams; each ``graph.apply`` draws from its own ``rngs=``.
       **kwargs: keyword arguments of the module, unless ``graph.apply`` is given others: ``train=False``,
         ``method="encode"``.
 
@@ -123,7 +129,8 @@ def from_linen(module: nn.Module, variables: Variables, *inputs: PyTree, **kwarg
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
     arrays = _arrays(variables)
-    return _graph(function, module, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
+    graph = _graph(function, module, arrays, inputs, kwargs, signature, streams=_streams(rngs))
+    return graph, as_given(nested(arrays), variables)
 
 
 def _method(module: nn.Module, method: object) -> Callable[..., PyTree]:
@@ -133,7 +140,7 @@ def _method(module: nn.Module, method: object) -> Callable[..., PyTree]:
     return method if callable(method) else type(module).__call__
 
 
-def from_nnx(model: nnx.Module, *inputs: PyTree, **kwargs: PyTree) -> Imports:
+def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwargs: PyTree) -> Imports:
     """Import an nnx model; its variables are grouped by collection, ``{"params": ..., "batch_stats": ...}``.
 
     ``graph.apply(..., train=True)`` computes what the model does after ``model.train()``, else after ``model.eval()``.
@@ -144,6 +151,8 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, **kwargs: PyTree) -> Imports:
       model: the model; untouched.
       *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
         those. A leaf that is no array is a constant of the model.
+      rngs: keys by stream, ``{"noise": key}``, or ``nnx.Rngs``, for a model that draws random numbers in evaluation.
+        They tell the names of the streams; each ``graph.apply`` draws from its own ``rngs=``.
       **kwargs: keyword arguments of the model, unless ``graph.apply`` is given others.
 
     Returns:
@@ -166,8 +175,27 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, **kwargs: PyTree) -> Imports:
             "nas.from_linen, for functions nas.from_function."
         )
     own = NnxModel.of(model)
-    graph = _graph(own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",))
+    graph = _graph(own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), _streams(rngs))
     return graph, nested(own.arrays)
+
+
+def _streams(rngs: GivenKeys) -> tuple[tuple[str, Shape], ...]:
+    """The shapes of the keys that a user gave as ``rngs=``, by stream.
+
+    Raises:
+      GraphError: if something is no key.
+    """
+    if isinstance(rngs, nnx.Rngs):
+        rngs = {name: stream.key.get_value() for name, stream in rngs.items()}
+    given = {} if rngs is None else rngs if isinstance(rngs, Mapping) else {"params": rngs}
+    for name, key in given.items():
+        dtype = getattr(key, "dtype", None)
+        raw = dtype == jnp.uint32 and getattr(key, "ndim", 0) == 1
+        if not isinstance(name, str) or dtype is None or not (raw or jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+            raise GraphError(
+                f"rngs= takes keys by stream, {{'noise': jax.random.key(0)}}; found {type(key).__name__} for {name!r}."
+            )
+    return tuple((name, traced_shape(key)) for name, key in sorted(given.items()))
 
 
 def _said(found: object) -> str:
@@ -185,6 +213,7 @@ def _graph(
     kwargs: Keywords,
     signature: CallSignature,
     modes: tuple[str, ...] = (),
+    streams: tuple[tuple[str, Shape], ...] = (),
 ) -> Graph:
     """A model as a graph of an input vertex for each array, a vertex for the model, and one for each output.
 
@@ -196,6 +225,7 @@ def _graph(
       kwargs: keyword arguments, unless ``graph.apply`` is given others.
       signature: what the model may be called with.
       modes: keyword arguments besides these of the signature.
+      streams: the shapes of the keys that the model draws from, by stream.
     """
     arguments, leaves = Arguments.split(inputs)
     if not leaves:
@@ -206,7 +236,9 @@ def _graph(
         )
     shapes = [traced_shape(leaf) for leaf in leaves]
     keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
-    model = TracedModel.trace(function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords)
+    model = TracedModel.trace(
+        function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords, streams=streams
+    )
     taken = _names_in(model)
     sources = [
         Vertex(_free(name, taken), Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))

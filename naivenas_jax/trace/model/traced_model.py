@@ -43,6 +43,7 @@ class TracedModel:
       defaults: the keyword arguments that it was imported with, as they are.
       edits: how often it has been edited since the import.
       keywords: the keyword arguments that the function names.
+      streams: the shapes of the keys that it was imported with, by stream.
     """
 
     identity: Hashable
@@ -55,6 +56,7 @@ class TracedModel:
     defaults: Keywords = field(compare=False)
     edits: int = 0
     keywords: frozenset[str] = frozenset()
+    streams: tuple[tuple[str, Shape], ...] = ()
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -69,6 +71,7 @@ class TracedModel:
         *,
         edits: int = 0,
         keywords: frozenset[str] = frozenset(),
+        streams: tuple[tuple[str, Shape], ...] = (),
     ) -> TracedModel:
         """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
         shapes = {path: traced_shape(array) for path, array in variables.items()}
@@ -80,7 +83,7 @@ class TracedModel:
             del extra
             return function(values, arguments.join(data), keys, None, kwargs)
 
-        base = analyse(capture(call, shapes, inputs, {}, []))
+        base = analyse(capture(call, shapes, inputs, dict(streams), []))
         return cls(
             identity=object() if arrays else identity,  # arrays among the keyword arguments are constants of the trace
             variables=tuple(shapes.items()),
@@ -92,7 +95,13 @@ class TracedModel:
             defaults=dict(kwargs),
             edits=edits,
             keywords=keywords,
+            streams=streams,
         )
+
+    @property
+    def keys(self) -> dict[str, jax.Array]:
+        """A key for each stream that the model was imported with, to call it with where any will do."""
+        return {name: jax.random.fold_in(jax.random.key(0), i) for i, (name, _) in enumerate(self.streams)}
 
     def program(
         self, inputs: Sequence[Shape], rngs: Keys, mutable: Mutable, kwargs: Keywords

@@ -21,9 +21,14 @@ def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
     """The module as a function, called as it was when it was imported."""
 
     def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return module.apply(variables, *model.arguments.join(arrays), **model.defaults)
+        return module.apply(variables, *model.arguments.join(arrays), **_keywords(model))
 
     return call
+
+
+def _keywords(model: TracedModel) -> dict[str, PyTree]:
+    """The keyword arguments of ``module.apply`` at the import."""
+    return {**model.defaults, **({"rngs": model.keys} if model.streams else {})}
 
 
 def linen_attempt(
@@ -41,7 +46,7 @@ def linen_attempt(
     own, given = without_resizing(module)
     search = LinenSearch(changed, picked, {place: dict(changes) for place, changes in given.items()})
     try:
-        search.run(own, variables, model.arguments.join(model.inputs), model.defaults)
+        search.run(own, variables, model.arguments.join(model.inputs), _keywords(model))
     except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
         return RebuildAttempt((), error, _open(search), _said(search.found))
     models = (resized_module(own, search.found), resized_module(own, search.found, lift=False))
