@@ -196,7 +196,12 @@ class OracleError(NaiveNASError, AssertionError):
 
 
 class InternalError(NaiveNASError, AssertionError):
-    """A result that would have broken a promise of the library: a mistake of the library, and not of its user."""
+    """A result that would have broken a promise of the library: a mistake of the library, and not of its user.
+
+    Raised by verbs, when the variables that they are about to return do not fit their graph.
+
+    What helps: the network before is untouched. Report the graph and the call; another order of the changes may work.
+    """
 
 
 class SolverError(NaiveNASError, RuntimeError):
