@@ -1,10 +1,14 @@
-"""What counts as a number in an argument: asked by every verb, layer and utility, answered here."""
+"""What counts as a number, a word, a flag or a function in an argument: asked everywhere, answered here."""
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+
+from naivenas_jax.errors import NaiveNASError
 
 
 def as_whole(value: object) -> int | None:
@@ -22,7 +26,7 @@ def as_whole(value: object) -> int | None:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # it raises for what is no integer, which is the question
-    except TypeError:
+    except (TypeError, NotImplementedError):  # the second of keys of jax
         return None
 
 
@@ -62,3 +66,64 @@ def as_number(value: object) -> int | float | None:
     if whole is None and isinstance(value, float | np.floating):
         return float(value)
     return whole
+
+
+def is_one_of(value: object, words: Iterable[str]) -> bool:
+    """Whether ``value`` is one of some words. What cannot be compared or hashed is none.
+
+    >>> is_one_of("sum", ("sum", "product")), is_one_of(np.ones(3), ("sum", "product"))
+    (True, False)
+    """
+    return isinstance(value, str) and value in words
+
+
+def require_flag(value: object, argument: str, error: type[NaiveNASError]) -> bool:
+    """``value`` as a bool.
+
+    Raises:
+      error: if it is neither True nor False.
+    """
+    if as_flag(value) is None:
+        raise error(f"{argument} must be True or False, found {type(value).__name__}: {value!r:.80}.")
+    return bool(value)
+
+
+def require_mapping(value: object, argument: str, error: type[NaiveNASError]) -> None:
+    """Raise unless ``value`` is a mapping, such as a dict.
+
+    Raises:
+      error: says what was found.
+    """
+    if not isinstance(value, Mapping):
+        raise error(f"{argument} must be a dict, found {type(value).__name__}: {value!r:.80}.")
+
+
+def require_function(value: object, argument: str, takes: str, error: type[NaiveNASError]) -> None:
+    """Raise unless ``value`` can be called with certain arguments, as far as its signature tells.
+
+    Args:
+      value: what a user gave.
+      argument: its name.
+      takes: what it is called with, ``"apply, variables, batch"``.
+      error: the class of what is raised.
+
+    Raises:
+      error: says what was found.
+
+    >>> from naivenas_jax.errors import RequestError
+    >>> require_function(lambda: 0, "make", "vertex", RequestError)
+    Traceback (most recent call last):
+    ...
+    naivenas_jax.errors.RequestError: make must be a function of (vertex); found <lambda>().
+    """
+    if not callable(value):
+        raise error(f"{argument} must be a function of ({takes}); found {type(value).__name__}: {value!r:.80}.")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*takes.split(", "))
+    except TypeError:
+        name = getattr(value, "__name__", type(value).__name__)
+        raise error(f"{argument} must be a function of ({takes}); found {name}{signature}.") from None

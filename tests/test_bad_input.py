@@ -634,7 +634,7 @@ STRUCTURE = {
     "insert before a number": Bad(insert("a", dense, outputs=3), nas.StructureError, "outputs.*3"),
     "an unknown keyword": Bad(
         lambda n: nas.remove_vertex(n.graph, n.variables, "act", alignment="grow"),
-        nas.StructureError,
+        nas.ArgumentError,
         "'alignment'.*align",
     ),
 }

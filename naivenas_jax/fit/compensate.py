@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
@@ -121,8 +122,11 @@ def compensated(
     """`compensate`, for networks before and after the mutation that exist already.
 
     Raises:
-      PlanError: if the mutation changes inputs of the graph.
+      PlanError: if the mutation changes inputs of the graph, or a flag is no bool.
     """
+    require_flag(outcomes, "outcomes", PlanError)
+    require_flag(statistics, "statistics", PlanError)
+    require_flag(progress, "progress", PlanError)
     if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
         raise PlanError(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "

@@ -9,8 +9,8 @@ from typing import Unpack
 
 import numpy as np
 
-from naivenas_jax.checks import as_whole
-from naivenas_jax.errors import BudgetError, UtilityError
+from naivenas_jax.checks import as_whole, require_flag, require_mapping
+from naivenas_jax.errors import BudgetError, GraphError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
@@ -105,8 +105,8 @@ def compress(
     check_values(graph, variables)
     if "utility" in options:
         raise UtilityError("compress finds the utility of neurons on the batches; utility= is for resize.")
-    if (as_whole(steps) or 0) < 1:
-        raise BudgetError(f"steps must be a whole number, at least 1; found {steps!r}.")
+    if not 1 <= (as_whole(steps) or 0) <= 1000:
+        raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
     limits = Limits(
         max_params=max_params,
         max_macs=max_macs,
@@ -116,6 +116,8 @@ def compress(
     )
     if not limits:
         raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
+    require_flag(progress, "progress", GraphError)
+    require_mapping({} if keywords is None else keywords, "keywords", GraphError)
     data, kwargs = Data.of(batches), dict(keywords or {})
     sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     first = network = Network(graph, kwargs)

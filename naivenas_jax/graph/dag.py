@@ -92,7 +92,9 @@ class Dag:
         return iter(self._order)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name or (isinstance(name, Vertex) and self._by_name.get(name.name) is name)
+        if isinstance(name, Vertex):
+            return self._by_name.get(name.name) is name
+        return isinstance(name, str) and name in self._by_name
 
     @overload
     def __getitem__(self, key: str | int) -> Vertex: ...

@@ -114,7 +114,9 @@ def input_vertex(
         raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
     dimensions = None if shape is None else _dimensions(name, shape)
     tokens = dimensions is not None and len(dimensions) == 1 and dimensions != (count,)
-    source = Source(count, dimensions, _dtype_name(name, dtype or ("int32" if tokens else "float32")))
+    source = Source(
+        count, dimensions, _dtype_name(name, ("int32" if tokens else "float32") if dtype is None else dtype)
+    )
     if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
         raise GraphError(
             f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "

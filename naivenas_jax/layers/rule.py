@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
+from naivenas_jax.checks import as_count, require_flag, require_function, require_mapping
+from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Identity
 from naivenas_jax.graph.vertices.expression import names_in
 from naivenas_jax.graph.vertices.pattern import Pattern, parse
@@ -65,7 +67,8 @@ class LayerRule:
       positional: whether variables depend on how many positions the layer reads, so that an example will not do.
 
     Raises:
-      GraphError: not here but where a layer is made with the rule, if a pattern or expression cannot be read.
+      GraphError: if a field is of a wrong kind; and where a layer is made with the rule, if a pattern or expression
+        cannot be read.
 
     >>> import naivenas_jax as nas
     >>> rule = nas.LayerRule(leaves={"params/kernel": "in out", "params/bias": "out"}, sizes={"features": "out"})
@@ -92,6 +95,26 @@ class LayerRule:
     constraints: ConditionFunction = None
     example: tuple[int, ...] = (1,)
     positional: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("leaves", "sizes", "inner", "composed", "shapes", "rescaled", "new", "initialisers"):
+            require_mapping(getattr(self, name), f"LayerRule: {name}", GraphError)
+        if self.identity is not None:
+            require_mapping(self.identity, "LayerRule: identity", GraphError)
+        for name, takes in (("train", "train"), ("constraints", "sizes")):
+            if (function := getattr(self, name)) is not None:
+                require_function(function, f"LayerRule: {name}", takes, GraphError)
+        if self.resize is not None and not callable(self.resize):
+            raise GraphError(f"LayerRule: resize must be a function of (layer, sizes); found {self.resize!r:.80}.")
+        require_flag(self.positional, "LayerRule: positional", GraphError)
+        if not isinstance(self.example, tuple) or any(as_count(size) is None for size in self.example):
+            raise GraphError(f"LayerRule: example must be a tuple of sizes of at least 1, found {self.example!r:.80}.")
+        for key, text in self.leaves.items():
+            if not isinstance(key, str | tuple) or not isinstance(text, str):
+                raise GraphError(
+                    "LayerRule: leaves takes names of variables and patterns, {'params/kernel': 'in out'}; found "
+                    f"{key!r:.80}: {text!r:.80}."
+                )
 
     @property
     def absorbs(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_whole, require_function
 from naivenas_jax.errors import RequestError
 
 Terms = tuple[tuple[str, int], ...]
@@ -207,6 +207,8 @@ def stated(given: ConditionFunction, axes: Iterable[str]) -> tuple[Condition, ..
       given: returns one condition, several, or None.
       axes: the names by which it gets the sizes.
     """
+    if given is not None:
+        require_function(given, "constraints=", "sizes", RequestError)
     found = None if given is None else given({axis: size(axis) for axis in axes})
     if found is None or isinstance(found, Condition):
         return () if found is None else (found,)

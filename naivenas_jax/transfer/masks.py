@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from jaxtyping import Bool
 
+from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -53,7 +54,8 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     params = flat(variables["params"]) if isinstance(variables, Mapping) and "params" in variables else {}
     if not params:
         raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")
-    wanted = (names,) if isinstance(names, str) else tuple(names)
+    require_flag(entries, "entries", RequestError)
+    wanted = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not all(isinstance(name, str) for name in wanted):
         raise RequestError(f"names= takes names or shell patterns, found {names!r:.80}.")
     frozen = {path for name in wanted for path in _named(name, params, graph)}

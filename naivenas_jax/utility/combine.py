@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from naivenas_jax.checks import as_number, is_one_of, require_function, require_mapping
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.utility.tied import by_handle, class_totals, homes
@@ -83,8 +84,13 @@ def combine(
     >>> nas.combine(graph, [({"dense": [1, 3]}, 0.5), ({"dense": [4, 0]}, 0.5)])["dense"].tolist()
     [1.25, 0.75]
     """
-    if how not in ("sum", "product"):
+    if not is_one_of(how, ("sum", "product")):
         raise UtilityError(f"how must be 'sum' or 'product', found {how!r}.")
+    if isinstance(parts, str | bytes | Mapping) or not isinstance(parts, Iterable):
+        raise UtilityError(
+            "combine takes pairs of a utility and its weight, [(utility, 0.5), ...]; found "
+            f"{type(parts).__name__}: {parts!r:.80}."
+        )
     pairs = [_pair(number, part) for number, part in enumerate(parts)]
     if not pairs:
         raise UtilityError("combine needs at least one pair of a utility and its weight.")
@@ -118,7 +124,7 @@ def _pair(number: int, part: tuple[Utility, float]) -> tuple[Utility, float]:
 
 def _normalised(graph: Graph, utility: Utility, by: Norm) -> Float[np.ndarray, " classes"]:
     """For each class its normalised score."""
-    if by not in _SCALES and by != "rank":
+    if not is_one_of(by, (*_SCALES, "rank")):
         raise UtilityError(f"by must be one of {(*_SCALES, 'rank')}, found {by!r}.")
     totals = class_totals(graph, utility)
     result = np.zeros_like(totals)
@@ -167,10 +173,13 @@ def replace_nonfinite(utility: Utility, value: float) -> Utility:
     >>> nas.replace_nonfinite({"a": [1.0, float("nan"), float("inf")]}, -1.0)["a"].tolist()
     [1.0, -1.0, -1.0]
     """
-    if not np.isfinite(value):
+    number = as_number(value)
+    if number is None or not np.isfinite(number):
         raise UtilityError(f"replace_nonfinite needs a finite value, found {value!r}.")
     if callable(utility):
+        require_function(utility, "utility", "handle", UtilityError)
         return lambda handle: None if (given := utility(handle)) is None else _repaired(given, value)
+    require_mapping(utility, "utility", UtilityError)
     return {handle: _repaired(given, value) for handle, given in utility.items()}
 
 

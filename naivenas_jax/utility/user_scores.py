@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from naivenas_jax.checks import require_function
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.dag import unknown_name
 
@@ -36,6 +37,7 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> Scores:
             raise UtilityError(f"utility: {unknown_name(unknown[0], sizes)}")
         given: dict[str, ArrayLike] = dict(utility)
     elif callable(utility):
+        require_function(utility, "utility", "axis", UtilityError)
         given = {axis: value for axis in sizes if (value := utility(axis)) is not None}
     else:
         raise UtilityError(

@@ -40,12 +40,20 @@ def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
     Raises:
       error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean.
     """
-    if isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
+    single = getattr(batches, "ndim", 1) == 0
+    if single or isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
         raise error(
             "batches= must be an iterable of batches, each an array or a tree of arrays: [batch]; found "
             f"{type(batches).__name__}."
         )
+    if isinstance(batches, jax.Array) and batches.is_deleted():
+        raise error("batches= is an array that was deleted, or donated to a call.")
     for number, batch in enumerate(batches):
+        leaves = jax.tree.leaves(batch)
+        if not leaves:
+            raise error(f"Batch {number} holds no arrays: {batch!r:.80}.")
+        if any(isinstance(array, jax.Array) and array.is_deleted() for array in leaves):
+            raise error(f"Batch {number} has an array that was deleted, or donated to a call.")
         empty = [np.shape(array) for array in jax.tree.leaves(batch) if 0 in np.shape(array)]
         if empty:
             raise error(f"Batch {number} has an array without entries, of shape {empty[0]}. Leave it out.")

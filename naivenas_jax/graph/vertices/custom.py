@@ -10,7 +10,7 @@ from typing import TypeAlias
 import jax
 from flax.core import Scope
 
-from naivenas_jax.checks import as_count
+from naivenas_jax.checks import as_count, require_mapping
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
@@ -151,6 +151,8 @@ def absorb_vertex(
         raise GraphError(
             f"Vertex {name!r} needs params={{name: pattern}}, found {type(params).__name__}: {params!r:.80}."
         )
+    if inner is not None:
+        require_mapping(inner, f"Vertex {name!r}: inner", GraphError)
     entries = tuple(_entry(name, key, value) for key, value in params.items())
     sizes = tuple(_inner_size(name, factor, size) for factor, size in (inner or {}).items())
     op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), made, entries, sizes, constraints)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import jax
 
 from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.checks import require_function
 from naivenas_jax.errors import (
     GraphError,
     InfeasibleError,
@@ -205,10 +206,12 @@ def notify(mutation: Mutation, on_change: OnChange) -> None:
     for each in on_change if isinstance(on_change, Sequence) else (on_change,):
         if isinstance(each, Mapping):
             for name, callback in each.items():
+                require_function(callback, f"on_change={{{name!r}: ...}}", "change", RequestError)
                 change = _change(mutation, name)
                 if change.changed:
                     callback(change)
         elif callable(each):
+            require_function(each, "on_change", "mutation", RequestError)
             each(mutation)
         else:
             raise RequestError(

@@ -75,7 +75,7 @@ def model_at(graph: Graph, *names: str) -> ModelAt | None:
     outside, known = [name for name in names if name in graph], {place.name for place in owners[0].places}
     if not outside:
         return owners[0]
-    if within[0] not in known:
+    if not isinstance(within[0], str) or within[0] not in known:
         return None  # a name that there is not
     raise StructureError(
         f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import flax.linen as nn
 from flax import nnx
 
+from naivenas_jax.checks import require_function
 from naivenas_jax.errors import DuplicateNameError, StructureError
 from naivenas_jax.graph.dag import topological
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -27,6 +28,7 @@ def added_by(graph: Graph, after: Vertex, make: Callable[[Vertex], Vertex]) -> t
     """What ``make`` builds after a vertex: the last new vertex, and all of them."""
     if not callable(make) or isinstance(make, nn.Module | nnx.Module):
         raise StructureError(f"make must be a function of a vertex, {_example(after)}; found {make!r:.120}.")
+    require_function(make, "make", "vertex", StructureError)
     last = make(after)
     if not isinstance(last, Vertex) or last in graph.vertices:
         raise StructureError(
@@ -75,15 +77,16 @@ def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex,
     """The inputs of a removed vertex that ``reconnect=`` names."""
     if isinstance(reconnect, str) and reconnect in ("all", "none"):
         return vertex.inputs if reconnect == "all" else ()
-    chosen = tuple(reconnect) if isinstance(reconnect, Iterable) and not isinstance(reconnect, str) else (reconnect,)
+    several = isinstance(reconnect, Iterable) and not isinstance(reconnect, str) and not hasattr(reconnect, "dtype")
+    chosen: tuple[object, ...] = tuple(reconnect) if several else (reconnect,)
     known = {source.name: source for source in vertex.inputs}
     for name in chosen:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise StructureError(
                 f"reconnect must be 'all', 'none' or inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
                 f"found {name!r}."
             )
-    return tuple(known[name] for name in chosen)
+    return tuple(known[str(name)] for name in chosen)
 
 
 def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None:

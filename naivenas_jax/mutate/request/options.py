@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 import jax
 
-from naivenas_jax.checks import as_number, as_whole
+from naivenas_jax.checks import as_number, as_whole, is_one_of, require_function
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.sizes.condition import Condition, Size, size
@@ -66,11 +66,17 @@ def _entries(
     keyword: str, given: object, sizes: Mapping[str, int], kind: type[T], what: str, example: str
 ) -> tuple[T, ...]:
     """What a keyword was given, one or several or by a function, as a tuple of one type."""
+    if callable(given):
+        require_function(given, f"{keyword}=", "sizes", RequestError)
     found = given(_Named(keyword, sizes)) if callable(given) else given
     if found is None:
         return ()
     several = found if isinstance(found, Iterable) and not isinstance(found, Condition | Size) else (found,)
-    if isinstance(found, str | Mapping) or not isinstance(found, Iterable | Condition | Size):
+    if (
+        isinstance(found, str | Mapping)
+        or hasattr(found, "dtype")
+        or not isinstance(found, Iterable | Condition | Size)
+    ):
         raise RequestError(f"{keyword}= takes one condition or several, found {type(found).__name__}: {found!r:.80}.")
     entries: list[T] = []
     for each in several:
@@ -162,7 +168,7 @@ class Options:
     align: Ways = "auto"
 
     def __post_init__(self) -> None:
-        if not self.ways or any(way not in WAYS for way in self.ways):
+        if not self.ways or not all(is_one_of(way, WAYS) for way in self.ways):
             raise StructureError(f"align must be 'auto', one of {WAYS}, or a tuple of these, found {self.align!r}.")
         limit = self.time_limit
         if limit is not None and not ((seconds := as_number(limit)) is not None and seconds >= 0):  # not NaN either
@@ -185,7 +191,7 @@ class Options:
     @property
     def ways(self) -> tuple[Way, ...]:
         """The ways of aligning to try, in order."""
-        if self.align == "auto":
+        if isinstance(self.align, str) and self.align == "auto":
             return WAYS
         return tuple(self.align) if isinstance(self.align, list | tuple) else (self.align,)
 
@@ -204,6 +210,8 @@ class Options:
 
     def _bound(self, axis: str, default: int) -> int:
         given = self.max_new
+        if callable(given):
+            require_function(given, "max_new=", "axis", RequestError)
         bound = given(axis) if callable(given) else given.get(axis) if isinstance(given, Mapping) else given
         if bound is None:
             return default

@@ -15,6 +15,7 @@ from flax import nnx
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import Target
+from naivenas_jax.checks import require_flag, require_function
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
@@ -149,8 +150,7 @@ def map_vertices(
     >>> nas.map_vertices(graph, variables, smooth).graph["act"]
     Vertex('act', gelu, inputs=[hidden], nout=4)
     """
-    if not callable(fn):
-        raise StructureError(f"map_vertices takes a function of a vertex; found {type(fn).__name__}: {fn!r:.80}.")
+    require_function(fn, "map_vertices: fn", "vertex", StructureError)
     ops = {}
     for vertex in graph.vertices:
         made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)
@@ -198,6 +198,7 @@ def _swapped(
     graph: Graph, variables: Variables, ops: Mapping[str, Op], keep: bool, new: New, options: Options
 ) -> Mutation:
     """Other computations of the same widths."""
+    require_flag(keep, "keep", StructureError)
     final = with_ops(graph, ops)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Unpack
 
 from naivenas_jax.align.problem.budget import Budget
-from naivenas_jax.checks import as_flag
-from naivenas_jax.errors import BudgetError
+from naivenas_jax.checks import as_flag, require_mapping
+from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
 from naivenas_jax.mutate.around.verb import verb
@@ -210,6 +210,8 @@ def resize(
     """
     if as_flag(grow) is None:
         raise BudgetError(f"grow must be True or False; found {grow!r:.80}.")
+    if request is not None:
+        require_mapping(request, "request", RequestError)
     sizes = graph.ties.sizes
     options, between = Options.of(keywords, new), bounds(graph, min_size, max_size)
     growing = request or grow or asks_growth(between, sizes)

@@ -67,6 +67,11 @@ def traced_shape(array: Array | Shape | complex) -> Shape:
       GraphError: if it is an array of text or objects.
     """
     array = np.asarray(array) if isinstance(array, int | float | complex) else array
+    if not hasattr(array, "dtype"):
+        raise GraphError(
+            "An input must be an array, a number or a jax.ShapeDtypeStruct; found "
+            f"{type(array).__name__}: {array!r:.80}."
+        )
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (np.number, np.bool_, jax.dtypes.extended)):
         raise GraphError(
             f"An array of dtype {array.dtype} and shape {np.shape(array)} cannot be traced: arrays hold numbers. Give "

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import chex
 
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.checks import require_function
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
@@ -101,6 +102,7 @@ def strategy_of(new: object) -> Strategy:
     if isinstance(new, Finishing):
         return Strategy(new, keeps_function=True, finish=new.finish)
     if callable(new):
+        require_function(new, "new=", "entries", PlanError)
         return Strategy(new)
     if not isinstance(new, str) or new not in STRATEGIES:
         raise PlanError(

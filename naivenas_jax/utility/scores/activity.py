@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, Shaped
 
+from naivenas_jax.checks import as_number, is_one_of
 from naivenas_jax.dataflow.reads import Read, reads_of
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.errors import UtilityError
@@ -67,8 +68,10 @@ def activity(
     >>> nas.activity(graph, variables, [batch], statistic="active")["hidden"].shape
     (4,)
     """
-    if statistic not in _STATISTICS:
+    if not is_one_of(statistic, _STATISTICS):
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
+    if missing is not None and as_number(missing) is None:
+        raise UtilityError(f"missing must be a number, or None; found {missing!r:.80}.")
     check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[ValueSums, ValueSums] | None = None

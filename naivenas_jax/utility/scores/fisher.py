@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from naivenas_jax.checks import require_flag, require_function
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph
@@ -72,6 +73,8 @@ def fisher(
     ((4,), (4,))
     """
     check_network(graph, variables)
+    require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
+    require_flag(errors, "errors", UtilityError)
     step = jax.jit(partial(_halves, graph, loss_fn))
     portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
     return averaged(graph, portions, "example", errors, "fisher")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_whole, is_one_of, require_flag, require_function
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -109,7 +109,9 @@ def taylor(
     (4,)
     """
     check_network(graph, variables)
-    if each not in ("batch", "example"):
+    require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
+    require_flag(errors, "errors", UtilityError)
+    if not is_one_of(each, ("batch", "example")):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
     portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
