@@ -38,8 +38,10 @@ def check_free_outputs(graph: Graph, given: object) -> None:
     """
     if isinstance(given, bool | np.bool_):
         return
-    several = isinstance(given, Collection) and not hasattr(given, "dtype")  # an array is none, nor is a key of jax
-    names = [given] if isinstance(given, str) else list(given) if several else [None]
+    array = hasattr(given, "dtype")  # of numbers or keys, and no collection of names
+    names = (
+        [given] if isinstance(given, str) else list(given) if isinstance(given, Collection) and not array else [None]
+    )
     if not all(isinstance(name, str) for name in names):
         raise RequestError(
             "free_outputs= takes True, False, or the names of the outputs that may change, such as ('output1',); found "
