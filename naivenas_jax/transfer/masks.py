@@ -48,7 +48,7 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("stem", nn.Dense(5), x)))
     >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
     >>> nas.freeze_mask(graph, variables, "stem")
-    {'out': {'bias': False, 'kernel': False}, 'stem': {'bias': True, 'kernel': True}}
+    {'stem': {'kernel': True, 'bias': True}, 'out': {'kernel': False, 'bias': False}}
     """
     require_graph(graph)
     params = flat(variables["params"]) if isinstance(variables, Mapping) and "params" in variables else {}

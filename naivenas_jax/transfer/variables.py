@@ -60,8 +60,9 @@ def as_given(variables: PyTree, given: PyTree) -> PyTree:
       given: what the user gave, before the change.
 
     >>> from collections import OrderedDict
-    >>> as_given({"params": {"a": 1, "new": {"b": 2}}}, OrderedDict(params={"a": 0}))
-    OrderedDict({'params': {'a': 1, 'new': {'b': 2}}})
+    >>> made = as_given({"params": {"a": 1, "new": {"b": 2}}}, OrderedDict(params={"a": 0}))
+    >>> type(made).__name__, dict(made)
+    ('OrderedDict', {'params': {'a': 1, 'new': {'b': 2}}})
     """
     if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
         return given.replace(variables)

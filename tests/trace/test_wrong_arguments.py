@@ -69,7 +69,7 @@ def test_layer_keywords_of_other_kinds(written, given):
 
 
 def test_map_vertices_takes_a_function(written):
-    with pytest.raises(nas.StructureError, match="function of a vertex; found int: 3"):
+    with pytest.raises(nas.StructureError, match=r"fn must be a function of \(vertex\); found int: 3"):
         nas.map_vertices(*written, 3)
 
 

@@ -126,8 +126,8 @@ def _shape(given: Array | Shape) -> Shape:
     """
     try:
         return traced_shape(given)
-    except (AttributeError, TypeError) as error:
-        raise GraphError(f"inputs= needs one array or shape per input of the graph, found {given!r:.80}.") from error
+    except GraphError as error:
+        raise GraphError(f"inputs= needs one array or shape per input of the graph. {error}") from error
 
 
 def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
