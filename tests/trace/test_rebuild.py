@@ -557,3 +557,36 @@ def test_nnx_chain_of_mutations():
     first = nas.delta_nout(*nas.from_nnx(model, ROWS), {"first": -5})
     second = nas.delta_nout(*first, {"first": 2})
     assert nas.rebuild(model, second).first.out_features == 9
+
+
+class Stem(nn.Module):
+    hidden: int = 8
+
+    @nn.compact
+    def __call__(self, x):
+        kind = nn.Conv(self.hidden, (3, 3), name="stem") if x.ndim == 4 else nn.Dense(self.hidden, name="stem")
+        h = nn.relu(nn.BatchNorm(use_running_average=True, name="norm")(kind(x)))
+        return nn.Dense(2, name="head")(h)
+
+
+@pytest.mark.parametrize("x", [ROWS, IMAGES], ids=["rows", "images"])
+@pytest.mark.parametrize("size", [2, 9])
+@pytest.mark.parametrize("hidden", [8, 5])
+def test_linen_model_whose_inputs_changed(x, size, hidden):
+    graph, variables = imported(Stem(), x)
+    mutation = nas.delta_nout(graph, variables, {"x": nas.to(size), "stem": nas.to(hidden)})
+    model = nas.rebuild(Stem(), mutation)
+    assert model == Stem(hidden)
+    given = jax.random.normal(KEY, (*x.shape[:-1], size))
+    same_outputs(model.apply, mutation.graph.apply, mutation.variables, given)
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_nnx_model_whose_inputs_changed(size):
+    model = NnxMLP(nnx.Rngs(0))
+    mutation = nas.delta_nout(*nas.from_nnx(model, ROWS), {"x": nas.to(size)})
+    small = nas.rebuild(model, mutation)
+    assert small.first.in_features == size
+    small.eval()
+    given = jax.random.normal(KEY, (4, size))
+    np.testing.assert_allclose(small(given), mutation.graph.apply(mutation.variables, given), atol=1e-5)

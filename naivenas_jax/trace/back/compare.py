@@ -115,7 +115,7 @@ def comparisons(graph: Graph, model: TracedModel, variables: Variables, original
       variables: the variables of the graph.
       original: calls the user's model as it was.
     """
-    shapes = _input_shapes(graph, model)
+    shapes = input_shapes(graph, model)
     other, before = _other_batch(shapes), _other_batch(model.inputs)
     found = [Comparison(graph, variables, shapes, model.keys)]
     if other and before and _can_run(original, nested(dict(model.variables)), before):
@@ -125,7 +125,7 @@ def comparisons(graph: Graph, model: TracedModel, variables: Variables, original
     return found
 
 
-def _input_shapes(graph: Graph, model: TracedModel) -> list[Shape]:
+def input_shapes(graph: Graph, model: TracedModel) -> list[Shape]:
     """The present shapes of the inputs; a request may have changed them."""
     return [
         struct

@@ -14,7 +14,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
 from naivenas_jax.trace.back.candidates import ModuleT, Picked, RebuildAttempt, rebuild_attempts
 from naivenas_jax.trace.back.changed_sizes import ChangedSizes
-from naivenas_jax.trace.back.compare import Comparison, ModelCall, comparisons
+from naivenas_jax.trace.back.compare import Comparison, ModelCall, comparisons, input_shapes
 from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempt, linen_call
 from naivenas_jax.trace.back.nnx_rebuild import nnx_attempt, nnx_call, nnx_shapes
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
@@ -84,7 +84,8 @@ def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
     if isinstance(model, nn.Module):
         linen: nn.Module = model
         _check_linen(linen, op.model)
-        rebuilt = _rebuilt(linen, linen_call, partial(linen_attempt, linen, op.model), op, mutation)
+        attempt = partial(linen_attempt, linen, op.model, input_shapes(mutation.graph, op.model))
+        rebuilt = _rebuilt(linen, linen_call, attempt, op, mutation)
     elif isinstance(model, nnx.Module):
         own: nnx.Module = model
         _check_nnx(own, op.model)

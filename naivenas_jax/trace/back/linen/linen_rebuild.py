@@ -14,7 +14,7 @@ from naivenas_jax.trace.back.config_numbers import config_text
 from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule
 from naivenas_jax.trace.back.linen.resized_module import resized_module, without_resizing
 from naivenas_jax.trace.model.traced_model import TracedModel
-from naivenas_jax.typing import Array, PyTree, Variables
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
 def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
@@ -32,13 +32,19 @@ def _keywords(model: TracedModel) -> dict[str, PyTree]:
 
 
 def linen_attempt(
-    module: nn.Module, model: TracedModel, changed: ChangedSizes, variables: Variables, picked: Picked
+    module: nn.Module,
+    model: TracedModel,
+    inputs: Sequence[Shape],
+    changed: ChangedSizes,
+    variables: Variables,
+    picked: Picked,
 ) -> RebuildAttempt[nn.Module]:
     """Search the numbers of a module, and of the modules inside it as far as its own numbers are not enough.
 
     Args:
       module: the module that was imported.
       model: what it was imported as.
+      inputs: the present shapes of its inputs, which a request may have changed.
       changed: the sizes that changed.
       variables: the new variables.
       picked: which of several sets of numbers to take, by class.
@@ -46,7 +52,7 @@ def linen_attempt(
     own, given = without_resizing(module)
     search = LinenSearch(changed, picked, {place: dict(changes) for place, changes in given.items()})
     try:
-        search.run(own, variables, model.arguments.join(model.inputs), _keywords(model))
+        search.run(own, variables, model.arguments.join(inputs), _keywords(model))
     except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
         return RebuildAttempt((), error, _open(search), _said(search.found))
     models = (resized_module(own, search.found), resized_module(own, search.found, lift=False))
