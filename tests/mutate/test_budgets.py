@@ -140,7 +140,9 @@ def test_the_smallest_count_that_is_named_can_be_had_and_what_is_fixed_is_said()
     assert nas.costs(*nas.resize(graph, variables, max_params=smallest)).params == smallest
 
 
-@pytest.mark.parametrize("budget", [{"max_params": 0.6}, {"max_latency": 0.8, "latency": len}], ids=str)
+@pytest.mark.parametrize(
+    "budget", [{"max_params": 0.6}, {"max_latency": 0.8, "latency": len}], ids=["count", "latency"]
+)
 def test_objectives_are_refused_within_budgets_and_not_ignored(network, budget):
     graph, variables = network
     with pytest.raises(

@@ -472,3 +472,19 @@ class TestOnChange:
             nas.delta_nout(*twice, {"a": -1}, on_change={"nowhere": print})
         with pytest.raises(nas.RequestError, match="on_change"):
             nas.delta_nout(*twice, {"a": -1}, on_change=3)
+
+
+@pytest.mark.parametrize(
+    "made", [nas.watch.check, nas.watch.log, {"a": nas.watch.log}], ids=["check", "log", "by name"]
+)
+def test_a_maker_of_callbacks_is_no_callback(twice, made):
+    with pytest.raises(nas.RequestError, match=r"returned a function .* call it where it is passed"):
+        nas.delta_nout(*twice, {"a": -1}, on_change=made)
+
+
+@pytest.mark.parametrize("step", [nas.fallback.log, lambda error: None], ids=["log", "one argument"])
+def test_a_step_takes_four_arguments(twice, step):
+    with pytest.raises(
+        nas.RequestError, match=r"A step of fallback= must be a function of \(graph, variables, request"
+    ):
+        nas.delta_nout(*twice, {"a": -1}, fallback=step)

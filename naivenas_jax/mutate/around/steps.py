@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 
@@ -29,6 +29,8 @@ from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import is_unnamed
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.typing import Array, Shape, Variables
+
+T = TypeVar("T")
 
 #: ``(graph, variables, request, error) -> another request, a mutation, or None``; see `naivenas_jax.fallback`.
 Step: TypeAlias = Callable[[Graph, Variables, SizeRequest | None, NaiveNASError], SizeRequest | Mutation | None]
@@ -98,6 +100,7 @@ def _steps(given: Fallback) -> tuple[Step, ...]:
                 "fallback= takes steps, such as nas.fallback.relax, nas.fallback.warn, nas.fallback.keep, or functions "
                 f"(graph, variables, request, error) -> request, Mutation or None; found {step!r:.80}."
             )
+        require_function(step, "A step of fallback=", "graph, variables, request, error", RequestError)
     return steps
 
 
@@ -209,15 +212,29 @@ def notify(mutation: Mutation, on_change: OnChange) -> None:
                 require_function(callback, f"on_change={{{name!r}: ...}}", "change", RequestError)
                 change = _change(mutation, name)
                 if change.changed:
-                    callback(change)
+                    _tell(callback, change)
         elif callable(each):
             require_function(each, "on_change", "mutation", RequestError)
-            each(mutation)
+            _tell(each, mutation)
         else:
             raise RequestError(
                 "on_change= takes a function of the mutation, a mapping from names to functions of a SizeChange, or "
                 f"several of these; found {each!r:.80}."
             )
+
+
+def _tell(callback: Callable[[T], object], news: T) -> None:
+    """Call a callback; one that returns another function, such as `naivenas_jax.watch.check`, was to be called before.
+
+    Raises:
+      RequestError: if it does.
+    """
+    if callable(told := callback(news)):
+        name = getattr(callback, "__name__", repr(callback))
+        raise RequestError(
+            f"on_change= has called {name!r}, which returned a function ({told!r:.60}) that nobody calls. If it makes "
+            f"callbacks, call it where it is passed: on_change={name}(), as in nas.watch.check()."
+        )
 
 
 def _change(mutation: Mutation, name: str) -> SizeChange:
