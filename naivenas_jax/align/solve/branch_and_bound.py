@@ -57,7 +57,9 @@ def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> 
         stopped = True
     if search.best is None:
         raise NoSolutionError
-    gap = max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
+    gap = float(
+        max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
+    )  # numpy's floats compare to numpy's bools
     return Solution(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0), stopped and gap > 1e-9
 
 
