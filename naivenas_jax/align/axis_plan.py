@@ -155,6 +155,15 @@ class AxisPlan:
             and np.array_equal(self.twin, other.twin)
         )
 
+    @property
+    def moved(self) -> bool:
+        """Whether a neuron that stays has another position than before.
+
+        >>> AxisPlan.of(3, [0, 1]).moved, AxisPlan.of(3, [0, 2]).moved
+        (False, True)
+        """
+        return bool(np.any((self.source != NEW) & (self.source != np.arange(self.after))))
+
     def __hash__(self) -> int:
         return hash((self.before, self.source.tobytes(), self.twin.tobytes()))
 

@@ -34,9 +34,12 @@ class Source(Op):
     dtype: str = "float32"
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Make new neurons, which nothing ties to others."""
+        """Make new neurons, which nothing ties to others; of indices those that stay keep their positions."""
         del ports
-        return tying.new(self.size)
+        neurons = tying.new(self.size)
+        if self.indices:
+            tying.index(neurons)
+        return neurons
 
     def width(self, name: str, nin: tuple[int, ...]) -> int:
         """As many neurons as come in."""

@@ -60,6 +60,7 @@ def within(name: str, rule: LayerRule, attribute: str = "", **axes: str) -> Laye
         initialisers=below(rule.initialisers),
         rescaled={path: names.get(axis, axis) for path, axis in below(rule.rescaled).items()},
         identity=None,
+        indexed=False,
         coupled=reasoned(rule.coupled, ("in0",)),
         fixed=reasoned(rule.fixed, ("in0", "out")),
     )

@@ -65,6 +65,8 @@ class LayerRule:
         returns conditions, ``lambda size: nas.multiple_of(size["in"], 8)``.
       example: the input shape ``(batch, ..., nin)`` that the layer can be initialised with, without the last axis.
       positional: whether variables depend on how many positions the layer reads, so that an example will not do.
+      indexed: whether the input holds positions of neurons and not their values, as for an embedding. Neurons that stay
+        then keep their positions, and new ones come last.
 
     Raises:
       GraphError: if a field is of a wrong kind; and where a layer is made with the rule, if a pattern or expression
@@ -95,6 +97,7 @@ class LayerRule:
     constraints: ConditionFunction = None
     example: tuple[int, ...] = (1,)
     positional: bool = False
+    indexed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("leaves", "sizes", "inner", "composed", "shapes", "rescaled", "new", "initialisers"):
@@ -107,6 +110,7 @@ class LayerRule:
         if self.resize is not None and not callable(self.resize):
             raise GraphError(f"LayerRule: resize must be a function of (layer, sizes); found {self.resize!r:.80}.")
         require_flag(self.positional, "LayerRule: positional", GraphError)
+        require_flag(self.indexed, "LayerRule: indexed", GraphError)
         if not isinstance(self.example, tuple) or any(as_count(size) is None for size in self.example):
             raise GraphError(f"LayerRule: example must be a tuple of sizes of at least 1, found {self.example!r:.80}.")
         for key, text in self.leaves.items():

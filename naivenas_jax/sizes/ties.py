@@ -30,6 +30,7 @@ class Leaf:
       init: the layer's own initialiser, if it has one.
       rescaled: a dimension whose size the computation divides by the square root of. Where that size changes, the
         array is multiplied by the root of ``after / before``, which keeps the function.
+      looked_up: dimensions of role "in" on which entries are looked up one by one, and not summed over.
     """
 
     axes: tuple[str | None, ...]
@@ -37,6 +38,11 @@ class Leaf:
     new: float | None = None
     init: Initialiser | None = None
     rescaled: int | None = None
+    looked_up: tuple[int, ...] = ()
+
+    def shared_out(self, dim: int) -> bool:
+        """Whether neurons that are split on a dimension share out what is read there: all are summed over."""
+        return self.roles[dim] == "in" and dim not in self.looked_up
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Ties:
       products: runs whose neurons are all combinations of those of the factors, with the runs of each factor. Such a
         run has no classes of its own: a combination lives while all of its members live.
       conditions: what layers require of sizes besides, such as "a multiple of 8". The present sizes satisfy them.
+      indexed: runs whose neurons are looked up by position, such as the words of a vocabulary. Each ends every axis on
+        which neurons are looked up, so that what is added there moves no other.
     """
 
     run_sizes: tuple[int, ...]
@@ -66,6 +74,7 @@ class Ties:
     products: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     coupled_runs: Mapping[int, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
+    indexed: frozenset[int] = frozenset()
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """Some runs, with the runs of its factors in place of each product: only these have classes of their own."""
@@ -169,6 +178,18 @@ class Ties:
             if run in self.coupled_runs:
                 found.setdefault(axis, self.coupled_runs[run])
         return found
+
+    def index_axis(self, run: int) -> str:
+        """The axis on which neurons of a run are looked up: the shortest one that holds it, with a name if possible."""
+        holders = [axis for axis, row in self.axes.items() if run in row]
+        return min(holders, key=lambda axis: (len(self.axes[axis]), is_unnamed(axis)))
+
+    def same_indices(self, axis: str) -> frozenset[str]:
+        """The axes that hold the same neurons as this one, if these are looked up by position; this one among them."""
+        row = self.axes.get(axis, ())
+        if self.indexed.isdisjoint(row):
+            return frozenset((axis,))
+        return frozenset(other for other, runs in self.axes.items() if runs == row)
 
     def reach(self, names: Iterable[str]) -> frozenset[str]:
         """The axes that may have to change when those of ``names`` do.

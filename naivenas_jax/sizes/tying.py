@@ -49,6 +49,7 @@ class Tying:
     _leaves: dict[Path, tuple[tuple[Vector | None, ...], Leaf]] = field(default_factory=dict)
     _fixed: list[tuple[Vector, str]] = field(default_factory=list)
     _coupled: list[tuple[Vector, str]] = field(default_factory=list)
+    _indexed: list[Vector] = field(default_factory=list)
     _conditions: list[tuple[Condition, Mapping[str, Vector], Path]] = field(default_factory=list)
 
     def within(self, name: str) -> Tying:
@@ -96,6 +97,7 @@ class Tying:
         new: float | None = None,
         init: Initialiser | None = None,
         rescaled: int | None = None,
+        looked_up: tuple[int, ...] = (),
     ) -> None:
         """Declare an array of the variables, ``variables[collection][scope...][path...]``.
 
@@ -107,11 +109,12 @@ class Tying:
           new: see there.
           init: see there.
           rescaled: see there.
+          looked_up: see there.
 
         Raises:
           DuplicateNameError: if it has been declared already.
         """
-        leaf = Leaf((), roles, new, init, rescaled)  # the axes get their names when all are known
+        leaf = Leaf((), roles, new, init, rescaled, looked_up)  # the axes get their names when all are known
         where = (collection, *self.scope, *path)
         if where in self._leaves:
             raise DuplicateNameError(
@@ -127,6 +130,13 @@ class Tying:
     def couple(self, vector: Vector, reason: str) -> None:
         """A neuron of ``vector`` being zero is not the same as its not being there, because of ``reason``."""
         self._coupled.append((vector, reason))
+
+    def index(self, vector: Vector) -> None:
+        """Neurons of ``vector`` are looked up by position, by numbers from outside: those that stay keep theirs.
+
+        New ones come after the last. Of a vector of several ranges only the last may change.
+        """
+        self._indexed.append(vector)
 
     def include(
         self,
@@ -169,11 +179,13 @@ class Tying:
             self.called(included.axes[axis], name)
         for path, leaf in ties.leaves.items():
             dims = tuple(None if axis is None else included.axes[axis] for axis in leaf.axes)
-            self.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init, leaf.rescaled)
+            self.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up)
         for run, reason in ties.fixed.items():
             self.fix(runs[run], reason)
         for run, reason in ties.coupled_runs.items():
             self.couple(runs[run], reason)
+        for run in ties.indexed:
+            self.index(runs[run])
         for condition in ties.conditions:
             self.require(condition, {axis: included.axes[axis] for axis in condition.axes})
         return included
@@ -228,21 +240,25 @@ class Tying:
         conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
-        run_sizes, rows, products = self.blocks.settle_all([*own, *vectors])
+        run_sizes, rows, products = self.blocks.settle_all([*own, *self._indexed, *vectors])
         axes = dict(zip(self._axes, rows, strict=False))
         bare = Ties(run_sizes, axes, leaves, {}, {}, products)
         rest = [bare.plain(row) for row in rows[len(axes) : len(own)]]
         coupled = _first_reasons(rest[len(fixed) :], self._coupled)
+        asked = len(own) + len(self._indexed)
+        moving, last = _by_position(bare, rows[len(own) : asked])
+        held = {**moving, **_first_reasons(rest[: len(fixed)], fixed)}
         ties = replace(
             bare,
-            fixed=_first_reasons(rest[: len(fixed)], fixed),
+            fixed=held,
+            indexed=last - held.keys(),
             coupled={
                 axis: coupled[run] for axis in axes if coupled for run in bare.plain(axes[axis]) if run in coupled
             },
             coupled_runs=coupled,
             conditions=tuple(dict.fromkeys(conditions)),
         )
-        return ties, rows[len(own) :]
+        return ties, rows[asked:]
 
     def _axes_of(self, path: Path, dims: tuple[Vector | None, ...]) -> tuple[str | None, ...]:
         """The axes that the dimensions of a leaf lie on; an axis that nobody has named gets its name from the leaf."""
@@ -267,7 +283,17 @@ class Tying:
 
 
 _CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"
+_MOVES = "entries behind it are looked up by position, and would move"
 _CLASH = "it is split in two ways that do not fit together"
+
+
+def _by_position(ties: Ties, rows: Iterable[tuple[int, ...]]) -> tuple[dict[int, str], frozenset[int]]:
+    """Of axes on which neurons are looked up: the runs that may not change, with the reason, and the last runs."""
+    moving, last = set[int](), set[int]()
+    for *before, end in (row for row in rows if row):
+        moving |= ties.plain((*before, *(() if end not in ties.products else (end,))))
+        last.add(end)
+    return dict.fromkeys(sorted(moving), _MOVES), frozenset(last - moving - ties.products.keys())
 
 
 def _first_reasons(rows: Iterable[Iterable[int]], given: Iterable[tuple[Vector, str]]) -> dict[int, str]:

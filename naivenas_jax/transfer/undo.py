@@ -92,7 +92,7 @@ class UndoRecord:
         for dim, axis in enumerate(axes):
             if axis is None or not axis.new.size:
                 continue
-            if self.split and leaf.roles[dim] == "in":  # readers had been divided by the number of copies
+            if self.split and leaf.shared_out(dim):  # readers had been divided by the number of copies
                 copies = multiplicity(models_of(axis)).reshape([-1 if d == dim else 1 for d in range(array.ndim)])
                 array = array * copies.astype(array.dtype)
             array = np.take(array, np.flatnonzero(axis.source != NEW), axis=dim)

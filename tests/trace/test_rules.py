@@ -95,11 +95,14 @@ def _precise() -> Iterator[None]:
 
 
 def _asked(case: Case, graph: Any) -> list[str]:
-    """One handle of those that are one axis. Ends, by their own names, where they are not those of all other cases."""
+    """One handle of those that are one axis. Ends, by their own names, where they are not those of all other cases.
+
+    Of vocabularies, whose words inputs have the numbers of, `test_vocabulary` is.
+    """
     rows: dict[Any, str] = {}
     ends = () if case.sizes and case.shapes.keys() == {"a", "b"} else ("x", "output")
     for name in (*ends, *(name for name in graph.handles() if name not in ("x", "output"))):
-        if name in graph.handles():
+        if name in graph.handles() and graph.ties.indexed.isdisjoint(graph.ties.axes[name]):
             rows.setdefault(graph.ties.axes[name], name)
     return list(rows.values())
 

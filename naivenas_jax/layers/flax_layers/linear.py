@@ -35,4 +35,5 @@ def embed(layer: nn.Embed | nnx.Embed, nin: tuple[int, ...]) -> LayerRule:
         leaves=present(embedding="in out"),
         sizes={"num_embeddings": "in", "features": "out"},
         initialisers=initialisers(layer, "embedding"),
+        indexed=True,
     )

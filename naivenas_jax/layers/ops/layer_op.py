@@ -130,6 +130,8 @@ class LayerOp(Op):
             tying.couple(vectors[axis], f"{where!r}: {reason}")
         for axis, reason in reasons(rule.fixed, (*port_axes(ports), "out")).items():
             tying.fix(vectors[axis], f"{where!r}: {reason}")
+        if rule.indexed:
+            tying.index(vectors["in0"])
         tying.require_all(rule.constraints, vectors)
         return vectors["out"]
 
@@ -139,7 +141,9 @@ class LayerOp(Op):
         for path, pattern in rule.patterns.items():
             dims = pattern.dims(vectors, tying.blocks, f"{path_text(path)!r} of vertex {where!r}")
             scale = pattern.axes.index(rescaled[path]) if path in rescaled else None
-            tying.leaf(path[0], path[1:], dims, pattern.roles, rule.starts[path], initialisers.get(path), scale)
+            looked_up = tuple(d for d, axis in enumerate(pattern.axes) if rule.indexed and axis == "in0")
+            start, init = rule.starts[path], initialisers.get(path)
+            tying.leaf(path[0], path[1:], dims, pattern.roles, start, init, scale, looked_up)
 
     def size_of(self, attribute: str) -> object:
         """The value of a size attribute, as it was given.

@@ -105,8 +105,8 @@ def _steps(given: Fallback) -> tuple[Step, ...]:
 
 
 def with_coupled_changes(mutation: Mutation) -> Mutation:
-    """The mutation with a note for every reason for which an axis that it changed is coupled."""
-    notes = [note for note in _coupled_notes(mutation) if note not in mutation.notes]
+    """The mutation with a note for every reason for which an axis that it changed is coupled, or its indices moved."""
+    notes = [note for note in (*_coupled_notes(mutation), *_index_notes(mutation)) if note not in mutation.notes]
     return replace(mutation, notes=(*mutation.notes, *notes)) if notes else mutation
 
 
@@ -119,6 +119,18 @@ def _coupled_notes(mutation: Mutation) -> Iterator[str]:
     for reason, named in axes.items():
         where = ", ".join(named) or "an axis that has no name"
         yield f"coupled, so that what stays computes something else than before: {where} ({reason})"
+
+
+def _index_notes(mutation: Mutation) -> Iterator[str]:
+    """Vocabularies whose words have other numbers than before."""
+    ties, names = mutation.before.ties, {old: new for new, old in mutation.plan.renamed.items()}
+    for axis in dict.fromkeys(ties.index_axis(run) for run in sorted(ties.indexed)):
+        now = mutation.plan.axes.get(names.get(axis, axis))
+        if now is not None and now.moved:
+            yield (
+                f"renumbered: entry i of {axis!r} is what entry mutation.indices({axis!r})[i] was before; numbers that "
+                "the model itself compares with or looks up stay as they are"
+            )
 
 
 def _shape(given: Array | Shape) -> Shape:

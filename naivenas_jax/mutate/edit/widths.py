@@ -102,11 +102,16 @@ def carry_out(graph: Graph, variables: Variables, axes: Mapping[str, AxisPlan], 
     )
 
 
+def _values(graph: Graph) -> list[str]:
+    """The inputs that hold values of neurons, and not their positions."""
+    return [v.name for v in graph.inputs if graph.ties.indexed.isdisjoint(graph.ties.axes[v.name])]
+
+
 def _incomparable(graph: Graph, plan: Plan, options: Options) -> str | None:
     """Why the new network may compute something else even where neurons were only added."""
     grows = any(axis.new.size for axis in plan.changed.values())
     if grows and not options.strategy.keeps_function:
         return f"new={options.new!r} need not keep the function"
-    if options.strategy.copies and any(plan.axes[vertex.name].new.size for vertex in graph.inputs):
+    if options.strategy.copies and any(plan.axes[name].new.size for name in _values(graph)):
         return "an input was split, so that the inputs of the new network are others"
     return None

@@ -1,8 +1,12 @@
-"""What holds where a user says nothing: inputs and outputs keep their neurons, magnitudes decide which others stay."""
+"""What holds where a user says nothing.
+
+Inputs, outputs and vocabularies keep their neurons. Of a vocabulary that a request names the first words stay; which
+neurons of other axes stay magnitudes decide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -10,6 +14,7 @@ from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.options import FreeOutputs
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.scores.comparable import comparable
 from naivenas_jax.utility.scores.magnitude import magnitude, weight_magnitude
@@ -54,18 +59,26 @@ def check_free_outputs(graph: Graph, given: object) -> None:
 
 
 def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -> dict[str, str]:
-    """The inputs and outputs that keep their neurons, with the reason.
+    """The inputs, outputs and vocabularies that keep their neurons, with the reason.
+
+    An output whose neurons are looked up (the words of a vocabulary that is tied to the output) is named by the name of
+    the vocabulary, and the other way round.
 
     Args:
       graph: the network.
       named: the axes that a request names; these may change.
       free_outputs: which outputs may change without being named: all, none, or those of these names.
     """
+    ties = graph.ties
     frozen = {
         v.name: f"{v.name!r} is an input of the graph, which changes only when a request names it"
         for v in graph.inputs
-        if v.name not in named
+        if ties.same_indices(v.name).isdisjoint(named)
     }
+    asked = {run for axis in named for run in ties.axes.get(axis, ())}
+    for run in sorted(ties.indexed - asked):
+        own = ties.index_axis(run)
+        frozen.setdefault(own, f"entries of {own!r} are looked up by position: it changes only when a request names it")
     freed = freed_outputs(graph, free_outputs)
     return frozen | {
         v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "
@@ -83,7 +96,7 @@ def _names_of_output(graph: Graph, name: str) -> set[str]:
     """
     axes = graph.ties.axes
     same = [axis for axis, row in axes.items() if row == axes[name] and axis not in graph and axis[0] != "~"]
-    return {name, *same} if len(same) == 1 else {name}
+    return {name, *graph.ties.same_indices(name), *(same if len(same) == 1 else ())}
 
 
 def deciding_utility(
@@ -97,7 +110,7 @@ def deciding_utility(
     """Scores of every neuron, by axis.
 
     Args:
-      graph: the network.
+      graph: the network. Of a vocabulary the first words stay, so that the others keep their numbers.
       variables: its variables.
       given: what a user gave as ``utility=``; None: magnitudes.
       within_budgets: whether a budget compares neurons of different layers, so that magnitudes are made comparable.
@@ -106,13 +119,34 @@ def deciding_utility(
     Raises:
       UtilityError: if the user's utility, or a magnitude, is not finite, or has another shape than the axis.
     """
-    if given is None:
-        given = (
-            comparable_magnitude(graph, variables)
-            if within_budgets
-            else weight_magnitude(graph.ties, variables, axes=axes)
-        )
-    return scores(given, graph.ties.sizes)
+    if given is not None:
+        return scores(given, graph.ties.sizes)
+    return _first_words(
+        graph.ties,
+        comparable_magnitude(graph, variables)
+        if within_budgets
+        else weight_magnitude(graph.ties, variables, axes=axes),
+    )
+
+
+def _first_words(ties: Ties, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same scores, but neurons that are looked up by position stay in the order of their positions."""
+    found = dict(scores(given, ties.sizes))
+    for run in sorted(ties.indexed):
+        for axis in [axis for axis in found if run in ties.axes[axis]]:
+            found[axis] = np.where(_places(ties, axis, run), 0.0, found[axis])
+        own = ties.index_axis(run)
+        places = _places(ties, own, run)
+        falling = np.zeros(len(places))
+        falling[places] = np.linspace(1.0, 0.5, int(places.sum()))
+        found[own] = found[own] + falling if own in found else falling
+    return found
+
+
+def _places(ties: Ties, axis: str, run: int) -> np.ndarray:
+    """Shape (neurons of the axis,): which of them lie on a run."""
+    row = ties.axes[axis]
+    return np.repeat([one == run for one in row], [ties.run_sizes[one] for one in row])
 
 
 def comparable_magnitude(graph: Graph, variables: Variables) -> dict[str, np.ndarray]:

@@ -179,10 +179,18 @@ def _coupled(graph: Graph, plan: Plan) -> str | None:
 
 
 def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Array, ...]) -> str | None:
-    changed = [
-        v.name for v, x in zip(graph.inputs, inputs, strict=True) if v.name in plan.changed and holds_indices(v, x)
-    ]
-    return f"the indices of input {changed[0]!r} have been renumbered" if changed else None
+    """Why the same whole numbers in the inputs mean something else to the new network."""
+    given = [(v, x) for v, x in zip(graph.inputs, inputs, strict=True) if holds_indices(v, x)]
+    tables = {graph.ties.index_axis(run) for run in graph.ties.indexed}
+    changed = [v.name for v, _ in given if v.name in plan.changed]
+    for axis in (*changed, *sorted(tables & plan.changed.keys() - {*changed})):
+        now = plan.axes[axis]
+        if now.moved:
+            return f"the indices of {'input ' * (axis in changed)}{axis!r} have been renumbered"
+        size = min(now.before, now.after)
+        if any(np.min(x) < 0 or np.max(x) >= size for v, x in given if axis in (v.name, *tables)):
+            return f"the inputs have indices of {axis!r} outside of 0 to {size - 1}, which the two networks share"
+    return None
 
 
 def _difference(name: str, got: Array, wanted: Array, plan: Plan, tolerance: float | None) -> float:

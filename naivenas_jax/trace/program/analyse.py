@@ -17,7 +17,7 @@ from naivenas_jax.trace.program.analysis import Analysis
 from naivenas_jax.trace.program.axis_names import ENDS as ENDS, Made, named
 from naivenas_jax.trace.program.capture import Role, TracedProgram
 from naivenas_jax.trace.program.frame import Frame, NamedValue
-from naivenas_jax.trace.program.value import Dim, Value, variable
+from naivenas_jax.trace.program.value import Dim, Lookup, Value, variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,8 @@ def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray) -> Val
     if isinstance(role.which, tuple):
         return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
     fixed: tuple[Dim, ...] = (None,) * aval.ndim
+    if role.kind == "input" and jnp.issubdtype(aval.dtype, jnp.integer):
+        return Value(fixed, lookup=Lookup())
     if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.inexact):
         return Value((*fixed[:-1], analysis.new(aval.shape[-1])))
     return Value(fixed)
@@ -97,7 +99,9 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
         roles = tuple(None if dim is None else "in" if d in read else "out" for d, dim in enumerate(value.dims))
         neutral = 1.0 if path in analysis.neutral else 0.0
-        analysis.tying.leaf(path[0], path[1:], value.dims, roles, None if read else neutral)
+        looked_up = tuple(sorted(d for d in read if (path, d) in analysis.indexed))
+        start = None if read else neutral
+        analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up)
         if read:
             if len(read) == len(value.dims):
                 # A table that is read on both dimensions (an embedding tied to the output) makes neurons on the

@@ -16,8 +16,19 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame, NamedValue
+from naivenas_jax.trace.program.lookups import looked_up, wraps_around
 from naivenas_jax.trace.program.primitives import FOLDED, FROZEN, register
-from naivenas_jax.trace.program.value import LARGEST, Dim, Known, Origin, Value, WeightProduct, constant, together
+from naivenas_jax.trace.program.value import (
+    LARGEST,
+    Dim,
+    Known,
+    Lookup,
+    Origin,
+    Value,
+    WeightProduct,
+    constant,
+    together,
+)
 
 #: ``rule(analysis, frame, eqn, operands) -> values of the results``
 TieRule: TypeAlias = "Callable[[Analysis, Frame, Equation, Sequence[Value]], Sequence[Value]]"
@@ -65,6 +76,8 @@ class Analysis:
             if not all(value.weight for value in results):
                 for operand in operands:
                     self.joins(operand)
+            if len(results) == 1 and (lookup := looked_up(frame.notes, eqn, operands, eqn.invars)):
+                results = [replace(results[0], lookup=lookup)]
             return [_folded(eqn, number, operands, value) for number, value in enumerate(results)]
 
         return interpret(closed, arguments, equation, lambda value, _: constant(value), frame.values)
@@ -111,6 +124,13 @@ class Analysis:
         """No neuron of any dimension may be dropped or added."""
         for dim in value.dims:
             self.fix(dim, reason)
+
+    def looks_up(self, dim: Dim, lookup: Lookup | None) -> bool:
+        """Whether positions on a dimension are known to come from outside; then neurons keep their positions."""
+        if dim is None or lookup is None or not wraps_around(lookup, dim):
+            return False
+        self.tying.index(dim)
+        return True
 
     def couple(self, dim: Dim, reason: str) -> None:
         """A neuron of the dimension that is zero is not the same as one that is not there."""

@@ -52,7 +52,20 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     for m in made:  # fixed axes have names too, by which the reason can be looked up
         if m.dims and m.dims[-1][0] not in free:
             names.setdefault(m.dims[-1][0], _unused("/".join(_module(m.path)), names.values()))
+    names |= _vocabularies(ties, names)
     return _renamed(ties, {**names, **_of_nobody(ties, names)})
+
+
+def _vocabularies(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:
+    """Names for the axes of tables on which entries are looked up: the module, or the table, and ``:vocabulary``."""
+    found = dict[str, str]()
+    for path, leaf in ties.leaves.items():
+        for axis, role in zip(leaf.axes, leaf.roles, strict=True):
+            if axis is None or axis in names or role != "in" or ties.indexed.isdisjoint(ties.axes[axis]):
+                continue
+            module = _module(path) if path[-1] in ("kernel", "embedding", "weight") else _own(path)
+            found.setdefault(axis, _unused(f"{'/'.join(module)}:vocabulary", found.values()))
+    return found
 
 
 def _of_nobody(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:

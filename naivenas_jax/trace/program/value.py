@@ -101,6 +101,40 @@ class Share:
     factor: float
 
 
+@dataclass(frozen=True, eq=False)
+class Wrap:
+    """A number that has been added to positions, so that negative ones count from the end of an axis.
+
+    Attributes:
+      notes: those of the frame of the equation that adds it.
+      eqn: that equation.
+      operand: the operand that the number is.
+      size: the number.
+    """
+
+    notes: dict[JaxprEqn, object]
+    eqn: JaxprEqn
+    operand: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Positions: whole numbers by which entries of something can be looked up.
+
+    Attributes:
+      over: the neurons whose positions they are; None: they come from outside, as the numbers of words do.
+      wrap: a number that has been added to all of them.
+      wraps: numbers that have been added to the negative ones.
+      columns: of positions on several axes at once, which lie side by side: what each of them looks up.
+    """
+
+    over: Dim = None
+    wrap: Wrap | None = None
+    wraps: tuple[Wrap, ...] = ()
+    columns: tuple[Lookup | None, ...] = ()
+
+
 @dataclass(frozen=True)
 class Value:
     """The neurons on each dimension of an array, and where the array comes from.
@@ -113,6 +147,7 @@ class Value:
       summed: the sum that it is, up to factors and added numbers.
       share: the number that it has been multiplied by last, if it may be summed later.
       known: its content, if that depends on neither variables nor inputs.
+      lookup: what entries can be looked up by it.
     """
 
     dims: tuple[Dim, ...]
@@ -122,6 +157,7 @@ class Value:
     summed: Sum | None = None
     share: Share | None = field(default=None, compare=False, repr=False)
     known: Known | None = field(default=None, compare=False, repr=False)
+    lookup: Lookup | None = field(default=None, compare=False, repr=False)
 
     def origin(self, dim: int) -> frozenset[Origin]:
         """The dimensions of variables that lie on this one."""

@@ -69,7 +69,7 @@ def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[
         copies = np.take(copies, np.maximum(model, 0), axis=dim)
         shape = [-1 if d == dim else 1 for d in range(len(models))]
         known &= (model != NEW).reshape(shape)
-        if entries.leaf.roles[dim] == "in":
+        if entries.leaf.shared_out(dim):
             copies = copies / _shares(entries, model).reshape(shape)
     return np.where(known, copies, values).astype(entries.old.dtype)
 

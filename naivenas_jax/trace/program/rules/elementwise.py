@@ -11,6 +11,7 @@ from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.lookups import WrapSize
 from naivenas_jax.trace.program.means import TermCount, scaled
 from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Sum, Value, weight_of
@@ -65,6 +66,16 @@ def bitcast(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Va
     if eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape:
         return list(elementwise(analysis, frame, eqn, values))
     return unknown(analysis, frame, eqn, values)
+
+
+@binds("add")
+def bind_wrapped(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
+    """A number by which negative positions count from the end is the size that there is now."""
+    found, arrays = frame.notes.get(eqn), list(arrays)
+    if isinstance(found, WrapSize) and found.dim is not None:
+        atom = eqn.invars[found.operand]
+        arrays[found.operand] = np.asarray(sizes.length(found.dim), atom.aval.dtype)
+    return bind(eqn, arrays)
 
 
 @binds("div", "mul")

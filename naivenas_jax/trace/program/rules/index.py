@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jax.lax import GatherScatterMode
 
 from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.rules.pick import pick
-from naivenas_jax.trace.program.value import Dim, Origin, Value, weight_of
+from naivenas_jax.trace.program.value import Dim, Lookup, Origin, Value, weight_of
 from naivenas_jax.typing import Array
 
 
@@ -19,7 +20,7 @@ from naivenas_jax.typing import Array
 def gather(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """A dimension that is taken whole passes. Of one that is indexed known positions pick; it is fixed if they are not.
 
-    The indices into an embedding table are tokens: inputs of the model, so their axis of the table is fixed.
+    The indices into an embedding table are tokens, inputs of the model: their axis of the table may change at its end.
     """
     operand, indices = values
     numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
@@ -37,17 +38,32 @@ def gather(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Val
         frame.picked[eqn] = (picked,)
         dims[place], origins[place] = picked, operand.origin(numbers.start_index_map[0])
         return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
+    lookups = _lookups(eqn, whole, indices)
     for d in set(range(len(shape))) - whole:
-        analysis.fix(operand.dims[d], "it is read by index")
+        if not analysis.looks_up(operand.dims[d], lookups.get(d)):
+            analysis.fix(operand.dims[d], "it is read by index")
         analysis.indexes(operand.origin(d))
     return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
 
 
 def _whole(eqn: Equation) -> set[int]:
-    """The dimensions that every index takes whole."""
+    """The dimensions that every index takes whole; JAX may keep indices inside, so that such a one begins at 0."""
     shape, sizes, numbers = eqn.invars[0].aval.shape, eqn.params["slice_sizes"], eqn.params["dimension_numbers"]
-    indexed = (*numbers.start_index_map, *numbers.operand_batching_dims)
-    return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in indexed}
+    inside = eqn.params["mode"] in (GatherScatterMode.CLIP, GatherScatterMode.PROMISE_IN_BOUNDS)
+    moved = {d for d in numbers.start_index_map if not (inside and shape[d] > 1)} | {*numbers.operand_batching_dims}
+    return {d for d in range(len(shape)) if sizes[d] == shape[d] and d not in moved}
+
+
+def _lookups(eqn: Equation, whole: set[int], indices: Value) -> dict[int, Lookup | None]:
+    """For the dimension on which entries are looked up one by one, if it is only one, the positions."""
+    axes, sizes = eqn.params["dimension_numbers"].start_index_map, eqn.params["slice_sizes"]
+    found = [(column, d) for column, d in enumerate(axes) if d not in whole]
+    if indices.lookup is None or len(found) != 1 or sizes[found[0][1]] != 1:
+        return {}
+    ((column, d),) = found
+    if len(axes) == 1:
+        return {d: indices.lookup}
+    return {d: indices.lookup.columns[column]} if len(indices.lookup.columns) == len(axes) else {}
 
 
 def _picked(

@@ -126,7 +126,10 @@ def dynamic_slice(analysis: Analysis, frame: Frame, eqn: Equation, values: Seque
         if start is not None:
             dim = pick(dim, np.arange(start, start + new))
         elif old != new:
-            analysis.fix(dim, "a part of it is read at a position known only when the network runs")
+            if new == 1 and analysis.looks_up(dim, values[1 + d].lookup):
+                analysis.indexes(operand.origin(d))
+            else:
+                analysis.fix(dim, "a part of it is read at a position known only when the network runs")
             dim = None
         dims.append(dim)
     frame.picked[eqn] = tuple(dims)
