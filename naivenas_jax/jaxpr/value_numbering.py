@@ -31,12 +31,14 @@ class ValueNumbering:
     Attributes:
       numbers: the number of a value, by the way that it is made.
       new: the equations that made a value with a new number, in order.
+      named: the values that have names (see `jax.ad_checkpoint.checkpoint_name`), in order: name, number, and rank.
       addresses: whether functions among the parameters are other ones if they lie elsewhere in memory. A function that
         is written inside a model lies elsewhere each time that the model is traced.
     """
 
     numbers: dict[Hashable, int] = field(default_factory=dict)
     new: list[jex.JaxprEqn] = field(default_factory=list)
+    named: list[tuple[str, int, int]] = field(default_factory=list)
     addresses: bool = True
 
     def results(self, traced: jex.ClosedJaxpr) -> list[int]:
@@ -50,6 +52,7 @@ class ValueNumbering:
 
     def _equation(self, eqn: jex.JaxprEqn, operands: list[int]) -> list[int]:
         if eqn.primitive.name == "name":
+            self.named.append((eqn.params["name"], operands[0], len(getattr(eqn.outvars[0].aval, "shape", ()))))
             return operands
         if (inner := called(eqn)) is not None:
             return interpret(inner, operands, self._equation, self._constant)

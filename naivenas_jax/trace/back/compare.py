@@ -8,7 +8,8 @@ with one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -16,13 +17,18 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core as jex
 
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.jaxpr.value_numbering import new_equations, same_computation
-from naivenas_jax.trace.model.call_arguments import traced_shape
+from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.jaxpr.value_numbering import ValueNumbering, new_equations, same_computation
+from naivenas_jax.trace.back.samples import as_numbers, disturbed_variables, random_inputs
+from naivenas_jax.trace.model.imported_op import ImportedOp
 from naivenas_jax.trace.model.traced_model import TracedModel
+from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.module_names import naming, place_of
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -30,6 +36,10 @@ from naivenas_jax.typing import Array, PyTree, Shape, Variables
 ModelCall: TypeAlias = Callable[[Variables, Sequence[Array]], PyTree]
 #: The same, but outputs are a list of arrays.
 _ArraysCall: TypeAlias = Callable[[Variables, Sequence[Array]], list[Array]]
+
+
+#: An array, or what is known of one that is traced.
+_Shaped: TypeAlias = Array | Shape | jax.core.ShapedArray
 
 
 @dataclass(frozen=True)
@@ -47,23 +57,33 @@ class Comparison:
 
     Attributes:
       graph: the mutated graph.
+      op: the imported model in it.
       variables: the variables of the graph; a model is called with the same.
       shapes: shapes and dtypes of the inputs.
       keys: by stream, for a model that draws; the models are called with the same.
     """
 
     graph: Graph
+    op: ImportedOp
     variables: Variables
     shapes: Sequence[Shape]
     keys: Mapping[str, jax.Array]
 
+    def is_same(self, traced: jex.ClosedJaxpr) -> bool:
+        """Whether a model, traced by `traced`, is the same computation as the graph, for all inputs and variables."""
+        return same_computation(traced, self._graph_traced)
+
+    def wrong_shapes(self, traced: jex.ClosedJaxpr) -> str | None:
+        """How the shapes of the outputs of a model differ from those of the graph, in words; None: they do not."""
+        return _difference_of_shapes(traced.out_avals, self._graph_traced.out_avals)
+
     def difference(self, call: ModelCall) -> str | None:
-        """How the outputs of a model differ from the outputs of the graph, in words; None: they do not.
+        """How the outputs of a model differ from the outputs of the graph when both are run; None: they do not.
 
         Raises:
           Exception: whatever the user's model raises.
         """
-        if same_computation(self._traced(call), self._graph_traced):
+        if self.is_same(self.traced(call)):
             return None
         run = jax.jit(_with_flat_outputs(call))
         for sample, wanted in self._wanted:
@@ -73,9 +93,27 @@ class Comparison:
                 return f"with {sample.what} {found}"
         return None
 
-    def first_difference(self, call: ModelCall) -> jex.JaxprEqn | None:
+    def first_difference(self, traced: jex.ClosedJaxpr) -> jex.JaxprEqn | None:
         """The first equation of a model that the graph does not compute."""
-        return next(iter(new_equations(self._traced(call), self._graph_traced)), None)
+        return next(iter(new_equations(traced, self._graph_traced)), None)
+
+    def differing_places(self, call: ModelCall) -> list[Place]:
+        """What modules take in or return that is not what it is in the graph, in the order in which it is computed."""
+        with naming():
+            named = self.traced(call)
+        numbering = ValueNumbering()
+        numbering.results(self._graph_named)
+        known = _by_name(numbering.named)
+        numbering.named.clear()
+        numbering.results(named)
+        count: Counter[str] = Counter()
+        found: dict[Place, None] = {}
+        for name, number, rank in numbering.named:
+            place, times = place_of(name, rank), known.get(name, [])
+            if place is not None and times and (count[name] >= len(times) or times[count[name]] != number):
+                found[place] = None
+            count[name] += 1
+        return list(found)
 
     def can_run(self) -> bool:
         """Whether the graph can be called with inputs of these shapes."""
@@ -84,12 +122,22 @@ class Comparison:
     def _graph_call(self, variables: Variables, arrays: Sequence[Array]) -> PyTree:
         return self.graph.apply(variables, *arrays, rngs=dict(self.keys) or None)
 
-    def _traced(self, call: ModelCall) -> jex.ClosedJaxpr:
+    def traced(self, call: ModelCall) -> jex.ClosedJaxpr:
+        """A model as a jaxpr."""
         return jax.make_jaxpr(_with_flat_outputs(call))(self.variables, self.shapes)
 
     @cached_property
     def _graph_traced(self) -> jex.ClosedJaxpr:
-        return self._traced(self._graph_call)
+        return self.traced(self._graph_call)
+
+    @cached_property
+    def _graph_named(self) -> jex.ClosedJaxpr:
+        """The graph with the names that its modules had."""
+
+        def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
+            return self.op.computed(flat(variables), arrays, self.keys, False, {}, _keeping_names)[0]
+
+        return self.traced(call)
 
     @cached_property
     def _wanted(self) -> list[tuple[Sample, list[Array]]]:
@@ -99,27 +147,28 @@ class Comparison:
             return [(sample, run(sample.variables, sample.arrays)) for sample in self._samples(run)]
 
     def _samples(self, run: _ArraysCall) -> Iterator[Sample]:
-        disturbed = _disturbed(self.variables)
-        arrays = _inputs(run, disturbed, self.shapes)
+        disturbed = disturbed_variables(self.variables)
+        arrays = random_inputs(run, disturbed, self.shapes)
         if not any(isinstance(array, jax.ShapeDtypeStruct) for array in flat(self.variables).values()):
             yield Sample("the new variables", self.variables, arrays)
         yield Sample("the new variables, disturbed,", disturbed, arrays)
 
 
-def comparisons(graph: Graph, model: TracedModel, variables: Variables, original: ModelCall) -> list[Comparison]:
+def comparisons(graph: Graph, op: ImportedOp, variables: Variables, original: ModelCall) -> list[Comparison]:
     """Comparisons at the batch size of the import, and at another one if model and graph can be called with it.
 
     Args:
       graph: the mutated graph.
-      model: the model that was imported.
+      op: the imported model in it.
       variables: the variables of the graph.
       original: calls the user's model as it was.
     """
+    model = op.model
     shapes = input_shapes(graph, model)
     other, before = _other_batch(shapes), _other_batch(model.inputs)
-    found = [Comparison(graph, variables, shapes, model.keys)]
+    found = [Comparison(graph, op, variables, shapes, model.keys)]
     if other and before and _can_run(original, nested(dict(model.variables)), before):
-        another = Comparison(graph, variables, other, model.keys)
+        another = Comparison(graph, op, variables, other, model.keys)
         if another.can_run():
             found.append(another)
     return found
@@ -142,16 +191,43 @@ def _with_flat_outputs(call: ModelCall) -> _ArraysCall:
     return flat_call
 
 
-def _difference(outputs: list[Array], expected: list[Array]) -> str | None:
-    """How outputs differ from the expected ones, in words; None: they do not."""
+def _keeping_names(name: str, frame: Frame, array: jax.Array) -> jax.Array:
+    """A named value as it is (see `Watch`)."""
+    del frame
+    named: jax.Array = checkpoint_name(array, name)
+    return named
+
+
+def _by_name(named: Iterable[tuple[str, int, int]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for name, number, _ in named:
+        found.setdefault(name, []).append(number)
+    return found
+
+
+def _difference_of_shapes(outputs: Sequence[_Shaped], expected: Sequence[_Shaped]) -> str | None:
+    """How the shapes of outputs differ from the expected ones, in words; None: they do not."""
     if len(outputs) != len(expected):
         return f"it returns {len(outputs)} arrays, the graph {len(expected)}"
     for number, (got, wanted) in enumerate(zip(outputs, expected, strict=True)):
         which = f"output {number} " if len(outputs) > 1 else "its output "
-        if jnp.shape(got) != jnp.shape(wanted) or jnp.result_type(got) != jnp.result_type(wanted):
-            return f"{which}is {traced_shape(got)}, the output of the graph {traced_shape(wanted)}"
+        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+            return f"{which}is {_struct(got)}, the output of the graph {_struct(wanted)}"
+    return None
+
+
+def _struct(array: _Shaped) -> Shape:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _difference(outputs: list[Array], expected: list[Array]) -> str | None:
+    """How outputs differ from the expected ones, in words; None: they do not."""
+    if (said := _difference_of_shapes(outputs, expected)) is not None:
+        return said
+    for number, (got, wanted) in enumerate(zip(outputs, expected, strict=True)):
+        which = f"output {number} " if len(outputs) > 1 else "its output "
         if not _close(got, wanted):
-            a, b = _numbers(got), _numbers(wanted)
+            a, b = as_numbers(got), as_numbers(wanted)
             return f"{which}differs by {np.nanmax(np.abs(a - b)):.3g} (largest: {np.nanmax(np.abs(b)):.3g})"
     return None
 
@@ -162,7 +238,7 @@ _finfo: Callable[[np.dtype], np.finfo] = jnp.finfo
 
 def _close(got: Array, wanted: Array) -> bool:
     """Whether arrays are equal up to the rounding of some thousand operations; integers exactly."""
-    a, b = _numbers(got), _numbers(wanted)
+    a, b = as_numbers(got), as_numbers(wanted)
     if not jnp.issubdtype(jnp.result_type(wanted), jnp.inexact):
         return np.array_equal(a, b)
     finite = np.isfinite(b)
@@ -171,51 +247,6 @@ def _close(got: Array, wanted: Array) -> bool:
     scale = np.max(np.abs(b[finite]), initial=0.0)
     eps = float(_finfo(wanted.dtype).eps)
     return bool(np.all(np.abs(a[finite] - b[finite]) <= scale * eps**0.5 / 3))
-
-
-def _numbers(array: Array) -> np.ndarray:
-    """An array in double precision, on the host."""
-    complex_ = jnp.issubdtype(jnp.result_type(array), jnp.complexfloating)
-    return np.asarray(array).astype(np.complex128 if complex_ else np.float64)
-
-
-def _disturbed(variables: Variables) -> dict[str, PyTree]:
-    """Variables with noise: positive arrays stay positive, and no entry is zero by chance."""
-    generator = np.random.default_rng(0)
-
-    def disturb(array: Array | Shape) -> Array:
-        if not jnp.issubdtype(array.dtype, jnp.inexact):
-            return jnp.zeros(array.shape, array.dtype) if isinstance(array, jax.ShapeDtypeStruct) else array
-        noise = generator.normal(size=array.shape)
-        if isinstance(array, jax.ShapeDtypeStruct):
-            return jnp.asarray(0.5 + 0.1 * noise, array.dtype)
-        numbers = _numbers(array)
-        if numbers.size and not np.iscomplexobj(numbers) and numbers.min() > 0:
-            return jnp.asarray(numbers * np.exp(0.3 * noise), array.dtype)
-        return jnp.asarray(numbers + 0.1 * noise, array.dtype)
-
-    return nested({path: disturb(array) for path, array in flat(variables).items()})
-
-
-def _inputs(run: _ArraysCall, variables: Variables, shapes: Sequence[Shape]) -> list[Array]:
-    """Random inputs. Whole numbers may be indices, and come from the largest range for which the outputs are finite."""
-    whole = any(not jnp.issubdtype(struct.dtype, jnp.inexact) for struct in shapes)
-    arrays: list[Array] = []
-    for bound in (64, 8, 2) if whole else (2,):
-        generator = np.random.default_rng(1)
-        arrays = [_random(generator, struct, bound) for struct in shapes]
-        if not whole or all(np.isfinite(_numbers(out)).all() for out in run(variables, arrays)):
-            break
-    return arrays
-
-
-def _random(generator: np.random.Generator, struct: Shape, bound: int) -> Array:
-    if jnp.issubdtype(struct.dtype, jnp.inexact):
-        return jnp.asarray(generator.normal(size=struct.shape), struct.dtype)
-    if jnp.issubdtype(struct.dtype, jax.dtypes.extended):  # keys
-        return jax.random.split(jax.random.key(0), struct.shape) if struct.shape else jax.random.key(0)
-    bound = 2 if struct.dtype == bool else bound
-    return jnp.asarray(generator.integers(0, bound, size=struct.shape), struct.dtype)
 
 
 def _other_batch(shapes: Sequence[Shape]) -> list[Shape] | None:

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.trace.back.candidates import Picked, RebuildAttempt
+from naivenas_jax.trace.back.candidates import Decision, MakeAttempt, Picked, RebuildAttempt
 from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath, possible_values
 from naivenas_jax.trace.back.compare import ModelCall
 from naivenas_jax.trace.back.config_numbers import (
@@ -27,13 +27,15 @@ from naivenas_jax.trace.back.config_numbers import (
     config_text,
     reconfigured,
 )
-from naivenas_jax.trace.back.config_search import search_numbers
+from naivenas_jax.trace.back.config_search import Sizes, search_numbers, sizes_of
 from naivenas_jax.trace.model.nnx_model import NnxModel, copied_leaf
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Variables
 
 T = TypeVar("T")
+#: Several sets of numbers, each by the path of the module that has them.
+_Fits: TypeAlias = list[dict[ModulePath, NewNumbers]]
 #: Shapes of variables, by path.
 _Shapes: TypeAlias = Mapping[Path, tuple[int, ...]]
 
@@ -53,39 +55,51 @@ def nnx_shapes(module: nnx.Module) -> _Shapes:
     return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module).arrays.items()}
 
 
-def nnx_attempt(
-    module: nnx.Module, changed: ChangedSizes, variables: Variables, picked: Picked
-) -> RebuildAttempt[nnx.Module]:
-    """A copy of a model with the new arrays and numbers.
+def nnx_attempts(
+    module: nnx.Module, changed: ChangedSizes, variables: Variables, check_time: Callable[[], None]
+) -> MakeAttempt[nnx.Module]:
+    """A function that makes copies of a model with the new arrays and numbers.
 
     Args:
       module: the model that was imported.
       changed: the sizes that changed.
       variables: the new variables.
-      picked: which of several numbers to take, by class and attribute.
+      check_time: raises `OutOfTimeError` if there is no time left.
     """
-    new = _with_arrays(module, variables)
-    nodes = {place: node for place, node in _nodes(new) if changed.under(place)}
-    settled: set[ModulePath] = set()
-    ways: dict[str, int] = {}
-    said: list[str] = []
+    fits: dict[ModulePath, _Fits] = {}
 
-    def pick(name: str, options: Sequence[T]) -> T:
-        ways[name] = max(ways.get(name, 0), len(options))
-        return options[min(picked.get(name, 0), len(options) - 1)]
+    def attempt(picked: Picked) -> RebuildAttempt[nnx.Module]:
+        new = _with_arrays(module, variables)
+        nodes = {place: node for place, node in _nodes(new) if changed.under(place)}
+        settled: set[ModulePath] = set()
+        decisions: list[Decision] = []
+        said: list[str] = []
 
-    for place, node in nodes.items():
-        if any(place[:i] in settled for i in range(len(place) + 1)):
-            continue
-        kind = type(node).__name__
-        if fits := _built_anew(node, place, changed):
-            settled.add(place)
-            for inner, changes in pick(kind, fits).items():
-                said += _set(nodes.get((*place, *inner)) or _at(node, inner), (*place, *inner), changes)
-            continue
-        values = {n: pick(f"{kind}.{config_text(n.path)}", _likely(n, place, changed)) for n in _numbers(node)}
-        said += _set(node, place, {n.path: value for n, value in values.items() if value != n.value})
-    return RebuildAttempt((new,), None, {name: count for name, count in ways.items() if count > 1}, ", ".join(said))
+        def pick(place: ModulePath, kind: str, options: Sequence[T]) -> T:
+            decisions.append(Decision(path_text(place), kind, len(options)))
+            return options[decisions[-1].way(picked)]
+
+        for place, node in nodes.items():
+            if any(place[:i] in settled for i in range(len(place) + 1)):
+                continue
+            kind = type(node).__name__
+            if place not in fits:
+                check_time()
+                fits[place] = _built_anew(node, place, changed, check_time)
+            if fits[place]:
+                settled.add(place)
+                for inner, changes in pick(place, kind, fits[place]).items():
+                    said += _set(nodes.get((*place, *inner)) or _at(node, inner), (*place, *inner), changes)
+                continue
+            values = {
+                n: pick((*place, _attribute(n.path)), f"{kind}.{config_text(n.path)}", likely)
+                for n in _numbers(node)
+                if (likely := _likely(n, place, changed))
+            }
+            said += _set(node, place, {n.path: value for n, value in values.items() if value != n.value})
+        return RebuildAttempt((new,), None, [each for each in decisions if each.ways > 1], ", ".join(said))
+
+    return attempt
 
 
 def _with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
@@ -140,7 +154,7 @@ def _likely(number: ConfigNumber, place: ModulePath, changed: ChangedSizes) -> l
     return [*exact, value, *rest]
 
 
-def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes) -> list[dict[ModulePath, NewNumbers]]:
+def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, check_time: Callable[[], None]) -> _Fits:
     """The numbers of a module and of the modules inside it that its constructor changes to make the new shapes."""
     arguments = _arguments(node)
     if arguments is None:
@@ -151,15 +165,16 @@ def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes) -> l
     if original is None or _state_shapes(original) != before:
         return []
 
-    def count(changes: NewNumbers) -> int | None:
+    def measure(changes: NewNumbers) -> Sizes | None:
+        check_time()
         made = _built(type(node), reconfigured(arguments, changes))
-        if made is None or (found := _state_shapes(made)).keys() != after.keys():
-            return None
-        return sum(a != b for path in after for a, b in zip(found[path], after[path], strict=False))
+        found = None if made is None else _state_shapes(made)
+        return None if found is None or found.keys() != after.keys() else sizes_of(found)
 
     near = changed.near(place)
     choices = [(n.path, possible_values(n.value, near)) for n in config_numbers(arguments)]
-    fits = search_numbers(count, [choice for choice in choices if choice[1]], _MOST_FITS).fits
+    usable = [choice for choice in choices if choice[1]]
+    fits = search_numbers(measure, sizes_of(after), lambda changed, sizes: usable, _MOST_FITS).fits
     built = [_built(type(node), reconfigured(arguments, changes)) for changes in fits]
     return [_differences(original, made, node) for made in built if made is not None]
 

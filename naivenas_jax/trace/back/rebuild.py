@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import flax.linen as nn
 from flax import nnx
 
+from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
-from naivenas_jax.trace.back.candidates import ModuleT, Picked, RebuildAttempt, rebuild_attempts
+from naivenas_jax.trace.back.candidates import MakeAttempt, ModuleT
 from naivenas_jax.trace.back.changed_sizes import ChangedSizes
-from naivenas_jax.trace.back.compare import Comparison, ModelCall, comparisons, input_shapes
-from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempt, linen_call
-from naivenas_jax.trace.back.nnx_rebuild import nnx_attempt, nnx_call, nnx_shapes
+from naivenas_jax.trace.back.compare import ModelCall, comparisons, input_shapes
+from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempts, linen_call
+from naivenas_jax.trace.back.nnx_rebuild import nnx_attempts, nnx_call, nnx_shapes
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
-from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
+from naivenas_jax.trace.back.rebuild_search import Clock, RebuildSearch
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.typing import Variables
@@ -36,7 +36,12 @@ class MutatedModel(Protocol):
         """The variables of the graph."""
 
 
-def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
+#: So many seconds `rebuild` searches, unless it is told otherwise. Models that can be had are found by the first tries,
+#: which take seconds; what a minute has not found is hardly worth the next one.
+TIME_LIMIT = 60.0
+
+
+def rebuild(model: ModuleT, mutation: MutatedModel, *, time_limit: float | None = TIME_LIMIT) -> ModuleT:
     """The model that was imported, with the sizes of the mutation: an object of the user's own class.
 
     The model is returned only if it computes in evaluation what the graph does, at the imported shapes and at another
@@ -47,6 +52,8 @@ def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
     Args:
       model: the linen module or nnx model that `from_linen` or `from_nnx` was given; untouched.
       mutation: a mutation of the imported graph, or of a graph that earlier mutations made of it.
+      time_limit: seconds after which the search ends, and the best try so far is reported; None: no limit. Where the
+        search ends earlier, the result does not depend on it. A compilation is not interrupted.
 
     Returns:
       Linen: a module to be used with ``mutation.variables``. It is of the class of ``model`` if all sizes are said by
@@ -80,16 +87,12 @@ def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
             f"{type(mutation).__name__}: {mutation!r:.80}."
         )
     op = _imported_op(mutation.graph)
+    clock = Clock(_seconds(time_limit))
     rebuilt: nn.Module | nnx.Module
     if isinstance(model, nn.Module):
-        linen: nn.Module = model
-        _check_linen(linen, op.model)
-        attempt = partial(linen_attempt, linen, op.model, input_shapes(mutation.graph, op.model))
-        rebuilt = _rebuilt(linen, linen_call, attempt, op, mutation)
+        rebuilt = _linen(model, op, mutation, clock)
     elif isinstance(model, nnx.Module):
-        own: nnx.Module = model
-        _check_nnx(own, op.model)
-        rebuilt = _rebuilt(own, nnx_call, partial(nnx_attempt, own), op, mutation)
+        rebuilt = _nnx(model, op, mutation, clock)
     else:
         raise RebuildError(
             f"rebuild takes the linen module or nnx model that was imported, found {type(model).__name__}. What "
@@ -98,40 +101,57 @@ def rebuild(model: ModuleT, mutation: MutatedModel) -> ModuleT:
     return cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
 
 
+def _seconds(limit: object) -> float | None:
+    """The time limit, checked."""
+    number = None if limit is None else as_number(limit)
+    if limit is not None and (number is None or not number >= 0):
+        raise RebuildError(f"time_limit= takes a number of seconds, 0 or more, or None; found {limit!r:.80}.")
+    return number
+
+
+def _linen(module: nn.Module, op: ImportedOp, mutation: MutatedModel, clock: Clock) -> nn.Module:
+    _check_linen(module, op.model)
+    changed, inputs = ChangedSizes.of(op, mutation.variables), input_shapes(mutation.graph, op.model)
+    make = linen_attempts(module, op.model, inputs, changed, mutation.variables, clock.check)
+    return _rebuilt(module, linen_call, make, op, mutation, clock)
+
+
+def _nnx(model: nnx.Module, op: ImportedOp, mutation: MutatedModel, clock: Clock) -> nnx.Module:
+    _check_nnx(model, op.model)
+    make = nnx_attempts(model, ChangedSizes.of(op, mutation.variables), mutation.variables, clock.check)
+    return _rebuilt(model, nnx_call, make, op, mutation, clock)
+
+
 def _rebuilt(
     model: ModuleT,
     call_of: Callable[[ModuleT, TracedModel], ModelCall],
-    attempt_with: Callable[[ChangedSizes, Variables, Picked], RebuildAttempt[ModuleT]],
+    make: MakeAttempt[ModuleT],
     op: ImportedOp,
     mutation: MutatedModel,
+    clock: Clock,
 ) -> ModuleT:
     """The first model among the attempts that computes what the graph does.
 
     Args:
       model: the user's model.
       call_of: makes a function of a model and what was imported.
-      attempt_with: makes an attempt, given the sizes that changed, the new variables and decisions.
+      make: makes an attempt, given decisions.
       op: the imported model in the mutated graph.
       mutation: the mutation.
+      clock: the time limit.
 
     Raises:
       RebuildError: says why the likeliest model is not the right one.
     """
     graph, variables = mutation.graph, mutation.variables
+    wanted = comparisons(graph, op, variables, call_of(model, op.model))
+    search: RebuildSearch[ModuleT] = RebuildSearch(lambda candidate: call_of(candidate, op.model), wanted, clock)
+    found = search.found(make)
+    if found is not None:
+        return found
+    failure = search.failure or Failure("nothing had been tried by then", None, None, "")
     changed = ChangedSizes.of(op, variables)
-    wanted = comparisons(graph, op.model, variables, call_of(model, op.model))
-    first: Failure | None = None
-    for attempt in rebuild_attempts(lambda picked: attempt_with(changed, variables, picked)):
-        for candidate in attempt.models:
-            failure = _failure(call_of(candidate, op.model), wanted, attempt.said)
-            if failure is None:
-                return candidate
-            first = failure if first is None or (first.error and not failure.error) else first
-        if first is None and attempt.error is not None:
-            first = _raised(attempt.error, attempt.said)
-    if first is None:
-        raise AssertionError("An attempt has neither models nor an error.")
-    raise refusal(type(model).__name__, first, changed, graph) from first.error
+    raise refusal(type(model).__name__, failure, changed, graph, search.ended) from failure.error
 
 
 def _check_linen(module: nn.Module, imported: TracedModel) -> None:
@@ -176,26 +196,3 @@ def _imported_op(graph: Graph) -> ImportedOp:
             "created), which its own class does not know. Keep using mutation.graph, or mutation.graph.as_module()."
         )
     return found[0]
-
-
-def _failure(call: ModelCall, wanted: Sequence[Comparison], said: str) -> Failure | None:
-    """Why a model is not the right one; None: it is.
-
-    Args:
-      call: the model.
-      wanted: compare it with the graph.
-      said: what was changed to get it.
-    """
-    for comparison in wanted:
-        try:
-            found = comparison.difference(call)
-        except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
-            return _raised(error, said)
-        if found is not None:
-            eqn = comparison.first_difference(call)
-            return Failure(found, None if eqn is None else line_of_equation(eqn), None, said)
-    return None
-
-
-def _raised(error: Exception, said: str) -> Failure:
-    return Failure(f"{type(error).__name__}: {error}", line_of_error(error), error, said)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes
 from naivenas_jax.trace.back.source_lines import SourceLine
 
@@ -19,15 +20,17 @@ class Failure:
       line: the line of the user's code that it comes from, if it is known.
       error: what the user's model raised; None: it ran, and computed something else.
       said: what had been changed, in words.
+      places: what first differed from the graph: what a module takes in or returns.
     """
 
     problem: str
     line: SourceLine | None
     error: Exception | None
     said: str
+    places: tuple[Place, ...] = ()
 
 
-def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph) -> RebuildError:
+def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph, ended: str) -> RebuildError:
     """The error that says why there is no model with the new sizes.
 
     Args:
@@ -35,6 +38,7 @@ def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph) ->
       failure: what went wrong in the likeliest attempt.
       changed: the sizes that changed.
       graph: the mutated graph.
+      ended: how far the search went, in words.
     """
     place = tuple(failure.line.module.split("/")) if failure.line and failure.line.module else ()
     near = changed.inside(place) if changed.under(place) else changed.near(())
@@ -43,16 +47,21 @@ def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph) ->
         [
             f"{name} cannot be had with the new sizes, so that it computes what the graph does.",
             *_where(failure, sizes),
-            f"  What happened: {_short(failure.problem)}",
+            f"  What happened: {_short(failure.problem or _NOT_RUN)}",
+            *(f"  What differed first: {place}" for place in failure.places),
             *([f"  What had been set: {_short(failure.said)}"] if failure.said else []),
             f"  What changed: {_listed(near)}",
             *(_coupled(changed, graph) if failure.error is None else []),
+            f"  What was tried: {ended}; this is the one that came nearest",
             "What works: keep using mutation.graph, which evaluates the model at any size, and its variables; or let "
             "the model take this size from an array (x.shape[-1]) or from a field, import that, and mutate it.",
         ]
     )
     lines = ((failure.line.file, failure.line.number),) if failure.line else ()
     return RebuildError(message, lines, tuple((change.what, change.old, change.new) for change in sizes or near))
+
+
+_NOT_RUN = "it is another computation, and there was no time to run it"
 
 
 def _where(failure: Failure, sizes: list[ChangedSize]) -> list[str]:

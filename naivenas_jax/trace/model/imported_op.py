@@ -18,11 +18,11 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.trace.model.edited_model import EditedEvaluation, check_order, edited_function
+from naivenas_jax.trace.model.edited_model import check_order, edited_function
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of, output_shapes
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
-from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized
+from naivenas_jax.trace.program.rebind import NewSizes, Watch, evaluate_resized
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -91,7 +91,7 @@ class ImportedOp(ModelOp):
         rngs: Keys,
         mutable: Mutable,
         kwargs: Keywords,
-        hook: EditedEvaluation | None = None,
+        hook: Watch | None = None,
     ) -> tuple[tuple[Array, ...], dict[Path, PyTree]]:
         """The arrays of the outputs, and the updated variables.
 
@@ -145,7 +145,7 @@ class ImportedOp(ModelOp):
             return now
         return jax.ShapeDtypeStruct((*now.shape[:-1], self.model.inputs[number].shape[-1]), now.dtype)
 
-    def _sizes(self, analysed: Analysed, hook: EditedEvaluation | None = None) -> NewSizes:
+    def _sizes(self, analysed: Analysed, hook: Watch | None = None) -> NewSizes:
         """The present sizes, for a trace that is to be evaluated with them."""
         return NewSizes(analysed.rows, self.model.ties_of(analysed, self.ties), analysed.ties, hook)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 
 from naivenas_jax.paths import path_text
-from naivenas_jax.trace.back.candidates import Picked, RebuildAttempt
-from naivenas_jax.trace.back.changed_sizes import ChangedSizes
+from naivenas_jax.trace.back.candidates import MakeAttempt, OutOfTimeError, Picked, RebuildAttempt
+from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath
 from naivenas_jax.trace.back.compare import ModelCall
-from naivenas_jax.trace.back.config_numbers import config_text
-from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule
+from naivenas_jax.trace.back.config_numbers import NewNumbers, config_text
+from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule, SearchMemory, held
 from naivenas_jax.trace.back.linen.resized_module import resized_module, without_resizing
 from naivenas_jax.trace.model.traced_model import TracedModel
+from naivenas_jax.trace.program.module_names import linen_marks
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
@@ -21,7 +22,8 @@ def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
     """The module as a function, called as it was when it was imported."""
 
     def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return module.apply(variables, *model.arguments.join(arrays), **_keywords(model))
+        with linen_marks():
+            return module.apply(variables, *model.arguments.join(arrays), **_keywords(model))
 
     return call
 
@@ -31,15 +33,15 @@ def _keywords(model: TracedModel) -> dict[str, PyTree]:
     return {**model.defaults, **({"rngs": model.keys} if model.streams else {})}
 
 
-def linen_attempt(
+def linen_attempts(
     module: nn.Module,
     model: TracedModel,
     inputs: Sequence[Shape],
     changed: ChangedSizes,
     variables: Variables,
-    picked: Picked,
-) -> RebuildAttempt[nn.Module]:
-    """Search the numbers of a module, and of the modules inside it as far as its own numbers are not enough.
+    check_time: Callable[[], None],
+) -> MakeAttempt[nn.Module]:
+    """A function that searches the numbers of a module, and of the modules inside it as far as its own are not enough.
 
     Args:
       module: the module that was imported.
@@ -47,21 +49,27 @@ def linen_attempt(
       inputs: the present shapes of its inputs, which a request may have changed.
       changed: the sizes that changed.
       variables: the new variables.
-      picked: which of several sets of numbers to take, by class.
+      check_time: raises `OutOfTimeError` if there is no time left.
     """
     own, given = without_resizing(module)
-    search = LinenSearch(changed, picked, {place: dict(changes) for place, changes in given.items()})
-    try:
-        search.run(own, variables, model.arguments.join(inputs), _keywords(model))
-    except Exception as error:  # whatever the user's code raises at the new sizes; it becomes the reason
-        return RebuildAttempt((), error, _open(search), _said(search.found))
-    models = (resized_module(own, search.found), resized_module(own, search.found, lift=False))
-    return RebuildAttempt(models, None, _open(search), _said(search.found))
+    memory = SearchMemory()
 
+    def attempt(picked: Picked) -> RebuildAttempt[nn.Module]:
+        found: dict[ModulePath, NewNumbers] = {place: dict(changes) for place, changes in given.items()}
+        search = LinenSearch(changed, picked, memory, check_time, found)
+        error: Exception | None = None
+        try:
+            search.run(own, variables, model.arguments.join(inputs), _keywords(model))
+        except OutOfTimeError:
+            raise
+        except Exception as raised:  # whatever the user's code raises at the new sizes; it becomes the reason
+            error = raised
+        decisions = [each for each in search.decisions.values() if each.ways > 1]
+        lifts = (True, False) if any(held(own)) else (True,)  # numbers of modules in fields go there, or are overridden
+        models = () if error else tuple(resized_module(own, search.found, lift=lift) for lift in lifts)
+        return RebuildAttempt(models, error, decisions, _said(search.found))
 
-def _open(search: LinenSearch) -> Mapping[str, int]:
-    """The number of ways to decide, by class: a set of numbers that fits, or none, and the modules inside change."""
-    return {kind: count + 1 for kind, count in search.fitting.items() if count}
+    return attempt
 
 
 def _said(found: NumbersByModule) -> str:

@@ -7,18 +7,18 @@ most, and the modules inside it are searched when they are called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from naivenas_jax.paths import Path
-from naivenas_jax.trace.back.candidates import Picked
-from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath, possible_values
+from naivenas_jax.paths import Path, path_text
+from naivenas_jax.trace.back.candidates import Decision, Picked
+from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes, ModulePath, possible_values
 from naivenas_jax.trace.back.config_numbers import (
     ConfigNumber,
     ConfigPath,
@@ -27,7 +27,8 @@ from naivenas_jax.trace.back.config_numbers import (
     held_values,
     reconfigured,
 )
-from naivenas_jax.trace.back.config_search import ConfigMatches, CountWrong, search_numbers
+from naivenas_jax.trace.back.config_search import NumberOptions, Sizes, search_numbers, sizes_of
+from naivenas_jax.trace.back.linen.shape_memo import ShapeMemo, call_key
 from naivenas_jax.trace.model.traced_model import Keywords
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -44,21 +45,50 @@ class _RestartError(Exception):
     """The model has to be run anew, since a module had been set up before its numbers were found."""
 
 
+class _Option(NamedTuple):
+    """One way to choose the numbers of a module.
+
+    Attributes:
+      changes: the numbers.
+      fits: whether all variables of the module then have the right shapes, so that no module inside need be changed.
+    """
+
+    changes: NewNumbers
+    fits: bool
+
+
+@dataclass(frozen=True, eq=False)
+class SearchMemory:
+    """What several runs of a model have in common.
+
+    Attributes:
+      shapes: the shapes that modules make.
+      options: the ways to choose the numbers of a module, by how it is called.
+    """
+
+    shapes: ShapeMemo = field(default_factory=ShapeMemo)
+    options: dict[Hashable, Sequence[_Option]] = field(default_factory=dict)
+
+
 @dataclass
 class LinenSearch:
     """Runs of a module in which the modules inside are given the new sizes.
 
     Attributes:
       changed: the sizes that changed.
-      picked: for each class of modules the number of the set to take, among the sets of numbers that fit.
+      picked: which way to take, for decisions that have several.
+      memory: what earlier runs have found.
+      check_time: raises if there is no time left.
       found: the numbers that change, by module.
-      fitting: by class, the number of sets there were to pick from, outermost first.
+      decisions: the modules whose numbers can be chosen in several ways, by path.
     """
 
     changed: ChangedSizes
     picked: Picked
+    memory: SearchMemory
+    check_time: Callable[[], None]
     found: dict[ModulePath, NewNumbers] = field(default_factory=dict)
-    fitting: dict[str, int] = field(default_factory=dict)
+    decisions: dict[ModulePath, Decision] = field(default_factory=dict)
     _settled: set[ModulePath] = field(default_factory=set)
     _seen: set[tuple[ModulePath, bool]] = field(default_factory=set)
     _searching: bool = False
@@ -94,8 +124,8 @@ class LinenSearch:
         if self._is_open(place, in_setup):
             self._seen.add((place, in_setup))
             with self._search():
-                found = self._numbers(module, context.method_name, args, kwargs)
-            self._take(module, place, found, in_setup)
+                options = self._options(module, context.method_name, args, kwargs)
+            self._take(module, place, options, in_setup)
         return call(*args, **kwargs)
 
     def _is_open(self, place: ModulePath, in_setup: bool) -> bool:
@@ -103,13 +133,11 @@ class LinenSearch:
         settled = any(place[:i] in self._settled for i in range(len(place) + 1))
         return not settled and (place, in_setup) not in self._seen and self.changed.under(place)
 
-    def _take(self, module: nn.Module, place: ModulePath, found: ConfigMatches, in_setup: bool) -> None:
+    def _take(self, module: nn.Module, place: ModulePath, options: Sequence[_Option], in_setup: bool) -> None:
         """Give a module its numbers. They may change what was called before it, as a cell makes its own carry."""
-        kind = type(module).__name__
-        self.fitting[kind] = max(self.fitting.get(kind, 0), len(found.fits) + bool(found.nearest))
-        number = self.picked.get(kind, 0)
-        fits = number < len(found.fits)
-        changes = found.fits[number] if fits else found.nearest if number == len(found.fits) else {}
+        decision = Decision(path_text(place), type(module).__name__, len(options))
+        self.decisions[place] = decision
+        changes, fits = options[decision.way(self.picked)]
         if changes:
             self.found[place] = {**self.found.get(place, {}), **changes}
         if fits and not in_setup:
@@ -118,30 +146,73 @@ class LinenSearch:
             raise _RestartError
         put(module, changes)
 
-    def _numbers(self, module: nn.Module, method: str, args: tuple[PyTree, ...], kwargs: Keywords) -> ConfigMatches:
-        """The numbers of one module that have to change."""
+    def _options(self, module: nn.Module, method: str, args: tuple[PyTree, ...], kwargs: Keywords) -> Sequence[_Option]:
+        """The ways to choose the numbers of one module; the same for modules that are alike."""
         place = tuple(module.path)
-        actual = {path: np.shape(array) for path, array in flat(module.variables).items()}
-        free = module.clone(parent=None, _deep_clone=True, _reset_names=True, name=None)
+        actual = {path: tuple(np.shape(array)) for path, array in flat(module.variables).items()}
+        near = self.changed.near(place)
+        called = call_key(module, args, kwargs)
+        key = called and (called, method, tuple(actual.items()), tuple(near))
+        if key is None or key not in self.memory.options:
+            found = self._searched(module, method, args, kwargs, actual, near)
+            if key is None:
+                return found
+            self.memory.options[key] = found
+        return self.memory.options[key]
 
+    def _searched(
+        self,
+        module: nn.Module,
+        method: str,
+        args: tuple[PyTree, ...],
+        kwargs: Keywords,
+        actual: _Shapes,
+        near: Sequence[ChangedSize],
+    ) -> Sequence[_Option]:
+        """The ways to choose the numbers of one module, whose variables have the shapes ``actual``."""
+        if method == "setup" and not any(len(path) == 2 for path in actual):
+            return [_Option({}, False)]
+        place = tuple(module.path)
+        free = module.clone(parent=None, _deep_clone=True, _reset_names=True, name=None)
         arrays, call = _abstract(args, kwargs)
 
-        def count(changes: NewNumbers) -> int | None:
-            shapes = _initialised(reconfigured(free, changes), method, arrays, call)
-            return None if shapes is None else _wrong_dimensions(shapes, actual, method == "setup")
+        def measure(changes: NewNumbers) -> Sizes | None:
+            self.check_time()
+            with nn.intercept_methods(self.memory.shapes.intercept):
+                shapes = _initialised(reconfigured(free, changes), method, arrays, call)
+            if shapes is None:
+                return None
+            return sizes_of({path: shape for path, shape in shapes.items() if path in actual})
 
-        if method == "setup" and not any(len(path) == 2 for path in actual):
-            return ConfigMatches([], {})
-        near, own = self.changed.near(place), list(config_numbers(free))
-        choices = [(n.path, possible_values(n.value, near)) for n in own]
-        found = search_numbers(count, [choice for choice in choices if choice[1]], _MOST_FITS)
-        return found if found.fits or found.nearest else ConfigMatches([], self._guess(place, own, count))
+        before = measure({})
+        target = sizes_of(actual)
+        if method == "setup" and before is not None:  # what is made in setup; the rest is made later
+            target = {at: size for at, size in target.items() if at in before}
+        own = list(config_numbers(free))
 
-    def _guess(self, place: ModulePath, own: Iterable[ConfigNumber], count: CountWrong) -> NewNumbers:
-        """A number that was a size of this module, where calls cannot tell: the arguments still have the old size."""
+        def choices(changed: NewNumbers, sizes: Sizes | None) -> list[NumberOptions]:
+            likely = [*_wanted(sizes, target), *near]
+            every = [(n.path, possible_values(changed.get(n.path, n.value), likely)) for n in own]
+            return [choice for choice in every if choice[1]]
+
+        found = search_numbers(measure, target, choices, _MOST_FITS)
+        natural = self._natural(place, own)
+        guess = () if found.fits or found.nearest else [each for each in natural if measure(each) is None]
+        loose = [*guess[:1], found.nearest, *natural, {}]
+        options = [*(_Option(changes, True) for changes in found.fits), *(_Option(each, False) for each in loose)]
+        return [each for i, each in enumerate(options) if each.changes not in [e.changes for e in options[:i]]]
+
+    def _natural(self, place: ModulePath, own: Iterable[ConfigNumber]) -> Sequence[NewNumbers]:
+        """Numbers that were a size of this module and become that size: all of them, then one after the other.
+
+        It is what a person would try first, and right where the code of the model compares sizes: a block has a skip
+        connection if its width is that of what it reads. Whatever else follows such a number and shall stay is
+        given its size further inside.
+        """
         now: dict[int | float | None, int] = {c.old: c.new for c in reversed(self.changed.inside(place))}
-        guesses = ({n.path: now[n.value]} for n in own if n.value in now)
-        return next((changes for changes in guesses if count(changes) is None), {})
+        every = {n.path: now[n.value] for n in own if n.value in now}
+        single = [{path: value} for path, value in every.items()]
+        return [every, *single][:_MOST_NATURAL]
 
     @contextmanager
     def _search(self) -> Iterator[None]:
@@ -183,6 +254,8 @@ def put(module: nn.Module, changes: NewNumbers) -> None:
 
 #: So many sets of numbers that fit are told apart by what the model computes.
 _MOST_FITS = 4
+#: So many other sets, too, that do not fit by themselves.
+_MOST_NATURAL = 4
 
 
 def _initialised(module: nn.Module, method: str, arrays: Sequence[Shape], call: _CallWith) -> _Shapes | None:
@@ -201,14 +274,10 @@ def _initialised(module: nn.Module, method: str, arrays: Sequence[Shape], call: 
     return {path: tuple(np.shape(array)) for path, array in flat(made).items()}
 
 
-def _wrong_dimensions(shapes: _Shapes, actual: _Shapes, own: bool) -> int:
-    """The number of dimensions that are not what they should be, of the module's own variables or of all."""
-    wanted = {path: shape for path, shape in actual.items() if not own or path in shapes}
-    count = 0
-    for path, shape in wanted.items():
-        made = shapes.get(path, ())
-        count += sum(a != b for a, b in zip(made, shape, strict=False)) + abs(len(made) - len(shape))
-    return count
+def _wanted(before: Sizes | None, target: Sizes) -> list[ChangedSize]:
+    """What sizes are and what they have to be: the likeliest changes, also of numbers that changed already."""
+    pairs = {} if before is None else {(before[at], size): None for at, size in target.items() if at in before}
+    return [ChangedSize(old, new, "") for old, new in pairs if old != new]
 
 
 def _abstract(args: Sequence[PyTree], kwargs: Keywords) -> tuple[list[Shape], _CallWith]:

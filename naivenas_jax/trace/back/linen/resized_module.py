@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
 
+from naivenas_jax.paths import path_text
 from naivenas_jax.trace.back.changed_sizes import ModulePath
-from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers, reconfigured
+from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers, config_text, reconfigured
 from naivenas_jax.trace.back.linen.linen_search import NumbersByModule, give, held
 from naivenas_jax.typing import PyTree
 
 #: `NewNumbers` as a hashable value.
 FrozenNumbers: TypeAlias = tuple[tuple[ConfigPath, int | float], ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Resizing:
+    """The numbers of modules inside a module that are others than its code says: the field ``resized``.
+
+    Attributes:
+      modules: for each module its path and its numbers.
+
+    >>> from naivenas_jax.trace.back.config_numbers import ConfigKey
+    >>> Resizing(((("block", "up"), (((ConfigKey(".", "features"),), 6),)),))
+    {'block/up': {'features': 6}}
+    """
+
+    modules: tuple[tuple[ModulePath, FrozenNumbers], ...] = ()
+
+    def __repr__(self) -> str:
+        return repr({path_text(at): {config_text(path): new for path, new in own} for at, own in self.modules})
 
 
 def resized_module(module: nn.Module, found: NumbersByModule, lift: bool = True) -> nn.Module:
@@ -31,7 +51,7 @@ def resized_module(module: nn.Module, found: NumbersByModule, lift: bool = True)
     module = reconfigured(module, own)
     if not any(rest.values()):
         return module
-    frozen = tuple((place, tuple(changes.items())) for place, changes in rest.items() if changes)
+    frozen = Resizing(tuple((place, tuple(changes.items())) for place, changes in rest.items() if changes))
     fields = {name: getattr(module, name) for name in _fields(module)}
     return resized_class(cast(Hashable, type(module)))(**fields, resized=frozen)
 
@@ -39,11 +59,11 @@ def resized_module(module: nn.Module, found: NumbersByModule, lift: bool = True)
 def without_resizing(module: nn.Module) -> tuple[nn.Module, NumbersByModule]:
     """The inverse of `resized_module`: the module as its code has it, and the numbers of the modules inside."""
     frozen = getattr(module, "resized", None)
-    if not getattr(type(module), "is_resized", False):
+    if not getattr(type(module), "is_resized", False) or not isinstance(frozen, Resizing):
         return module, {}
     base = type(module).__bases__[0]
     fields = {name: getattr(module, name) for name in _fields(module) if name != "resized"}
-    return base(**fields), {place: dict(changes) for place, changes in frozen or ()}
+    return base(**fields), {place: dict(changes) for place, changes in frozen.modules}
 
 
 def _lifted(
@@ -70,13 +90,25 @@ def resized_class(base: type[nn.Module]) -> type[nn.Module]:
     """A class like ``base`` whose inner modules are given the sizes in its field ``resized`` while it runs."""
     namespace: dict[str, object] = {name: _within(base, name) for name in _methods(base)}
     namespace |= {
-        "__annotations__": {"resized": tuple},
-        "resized": (),
+        "__annotations__": {"resized": Resizing},
+        "__reduce__": _reduced,
+        "resized": Resizing(),
         "is_resized": True,
         "__module__": base.__module__,
         "__doc__": f"{base.__name__}, with inner modules of the sizes in ``resized``.",
     }
     return type(f"Resized{base.__name__}", (base,), namespace)
+
+
+def _reduced(self: nn.Module) -> tuple[object, ...]:
+    """How a module is pickled: by its own class, since nobody finds the derived one by its name."""
+    fields = {name: getattr(self, name) for name in _fields(self)}
+    return _remade, (type(self).__bases__[0], fields)
+
+
+def _remade(base: type[nn.Module], fields: Mapping[str, object]) -> nn.Module:
+    """The inverse of `_reduced`."""
+    return resized_class(cast(Hashable, base))(**fields)
 
 
 def _within(base: type[nn.Module], name: str) -> Callable[..., PyTree]:
@@ -86,7 +118,7 @@ def _within(base: type[nn.Module], name: str) -> Callable[..., PyTree]:
     def method(self: Any, *args: PyTree, **kwargs: PyTree) -> PyTree:  # Any: it has a field that no class declares
         if self.scope is None:
             return original(self, *args, **kwargs)
-        with nn.intercept_methods(_giving(dict(self.resized), len(self.path))):
+        with nn.intercept_methods(_giving(dict(self.resized.modules), len(self.path))):
             return original(self, *args, **kwargs)
 
     method.__name__, method.__qualname__, method.__doc__ = name, f"Resized{base.__name__}.{name}", original.__doc__
