@@ -17,7 +17,7 @@ from naivenas_jax.align.problem.factors import Choice, Runs, choices
 from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
-from naivenas_jax.errors import UtilityError
+from naivenas_jax.errors import InfeasibleError, RequestError, UtilityError
 from naivenas_jax.sizes.condition import Condition
 from naivenas_jax.sizes.ties import Ties
 
@@ -103,11 +103,65 @@ class Reduction:
             resting=_resting(ties, choice),
         )
 
+    @cached_property
+    def chosen(self) -> dict[int, str]:
+        """The classes whose fate a request has decided, with its axis; `gone` has those that go."""
+        return {c: target.axis for target in self.targets if target.keep is not None for c in self._classes(target)}
+
+    @cached_property
+    def gone(self) -> frozenset[int]:
+        """The classes that must go, since a request says which stay and does not name them.
+
+        Raises:
+          RequestError: if requests keep one neuron and drop another that is tied to it, or these are combinations.
+        """
+        gone, stay = dict[int, str](), dict[int, str]()
+        for target in self.targets:
+            if target.keep is None:
+                continue
+            kept = set(target.keep)
+            for position, one in enumerate(self._classes(target)):
+                (stay if position in kept else gone)[one] = target.axis
+        if both := gone.keys() & stay.keys():
+            one = min(both)
+            raise RequestError(
+                f"The requests for {gone[one]!r} and {stay[one]!r} drop a neuron and keep one that is tied to it: of "
+                "neurons that are tied all stay, or none."
+            )
+        return frozenset(gone)
+
+    def _classes(self, target: Target) -> list[int]:
+        """The class of each neuron of the axis that a request is about."""
+        row, starts = self.ties.axes[target.axis], self.ties.starts
+        if any(run in self.ties.products for run in row):
+            raise RequestError(
+                f"keep= of {target.axis!r}: its neurons are combinations of those of other axes. Say which of these "
+                "stay: "
+                f"{', '.join(axis for axis in self.ties.axes if axis.startswith(f'{target.axis}:')) or 'its factors'}."
+            )
+        return [one for run in row for one in range(starts[run], starts[run + 1])]
+
     def _group(self, runs: Iterable[int], fixed: str | None) -> Group:
-        """The classes of some runs as a group."""
+        """The classes of some runs as a group, without those that must go.
+
+        What a request keeps has the same utility, and none of it is given up: the size of its axis is exact, so that
+        nothing would be won.
+
+        Raises:
+          InfeasibleError: if something must go of a group that may not change.
+        """
         starts = self.ties.starts
         classes = np.concatenate([np.arange(starts[run], starts[run + 1]) for run in runs])
-        return Group.of(classes, self.class_utility[classes], fixed)
+        utility = self.class_utility[classes]
+        if self.chosen:
+            left = np.array([one not in self.gone for one in classes.tolist()], bool)
+            if fixed and not left.all():
+                axis = self.chosen[int(classes[~left][0])]
+                raise InfeasibleError(f"{axis!r} cannot drop the neurons that keep= leaves out: {fixed}.", (axis,))
+            asked = np.array([one in self.chosen for one in classes.tolist()], bool)
+            utility = np.where(asked, 1.0 + np.abs(self.class_utility).max(initial=0.0), utility)
+            classes, utility = classes[left], utility[left]
+        return Group.of(classes, utility, fixed)
 
     def _of_layers(self, axes: _Axes, rows: sp.csr_array, groups: Sequence[Group]) -> list[Condition]:
         """The conditions of layers that can be broken. They hold now, so that one of them has to change something."""

@@ -18,6 +18,7 @@ from naivenas_jax.mutate.request.defaults import deciding_utility, kept_ends
 from naivenas_jax.mutate.request.options import Options, axes_of, conditions, objectives
 from naivenas_jax.mutate.result.mutation import Mutation, unproven
 from naivenas_jax.mutate.result.request_record import RequestRecord
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.typing import Variables
@@ -63,7 +64,7 @@ def change_widths(
             Restrictions(
                 frozen=kept_ends(graph, named, options.free_outputs),
                 reached=reached,
-                insertable=options.insertable(sizes),
+                insertable=_insertable(ties, targets, options),
                 conditions=required,
                 objectives=sums,
                 budgets=budgets,
@@ -76,6 +77,16 @@ def change_widths(
     mutation = carry_out(graph, variables, aligned.axes, options)
     record = replace(record, kept=aligned.kept, lost=aligned.lost)
     return replace(mutation, gap=aligned.gap, request_record=record)
+
+
+def _insertable(ties: Ties, targets: Collection[Target], options: Options) -> dict[str, int]:
+    """How many neurons each axis may gain. A request that says what stays also says how many are new."""
+    found = options.insertable(ties.sizes)
+    for target in targets if options.max_new is None else ():
+        if target.keep is not None:
+            same = [axis for axis, row in ties.axes.items() if row == ties.axes[target.axis]]
+            found.update({axis: max(found[axis], target.wish) for axis in same})
+    return found
 
 
 def carry_out(graph: Graph, variables: Variables, axes: Mapping[str, AxisPlan], options: Options) -> Mutation:

@@ -47,4 +47,9 @@ def _sizes(graph: Graph, request: SizeRequest) -> dict[str, To]:
             f"The request for {relaxed[0].axis!r} is relaxed, and would move at every step. Ask for a size: "
             f"nas.to({relaxed[0].wish})."
         )
+    if chosen := [target for target in targets if target.keep is not None]:
+        raise RequestError(
+            f"The request for {chosen[0].axis!r} says which neurons stay (keep=), and steps choose them one by one. "
+            "Make that  change first, by nas.delta_nout."
+        )
     return {target.axis: To(target.wish) for target in targets}
