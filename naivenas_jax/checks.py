@@ -26,7 +26,7 @@ def as_whole(value: object) -> int | None:
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # it raises for what is no integer, which is the question
-    except (TypeError, NotImplementedError):  # the second of keys of jax
+    except (TypeError, NotImplementedError, RuntimeError):  # of keys of jax, of arrays that were deleted
         return None
 
 
@@ -44,28 +44,71 @@ def as_flag(value: object) -> bool | None:
 
 
 def as_count(value: object) -> int | None:
-    """``value`` as a Python integer if it is a number of neurons, whole and at least 1, else None.
+    """``value`` as a Python integer if it is a number of neurons, whole and from 1 to `MOST_NEURONS`, else None.
 
-    >>> as_count(3), as_count(0), as_count(2.0)
-    (3, None, None)
+    >>> as_count(3), as_count(0), as_count(2.0), as_count(10**18)
+    (3, None, None, None)
     """
     whole = as_whole(value)
-    return whole if whole is not None and whole >= 1 else None
+    return whole if whole is not None and 1 <= whole <= MOST_NEURONS else None
 
 
 def as_number(value: object) -> int | float | None:
     """``value`` as a Python number if it is one real number, else None; an int where it is whole, else a float.
 
     Arguments for which ``0.5`` is a share and ``5`` an amount tell the two apart by the type of what is returned.
-    Infinities and NaN are numbers here.
+    Infinities and NaN are numbers here; a whole number that no float can hold is none.
 
-    >>> as_number(5), as_number(np.float32(0.5)), as_number(True), as_number(1j)
-    (5, 0.5, None, None)
+    >>> as_number(5), as_number(np.float32(0.5)), as_number(np.array(0.5)), as_number(True), as_number(1j)
+    (5, 0.5, 0.5, None, None)
     """
     whole = as_whole(value)
-    if whole is None and isinstance(value, float | np.floating):
-        return float(value)
-    return whole
+    if whole is not None:
+        return whole if abs(whole) < _LARGEST_FLOAT else None
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if not isinstance(value, float) and (kind != "f" or getattr(value, "ndim", None) != 0):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]  # of a number that is traced nobody knows the value
+    except (TypeError, RuntimeError):
+        return None
+
+
+_LARGEST_FLOAT = int(np.finfo(float).max)
+
+
+def as_items(value: object) -> tuple[object, ...] | None:
+    """What a collection or an iterator holds; None if ``value`` is neither.
+
+    A word is one thing and no collection of letters, and a mapping none of its keys; an array without dimensions has no
+    items.
+
+    >>> as_items([1, 2]), as_items(iter("ab")), as_items("ab"), as_items({"a": 1}), as_items(np.ones(()))
+    ((1, 2), ('a', 'b'), None, None, None)
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        return None
+    if hasattr(value, "dtype") and (not getattr(value, "ndim", 0) or _deleted(value)):
+        return None
+    return tuple(value)
+
+
+def _deleted(array: object) -> bool:
+    """Whether an array is one of jax that was deleted, or donated to a call."""
+    asked = getattr(array, "is_deleted", None)
+    return bool(asked()) if callable(asked) else False
+
+
+def shown(value: object) -> str:
+    """``value`` in a message, shortened; some values cannot even be shown.
+
+    >>> shown(["a"])
+    "['a']"
+    """
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # an array that was deleted, or whatever a class of the user's raises
+        return "a value that cannot be shown"
 
 
 def is_one_of(value: object, words: Iterable[str]) -> bool:
@@ -84,7 +127,7 @@ def require_flag(value: object, argument: str, error: type[NaiveNASError]) -> bo
       error: if it is neither True nor False.
     """
     if as_flag(value) is None:
-        raise error(f"{argument} must be True or False, found {type(value).__name__}: {value!r:.80}.")
+        raise error(f"{argument} must be True or False, found {type(value).__name__}: {shown(value)}.")
     return bool(value)
 
 
@@ -95,7 +138,19 @@ def require_mapping(value: object, argument: str, error: type[NaiveNASError]) ->
       error: says what was found.
     """
     if not isinstance(value, Mapping):
-        raise error(f"{argument} must be a dict, found {type(value).__name__}: {value!r:.80}.")
+        raise error(f"{argument} must be a dict, found {type(value).__name__}: {shown(value)}.")
+
+
+def require_words(value: object, argument: str, error: type[NaiveNASError]) -> None:
+    """Raise unless ``value`` is a mapping from words, so that it can be keyword arguments.
+
+    Raises:
+      error: says what was found.
+    """
+    require_mapping(value, argument, error)
+    for key in value if isinstance(value, Mapping) else ():
+        if not isinstance(key, str):
+            raise error(f"{argument} must be a dict of keyword arguments by name, found the key {shown(key)}.")
 
 
 def require_function(value: object, argument: str, takes: str, error: type[NaiveNASError]) -> None:
@@ -117,7 +172,7 @@ def require_function(value: object, argument: str, takes: str, error: type[Naive
     naivenas_jax.errors.RequestError: make must be a function of (vertex); found <lambda>().
     """
     if not callable(value):
-        raise error(f"{argument} must be a function of ({takes}); found {type(value).__name__}: {value!r:.80}.")
+        raise error(f"{argument} must be a function of ({takes}); found {type(value).__name__}: {shown(value)}.")
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # some built-in functions have none

@@ -10,6 +10,8 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
+from naivenas_jax.align.program.milp import IntegerProgram, StoppedError
+
 for _name in ("default", "ci"):
     settings.register_profile(_name, derandomize=True, deadline=None)
 settings.load_profile("default")
@@ -39,3 +41,20 @@ def pytest_runtest_teardown():
     """Compiled programs are kept for as long as the process lives, and thousands of tests compile gigabytes of them."""
     if next(_ended) % 200 == 0:
         jax.clear_caches()
+
+
+@pytest.fixture
+def strike(monkeypatch):
+    """``strike(n)`` lets the time limit strike when time has been asked for n times."""
+
+    def strike_at(n):
+        calls = iter(range(10**6))
+
+        def remaining(self):
+            if next(calls) >= n:
+                raise StoppedError
+            return 1e9
+
+        monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
+
+    return strike_at

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 from jaxtyping import Int
 
-from naivenas_jax.checks import MOST_NEURONS, as_whole
+from naivenas_jax.checks import MOST_NEURONS, as_whole, shown
 from naivenas_jax.errors import PlanError
 
 #: Stands for a position where there is none: a new neuron has no source.
@@ -142,9 +142,19 @@ class AxisPlan:
         Returns:
           The plan from the neurons before ``earlier`` to those after this plan.
 
+        Raises:
+          PlanError: if ``earlier`` is no plan of an axis, or leaves another number of neurons.
+
         >>> AxisPlan.of(3, [2, NEW]).after_plan(AxisPlan.of(4, [0, 1, 3])).source.tolist()
         [3, -1]
         """
+        if not isinstance(earlier, AxisPlan):
+            raise PlanError(f"earlier must be an AxisPlan; found {type(earlier).__name__}: {shown(earlier)}.")
+        if earlier.after != self.before:
+            raise PlanError(
+                f"earlier leaves {earlier.after} neurons ({earlier!r}), and this plan starts from {self.before} "
+                f"({self!r}). Compose plans in the order in which they were made: later.after_plan(earlier)."
+            )
         return AxisPlan.of(earlier.before, _look_up(earlier.source, self.source), _look_up(earlier.source, self.twin))
 
     def __eq__(self, other: object) -> bool:
@@ -194,7 +204,7 @@ def _size(value: object, name: str) -> int:
     """The number of neurons of an axis, which may be 0."""
     size = as_whole(value)
     if size is None or not 0 <= size <= MOST_NEURONS:
-        raise PlanError(f"{name} must be a whole number of neurons from 0 to {MOST_NEURONS}; found {value!r:.80}.")
+        raise PlanError(f"{name} must be a whole number of neurons from 0 to {MOST_NEURONS}; found {shown(value)}.")
     return size
 
 
@@ -210,7 +220,7 @@ def _positions(values: object, name: str) -> Positions:
         array = np.array("")
     if array.ndim != 1 or (array.size and (array.dtype.kind not in "iu" or array.max() > MOST_NEURONS)):
         raise PlanError(
-            f"{name} must be whole numbers in a row, the position of a neuron or {NEW}; found {values!r:.80}."
+            f"{name} must be whole numbers in a row, the position of a neuron or {NEW}; found {shown(values)}."
         )
     return _frozen(array)
 

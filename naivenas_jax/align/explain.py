@@ -80,7 +80,8 @@ def too_small(target: Target, problem: Problem, time_limit: float | None = None)
     axis, present = target.axis, target.present
     nearest = feasible.get(axis, 1)
     here = "" if nearest == 1 else f", and {nearest} is the nearest that can be had here"
-    ask = f"Ask for at most {nearest - present}, for nas.relaxed(...), or remove" if nearest < present else "Remove"
+    drop = f"Drop {present - nearest} at the most, {{{axis!r}: {nearest - present}}}"
+    ask = f"{drop}; ask for nas.relaxed(...); or remove" if nearest < present else "Remove"
     return TooSmallError(
         f"{axis!r} has {present} neurons and would be left with {target.wish}; the smallest size is 1{here}. "
         f"{ask} the vertex with nas.remove_vertex.",

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from naivenas_jax.align.axis_plan import AxisPlan, axis_from_json, axis_to_json
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_whole, require_mapping, shown
 from naivenas_jax.errors import PlanError, UnknownNameError
 from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.sizes.ties import Ties
@@ -82,9 +82,16 @@ class Plan:
         Returns:
           A plan of all axes and leaves of the graph.
 
+        Raises:
+          PlanError: if ``ties`` are none, or what is given beside them is no mapping.
+
         >>> Plan.identity(Ties((2,), {"a": (0,)}, {}, {}, {}), removed=frozenset({("params", "b", "bias")}))
         Plan(removed leaf params/b/bias)
         """
+        if not isinstance(ties, Ties):
+            raise PlanError(f"ties must be those of a graph, graph.ties; found {type(ties).__name__}: {shown(ties)}.")
+        for argument, given in (("axes", axes), ("leaves", leaves), ("moved", moved), ("renamed", renamed)):
+            require_mapping(given, argument, PlanError)
         return cls(
             axes={**{axis: AxisPlan.identity(size) for axis, size in ties.sizes.items()}, **axes},
             leaves={**{path: leaf.axes for path, leaf in ties.leaves.items()}, **leaves},
@@ -107,10 +114,16 @@ class Plan:
         Returns:
           A positive number.
 
+        Raises:
+          UnknownNameError: if the plan has no such leaf.
+
         >>> plan = Plan({"a": AxisPlan.of(4, [0])}, {("params", "q"): ("a",)}, rescaled={("params", "q"): 0})
         >>> plan.factor(("params", "q"))
         0.5
         """
+        if not isinstance(path, tuple) or path not in self.leaves:
+            known = ", ".join(map(repr, [*self.leaves][:3]))
+            raise UnknownNameError(f"The plan has no leaf {shown(path)}; path is a tuple of names, such as {known}.")
         axis = self.leaves[path][self.rescaled[path]] if path in self.rescaled.keys() - self.created else None
         return 1.0 if axis is None else math.sqrt(self.axes[axis].after / self.axes[axis].before)
 
@@ -129,9 +142,9 @@ class Plan:
         >>> Plan({"a": AxisPlan.of(2, [1])}, {}).axis("a")
         2 -> 1, drops [0]
         """
-        if name not in self.axes:
+        if not isinstance(name, str) or name not in self.axes:
             known = ", ".join(sorted(axis for axis in self.axes if not is_unnamed(axis)))
-            raise UnknownNameError(f"The plan has no axis {name!r}. It has: {known}.")
+            raise UnknownNameError(f"The plan has no axis {shown(name)}. It has: {known}.")
         return self.axes[name]
 
     @cached_property

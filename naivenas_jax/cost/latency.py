@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.interpolate import RegularGridInterpolator
 from scipy.optimize import linprog
 
+from naivenas_jax.checks import as_whole, require_mapping, shown
 from naivenas_jax.cost.parts import Owners, parts, under, without_operations
 from naivenas_jax.errors import BudgetError, SolverError
 from naivenas_jax.graph.graph import Graph
@@ -102,14 +103,19 @@ class LatencyTable:
           Seconds.
 
         Raises:
-          BudgetError: if the table is of a network with other axes.
+          BudgetError: if the table is of a network with other axes, or a size is no whole number.
         """
+        require_mapping(sizes, "sizes", BudgetError)
         unknown = sorted({axis for layer in self.layers for size in layer.sizes for axis in size.axes} - {*sizes})
         if unknown:
             raise BudgetError(
                 f"This table of latency is of another network: it depends on the size of {unknown[0]!r}, and there are "
                 f"{', '.join(map(repr, [*sizes][:8])) or 'none'}. Measure this one: nas.measure_latency(graph, ...)."
             )
+        needed = {axis for layer in self.layers for size in layer.sizes for axis in size.axes}
+        for axis in sorted(needed):
+            if as_whole(sizes[axis]) is None:
+                raise BudgetError(f"sizes: that of {axis!r} must be a whole number; found {shown(sizes[axis])}.")
         return sum(layer.at(sizes) for layer in self.layers)
 
     def below(self) -> Count:
@@ -139,7 +145,8 @@ class LatencyTable:
         Raises:
           BudgetError: if it has no contractions.
         """
-        found = tuple(layer for layer in self.layers if under(part, layer.owners))
+        named = isinstance(part, str)
+        found = tuple(layer for layer in self.layers if named and under(part, layer.owners))
         if not found:
             having = parts(path for layer in self.layers for path in layer.owners)
             raise without_operations("the latency", part, having)

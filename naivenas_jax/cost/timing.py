@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import as_items, as_number, require_function, shown
 from naivenas_jax.cost.contractions import PlacedContraction, chosen, contractions
 from naivenas_jax.cost.latency import LatencyTable, LayerLatency
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
@@ -69,14 +69,15 @@ def measure_latency(
     >>> table(nas.delta_nout(graph, shapes, {"hidden": -3}).graph)
     25.0
     """
-    shares = tuple(fractions) if isinstance(fractions, Iterable) else ()
-    if not shares or not all(as_number(share) is not None and 0 < share <= _LARGEST for share in shares):
+    given = as_items(fractions)
+    shares = tuple(number for share in given or () if (number := as_number(share)) is not None)
+    if not given or len(shares) < len(given) or not all(0 < share <= _LARGEST for share in shares):
         raise BudgetError(
             f"fractions= must be numbers above 0 and at most {_LARGEST}, fractions of the present sizes, such as "
-            f"(0.5, 1.0); found {fractions!r:.80}."
+            f"(0.5, 1.0); found {shown(fractions)}."
         )
-    if timer is not None and not callable(timer):
-        raise BudgetError(f"timer= must be a function (function, arrays) -> seconds; found {timer!r:.80}.")
+    if timer is not None:
+        require_function(timer, "timer=", "function, arrays", BudgetError)
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)

@@ -124,6 +124,7 @@ def compensated(
     Raises:
       PlanError: if the mutation changes inputs of the graph, or a flag is no bool.
     """
+    require_flag(weights, "weights", PlanError)
     require_flag(outcomes, "outcomes", PlanError)
     require_flag(statistics, "statistics", PlanError)
     require_flag(progress, "progress", PlanError)

@@ -9,14 +9,14 @@ from typing import Unpack
 
 import numpy as np
 
-from naivenas_jax.checks import as_whole, require_flag, require_mapping
+from naivenas_jax.checks import as_whole, require_flag, require_words
 from naivenas_jax.errors import BudgetError, GraphError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
+from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
 from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
@@ -29,7 +29,7 @@ from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
 
-@shows_keywords
+@shows_keywords("utility")
 def compress(
     graph: Graph,
     variables: Variables,
@@ -113,11 +113,13 @@ def compress(
         max_bytes=max_bytes,
         max_activation_bytes=max_activation_bytes,
         inputs=inputs,
+        grows=request is not None or bool(options.get("grow")),
     )
     if not limits:
         raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
     require_flag(progress, "progress", GraphError)
-    require_mapping({} if keywords is None else keywords, "keywords", GraphError)
+    require_words({} if keywords is None else keywords, "keywords", GraphError)
+    check_chain_keywords(graph, options)
     data, kwargs = Data.of(batches), dict(keywords or {})
     sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     first = network = Network(graph, kwargs)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar, Self, TypeAlias, overload
 from weakref import WeakValueDictionary
 
+from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
@@ -277,6 +278,7 @@ class Dag:
         ['dense1']
         """
         if callable(what):
+            require_function(what, "find: what", "vertex", GraphError)
             return tuple(vertex for vertex in self._order if what(vertex))
         if not isinstance(what, str):
             raise GraphError(
@@ -301,8 +303,13 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
       known: all names that exist. Names that start with ``~`` were given by no user, and are not suggested.
     """
     names = [each for each in known if not each.startswith("~")]
-    near = difflib.get_close_matches(str(name), names, n=3) or names[:8]
-    return f"There is no vertex or axis named {name!r}. Did you mean: {', '.join(map(repr, near))}?"
+    near = difflib.get_close_matches(str(name), names, n=_NEAREST, cutoff=0.0)
+    hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
+    return f"There is no vertex or axis named {name!r}. {hint}"
+
+
+#: So many names are suggested in the place of one that does not exist.
+_NEAREST = 3
 
 
 def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:
@@ -334,9 +341,10 @@ def _vertices_of(side: str, vertices: Vertex | Iterable[Vertex]) -> tuple[Vertex
     Raises:
       GraphError: if there is none, or something is no vertex.
     """
-    found = (vertices,) if isinstance(vertices, Vertex) else tuple(vertices) if isinstance(vertices, Iterable) else ()
-    if not found or not all(isinstance(vertex, Vertex) for vertex in found):
-        raise GraphError(f"Graph {side} must be one vertex or several, found {vertices!r:.200}.")
+    given = (vertices,) if isinstance(vertices, Vertex) else as_items(vertices) or ()
+    found = tuple(vertex for vertex in given if isinstance(vertex, Vertex))
+    if not found or len(found) < len(given):
+        raise GraphError(f"Graph {side} must be one vertex or several, found {shown(vertices)}.")
     return found
 
 

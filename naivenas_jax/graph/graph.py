@@ -11,9 +11,10 @@ from flax.core import Scope
 from flax.core.scope import CollectionFilter
 from flax.typing import PRNGKey, RNGSequences
 
+from naivenas_jax.checks import require_function
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.dag import Dag
-from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, run
+from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.linen_module import GraphModule
@@ -134,7 +135,8 @@ class Graph(Dag):
         Args:
           scope: the scope, with one child for each vertex, named after it.
           *inputs: one array per input vertex, neurons on the last axis.
-          intercept: a function that sees, and may replace, every value on its way into a vertex.
+          intercept: a function ``(path, vertex, port, value) -> value`` that sees, and may replace, every value on its
+            way into a vertex.
           **kwargs: keyword arguments for vertices; each vertex gets those that it understands.
 
         Returns:
@@ -152,7 +154,10 @@ class Graph(Dag):
         (5, 2)
         """
         self.check_inputs(inputs)
+        require_values(self.inputs, inputs)
         self._check_keywords(kwargs)
+        if intercept is not None:
+            require_function(intercept, "intercept", "path, vertex, port, value", GraphError)
         fed = dict(zip(self.inputs, inputs, strict=True))
         results = run(self.vertices, self.outputs, fed, scope, kwargs, intercept)
         return results[0] if len(results) == 1 else results

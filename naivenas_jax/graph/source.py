@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from flax.core import Scope
 from jax.typing import DTypeLike
 
-from naivenas_jax.checks import as_count
+from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, shown
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
@@ -69,11 +69,12 @@ class Source(Op):
 
 
 def _dimensions(name: str, shape: object) -> tuple[int, ...]:
-    sizes = [as_count(size) for size in shape] if isinstance(shape, Iterable) else [None]
+    items = as_items(shape)
+    sizes = [None] if items is None else [as_count(size) for size in items]
     if None in sizes:
         raise GraphError(
             f"Input {name!r} needs a shape of whole numbers, at least 1, such as (height, width, size); found "
-            f"shape={shape!r:.80}."
+            f"shape={shown(shape)}."
         )
     return tuple(size for size in sizes if size is not None)
 
@@ -81,9 +82,9 @@ def _dimensions(name: str, shape: object) -> tuple[int, ...]:
 def _dtype_name(name: str, dtype: DTypeLike) -> str:
     try:
         return str(np.dtype(dtype).name)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise GraphError(
-            f"Input {name!r} needs a dtype such as 'float32' or 'int32'; found dtype={dtype!r:.80}."
+            f"Input {name!r} needs a dtype such as 'float32' or 'int32'; found dtype={shown(dtype)}."
         ) from error
 
 
@@ -114,7 +115,10 @@ def input_vertex(
     """
     count = as_count(size)
     if count is None:
-        raise GraphError(f"Input {name!r} needs a whole number of neurons, at least 1; found size={size!r}.")
+        raise GraphError(
+            f"Input {name!r} needs a whole number of neurons, at least 1 and at most {MOST_NEURONS}; found "
+            f"size={shown(size)}."
+        )
     dimensions = None if shape is None else _dimensions(name, shape)
     tokens = dimensions is not None and len(dimensions) == 1 and dimensions != (count,)
     source = Source(

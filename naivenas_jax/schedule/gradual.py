@@ -8,9 +8,10 @@ from typing import TypeAlias, Unpack
 
 import optax
 
-from naivenas_jax.errors import BudgetError, RequestError
+from naivenas_jax.checks import as_whole, require_function, shown
+from naivenas_jax.errors import BudgetError, CarryError, RequestError, StructureError
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
+from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
 from naivenas_jax.mutate.request.absolute_request import AbsoluteRequest, absolute_request
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_path import BudgetPath
@@ -20,7 +21,6 @@ from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.schedule.soft import Soft
-from naivenas_jax.sizes.condition import whole
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Utility
 
@@ -84,7 +84,11 @@ class Gradual:
 
         Returns:
           True at ``begin``, every ``every`` steps after it, and at ``end``.
+
+        Raises:
+          RequestError: if the step is no whole number.
         """
+        step = _steps("step", step)
         return self.begin <= step <= self.end and ((step - self.begin) % self.every == 0 or step == self.end)
 
     def left(self, step: int) -> float:
@@ -95,8 +99,11 @@ class Gradual:
 
         Returns:
           ``(1 - t)^3``, with t from 0 at ``begin`` and before to 1 at ``end`` and after.
+
+        Raises:
+          RequestError: if the step is no whole number.
         """
-        t = min(max((step - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        t = min(max((_steps("step", step) - self.begin) / (self.end - self.begin), 0.0), 1.0)
         return (1.0 - t) ** 3
 
     def bounds(self, step: int) -> BudgetKeywords:
@@ -107,6 +114,9 @@ class Gradual:
 
         Returns:
           Keywords of `resize`: whole numbers, by part where the schedule was given limits by part.
+
+        Raises:
+          RequestError: if the step is no whole number.
         """
         left = self.left(step)
         return self.budgets.at(lambda span: span.after + (span.before - span.after) * left)
@@ -162,6 +172,8 @@ class Gradual:
         mutation = self.mutation(step, graph, variables)
         if mutation is None:
             return graph, variables, opt_state
+        if tx is not None and not callable(getattr(tx, "init", None)):
+            raise CarryError(f"tx must be an optax optimizer; found {type(tx).__name__}: {shown(tx)}.")
         fresh = None if tx is None else tx.init(mutation.variables["params"])
         carried = None if opt_state is None else mutation.carry(opt_state, fresh=fresh)
         return mutation.graph, mutation.variables, carried
@@ -181,9 +193,13 @@ class Gradual:
           The masks; their shapes never change.
 
         Raises:
-          StructureError: if a neuron that would go is coupled, see `soft_masks`.
+          StructureError: if a neuron that would go is coupled, see `soft_masks`, or no masks are given.
           Others: as `resize`.
         """
+        if not isinstance(soft, Soft):
+            raise StructureError(
+                f"soft must be the masks so far, at first nas.Soft.whole(graph, variables); found {shown(soft)}."
+            )
         if not self.due(step):
             return soft
         hard = soft.harden(variables)
@@ -191,7 +207,7 @@ class Gradual:
         return soft if mutation is None else soft.after(mutation, variables)
 
 
-@shows_keywords
+@shows_keywords()
 def gradual(
     graph: Graph,
     variables: Variables,
@@ -264,7 +280,7 @@ def gradual(
     40 15
     """
     require_graph(graph)
-    begin, end, every = whole(begin, "begin"), whole(end, "end"), whole(every, "every")
+    begin, end, every = _steps("begin", begin), _steps("end", end), _steps("every", every)
     if not 0 <= begin < end or every < 1:
         raise RequestError(f"0 <= begin < end and every >= 1 must hold, found {begin=}, {end=}, {every=}.")
     limits = Limits(
@@ -273,14 +289,34 @@ def gradual(
         max_macs=max_macs,
         max_activation_bytes=max_activation_bytes,
         inputs=inputs,
+        grows=request is not None or bool(keywords.get("grow")),
     )
     if not limits:
         raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(BUDGETS)}.")
-    if utility is not None and not callable(utility):
-        raise RequestError(
-            "utility must be a function of (graph, variables), since scores are those of the network at each step; "
-            f"found {type(utility).__name__}."
-        )
+    if utility is not None:
+        if not callable(utility):
+            raise RequestError(
+                "utility must be a function of (graph, variables), since scores are those of the network at each step; "
+                f"found {type(utility).__name__}."
+            )
+        require_function(utility, "utility", "graph, variables", RequestError)
+    check_chain_keywords(graph, keywords)
     sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     every_step: StepKeywords = {**keywords, **sizes, "inputs": inputs}
     return Gradual(begin, end, every, BudgetPath.of(graph, variables, limits), utility, every_step)
+
+
+def _steps(argument: str, given: object) -> int:
+    """A number of training steps.
+
+    Raises:
+      RequestError: if it is none.
+    """
+    steps = as_whole(given)
+    if steps is None or abs(steps) > _MOST_STEPS:
+        raise RequestError(f"{argument} must be a whole number of training steps; found {shown(given)}.")
+    return steps
+
+
+#: No training has more steps: an argument that says so is a mistake.
+_MOST_STEPS = 10**15

@@ -217,8 +217,10 @@ class Soft:
         Raises:
           StructureError: as `soft_masks`.
           PlanError: if no mutation is given, or it is a change of another network.
+          VariablesError: if the variables are not those of the whole network.
         """
         _require_shrink(mutation)
+        check_variables(self.graph.ties.leaves, self.graph.ties.sizes, variables)
         if self.plan is None and mutation.before != self.graph:
             raise PlanError("The mutation is of another network than these masks. Mutate what soft.harden returns.")
         plan = mutation.plan @ self.plan if self.plan else mutation.plan

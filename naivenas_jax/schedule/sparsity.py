@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.schedule.group_penalty import GroupPenalty
@@ -119,7 +119,7 @@ def _needed(params: PyTree | None, name: str) -> PyTree:
 def _number(value: object, what: str) -> float | jax.Array:
     if isinstance(value, jax.core.Tracer) and value.shape == ():
         return value
-    number = as_number(value.item() if isinstance(value, jax.Array) and value.shape == () else value)
+    number = as_number(value)
     if number is None or not 0 <= number < np.inf:
-        raise RequestError(f"{what} must be a number of at least 0, found {value!r:.80}.")
+        raise RequestError(f"{what} must be a number of at least 0, found {shown(value)}.")
     return float(number)

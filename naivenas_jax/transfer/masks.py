@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from jaxtyping import Bool
 
-from naivenas_jax.checks import require_flag
+from naivenas_jax.checks import as_items, require_flag, shown
 from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -55,9 +55,10 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     if not params:
         raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")
     require_flag(entries, "entries", RequestError)
-    wanted = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
-    if not all(isinstance(name, str) for name in wanted):
-        raise RequestError(f"names= takes names or shell patterns, found {names!r:.80}.")
+    given = (names,) if isinstance(names, str) else as_items(names)
+    wanted = [name for name in given or () if isinstance(name, str)]
+    if given is None or len(wanted) < len(given):
+        raise RequestError(f"names= takes names or shell patterns, found {shown(names)}.")
     frozen = {path for name in wanted for path in _named(name, params, graph)}
     flags = nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
     made: Variables = as_given(flags, variables["params"])

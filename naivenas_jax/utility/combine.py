@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from naivenas_jax.checks import as_number, is_one_of, require_function, require_mapping
+from naivenas_jax.checks import as_items, as_number, is_one_of, require_function, require_mapping, shown
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.utility.tied import by_handle, class_totals, homes
@@ -86,12 +87,13 @@ def combine(
     """
     if not is_one_of(how, ("sum", "product")):
         raise UtilityError(f"how must be 'sum' or 'product', found {how!r}.")
-    if isinstance(parts, str | bytes | Mapping) or not isinstance(parts, Iterable):
+    given = as_items(parts)
+    if given is None:
         raise UtilityError(
-            "combine takes pairs of a utility and its weight, [(utility, 0.5), ...]; found "
-            f"{type(parts).__name__}: {parts!r:.80}."
+            "combine takes parts=, pairs of a utility and its weight, [(utility, 0.5), ...]; found "
+            f"{type(parts).__name__}: {shown(parts)}."
         )
-    pairs = [_pair(number, part) for number, part in enumerate(parts)]
+    pairs = [_pair(number, part) for number, part in enumerate(given)]
     if not pairs:
         raise UtilityError("combine needs at least one pair of a utility and its weight.")
     totals = [
@@ -110,16 +112,16 @@ def combine(
     return by_handle(graph, np.prod([t**w for w, t in zip(weights, totals, strict=True)], axis=0))
 
 
-def _pair(number: int, part: tuple[Utility, float]) -> tuple[Utility, float]:
-    """A part with a number for its weight; raises UtilityError if it is none."""
-    try:
-        utility, weight = part
-        return utility, float(weight)
-    except (TypeError, ValueError) as error:
+def _pair(number: int, part: Any) -> tuple[Utility, float]:
+    """A part with a finite number for its weight; raises UtilityError if it is none."""
+    utility, weight = part if isinstance(part, tuple | list) and len(part) == 2 else ({}, None)
+    found = as_number(weight)
+    if found is None or not math.isfinite(found):
         raise UtilityError(
-            f"combine takes pairs of a utility and its weight, [(utility, 0.5), ...]; found {part!r:.80} at "
-            f"position {number}."
-        ) from error
+            f"combine takes pairs of a utility and its weight, [(utility, 0.5), ...]; found {shown(part)} at "
+            f"position {number}. A weight is a finite number."
+        )
+    return utility, float(found)
 
 
 def _normalised(graph: Graph, utility: Utility, by: Norm) -> Float[np.ndarray, " classes"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.typing import Array
-from naivenas_jax.utility.tied import by_handle, class_count
+from naivenas_jax.utility.tied import by_handle, class_count, require_finite
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -69,10 +69,11 @@ def averaged(
       who: the function that asks, for messages.
 
     Raises:
-      UtilityError: if there are too few rows.
+      UtilityError: if there are too few rows, or one is not finite.
     """
     spread = Spread.none(class_count(require_graph(graph).ties))
-    for rows in portions:
+    for number, rows in enumerate(portions):
+        require_finite(graph, np.asarray(rows, np.float64).sum(0), f"{who}: with batch {number}")
         spread = spread.with_rows(rows)
     if spread.number < (2 if errors else 1):
         needed = f"two {unit}{'es' if unit == 'batch' else 's'} to tell a standard error" if errors else f"one {unit}"

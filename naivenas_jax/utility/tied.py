@@ -95,6 +95,28 @@ def homes(graph: Graph) -> dict[str, Int[np.ndarray, " _"]]:
     return found
 
 
+def require_finite(graph: Graph, totals: Float[np.ndarray, " classes"], who: str) -> None:
+    """Raise if the score of a class is not finite.
+
+    Args:
+      graph: the network.
+      totals: the score of each class.
+      who: what has computed them, for the message.
+
+    Raises:
+      UtilityError: names the first handle that bears such a score.
+    """
+    if np.isfinite(totals).all():
+        return
+    for axis, scored in by_handle(graph, totals).items():
+        if not np.isfinite(scored).all():
+            where = int(np.flatnonzero(~np.isfinite(scored))[0])
+            raise UtilityError(
+                f"{who} the score of {axis!r} is not finite: {scored[where]} at neuron {where}. The variables, the "
+                "loss or its gradient are not finite there."
+            )
+
+
 def by_handle(graph: Graph, totals: Float[np.ndarray, " classes"]) -> Scores:
     """Scores of classes as a utility: each class at one handle."""
     return {axis: np.where(own >= 0, totals[np.maximum(own, 0)], 0.0) for axis, own in homes(graph).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -37,6 +38,12 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> Scores:
             raise UtilityError(f"utility: {unknown_name(unknown[0], sizes)}")
         given: dict[str, ArrayLike] = dict(utility)
     elif callable(utility):
+        if takes_network(utility):
+            name = getattr(utility, "__name__", "function")
+            raise UtilityError(
+                f"utility must be scores by axis, or a function of the axis; found the function {name} of a network. "
+                f"Call it: utility={name}(graph, variables, ...)."
+            )
         require_function(utility, "utility", "axis", UtilityError)
         given = {axis: value for axis in sizes if (value := utility(axis)) is not None}
     else:
@@ -44,6 +51,15 @@ def scores(utility: Utility, sizes: Mapping[str, int]) -> Scores:
             f"utility must be a mapping from axis to scores, or a function of the axis; found {type(utility).__name__}."
         )
     return {axis: _read(axis, value, sizes[axis]) for axis, value in given.items()}
+
+
+def takes_network(function: Callable[..., object]) -> bool:
+    """Whether a function needs a graph and variables, as `magnitude` and its siblings do."""
+    try:
+        parameters = [*inspect.signature(function).parameters][:2]
+    except (TypeError, ValueError):  # some built-in functions have none
+        return False
+    return parameters in (["graph", "variables"], ["graph", "rng"])
 
 
 def _read(axis: str, value: ArrayLike, size: int) -> Float[np.ndarray, " _"]:

@@ -9,24 +9,6 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.align.program.milp import IntegerProgram, StoppedError
-
-
-@pytest.fixture
-def strike(monkeypatch):
-    """Lets the time limit strike when time has been asked for n times."""
-
-    def strike_at(n):
-        calls = iter(range(10**6))
-
-        def remaining(self):
-            if next(calls) >= n:
-                raise StoppedError
-            return 1e9
-
-        monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
-
-    return strike_at
 
 
 def network():

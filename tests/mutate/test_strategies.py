@@ -216,23 +216,6 @@ class TestAlign:
         assert mutation.graph.nout("sum") == 5
 
 
-@pytest.fixture
-def strike(monkeypatch):
-    """Lets the time limit strike before the n-th program is solved, counted from 0."""
-
-    def strike_before(n):
-        calls = iter(range(10**6))
-
-        def remaining(self):
-            if next(calls) >= n:
-                raise StoppedError
-            return 1e9
-
-        monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
-
-    return strike_before
-
-
 def fork():
     """cat of a and b; four of its neurons must go, and utility says which."""
     x = nas.input_vertex("x", 3)

@@ -197,7 +197,7 @@ class Data:
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        return inputs_of(self.batches, VariablesError, finite=True)
+        return inputs_of(self.batches, VariablesError)
 
     @cached_property
     def first(self) -> Batch:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import SequenceKey, keystr
 
+from naivenas_jax.checks import shown
 from naivenas_jax.errors import NaiveNASError
 from naivenas_jax.typing import Array, PyTree
 
@@ -20,25 +22,27 @@ def check_array(value: object, name: str, error: type[NaiveNASError]) -> None:
     """Raise unless a value is an array, or the shape of one."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise error(
-            f"{name} must be an array; found {type(value).__name__}: {value!r:.80}. Each array of a dict or list is an "
-            "input of its own: tuple(jax.tree.leaves(inputs)); a shape alone is jax.ShapeDtypeStruct(shape, dtype)."
+            f"{name} must be an array; found {type(value).__name__}: {shown(value)}. Each array of a dict or list is "
+            "an input of its own: tuple(jax.tree.leaves(inputs)); a shape alone is jax.ShapeDtypeStruct(shape, dtype)."
         )
     if getattr(value.dtype, "kind", "f") in "OSUMm":
         raise error(f"{name} must be an array of numbers; found one of {value.dtype}.")
 
 
-def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
+def batches_of(batches: object, error: type[NaiveNASError], *, inputs: bool = False) -> Iterator[PyTree]:
     """Read batches of any trees of arrays.
 
     Args:
       batches: what a user gave as ``batches=``.
       error: the class of what is raised.
+      inputs: whether a tuple holds the inputs of a graph, for messages.
 
     Yields:
       The batches, one by one.
 
     Raises:
-      error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean.
+      error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean, or with entries
+        that are not finite; names the batch and the leaf.
     """
     single = getattr(batches, "ndim", 1) == 0
     if single or isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
@@ -49,40 +53,80 @@ def batches_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
     if isinstance(batches, jax.Array) and batches.is_deleted():
         raise error("batches= is an array that was deleted, or donated to a call.")
     for number, batch in enumerate(batches):
-        leaves = jax.tree.leaves(batch)
+        leaves = jax.tree_util.tree_leaves_with_path(batch)
         if not leaves:
-            raise error(f"Batch {number} holds no arrays: {batch!r:.80}.")
-        if any(isinstance(array, jax.Array) and array.is_deleted() for array in leaves):
-            raise error(f"Batch {number} has an array that was deleted, or donated to a call.")
-        empty = [np.shape(array) for array in jax.tree.leaves(batch) if 0 in np.shape(array)]
-        if empty:
-            raise error(f"Batch {number} has an array without entries, of shape {empty[0]}. Leave it out.")
-        if any(isinstance(array, jax.ShapeDtypeStruct) for array in jax.tree.leaves(batch)):
-            raise error(f"Batch {number} holds the shape of an array; values are needed.")
+            raise error(f"Batch {number} holds no arrays: {shown(batch)}.")
+        for path, leaf in leaves:
+            _check_leaf(leaf, _name(number, path, inputs), error)
         yield batch
 
 
-def inputs_of(batches: Iterable[PyTree], error: type[NaiveNASError], finite: bool = False) -> Iterator[Batch]:
+def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
+    """Read batches whose arrays all have the examples along their first axis.
+
+    Args:
+      batches: what a user gave as ``batches=``.
+      error: the class of what is raised.
+
+    Yields:
+      The batches, one by one.
+
+    Raises:
+      error: as `batches_of`, and if an array has no first axis, or another number of examples than the others.
+    """
+    for number, batch in enumerate(batches_of(batches, error)):
+        count: int | None = None
+        for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            name, shape = _name(number, path), np.shape(leaf)
+            if not shape:
+                raise error(f"{name} is one number; every array must have the examples along its first axis.")
+            if count not in (None, shape[0]):
+                raise error(f"{name} has {shape[0]} examples along its first axis, other arrays of the batch {count}.")
+            count = shape[0]
+        yield batch
+
+
+def _name(number: int, path: tuple[Any, ...], inputs: bool = False) -> str:
+    """What messages call a leaf of a batch."""
+    if not path:
+        return f"Batch {number}"
+    if inputs and len(path) == 1 and isinstance(path[0], SequenceKey):
+        return f"Batch {number}, input {path[0].idx},"
+    return f"Batch {number}, at {keystr(path)},"
+
+
+def _check_leaf(leaf: PyTree, name: str, error: type[NaiveNASError]) -> None:
+    """Raise unless a leaf of a batch is an array of finite numbers, or a number."""
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise error(f"{name} has an array that was deleted, or donated to a call.")
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise error(f"{name} holds the shape of an array; values are needed.")
+    if not isinstance(leaf, bool | int | float | complex):
+        check_array(leaf, name, error)
+    if 0 in np.shape(leaf):
+        raise error(f"{name} has an array without entries, of shape {np.shape(leaf)}. Leave it out.")
+    if (bad := _not_finite(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))) is not None:
+        found = f"{np.asarray(leaf)[bad]}{f' at {bad}' if bad else ''}"
+        raise error(f"{name} is not finite: {found}. What is computed of it would not be either. Leave it out.")
+
+
+def inputs_of(batches: Iterable[PyTree], error: type[NaiveNASError]) -> Iterator[Batch]:
     """Read batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
 
     Args:
       batches: what a user gave as ``batches=``.
       error: the class of what is raised.
-      finite: whether entries must be finite: a NaN would be in all that is fitted.
 
     Yields:
       The inputs of the graph for each batch, always as a tuple.
 
     Raises:
-      error: as `batches_of`, and if an input is no array, or has entries that are not finite where they must be.
+      error: as `batches_of`, and if an input is no array.
     """
-    for number, batch in enumerate(batches_of(batches, error)):
+    for number, batch in enumerate(batches_of(batches, error, inputs=True)):
         inputs = batch if isinstance(batch, tuple) else (batch,)
         for position, given in enumerate(inputs):
-            name = f"Batch {number}" + (f", input {position}," if len(inputs) > 1 else "")
-            check_array(given, name, error)
-            if finite and (bad := _not_finite(given)) is not None:
-                raise error(f"{name} is not finite: {np.asarray(given)[bad]} at {bad}. Leave it out.")
+            check_array(given, f"Batch {number}" + (f", input {position}," if isinstance(batch, tuple) else ""), error)
         yield inputs
 
 

@@ -10,6 +10,7 @@ import flax.errors
 import jax
 from flax.core import Scope
 
+from naivenas_jax.checks import shown
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.evaluation.batches import check_array
 from naivenas_jax.graph.evaluation.name_scopes import computing
@@ -22,8 +23,10 @@ from naivenas_jax.typing import PyTree
 #: Sees, and may replace, each value on its way into a vertex: ``(scope names, vertex, port, value) -> value``.
 Intercept: TypeAlias = Callable[[tuple[str, ...], Vertex, int, PyTree], PyTree]
 
-#: What Flax raises where variables are missing, or have another shape than their initialiser makes.
+#: What Flax raises where variables are missing, no dicts, or have another shape than their initialiser makes.
 DOES_NOT_FIT = (
+    flax.errors.ApplyScopeInvalidVariablesTypeError,
+    flax.errors.ApplyScopeInvalidVariablesStructureError,
     flax.errors.ScopeCollectionNotFound,
     flax.errors.ScopeParamNotFoundError,
     flax.errors.ScopeParamShapeError,
@@ -58,6 +61,8 @@ def holds_indices(vertex: Vertex, array: PyTree) -> bool:
 
 def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> None:
     """Raise unless there is one array per input vertex, with its neurons on the last axis."""
+    if not isinstance(arrays, tuple | list):
+        raise GraphError(f"inputs must be a tuple of arrays; found {type(arrays).__name__}: {shown(arrays)}.")
     if len(arrays) != len(vertices):
         raise GraphError(
             f"The graph has {len(vertices)} input{'s' * (len(vertices) != 1)} ({', '.join(v.name for v in vertices)}), "
@@ -79,6 +84,20 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> No
                 f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found an array of shape "
                 f"{shape}. Transpose it, or build the graph for it: "
                 f"nas.input_vertex({vertex.name!r}, {(shape or (1,))[-1]})."
+            )
+
+
+def require_values(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> None:
+    """Raise if an input is the shape of an array, which nothing can be computed on.
+
+    Raises:
+      GraphError: names the input.
+    """
+    for vertex, array in zip(vertices, arrays, strict=True):
+        if isinstance(array, jax.ShapeDtypeStruct):
+            raise GraphError(
+                f"Input {vertex.name!r} is the shape of an array, and values are needed. The shapes of the outputs: "
+                "jax.eval_shape(graph.apply, variables, shape)."
             )
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import jax
 from flax.core import Scope
 
-from naivenas_jax.checks import as_count, require_mapping
+from naivenas_jax.checks import MOST_NEURONS, as_count, require_mapping, shown
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
@@ -146,7 +146,10 @@ def absorb_vertex(
     vertices_only(name, inputs)
     made = as_count(nout)
     if made is None:
-        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={nout!r}.")
+        raise GraphError(
+            f"Vertex {name!r} needs a whole number of output neurons, at least 1 and at most {MOST_NEURONS}; found "
+            f"nout={shown(nout)}."
+        )
     if not isinstance(params, Mapping):
         raise GraphError(
             f"Vertex {name!r} needs params={{name: pattern}}, found {type(params).__name__}: {params!r:.80}."
@@ -170,10 +173,15 @@ def _entry(name: str, key: str, value: object) -> tuple[str, str, Init | None]:
     return key, text, init
 
 
-def _inner_size(name: str, factor: str, size: object) -> tuple[str, int]:
+def _inner_size(name: str, factor: object, size: object) -> tuple[str, int]:
+    if not isinstance(factor, str):
+        raise GraphError(f"Vertex {name!r}: inner maps names of axes to sizes, {{'r': 2}}; found {shown(factor)}.")
     count = as_count(size)
     if count is None:
-        raise GraphError(f"Inner axis {factor!r} of vertex {name!r} needs a whole number, at least 1; found {size!r}.")
+        raise GraphError(
+            f"Inner axis {factor!r} of vertex {name!r} needs a whole number, at least 1 and at most {MOST_NEURONS}; "
+            f"found {shown(size)}."
+        )
     if factor == "out" or re.fullmatch(r"in\d*", factor):
         raise GraphError(
             f"Inner axis {factor!r} of vertex {name!r} has the name of an input or output; choose another."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import jax
 from flax.core import Scope
 
-from naivenas_jax.checks import as_count
+from naivenas_jax.checks import MOST_NEURONS, as_count, shown
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, least_arrays_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
@@ -178,7 +178,10 @@ def immutable_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex, n
     found = _measured(name, function, sources) if nout is None else nout
     size = as_count(found)
     if size is None:
-        raise GraphError(f"Vertex {name!r} needs a whole number of output neurons, at least 1; found nout={found!r}.")
+        raise GraphError(
+            f"Vertex {name!r} needs a whole number of output neurons, at least 1 and at most {MOST_NEURONS}; found "
+            f"nout={shown(found)}."
+        )
     return Vertex(name, Immutable(function, _leading(sources), size), sources)
 
 

@@ -7,7 +7,8 @@ import inspect
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.errors import GraphError, UnregisteredLayerError
+from naivenas_jax.checks import shown
+from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.subgraph import graph_vertex
@@ -30,7 +31,8 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
     Raises:
       UnregisteredLayerError: if nobody has said what a layer of this type ties; the message says how.
       SizeMismatchError: if the layer has been made for another input size.
-      GraphError: if the layer cannot be called with this number of inputs, or computes one step of a recurrence only.
+      GraphError: if what is given is no layer, cannot be called with this number of inputs, or computes one step of a
+        recurrence only.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -58,13 +60,13 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
 
 def _check_module(name: str, given: object) -> None:
     if isinstance(given, type):
-        raise UnregisteredLayerError(
+        raise GraphError(
             f"Vertex {name!r} needs a layer, found the class {given.__name__}. Make one: {given.__name__}(...)."
         )
     if not isinstance(given, nn.Module | nnx.Module):
-        raise UnregisteredLayerError(
+        raise GraphError(
             f"Vertex {name!r} needs a Flax layer (linen or nnx), found {type(given).__name__}: "
-            f"{given!r:.80}. For a plain function use nas.invariant_vertex, nas.absorb_vertex or "
+            f"{shown(given)}. For a plain function use nas.invariant_vertex, nas.absorb_vertex or "
             "nas.immutable_vertex."
         )
 

@@ -44,11 +44,13 @@ import logging
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
-from naivenas_jax.errors import InfeasibleError, NaiveNASError, TimeLimitError
+from naivenas_jax.checks import require_mapping, shown
+from naivenas_jax.errors import InfeasibleError, NaiveNASError, RequestError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.steps import Step, first_line
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Variables
 
 __all__ = ["relax", "nearest", "accept", "keep", "log", "warn"]
@@ -68,7 +70,10 @@ def relax(graph: Graph, variables: Variables, request: SizeRequest | None, error
       The relaxed request; None if the verb has no request.
     """
     del graph, variables, error
-    return None if request is None else {name: relaxed(asked) for name, asked in request.items()}
+    if request is None:
+        return None
+    require_mapping(request, "request", RequestError)
+    return {name: relaxed(asked) for name, asked in request.items()}
 
 
 def nearest(
@@ -101,6 +106,9 @@ def keep(graph: Graph, variables: Variables, request: SizeRequest | None, error:
       A `Mutation` from the network to itself.
     """
     del request
+    check_network(graph, variables)
+    if not isinstance(error, NaiveNASError):
+        raise RequestError(f"error must be what the verb raised; found {type(error).__name__}: {shown(error)}.")
     return Mutation(
         graph=graph,
         variables=dict(variables),

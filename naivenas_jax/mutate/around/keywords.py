@@ -6,17 +6,31 @@ understand. For people, `full_signature` writes them out.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, ForwardRef, TypedDict, TypeVar, get_args
+from typing import Any, ForwardRef, ParamSpec, TypedDict, TypeVar, get_args
 
-from naivenas_jax.mutate.around.steps import Fallback, OnChange
-from naivenas_jax.mutate.request.budget_request import Latency
-from naivenas_jax.mutate.request.options import Inputs, Options, SearchKeywords, SizeKeywords, Ways
-from naivenas_jax.transfer.new_neurons.strategy import New
+from naivenas_jax.checks import require_flag
+from naivenas_jax.errors import ArgumentError, BudgetError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.around.steps import Fallback, OnChange, fallback_steps
+from naivenas_jax.mutate.request.budget_request import Latency, multiples
+from naivenas_jax.mutate.request.defaults import check_free_outputs
+from naivenas_jax.mutate.request.options import (
+    Inputs,
+    Options,
+    SearchKeywords,
+    SizeKeywords,
+    Ways,
+    conditions,
+    objectives,
+)
+from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
 
-F = TypeVar("F", bound=Callable[..., object])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class CallKeywords(TypedDict, total=False):
@@ -133,10 +147,70 @@ def full_signature(function: Callable[..., object]) -> inspect.Signature:
     return signature.replace(parameters=parameters)
 
 
-def shows_keywords(function: F) -> F:
-    """Let ``help`` and `inspect.signature` write out the keywords of a function."""
-    function.__signature__ = full_signature(function)  # type: ignore[attr-defined]  # a function takes attributes
-    return function
+def shows_keywords(*explained: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let ``help`` and `inspect.signature` write out the keywords of a function, which refuses all others itself.
+
+    Args:
+      *explained: keywords that the function does not take either, and says why.
+    """
+
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        signature = full_signature(function)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **keywords: P.kwargs) -> T:
+            others = {name: value for name, value in keywords.items() if name not in explained}
+            bound_arguments(function.__name__, signature, args, others)
+            return function(*args, **keywords)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]  # a function takes attributes
+        return called
+
+    return decorated
+
+
+def check_chain_keywords(graph: Graph, keywords: ChainKeywords) -> None:
+    """Raise for keywords that `resize` would refuse at the first step of a chain, which may be far away.
+
+    Raises:
+      Others: as `resize`.
+    """
+    search = {name: value for name, value in keywords.items() if name in SearchKeywords.__annotations__}
+    options, sizes = Options(new=keywords.get("new"), **search), graph.ties.sizes  # type: ignore[arg-type]  # by name
+    strategy_of(options.new)
+    options.insertable(sizes)
+    conditions(options.constraints, sizes)
+    objectives(options.minimise, sizes)
+    check_free_outputs(graph, options.free_outputs)
+    multiples(graph, keywords.get("multiple_of"))
+    fallback_steps(keywords.get("fallback", ()))
+    require_flag(keywords.get("grow", False), "grow", BudgetError)
+
+
+def bound_arguments(
+    name: str, signature: inspect.Signature, args: tuple[object, ...], keywords: Mapping[str, object]
+) -> dict[str, Any]:
+    """The arguments of a call by name.
+
+    Args:
+      name: of the function.
+      signature: its signature, with all keywords.
+      args: the arguments by position.
+      keywords: the arguments by keyword.
+
+    Raises:
+      ArgumentError: if they are not those of the function.
+    """
+    by_position = [each.name for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
+    if len(args) > len(by_position):
+        raise ArgumentError(
+            f"nas.{name} takes {len(by_position)} arguments by position ({', '.join(by_position)}), found {len(args)}. "
+            f"Name the others: {', '.join(f'{each}=' for each in signature.parameters if each not in by_position)}."
+        )
+    try:
+        return signature.bind(*args, **keywords).arguments
+    except TypeError as error:
+        raise ArgumentError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None
 
 
 def _written_out(function: Callable[..., object], parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:

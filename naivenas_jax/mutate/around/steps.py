@@ -50,7 +50,7 @@ def first_result(function: Callable[..., Mutation], arguments: Mapping[str, Any]
       InfeasibleError, SolverError: those of the first call, with notes on what was tried, if no step helps.
       RequestError: if a step is no function, or returns something else than a request, a `Mutation` or None.
     """
-    steps = _steps(fallback)
+    steps = fallback_steps(fallback)
     try:
         return function(**arguments)
     except (InfeasibleError, SolverError) as error:
@@ -92,7 +92,12 @@ def _checked(name: str, request: SizeRequest | None, answer: object) -> SizeRequ
     return answer
 
 
-def _steps(given: Fallback) -> tuple[Step, ...]:
+def fallback_steps(given: Fallback) -> tuple[Step, ...]:
+    """The steps that ``fallback=`` stands for.
+
+    Raises:
+      RequestError: if one is no function, or cannot be called as a step is.
+    """
     steps = tuple(given) if isinstance(given, Sequence) else (given,)
     for step in steps:
         if not callable(step):

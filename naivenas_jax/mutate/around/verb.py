@@ -6,11 +6,11 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
-from naivenas_jax.errors import ArgumentError, TimeLimitError
+from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.mutate.around.fit_check import check_fit
-from naivenas_jax.mutate.around.keywords import CallKeywords, full_signature
+from naivenas_jax.mutate.around.keywords import CallKeywords, bound_arguments, full_signature
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
 from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -40,7 +40,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
 
     @functools.wraps(function)
     def change(*args: P.args, **keywords: P.kwargs) -> Mutation:
-        given = _bound(function.__name__, signature, args, keywords)
+        given = bound_arguments(function.__name__, signature, args, keywords)
         graph, variables = given["graph"], given["variables"]
         check_network(graph, variables)
         check_free_outputs(graph, given.get("free_outputs", False))
@@ -62,15 +62,3 @@ def _finished(mutation: Mutation, given: Variables) -> Mutation:
     finished = with_coupled_changes(replace(mutation, variables=handed_out(mutation.variables, given)))
     check_fit(finished)
     return finished
-
-
-def _bound(name: str, signature: inspect.Signature, args: Any, keywords: Any) -> dict[str, Any]:
-    """The arguments of a call by name.
-
-    Raises:
-      ArgumentError: if they are not those of the verb.
-    """
-    try:
-        return signature.bind(*args, **keywords).arguments
-    except TypeError as error:
-        raise ArgumentError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None

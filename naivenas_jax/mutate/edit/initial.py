@@ -10,6 +10,7 @@ import numpy as np
 from flax import core
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.checks import is_one_of
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
@@ -48,14 +49,15 @@ def initial_variables(
     """
     arrays: dict[Path, Array] = {}
     carried = dict(kept)
-    identical, fill = how == "identity", strategy_of(how).fill
+    as_identity, fill = is_one_of(how, ("identity",)), strategy_of(how).fill
+    identical = as_identity
     for vertex in graph.vertices:
         if vertex.name not in inserted:
             continue
         arriving = carried[vertex.inputs[0].name]
         leaving = wanted.get(vertex.name, _widened(arriving, vertex.nout)) if vertex.op.absorbs else arriving
         start = flat(_init(vertex, rng))
-        if how == "identity":
+        if as_identity:
             passes = (arriving[:, None] == leaving[None, :]) & (leaving[None, :] != NEW)
             values = vertex.op.identity()
             identical &= vertex.op.keeps_values(bool(values)) and bool(passes.any(0)[leaving != NEW].all())

@@ -9,12 +9,12 @@ from typing import SupportsFloat, TypeAlias
 
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import to
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import as_number, require_function, shown
 from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
 from naivenas_jax.cost.parts import require_placed
 from naivenas_jax.errors import BudgetError, InfeasibleError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.request.budget_request import Latency
+from naivenas_jax.mutate.request.budget_request import Latency, require_fraction
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.sizes.count import Count
@@ -40,27 +40,37 @@ class LatencyLimit:
     name: str = "max_latency"
 
     @classmethod
-    def of(cls, graph: Graph, asked: object, latency: Latency | None) -> LatencyLimit:
-        """Read ``max_latency=``: a float is a fraction of the present, a whole number is microseconds; or by part."""
+    def of(cls, graph: Graph, asked: object, latency: Latency | None, grows: bool) -> LatencyLimit:
+        """Read ``max_latency=``: a float is a fraction of the present, a whole number is microseconds; or by part.
+
+        Args:
+          graph: the network.
+          asked: what a user gave.
+          latency: the model.
+          grows: whether anything was asked to grow, so that more than the present may be a limit.
+        """
         if not callable(latency):
             raise BudgetError(
                 "max_latency needs latency=: a table, nas.measure_latency(graph, variables, *inputs), or a function "
                 f"that takes a graph and returns seconds; found {type(latency).__name__}."
             )
+        require_function(latency, "latency=", "graph", BudgetError)
         if isinstance(asked, Mapping):
-            return cls._of_part(graph, asked, latency)
+            return cls._of_part(graph, asked, latency, grows)
         number = as_number(asked)
-        if number is None or not number > 0:
+        if number is None or not 0 < number < math.inf:
             raise BudgetError(
                 "max_latency must be a float as a fraction of the present (0.5: half of it), or a whole number of "
-                f"microseconds; found {asked!r:.80}."
+                f"microseconds; found {shown(asked)}."
             )
+        if not grows:
+            require_fraction("max_latency", number)
         if isinstance(number, int):
             return cls(latency, number * 1e-6)
         return cls(latency, number * cls(latency, math.inf).seconds(graph))
 
     @classmethod
-    def _of_part(cls, graph: Graph, asked: Mapping[str, object], latency: Latency) -> LatencyLimit:
+    def _of_part(cls, graph: Graph, asked: Mapping[str, object], latency: Latency, grows: bool) -> LatencyLimit:
         if not isinstance(latency, LatencyTable):
             raise BudgetError(
                 "max_latency of a part needs a table, latency=nas.measure_latency(...), which has figures of its "
@@ -73,7 +83,7 @@ class LatencyLimit:
             )
         ((part, limit),) = asked.items()
         require_placed(graph)
-        return replace(cls.of(graph, limit, latency.of(part)), name=f"max_latency of {part!r}")
+        return replace(cls.of(graph, limit, latency.of(part), grows), name=f"max_latency of {part!r}")
 
     def seconds(self, graph: Graph) -> float:
         """What a network takes by the model.

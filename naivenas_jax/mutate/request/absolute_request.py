@@ -33,6 +33,7 @@ def absolute_request(
     found: AbsoluteRequest = {}
     if request is not None:
         found["request"] = _sizes(graph, request)
+    bounds(graph, min_size, max_size)  # do they contradict one another?
     if low := bounds(graph, min_size, None):
         found["min_size"] = {condition.axes[0]: condition.bound for condition in low}
     if high := bounds(graph, None, max_size):

@@ -33,6 +33,9 @@ def bounds(graph: Graph, min_size: Bound, max_size: Bound) -> tuple[Condition, .
       RequestError: if a bound is no number that it can be, or ``min_size`` is above ``max_size``.
     """
     low, high = _sizes("min_size", graph, min_size), _sizes("max_size", graph, max_size)
+    least, most = as_number(min_size), as_number(max_size)
+    if least is not None and most is not None and type(least) is type(most) and least > most:
+        raise RequestError(f"min_size={least} is above max_size={most}.")
     for name in low.keys() & high.keys():
         if low[name] > high[name]:
             raise RequestError(f"min_size={low[name]} of {name!r} is above max_size={high[name]}.")

@@ -11,11 +11,11 @@ from typing import Any, TypeAlias, TypedDict
 import jax
 
 from naivenas_jax.align.problem.budget import Budget
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import MOST_NEURONS, as_count, as_number, shown
 from naivenas_jax.cost.operations import Operations, operations
 from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
-from naivenas_jax.errors import BudgetError, SolverError, UnknownNameError
+from naivenas_jax.errors import BudgetError, RequestError, SolverError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import free_handles
@@ -46,13 +46,20 @@ BUDGETS = tuple(BudgetKeywords.__annotations__)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a network may cost, as `resize` was asked. ``inputs`` are needed for operations."""
+    """What a network may cost, as `resize` was asked.
+
+    Attributes:
+      max_params, max_bytes, max_macs, max_activation_bytes: the limits.
+      inputs: shapes to count operations at.
+      grows: whether anything was asked to grow, so that more than the present may be a limit.
+    """
 
     max_params: Limit = None
     max_bytes: Limit = None
     max_macs: Limit = None
     max_activation_bytes: Limit = None
     inputs: Inputs = None
+    grows: bool = True
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) is not None for name in BUDGETS)
@@ -74,11 +81,26 @@ class Limits:
         limits = {name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None}
         return {
             name: {
-                part: _budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
+                part: self._budget(f"{name} of {part!r}" if part else name, counts.of(name, part), bound, graph)
                 for part, bound in _parts(name, limit).items()
             }
             for name, limit in limits.items()
         }
+
+    def _budget(self, name: str, count: Count, limit: object, graph: Graph) -> Budget:
+        number, present = as_number(limit), count.at(graph.ties.sizes)
+        if number is None or not 0 < number < math.inf:  # not NaN either
+            raise BudgetError(
+                f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half "
+                f"of it); found {shown(limit)}."
+            )
+        if not self.grows:
+            require_fraction(name, number)
+        if present == 0:
+            raise BudgetError(
+                f"{name} limits what there is nothing of: its count is 0 for this network and these inputs."
+            )
+        return Budget(name, count, number if isinstance(number, int) else int(number * present))
 
     def effort(self, graph: Graph, variables: Variables) -> Count:
         """Operations, where the shapes of the inputs are known; else parameters."""
@@ -165,16 +187,18 @@ class _Counts:
         return found
 
 
-def _budget(name: str, count: Count, limit: object, graph: Graph) -> Budget:
-    number = as_number(limit)
-    if number is None or not 0 < number < math.inf:  # not NaN either
+def require_fraction(name: str, limit: int | float) -> None:
+    """Raise for a float above 1, where nothing is asked to grow: a fraction of the present that limits nothing.
+
+    Raises:
+      BudgetError: says what a float means.
+    """
+    if isinstance(limit, float) and limit > 1:
+        amount = f" A whole number is an amount: {name}={int(limit)}." if limit.is_integer() else ""
         raise BudgetError(
-            f"{name} must be a whole number, at least 1, or a float above 0, a fraction of the present (0.5: half of "
-            f"it); found {limit!r:.80}."
+            f"{name}={limit} is a float, and so {limit:g} times the present, which limits nothing where nothing is "
+            f"asked to grow.{amount} Pass at most 1.0; or ask for growth (grow=True, request=, min_size=)."
         )
-    if count.at(graph.ties.sizes) == 0:
-        raise BudgetError(f"{name} limits what there is nothing of: its count is 0 for this network and these inputs.")
-    return Budget(name, count, number if isinstance(number, int) else int(number * count.at(graph.ties.sizes)))
 
 
 def _shapes(graph: Graph, inputs: Inputs) -> Sequence[Any]:
@@ -216,6 +240,7 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Cond
 
     Raises:
       UnknownNameError: if there is no such handle.
+      RequestError: if it is no whole number.
     """
     if asked is None:
         return ()
@@ -224,6 +249,22 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Cond
         for name in asked:
             if name not in handles:
                 raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
-        return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in asked.items())
-    rows = {name: multiple_of(name, asked).because("multiple_of=") for name in free_handles(graph)}
-    return tuple(row for name, row in rows.items() if handles[name].size >= asked)
+        factors = {name: _factor(f"multiple_of= for {name!r}", factor) for name, factor in asked.items()}
+    else:
+        factor = _factor("multiple_of=", asked)
+        factors = {name: factor for name in free_handles(graph) if handles[name].size >= factor}
+    return tuple(multiple_of(name, factor).because("multiple_of=") for name, factor in factors.items())
+
+
+def _factor(argument: str, given: object) -> int:
+    """What sizes must be multiples of.
+
+    Raises:
+      RequestError: if it is no whole number of at least 1.
+    """
+    factor = as_count(given)
+    if factor is None:
+        raise RequestError(
+            f"{argument} must be a whole number, at least 1 and at most {MOST_NEURONS}; found {shown(given)}."
+        )
+    return factor

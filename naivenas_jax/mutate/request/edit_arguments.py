@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.checks import require_function
+from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, StructureError
 from naivenas_jax.graph.dag import topological
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -62,29 +62,30 @@ def readers_of(graph: Graph, after: str, outputs: Iterable[str] | None) -> tuple
         if not every and graph[after] not in graph.outputs:
             raise StructureError(f"Nothing reads {after!r}, so nothing can be inserted after it.")
         return every
-    chosen = (outputs,) if isinstance(outputs, str) else tuple(outputs) if isinstance(outputs, Iterable) else ()
-    if not chosen:
+    chosen = (outputs,) if isinstance(outputs, str) else as_items(outputs)
+    names = tuple(name for name in chosen or () if isinstance(name, str))
+    if not chosen or len(names) < len(chosen):
         raise StructureError(
-            f"outputs must name vertices that read {after!r} ({', '.join(every)}), found {outputs!r:.80}."
+            f"outputs must name vertices that read {after!r} ({', '.join(every)}), found {shown(outputs)}."
         )
-    for name in chosen:
+    for name in names:
         if graph.vertex(name).name not in every:
             raise StructureError(f"{name!r} does not read {after!r}. Read by: {', '.join(every) or 'nothing'}.")
-    return chosen
+    return names
 
 
 def reconnected(vertex: Vertex, reconnect: str | Iterable[str]) -> tuple[Vertex, ...]:
     """The inputs of a removed vertex that ``reconnect=`` names."""
     if isinstance(reconnect, str) and reconnect in ("all", "none"):
         return vertex.inputs if reconnect == "all" else ()
-    several = isinstance(reconnect, Iterable) and not isinstance(reconnect, str) and not hasattr(reconnect, "dtype")
-    chosen: tuple[object, ...] = tuple(reconnect) if several else (reconnect,)
+    items = as_items(reconnect)
+    chosen: tuple[object, ...] = (reconnect,) if items is None else items
     known = {source.name: source for source in vertex.inputs}
     for name in chosen:
         if not isinstance(name, str) or name not in known:
             raise StructureError(
                 f"reconnect must be 'all', 'none' or inputs of {vertex.name!r} ({', '.join(known) or 'none'}), "
-                f"found {name!r}."
+                f"found {shown(name)}."
             )
     return tuple(known[str(name)] for name in chosen)
 

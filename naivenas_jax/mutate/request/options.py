@@ -9,10 +9,11 @@ from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 import jax
 
-from naivenas_jax.checks import as_number, as_whole, is_one_of, require_function
+from naivenas_jax.checks import as_number, as_whole, is_one_of, require_function, shown
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.sizes.condition import Condition, Size, size
+from naivenas_jax.transfer.new_neurons.entries import key_for
 from naivenas_jax.transfer.new_neurons.strategy import New, Strategy, strategy_of
 from naivenas_jax.typing import Array, Shape
 from naivenas_jax.utility.user_scores import Utility
@@ -153,7 +154,7 @@ class Options:
     Raises:
       StructureError: if ``align`` is no way of aligning.
       RequestError: if ``time_limit`` is no number of seconds.
-      PlanError: if there is no such ``new``.
+      PlanError: if ``rng`` is no key.
     """
 
     utility: Utility | None = None
@@ -172,7 +173,9 @@ class Options:
             raise StructureError(f"align must be 'auto', one of {WAYS}, or a tuple of these, found {self.align!r}.")
         limit = self.time_limit
         if limit is not None and not ((seconds := as_number(limit)) is not None and seconds >= 0):  # not NaN either
-            raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {limit!r:.80}.")
+            raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {shown(limit)}.")
+        if self.rng is not None:
+            key_for(self.rng, ())
 
     @classmethod
     def of(cls, keywords: SizeKeywords, new: New = None) -> Options:
@@ -217,5 +220,9 @@ class Options:
             return default
         number = as_whole(bound)
         if number is None or number < 0:
-            raise RequestError(f"max_new for {axis!r} must be a whole number of neurons, 0 or more; found {bound!r}.")
+            by_axis = callable(given) or isinstance(given, Mapping)
+            raise RequestError(
+                f"max_new{f' for {axis!r}' if by_axis else '='} must be a whole number of neurons, 0 or more"
+                f"{'' if by_axis else ', or a mapping or function by axis'}; found {shown(bound)}."
+            )
         return min(number, 10**9)

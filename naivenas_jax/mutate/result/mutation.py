@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -9,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.errors import PlanError, TimeLimitError
+from naivenas_jax.checks import as_number, require_flag, shown
+from naivenas_jax.errors import CarryError, PlanError, RequestError, TimeLimitError
+from naivenas_jax.graph.evaluation.evaluate import require_values
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
 from naivenas_jax.mutate.result.request_record import RequestRecord
@@ -164,6 +167,7 @@ class Mutation:
             clear.
           PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
         """
+        require_flag(report, "report", CarryError)
         before, after = self.variables_before, self.variables
         if isinstance(tree, Follows):
             moved = tree.follow(self)
@@ -191,8 +195,13 @@ class Mutation:
         Raises:
           OracleError: if the outputs differ.
           GraphError: if the inputs do not fit the graph before the change.
+          RequestError: if ``tolerance`` is no number.
         """
         self.before.check_inputs(inputs)
+        require_values(self.before.inputs, inputs)
+        allowed = None if tolerance is None else as_number(tolerance)
+        if tolerance is not None and (allowed is None or not 0 <= allowed < math.inf):
+            raise RequestError(f"tolerance must be a number of at least 0, or None; found {shown(tolerance)}.")
         return check(
             (self.before, self.variables_before),
             (self.graph, self.variables),

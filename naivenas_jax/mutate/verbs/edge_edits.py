@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_whole, shown
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertices.arithmetic import Elementwise
@@ -134,11 +134,17 @@ def remove_edge(
         )
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     places = [i for i, read in enumerate(vertex.inputs) if read is producer]
+    if not places:
+        raise StructureError(
+            f"There is no edge from {source!r} to {target!r}: {target!r} reads {source!r} 0 times. It reads: "
+            f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
+        )
     which = as_whole(occurrence)
     if which is None or not 0 <= which < len(places):
+        several = len(places) > 1
         raise StructureError(
-            f"{target!r} reads {source!r} {len(places)} times, so there is no occurrence {occurrence!r}. It reads: "
-            f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
+            f"{target!r} reads {source!r} {len(places)} time{'s' * several}, so there is no occurrence "
+            f"{shown(occurrence)}; it must be {f'a whole number from 0 to {len(places) - 1}' if several else 0}."
         )
     draft = Draft.of(graph)
     slots = list(draft.slots[target])

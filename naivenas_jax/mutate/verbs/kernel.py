@@ -13,7 +13,7 @@ from flax import nnx
 
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Dims, Plan
-from naivenas_jax.checks import MOST_NEURONS, as_count
+from naivenas_jax.checks import MOST_NEURONS, as_whole, shown
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
@@ -86,7 +86,7 @@ def change_kernel(
     """
     del keywords  # they are for what happens around the change
     if not isinstance(request, Mapping) or not request:
-        raise RequestError(f"change_kernel takes {{vertex: kernel size}}, found {request!r:.80}.")
+        raise RequestError(f"change_kernel takes {{vertex: kernel size}}, found {shown(request)}.")
     changed = {name: _resized(vertex_of(graph, name), size) for name, size in request.items()}
     plan = _plan(graph, changed)
     leaves = {path: replace(leaf, axes=plan.leaves[path]) for path, leaf in graph.ties.leaves.items()}
@@ -107,14 +107,14 @@ def change_kernel(
 
 def _resized(vertex: Vertex, size: int | Sequence[int]) -> tuple[Resized, ...]:
     windows, sizes = _windows(vertex), as_tuple(size)
-    if len(sizes) != len(windows) or not all(map(as_count, sizes)):
+    if len(sizes) != len(windows) or not all((as_whole(each) or 0) >= 1 for each in sizes):
         raise RequestError(
             f"{vertex.name!r} has a kernel of {tuple(w.size for w in windows)}; its new size must be {len(windows)} "
-            f"whole number{'s' * (len(windows) > 1)} of at least 1, found {size!r:.80}."
+            f"whole number{'s' * (len(windows) > 1)} of at least 1, found {shown(size)}."
         )
     if math.prod(int(each) for each in sizes) > MOST_NEURONS:
         raise RequestError(
-            f"The kernel of {vertex.name!r} would have {size!r:.80} taps; "
+            f"The kernel of {vertex.name!r} would have {shown(size)} taps; "
             f"{MOST_NEURONS} in all are the most that is taken."
         )
     return tuple(window.resized(int(each)) for window, each in zip(windows, sizes, strict=True))

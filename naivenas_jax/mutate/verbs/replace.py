@@ -19,6 +19,7 @@ from naivenas_jax.checks import require_flag, require_function
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_ops
+from naivenas_jax.graph.model_vertex import ModelOp
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
@@ -153,7 +154,7 @@ def map_vertices(
     require_function(fn, "map_vertices: fn", "vertex", StructureError)
     ops = {}
     for vertex in graph.vertices:
-        made = None if isinstance(vertex.op, Source) or vertex.op.at_root else fn(vertex)
+        made = None if isinstance(vertex.op, Source | ModelOp) else fn(vertex)
         if made is None or made is vertex:
             continue
         ops[vertex.name] = _checked(vertex.name, vertex.inputs, made).op
@@ -172,7 +173,7 @@ def _replacement(vertex: Vertex, make: Replacement) -> Vertex:
             f"{vertex.name!r} is an input of the graph. Change its width with nas.delta_nout(graph, variables, "
             f"{{{vertex.name!r}: nas.to(size)}})."
         )
-    if vertex.op.at_root:
+    if isinstance(vertex.op, ModelOp):
         raise StructureError(f"{vertex.name!r} holds a whole model; what it computes cannot be replaced.")
     return _made(vertex.name, vertex.inputs, make)
 
@@ -181,6 +182,7 @@ def _made(name: str, inputs: tuple[Vertex, ...], make: Replacement) -> Vertex:
     """What ``make`` stands for, on these inputs."""
     if isinstance(make, nn.Module | nnx.Module | Graph) or not callable(make):
         return layer(name, make, *inputs)
+    require_function(make, "make", ", ".join(["input"] * len(inputs)), StructureError)
     return _checked(name, inputs, make(*inputs))
 
 

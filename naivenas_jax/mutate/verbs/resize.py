@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from naivenas_jax.align.problem.budget import Budget
-from naivenas_jax.checks import as_flag, require_mapping
+from naivenas_jax.checks import as_flag, as_whole, require_mapping
 from naivenas_jax.errors import BudgetError, RequestError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
@@ -95,7 +95,7 @@ def delta_nout(
     return change_widths(graph, variables, targets, Options.of(keywords, new))
 
 
-@shows_keywords
+@shows_keywords()
 def delta_nin(
     graph: Graph,
     variables: Variables,
@@ -165,8 +165,8 @@ def resize(
       variables: its variables.
       request: sizes that are asked for besides, as for `delta_nout`. All of the graph may change, not only what the
         request reaches.
-      max_params: the most parameters; a whole number, or a float as a fraction of the present (0.5: half of them); or a
-        mapping from parts (vertices, paths of modules) to these.
+      max_params: the most parameters; a whole number, or a float as a fraction of the present (0.5: half of them; above
+        1 only where something is asked to grow); or a mapping from parts (vertices, paths of modules) to these.
       max_macs: the most multiply-accumulates, for the given ``inputs``; or by part: those that take weights of the
         part, or are computed in it.
       max_bytes: the most bytes of all variables; or by part.
@@ -219,19 +219,21 @@ def resize(
         options = replace(options, max_new=0)  # nothing is asked to grow: no neuron is replaced by a new one
     rows = (*multiples(graph, multiple_of), *between, *conditions(options.constraints, sizes))
     options = replace(options, constraints=rows)
+    grows = as_whole(options.max_new) != 0
     limits = Limits(
         max_params=max_params,
         max_bytes=max_bytes,
         max_macs=max_macs,
         max_activation_bytes=max_activation_bytes,
         inputs=inputs,
+        grows=grows,
     )
     if options.minimise is not None and (limits or max_latency is not None):
         raise BudgetError(
             "minimise= orders sizes before utility, and within budgets utility alone decides. Leave one of the two "
             "out; or bound the sizes (max_size=, constraints=), or lower the utility of their neurons by a price."
         )
-    limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency)
+    limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency, grows)
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
     if limit and options.utility is None:
@@ -250,4 +252,4 @@ def resize(
 
     if limit is None:
         return once({})
-    return limit.search(graph, limits.effort(graph, variables), once, grows=options.max_new != 0)
+    return limit.search(graph, limits.effort(graph, variables), once, grows)

@@ -9,13 +9,14 @@ from typing import TypeAlias
 import jax
 from flax.core.scope import CollectionFilter, DenyList
 
-from naivenas_jax.errors import GraphError
+from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import Arguments, traced_shape
 from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import TracedProgram, capture
+from naivenas_jax.trace.program.import_errors import cannot_be_called
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: Keys of random numbers, by stream.
@@ -83,7 +84,13 @@ class TracedModel:
             del extra
             return function(values, arguments.join(data), keys, None, kwargs)
 
-        base = analyse(capture(call, shapes, inputs, dict(streams), []))
+        try:
+            program = capture(call, shapes, inputs, dict(streams), [])
+        except NaiveNASError:
+            raise
+        except Exception as error:  # whatever the model says to inputs that it cannot be called with
+            raise cannot_be_called(error, inputs) from error
+        base = analyse(program)
         return cls(
             identity=object() if arrays else identity,  # arrays among the keyword arguments are constants of the trace
             variables=tuple(shapes.items()),

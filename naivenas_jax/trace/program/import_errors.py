@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.errors
 
 from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.typing import Shape
 
 #: The errors that JAX raises where Python needs a value that is not known while a function is traced.
 NEEDS_A_VALUE = (
@@ -43,6 +45,21 @@ def does_not_fit(error: Exception) -> VariablesError:
     """
     return VariablesError(
         f"The variables do not fit the module: {error} Make them with module.init, or take those of this module."
+    )
+
+
+def cannot_be_called(error: Exception, inputs: Sequence[Shape]) -> GraphError:
+    """The error for a model that fails on the example inputs.
+
+    Args:
+      error: what the model raised.
+      inputs: the shapes of the arrays among the inputs.
+    """
+    said = str(error).splitlines()[0] if str(error) else ""
+    return GraphError(
+        f"The model cannot be called with these inputs, of shapes {[input.shape for input in inputs]}: "
+        f"{type(error).__name__}: {said}{_place(error)}. Give inputs that it can be called with by itself, with the "
+        "batch axis and its own number of features."
     )
 
 

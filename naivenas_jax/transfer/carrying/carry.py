@@ -23,6 +23,7 @@ from typing import Literal
 import jax
 
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.checks import is_one_of, shown
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryRules
@@ -99,8 +100,10 @@ def carry(
     >>> state["mu"]["a"]["bias"].tolist(), report.carried
     ([1.0, 3.0, 0.0], ("['mu']['a']['bias']",))
     """
-    if new not in ("zeros", "params"):
-        raise CarryError(f'new={new!r} is neither "zeros" nor "params".')
+    if not is_one_of(new, ("zeros", "params")):
+        raise CarryError(f'new={shown(new)} is neither "zeros" nor "params".')
+    if not isinstance(under, tuple):
+        raise CarryError(f"under must be a path, a tuple of names such as ('params', 'critic'); found {shown(under)}.")
     if plan.moved:
         plan, tree, before = follow_names(plan, tree, before, under)
     variables, leaves = VariableMatcher.of(plan, before, after, under), leaves_and_holes(tree)

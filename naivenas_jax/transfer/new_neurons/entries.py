@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from naivenas_jax.align.axis_plan import AxisPlan
+from naivenas_jax.checks import shown
 from naivenas_jax.errors import PlanError
 from naivenas_jax.paths import Path, path_text, subscripts
 from naivenas_jax.sizes.ties import Leaf
@@ -126,4 +127,4 @@ def key_for(rng: object, path: Path) -> jax.Array:
     try:
         return jax.random.fold_in(key, zlib.crc32(path_text(path).encode()))  # type: ignore[arg-type]  # tried
     except (TypeError, ValueError) as error:
-        raise PlanError(f"rng= must be one key, such as jax.random.key(0); found {rng!r:.80}.") from error
+        raise PlanError(f"rng= must be one key, such as jax.random.key(0); found {shown(rng)}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, Shaped
 
-from naivenas_jax.checks import as_number, is_one_of
+from naivenas_jax.checks import as_number, is_one_of, shown
 from naivenas_jax.dataflow.reads import Read, reads_of
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.errors import UtilityError
@@ -19,7 +20,15 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, PyTree, Variables
-from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, grouped_runs, homes, run_numbers
+from naivenas_jax.utility.tied import (
+    by_handle,
+    class_count,
+    class_numbers,
+    grouped_runs,
+    homes,
+    require_finite,
+    run_numbers,
+)
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -70,13 +79,16 @@ def activity(
     """
     if not is_one_of(statistic, _STATISTICS):
         raise UtilityError(f"statistic must be one of {tuple(_STATISTICS)}, found {statistic!r}.")
-    if missing is not None and as_number(missing) is None:
-        raise UtilityError(f"missing must be a number, or None; found {missing!r:.80}.")
+    score = None if missing is None else as_number(missing)
+    if missing is not None and (score is None or not math.isfinite(score)):
+        raise UtilityError(f"missing must be a finite number, or None; found {shown(missing)}.")
     check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[ValueSums, ValueSums] | None = None
-    for inputs in inputs_of(batches, UtilityError):
+    for number, inputs in enumerate(inputs_of(batches, UtilityError)):
         new = jax.tree.map(_wide, step(variables, inputs))
+        for sums in new:
+            require_finite(graph, sums.absolute + sums.within + sums.squares, f"activity: with batch {number}")
         found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
@@ -86,7 +98,7 @@ def activity(
     if missing is None:
         _check_seen(graph, seen)
     scores = _STATISTICS[statistic](ValueSums(np.maximum(sums.number, 1), *sums[1:]))
-    return by_handle(graph, np.where(sums.number > 0, scores, np.where(seen, 0.0, missing or 0.0)))
+    return by_handle(graph, np.where(sums.number > 0, scores, np.where(seen, 0.0, score or 0.0)))
 
 
 class ValueSums(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from naivenas_jax.checks import require_flag, require_function
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.evaluation.batches import batches_of
+from naivenas_jax.graph.evaluation.batches import examples_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.new_neurons.loss import Loss
 from naivenas_jax.transfer.variables import check_network
@@ -76,7 +76,7 @@ def fisher(
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
     step = jax.jit(partial(_halves, graph, loss_fn))
-    portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
+    portions = (step(variables, batch) for batch in examples_of(batches, UtilityError))
     return averaged(graph, portions, "example", errors, "fisher")
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from naivenas_jax.checks import require_mapping
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path, path_text
@@ -119,6 +120,8 @@ def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float
     Raises:
       VariablesError: if a weight or its gradient is not there.
     """
+    require_mapping(params, "params", VariablesError)
+    require_mapping(grads, "grads", VariablesError)
     weights, slopes = flat(params), flat(grads)
     totals = jnp.zeros(class_count(graph.ties))
     for gate in gates(graph):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from naivenas_jax.checks import is_one_of, require_flag
+from naivenas_jax.checks import as_items, is_one_of, require_flag, shown
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
@@ -71,8 +71,9 @@ def magnitude(
     """
     if not is_one_of(norm, ("l1", "l2")):
         raise UtilityError(f"norm must be 'l1' or 'l2', found {norm!r}.")
-    if axes is not None and (isinstance(axes, str) or not isinstance(axes, Collection)):
-        raise UtilityError(f"axes must be names of axes, ('a', 'b'), or None for all; found {axes!r:.80}.")
+    wanted = None if axes is None else as_items(axes)
+    if axes is not None and (wanted is None or not all(isinstance(axis, str) for axis in wanted)):
+        raise UtilityError(f"axes must be names of axes, ('a', 'b'), or None for all; found {shown(axes)}.")
     require_flag(group, "group", UtilityError)
     check_network(graph, variables)
     if group:

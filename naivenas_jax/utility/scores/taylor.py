@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
-from naivenas_jax.checks import as_whole, is_one_of, require_flag, require_function
+from naivenas_jax.checks import as_number, as_whole, is_one_of, require_flag, require_function, shown
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.evaluation.batches import batches_of
+from naivenas_jax.graph.evaluation.batches import batches_of, examples_of
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.follow import Followed
@@ -114,7 +114,8 @@ def taylor(
     if not is_one_of(each, ("batch", "example")):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
-    portions = (step(variables, batch) for batch in batches_of(batches, UtilityError))
+    read = batches_of if each == "batch" else examples_of
+    portions = (step(variables, batch) for batch in read(batches, UtilityError))
     return averaged(graph, portions, each, errors, "taylor")
 
 
@@ -214,12 +215,13 @@ class TaylorAverage:
           UtilityError: ``decay`` or ``every`` is out of range.
           GraphError: ``graph`` is no graph.
         """
-        if not 0 <= decay < 1:
-            raise UtilityError(f"decay must be at least 0 and below 1, found {decay!r}.")
-        if (as_whole(every) or 0) < 1:
-            raise UtilityError(f"every must be a whole number of steps, at least 1; found {every!r}.")
+        share, steps = as_number(decay), as_whole(every)
+        if share is None or not 0 <= share < 1:
+            raise UtilityError(f"decay must be at least 0 and below 1, found {shown(decay)}.")
+        if steps is None or not 1 <= steps < 2**31:
+            raise UtilityError(f"every must be a whole number of steps, at least 1; found {shown(every)}.")
         nothing = jnp.zeros(class_count(require_graph(graph).ties))
-        return cls(graph, float(decay), int(every), nothing, nothing, jnp.zeros((), jnp.int32))
+        return cls(graph, float(share), steps, nothing, nothing, jnp.zeros((), jnp.int32))
 
     def update(self, params: Variables, grads: Variables) -> TaylorAverage:
         """The state after one step of training. Pure; works under ``jax.jit``; see `TaylorAverage`.
@@ -263,7 +265,7 @@ class TaylorAverage:
           The state in which neurons that stay keep their average, and new ones have none.
 
         Raises:
-          UtilityError: the mutation changed another graph.
+          UtilityError: no mutation is given, or it changed another graph.
         """
         source = class_sources(self.graph, followed)
         kept = source != NEW
@@ -276,6 +278,8 @@ class TaylorAverage:
 
 def class_sources(before: Graph, followed: Followed) -> Int[np.ndarray, " classes"]:
     """For each class after a mutation the class that it was before; NEW for classes that are new."""
+    if not all(hasattr(followed, name) for name in ("graph", "before", "plan")):
+        raise UtilityError(f"followed must be a mutation; found {type(followed).__name__}: {shown(followed)}.")
     if before != followed.before:
         raise UtilityError("The average is that of another graph than the one that the mutation changed.")
     ties, old = followed.graph.ties, before.ties

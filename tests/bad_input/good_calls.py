@@ -1,0 +1,212 @@
+"""A good call of every public function, and of every method of a public class."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from networks import X, images, loss, model, narrower, network, rebuildable, run, seconds, timed, times
+
+import naivenas_jax as nas
+
+
+class Call(NamedTuple):
+    """A function with its arguments by name; ``*inputs`` are given as a tuple."""
+
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    def __call__(self, **others: Any) -> Any:
+        """Call the function, with other arguments for some; what is another for ``*inputs`` is one of them."""
+        given = {**self.arguments, **others}
+        names = inspect.signature(self.function).parameters
+        variable = next((name for name, each in names.items() if each.kind is each.VAR_POSITIONAL), None)
+        if variable is None:
+            return self.function(**given)
+        several = (given.pop(variable),) if variable in others else given.pop(variable, ())
+        before = list(names)[: list(names).index(variable)]
+        return self.function(*(given.pop(name) for name in before), *several, **given)
+
+
+#: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
+RESULTS = (
+    *("Handle", "Summary", "Costs", "LatencyTable", "Mutation", "Plan", "CarryReport", "Report", "NewEntries"),
+    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "watch.SizeChange", "Vertex"),
+)
+#: Dicts of keywords for annotations, which are not called.
+ANNOTATIONS = ("VerbKeywords", "WidthKeywords", "EditKeywords")
+
+
+def surface() -> Iterator[tuple[str, Any]]:
+    """Everything public that can be called, but errors: functions, classes, and methods of classes."""
+    for name in nas.__all__:
+        public = getattr(nas, name)
+        inner = {f"{name}.{each}": getattr(public, each) for each in public.__all__} if inspect.ismodule(public) else {}
+        for each, value in (inner or {name: public}).items():
+            if not (inspect.isclass(value) and issubclass(value, Exception)):
+                yield each, value
+                yield from _methods(each, value)
+
+
+def _methods(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    for each in dir(value) if inspect.isclass(value) else ():
+        static = inspect.getattr_static(value, each)
+        function = getattr(static, "__func__", static)
+        ours = inspect.isfunction(function) and function.__module__.startswith("naivenas_jax")
+        if ours and not each.startswith("_"):
+            yield f"{name}.{each}", getattr(value, each)
+
+
+@cache
+def calls() -> dict[str, Call]:
+    """A good call for each name of the surface."""
+    functions = {name: Call(getattr(nas, name), arguments) for name, arguments in _of_functions().items()}
+    return {**functions, **_of_modules(), **_of_graphs(), **_of_results()}
+
+
+def _of_functions() -> dict[str, dict[str, Any]]:
+    graph, variables = network()
+    on = {"graph": graph, "variables": variables}
+    v = nas.input_vertex("v", 4)
+    tokens = nas.layer("tokens", nn.Embed(10, 4), nas.input_vertex("ids", 10, dtype="int32"))
+    scores = {"a": np.ones(6), "c": np.ones(4)}
+    batches = [X, X]
+    dense = nn.Dense(4)
+    params = dense.init(jax.random.key(0), X)
+    return {
+        "input_vertex": {"name": "new", "size": 3},
+        "layer": {"name": "new", "flax_module": nn.Dense(3), "inputs": (v,)},
+        "invariant_vertex": {"name": "new", "fn": nn.relu, "inputs": (v,)},
+        "immutable_vertex": {"name": "new", "fn": nn.relu, "inputs": (v,)},
+        "absorb_vertex": {"name": "new", "fn": times, "inputs": (v,), "nout": 3, "params": {"w": "in out"}},
+        "concat": {"name": "new", "inputs": (v, v)},
+        "flatten": {"name": "new", "vertex": nas.input_vertex("image", 3, shape=(2, 3))},
+        "attend": {"name": "new", "table": tokens, "query": nas.layer("query", nn.Dense(4), tokens)},
+        "Graph": {"inputs": v, "outputs": -v},
+        "apply": {**on, "inputs": (X,)},
+        "register_layer": {"layer_type": type("Layer", (nn.Module,), {}), "rule": nas.LayerRule(leaves={})},
+        "from_linen": {"module": dense, "variables": params, "inputs": (X,)},
+        "from_nnx": {"model": model(), "inputs": (X,)},
+        "from_function": {"fn": dense.apply, "variables": params, "inputs": (X,)},
+        "rebuild": {"model": model(), "mutation": rebuildable()},
+        "summary": on,
+        "diagram": {"graph": graph},
+        "costs": {**on, "inputs": (X,)},
+        "measure_latency": {**on, "inputs": (X,), "timer": seconds},
+        "delta_nout": {**on, "request": {"a": -1}},
+        "delta_nin": {**on, "request": {"cat": (-1, None)}},
+        "resize": {**on, "max_params": 0.8},
+        "to": {"size": 3},
+        "relaxed": {"wish": 3},
+        "size": {"axis": "a"},
+        "multiple_of": {"what": nas.size("a"), "factor": 2},
+        "insert_vertex": {**on, "after": "a", "make": lambda v: nas.layer("new", nn.Dense(3), v)},
+        "remove_vertex": {**on, "name": "act"},
+        "create_edge": {**on, "source": "c", "target": "cat"},
+        "remove_edge": {**on, "source": "c", "target": "cat"},
+        "replace_layer": {**on, "name": "a", "make": nn.Dense(5)},
+        "map_vertices": {**on, "fn": lambda v: v},
+        "rename": {**on, "names": {"a": "first"}},
+        "change_kernel": {**dict(zip(("graph", "variables"), images(), strict=True)), "request": {"conv": (5, 5)}},
+        "report": {"mutation": narrower(), "inputs": (X,)},
+        "freeze_mask": {**on, "names": "a"},
+        "gradmax": {"loss_fn": loss, "batch": X},
+        "magnitude": on,
+        "taylor": {**on, "loss_fn": loss, "batches": batches},
+        "fisher": {**on, "loss_fn": loss, "batches": batches},
+        "activity": {**on, "batches": batches},
+        "batchnorm_scale": on,
+        "random_utility": {"graph": graph, "rng": jax.random.key(0)},
+        "comparable": {"graph": graph, "utility": scores},
+        "combine": {"graph": graph, "parts": [(scores, 1.0), (scores, 1.0)]},
+        "normalise": {"graph": graph, "utility": scores},
+        "replace_nonfinite": {"utility": scores, "value": 0.0},
+        "total_utility": {"graph": graph, "utility": scores},
+        "compensate": {"mutation": narrower(), "batches": batches},
+        "compress": {**on, "batches": batches, "max_params": 0.8},
+        "recalibrate": {**on, "batches": batches},
+        "gradual": {**on, "end": 10, "max_params": 0.8},
+        "soft_masks": {"mutation": narrower()},
+        "masked": {"variables": variables, "masks": nas.soft_masks(narrower())},
+        "group_lasso": {"graph": graph, "strength": 0.1},
+        "group_shrink": {"graph": graph, "amount": 0.1},
+        "LayerRule": {"leaves": {"kernel": "in out"}},
+    }
+
+
+def _of_modules() -> dict[str, Call]:
+    graph, variables = network()
+    error = nas.InfeasibleError("too small", nearest={"a": 3})
+    step = {"graph": graph, "variables": variables, "request": {"a": -1}, "error": error}
+    return {
+        **{f"fallback.{name}": Call(getattr(nas.fallback, name), step) for name in ("relax", "nearest", "accept")},
+        **{f"fallback.{name}": Call(getattr(nas.fallback, name), step) for name in ("keep", "warn")},
+        "fallback.log": Call(nas.fallback.log, {"level": logging.DEBUG}),
+        "watch.log": Call(nas.watch.log, {"level": logging.DEBUG}),
+        "watch.check": Call(nas.watch.check, {"inputs": (X,)}),
+    }
+
+
+def _of_graphs() -> dict[str, Call]:
+    graph, variables = network()
+    queries = ("ancestors", "descendants", "inputs_of", "nin", "nout", "outputs_of", "vertex")
+    return {
+        "Vertex.named": Call(nas.input_vertex("v", 4).named, {"name": "w"}),
+        **{f"Graph.{name}": Call(getattr(graph, name), {"name": "a"}) for name in queries},
+        **{f"Graph.{name}": Call(getattr(graph, name), {}) for name in ("fixed", "handles", "as_module", "summary")},
+        "Graph.find": Call(graph.find, {"what": "a*"}),
+        "Graph.reach": Call(graph.reach, {"names": ("a",)}),
+        "Graph.check_inputs": Call(graph.check_inputs, {"inputs": (X,)}),
+        "Graph.init": Call(graph.init, {"rng": jax.random.key(0), "inputs": (X,)}),
+        "Graph.apply": Call(graph.apply, {"variables": variables, "inputs": (X,)}),
+        "Graph.run": Call(run, {"inputs": (X,)}),
+    }
+
+
+def _of_results() -> dict[str, Call]:
+    graph, variables = network()
+    axis, step = nas.AxisPlan.of(4, [0, 2]), {"step": 10, "graph": graph, "variables": variables}
+    average = nas.TaylorAverage.init(graph)
+    params = {"params": variables["params"]}
+    soft, schedule = nas.Soft.whole(graph, variables), nas.gradual(graph, variables, end=10, max_params=0.8)
+    mutation = narrower()
+    return {
+        "Summary.totals": Call(graph.summary(variables).totals, {}),
+        "LatencyTable.at": Call(timed().at, {"sizes": graph.ties.sizes}),
+        "LatencyTable.below": Call(timed().below, {}),
+        "LatencyTable.of": Call(timed().of, {"part": "a"}),
+        "Mutation.carry": Call(mutation.carry, {"tree": optax.adam(0.1).init(variables["params"])}),
+        "Mutation.check": Call(mutation.check, {"inputs": (X,)}),
+        "Mutation.indices": Call(mutation.indices, {"handle": "c"}),
+        "Mutation.undo": Call(mutation.undo, {"variables": mutation.variables}),
+        "Plan.axis": Call(mutation.plan.axis, {"name": "c"}),
+        "Plan.factor": Call(mutation.plan.factor, {"path": ("params", "c", "kernel")}),
+        "Plan.from_json": Call(nas.Plan.from_json, {"text": mutation.plan.to_json()}),
+        "Plan.identity": Call(nas.Plan.identity, {"ties": graph.ties}),
+        "Plan.to_json": Call(mutation.plan.to_json, {}),
+        "AxisPlan.after_plan": Call(nas.AxisPlan.of(2, [1]).after_plan, {"earlier": axis}),
+        "AxisPlan.identity": Call(nas.AxisPlan.identity, {"size": 3}),
+        "AxisPlan.of": Call(nas.AxisPlan.of, {"before": 4, "source": [0, 2]}),
+        "Report.svg": Call(nas.report(mutation, X).svg, {}),
+        "Report.to_dict": Call(nas.report(mutation, X).to_dict, {}),
+        "TaylorAverage.init": Call(nas.TaylorAverage.init, {"graph": graph}),
+        "TaylorAverage.scores": Call(average.scores, {}),
+        "TaylorAverage.update": Call(average.update, {"params": params, "grads": params}),
+        "TaylorAverage.follow": Call(average.follow, {"followed": mutation}),
+        "Gradual.bounds": Call(schedule.bounds, {"step": 5}),
+        "Gradual.due": Call(schedule.due, {"step": 5}),
+        "Gradual.left": Call(schedule.left, {"step": 5}),
+        "Gradual.mutation": Call(schedule.mutation, step),
+        "Gradual.prune": Call(schedule.prune, step),
+        "Gradual.soft": Call(schedule.soft, {"step": 10, "soft": soft, "variables": variables}),
+        "Soft.whole": Call(nas.Soft.whole, {"graph": graph, "variables": variables}),
+        "Soft.harden": Call(soft.harden, {"variables": variables}),
+        "Soft.after": Call(soft.after, {"mutation": mutation, "variables": variables}),
+    }

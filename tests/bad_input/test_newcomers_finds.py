@@ -1,0 +1,251 @@
+"""What newcomers got wrong is refused where they wrote it, in words that say what would work."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import X, loss, model, network, rebuildable
+
+import naivenas_jax as nas
+from naivenas_jax.graph.dag import unknown_name
+
+
+def resized(**keywords: Any) -> Callable[[], Any]:
+    return lambda: nas.resize(*network(), **keywords)
+
+
+def scheduled(**keywords: Any) -> Callable[[], Any]:
+    return lambda: nas.gradual(*network(), **{"end": 10, "max_params": 0.5, **keywords})
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "an amount as a float": (resized(max_params=20.0), nas.BudgetError, "20 times the present.*max_params=20[.]"),
+    "more than there is": (resized(max_bytes=1.5), nas.BudgetError, "1.5 times the present.*grow=True"),
+    "an amount of a part": (resized(max_params={"a": 3.0}), nas.BudgetError, "max_params of 'a'=3.0"),
+    "an amount of time": (
+        resized(max_latency=50.0, latency=lambda graph: 1.0),
+        nas.BudgetError,
+        "max_latency=50.0.*50 times the present",
+    ),
+    "an amount at the end": (scheduled(max_params=20.0), nas.BudgetError, "20 times the present"),
+    "bounds for all that contradict": (resized(min_size=30, max_size=20), nas.RequestError, "min_size=30 is above"),
+    "shares for all that contradict": (resized(min_size=0.9, max_size=0.5), nas.RequestError, "min_size=0.9 is above"),
+    "bounds of a schedule": (scheduled(min_size=30, max_size=20), nas.RequestError, "min_size=30 is above"),
+    "bounds of one": (
+        scheduled(min_size={"a": 5}, max_size={"a": 2}),
+        nas.RequestError,
+        "min_size=5 of 'a' is above max_size=2",
+    ),
+    "a function that was to be called": (
+        resized(utility=nas.magnitude),
+        nas.UtilityError,
+        r"magnitude of a network.*utility=magnitude\(graph, variables",
+    ),
+    "another that was to be called": (
+        lambda: nas.delta_nout(*network(), {"a": -1}, utility=nas.random_utility),
+        nas.UtilityError,
+        "Call it: utility=random_utility",
+    ),
+    "a budget by position": (
+        lambda: nas.resize(*network(), 0.5),
+        nas.ArgumentError,
+        r"nas.resize takes 2 arguments by position \(graph, variables\), found 3.*max_params=",
+    ),
+    "room in words": (resized(request={"a": 1}, max_new="x"), nas.RequestError, "max_new= must be a whole.*'x'"),
+    "room in words, by axis": (
+        resized(request={"a": 1}, max_new={"a": "x"}),
+        nas.RequestError,
+        "max_new for 'a' must be.*'x'",
+    ),
+    "an edge that is not there": (
+        lambda: nas.remove_edge(*network(), "a", "cat"),
+        nas.StructureError,
+        "no edge from 'a' to 'cat'.*act, c",
+    ),
+    "a multiple in words": (
+        resized(multiple_of={"a": "4"}),
+        nas.RequestError,
+        "multiple_of= for 'a' must be a whole number, at least 1.*'4'",
+    ),
+    "a multiple of nothing": (resized(multiple_of=0), nas.RequestError, "multiple_of= must be a whole number"),
+    "inputs of another width": (
+        lambda: nas.from_nnx(model(), jnp.ones((4, 5))),
+        nas.GraphError,
+        r"cannot be called with these inputs, of shapes \[\(4, 5\)\]: TypeError: dot_general.*networks.py",
+    ),
+    "inputs without a batch": (
+        lambda: nas.from_function(lambda v, x: x @ v["p"]["w"], {"p": {"w": jnp.ones((3, 2))}}, jnp.ones(())),
+        nas.GraphError,
+        "cannot be called with these inputs",
+    ),
+    "no layer": (lambda: nas.layer("d", 3, nas.input_vertex("x", 3)), nas.GraphError, "needs a Flax layer.*int: 3"),
+    "a misspelled keyword of a schedule": (scheduled(multiples_of=2), nas.ArgumentError, "nas.gradual: .*multiples_of"),
+    "a wrong value of a schedule": (scheduled(multiple_of="x"), nas.RequestError, "multiple_of= must be"),
+    "a wrong axis of a schedule": (scheduled(multiple_of={"none": 2}), nas.UnknownNameError, "multiple_of: .*'none'"),
+    "a wrong key of a schedule": (scheduled(rng="key"), nas.PlanError, "rng= must be one key"),
+    "a step in halves": (scheduled(begin=0.5), nas.RequestError, "begin must be a whole number of training steps"),
+    "a step in words": (scheduled(every="ten"), nas.RequestError, "every must be a whole number of training steps"),
+    "scores of one network": (
+        scheduled(utility=lambda axis: 1.0),
+        nas.RequestError,
+        r"utility must be a function of \(graph, variables\)",
+    ),
+    "a misspelled keyword of inputs": (
+        lambda: nas.delta_nin(*network(), {"out": -1}, utilitie=None),
+        nas.ArgumentError,
+        "nas.delta_nin: .*utilitie",
+    ),
+    "a misspelled keyword of compress": (
+        lambda: nas.compress(*network(), [X], max_param=0.5),
+        nas.ArgumentError,
+        "nas.compress: .*max_param",
+    ),
+    "a wrong key of compress": (
+        lambda: nas.compress(*network(), [X], max_params=0.5, rng=[1, 2]),
+        nas.PlanError,
+        "rng= must be one key",
+    ),
+    "plans that do not follow one another": (
+        lambda: nas.AxisPlan.of(3, [2, 1]).after_plan(nas.AxisPlan.of(4, [0, 3])),
+        nas.PlanError,
+        "leaves 2 neurons.*starts from 3.*later.after_plan",
+    ),
+    "a plan of nothing": (
+        lambda: nas.AxisPlan.of(3, [2]).after_plan([0, 1, 2]),
+        nas.PlanError,
+        "earlier must be an AxisPlan; found list",
+    ),
+    "too much to drop": (
+        lambda: nas.delta_nout(*network(), {"a": -6}),
+        nas.TooSmallError,
+        "Drop 5 at the most, .*'a': -5.*remove_vertex",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    call, error, message = REFUSED[case]
+    with pytest.raises(error, match=re.compile(message, re.DOTALL)):
+        call()
+
+
+def test_fractions_above_one_are_for_growth():
+    assert nas.resize(*network(), max_params=1.0).plan.changed == {}
+    assert nas.resize(*network(), max_params=1.4, request={"a": 1}).graph.nout("a") == 7
+    grown = nas.resize(*network(), max_params=1.5, grow=True)
+    assert all(axis.after >= axis.before for axis in grown.plan.axes.values())
+
+
+def test_the_few_nearest_names_are_suggested():
+    names = [f"block{i}/conv" for i in range(50)]
+    assert unknown_name("block7/cnov", names).count("'") == 2 + 2 * 3
+    assert "'block7/conv'" in unknown_name("block7/cnov", names)
+    assert unknown_name("zzz", names).count("'") == 2 + 2 * 3
+    assert "There is none" in unknown_name("zzz", [])
+
+
+def test_a_table_that_another_vertex_reads_is_no_whole_model():
+    """Its variables lie beside the names of vertices, as those of an imported model do."""
+    tokens = nas.input_vertex("tokens", 10, dtype="int32")
+    embedded = nas.layer("embed", nn.Embed(10, 4), tokens)
+    graph = nas.Graph(tokens, nas.attend("logits", embedded, embedded))
+    variables = graph.init(jax.random.key(0), jnp.zeros((1, 7), "int32"))
+    with pytest.raises(nas.NaiveNASError) as caught:
+        nas.replace_layer(graph, variables, "logits", nn.Dense(10))
+    assert "whole model" not in str(caught.value)
+    imported = rebuildable()
+    with pytest.raises(nas.StructureError, match="holds a whole model"):
+        nas.replace_layer(imported.graph, imported.variables, "model", nn.Dense(2))
+
+
+BROKEN = {
+    "an input": ([X, X.at[1, 2].set(jnp.nan)], "Batch 1 is not finite: nan at (1, 2)"),
+    "a leaf": ([{"x": X, "y": [X, X.at[0, 0].set(jnp.inf)]}], "Batch 0, at ['y'][1], is not finite: inf at (0, 0)"),
+    "of numpy, in half precision": ([np.full((4, 3), -np.inf, np.float16)], "Batch 0 is not finite: -inf at (0, 0)"),
+    "a number": ([(X, math.nan)], "Batch 0, at [1], is not finite: nan"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("scores", [nas.taylor, nas.fisher, nas.activity])
+def test_scores_of_batches_that_are_not_finite(case, scores):
+    batches, message = BROKEN[case]
+    arguments = () if scores is nas.activity else (lambda apply, variables, batch: loss(apply, variables, X),)
+    if scores is nas.activity and case in ("a leaf", "a number"):
+        message = message.replace("at [1]", "input 1")
+    with pytest.raises(nas.UtilityError, match=re.escape(message)):
+        scores(*network(), *arguments, batches)
+
+
+def test_scores_that_become_infinite_are_refused_by_batch_and_neuron():
+    def root(apply, variables, batch):
+        return jnp.sqrt(jnp.sum(apply(variables, batch) * 0.0))  # the derivative of the root at 0 is infinite
+
+    with pytest.raises(nas.UtilityError, match="taylor: with batch 1 the score of 'x' is not finite: nan at neuron 0"):
+        nas.taylor(*network(), lambda *given: root(*given) if given[2].shape[0] == 2 else loss(*given), [X, X[:2]])
+
+
+@pytest.mark.parametrize("batches", [(1, 2), [jnp.ones(3), 1.0], [{"x": jnp.ones((2, 3)), "y": jnp.ones((3, 3))}]])
+def test_examples_lie_along_the_first_axis(batches):
+    for call in (nas.fisher, lambda *given: nas.taylor(*given, each="example")):
+        with pytest.raises(nas.UtilityError, match=r"Batch \d.*(first axis|loss_fn)"):
+            call(*network(), lambda apply, variables, batch: jnp.float32(1), batches)
+
+
+WHOLE = {
+    "delta_nout": lambda n: nas.delta_nout(*network(), {"a": n(-1)}).graph.nout("a") == 5,
+    "to": lambda n: nas.to(n(3)) == nas.to(3),
+    "input_vertex": lambda n: nas.input_vertex("x", n(3), shape=(n(2), n(3))).op.shape == (2, 3),
+    "max_params": lambda n: nas.resize(*network(), max_params=n(80)).graph.nout("a") < 6,
+    "multiple_of": lambda n: nas.resize(*network(), max_params=0.8, multiple_of=n(2)).graph.nout("a") % 2 == 0,
+    "max_new": lambda n: nas.delta_nout(*network(), {"a": 1}, max_new=n(2)).graph.nout("a") == 7,
+    "position": lambda n: nas.create_edge(*network(), "c", "cat", position=n(0)).graph.inputs_of("cat")[0] == "c",
+    "gradual": lambda n: nas.gradual(*network(), end=n(10), every=n(2), max_params=0.8).due(n(2)),
+    "AxisPlan.of": lambda n: nas.AxisPlan.of(n(4), [n(1), n(0)]) == nas.AxisPlan.of(4, [1, 0]),
+}
+
+
+@pytest.mark.parametrize("number", [np.int32, np.uint8, np.array, jnp.array])
+@pytest.mark.parametrize("case", WHOLE)
+def test_whole_numbers_of_every_kind(case, number):
+    if number is np.uint8 and case == "delta_nout":
+        pytest.skip("negative")
+    assert WHOLE[case](number)
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_what_is_traced_is_no_number_yet(case):
+    def traced(value):
+        with pytest.raises(nas.NaiveNASError):
+            WHOLE[case](lambda _: value)
+        return value
+
+    jax.jit(traced)(1)
+
+
+def test_truths_are_no_numbers():
+    for case in WHOLE:
+        with pytest.raises(nas.NaiveNASError):
+            WHOLE[case](lambda _: True)
+
+
+class Own(nnx.Module):
+    """Raises by itself."""
+
+    def __call__(self, x):
+        raise nas.RequestError("not like this")
+
+
+def test_errors_of_ours_that_a_model_raises_stay_as_they_are():
+    with pytest.raises(nas.RequestError, match="not like this"):
+        nas.from_nnx(Own(), X)
