@@ -10,6 +10,7 @@ from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
+from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.transfer.variables import handed_out
 from naivenas_jax.typing import PyTree
@@ -123,11 +124,13 @@ def compensated(
 
     Raises:
       PlanError: if the mutation changes inputs of the graph, or a flag is no bool.
+      RequestError: if the ridge is no number of at least 0.
     """
     require_flag(weights, "weights", PlanError)
     require_flag(outcomes, "outcomes", PlanError)
     require_flag(statistics, "statistics", PlanError)
     require_flag(progress, "progress", PlanError)
+    ridge = require_ridge(ridge)
     if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
         raise PlanError(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "

@@ -15,6 +15,7 @@ from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network, check_values
 from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.importance import importance
+from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
 from naivenas_jax.mutate.request.absolute_request import absolute_request
@@ -118,6 +119,8 @@ def compress(
     if not limits:
         raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
     require_flag(progress, "progress", GraphError)
+    require_flag(outcomes, "outcomes", GraphError)
+    ridge = require_ridge(ridge)
     require_words({} if keywords is None else keywords, "keywords", GraphError)
     check_chain_keywords(graph, options)
     data, kwargs = Data.of(batches), dict(keywords or {})

@@ -59,7 +59,8 @@ class TestFallback:
     def test_nearest_to_no_neuron_at_all(self, twice):
         """Not 1, since every neuron occurs twice."""
         size = twice[0].nout("cat")
-        with pytest.raises(nas.TooSmallError, match=f"left with 0.*2 is the nearest.*Drop {size - 2} at the most") as caught:
+        message = f"left with 0.*2 is the nearest.*Drop {size - 2} at the most"
+        with pytest.raises(nas.TooSmallError, match=message) as caught:
             nas.delta_nout(*twice, {"cat": -size})
         assert caught.value.nearest == {"cat": 2}
         mutation = nas.delta_nout(*twice, {"cat": -size}, fallback=nas.fallback.nearest)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.typing import Array, PyTree
 
@@ -157,6 +158,18 @@ class Fit:
 LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
 
 
+def require_ridge(ridge: object) -> float | None:
+    """``ridge`` as a number, or None: the data chooses.
+
+    Raises:
+      RequestError: if it is no number of at least 0.
+    """
+    number = None if ridge is None else as_number(ridge)
+    if ridge is not None and (number is None or not number >= 0):  # not NaN either
+        raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {shown(ridge)}.")
+    return None if number is None else float(number)
+
+
 def ridge_fit(
     every: NormalEquations,
     held_out: NormalEquations,
@@ -175,13 +188,7 @@ def ridge_fit(
       present: the weights now.
       ridge: relative to s; None: whichever of `LADDER` has the smallest error on the rows held out.
       shifts: whether there is a c.
-
-    Raises:
-      RequestError: if the ridge is no number of at least 0.
     """
-    number = isinstance(ridge, int | float | np.number) and not isinstance(ridge, bool)
-    if ridge is not None and not (number and ridge >= 0):
-        raise RequestError(f"ridge must be a number of at least 0, or None to choose one; found {ridge!r:.80}.")
     reduced = [sums.centred() if shifts else sums for sums in (every - held_out, held_out, every)]
     if ridge is None:
         errors = [reduced[1].error(ridge_solution(reduced[0], present, one)) for one in LADDER]
