@@ -60,7 +60,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         nas.ArgumentError,
         r"nas.resize takes 2 arguments by position \(graph, variables\), found 3.*max_params=",
     ),
-    "room in words": (resized(request={"a": 1}, max_new="x"), nas.RequestError, "max_new= must be a whole.*'x'"),
+    "room in words": (
+        resized(request={"a": 1}, max_new="x"),
+        nas.RequestError,
+        "max_new for all axes must be a whole.*function by axis; found 'x'",
+    ),
     "room in words, by axis": (
         resized(request={"a": 1}, max_new={"a": "x"}),
         nas.RequestError,

@@ -222,7 +222,7 @@ class Options:
         if number is None or number < 0:
             by_axis = callable(given) or isinstance(given, Mapping)
             raise RequestError(
-                f"max_new{f' for {axis!r}' if by_axis else '='} must be a whole number of neurons, 0 or more"
+                f"max_new for {repr(axis) if by_axis else 'all axes'} must be a whole number of neurons, 0 or more"
                 f"{'' if by_axis else ', or a mapping or function by axis'}; found {shown(bound)}."
             )
         return min(number, 10**9)
