@@ -27,6 +27,19 @@ def subscripts(path: Iterable[object]) -> str:
     return "variables" + "".join(f"[{key!r}]" for key in path)
 
 
+def key_text(key: object) -> str:
+    """A key of a path in a pytree, as jax gives them, without its brackets.
+
+    >>> from jax.tree_util import DictKey, GetAttrKey, SequenceKey
+    >>> [key_text(key) for key in (DictKey("image"), GetAttrKey("mask"), SequenceKey(0))]
+    ['image', 'mask', '0']
+    """
+    for name in ("key", "name", "idx"):
+        if hasattr(key, name):
+            return str(getattr(key, name))
+    return str(key)
+
+
 def unnamed_axis(path: Path, dim: int) -> str:
     """The name of an axis that nobody has named: the first dimension of a variable that lies on it.
 

@@ -16,6 +16,7 @@ from flax import core
 from jaxtyping import Int
 
 from naivenas_jax.errors import BudgetError
+from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import keys_of
 from naivenas_jax.sizes.count import Count
@@ -39,7 +40,7 @@ def traced(
       VariablesError: if the variables are not those of the graph.
     """
     check_network(graph, variables)
-    graph.check_inputs(tuple(inputs))
+    arrays = checked_arrays(graph, tuple(inputs))
     shapes = {path: traced_shape(array) for path, array in flat(variables).items()}
 
     def function(values: PyTree, data: PyTree, keys: PyTree, named: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
@@ -47,7 +48,7 @@ def traced(
         given = {"rngs": keys_of(graph) or None, **kwargs}
         return core.apply(graph.run, mutable=False)(values, *data, **given), {}
 
-    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in inputs], {}, []))
+    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in arrays], {}, []))
     return analysed, VectorSizes(graph.ties, analysed)
 
 

@@ -107,7 +107,9 @@ def compensate(
     require_mutation(mutation)
     check_values(mutation.graph, mutation.variables)
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
-    return compensated(mutation, networks, Data.of(batches), weights, statistics, outcomes, ridge, progress)
+    return compensated(
+        mutation, networks, Data.of(mutation.before, batches), weights, statistics, outcomes, ridge, progress
+    )
 
 
 def compensated(

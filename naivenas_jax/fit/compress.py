@@ -123,7 +123,7 @@ def compress(
     ridge = require_ridge(ridge)
     require_words({} if keywords is None else keywords, "keywords", GraphError)
     check_chain_keywords(graph, options)
-    data, kwargs = Data.of(batches), dict(keywords or {})
+    data, kwargs = Data.of(graph, batches), dict(keywords or {})
     sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
     first = network = Network(graph, kwargs)
     found: Mutation | None = None

@@ -53,7 +53,7 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
     ([5.0, 5.0, 5.0], [3.0, 3.0, 3.0])
     """
     check_values(graph, variables)
-    network, data, given = Network(graph, kwargs), Data.of(batches), variables
+    network, data, given = Network(graph, kwargs), Data.of(graph, batches), variables
     runs = Runs(data, ((network, variables),))
     for path in standardised(network, variables, data):
         present = on_device(variables)

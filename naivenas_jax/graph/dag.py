@@ -12,13 +12,14 @@ from weakref import WeakValueDictionary
 from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.signature import Signature
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
 #: One vertex without nesting: its name, its computation, and the positions of its inputs among the vertices.
 FlatVertex: TypeAlias = tuple[str, Op, tuple[int, ...]]
-#: The vertices in topological order, and the positions of the inputs and of the outputs among them.
-Flat: TypeAlias = tuple[tuple[FlatVertex, ...], tuple[int, ...], tuple[int, ...]]
+#: The vertices in topological order, the positions of the inputs and of the outputs among them, and the signature.
+Flat: TypeAlias = tuple[tuple[FlatVertex, ...], tuple[int, ...], tuple[int, ...], Signature | None]
 
 
 class Dag:
@@ -29,20 +30,29 @@ class Dag:
     Attributes:
       inputs: the input vertices, in the order in which they were given.
       outputs: the output vertices, in the order in which they were given.
+      signature: the structures of what an imported model takes and returns; None: an array for each input and output.
     """
 
     _interned: ClassVar[WeakValueDictionary[Flat, Dag]] = WeakValueDictionary()
 
     inputs: tuple[Vertex, ...]
     outputs: tuple[Vertex, ...]
+    signature: Signature | None
     _order: tuple[Vertex, ...]
     _by_name: dict[str, Vertex]
     _canonical: Dag
     _hash: int
 
-    def __init__(self, inputs: Vertex | Iterable[Vertex], outputs: Vertex | Iterable[Vertex]):
+    def __init__(
+        self,
+        inputs: Vertex | Iterable[Vertex],
+        outputs: Vertex | Iterable[Vertex],
+        *,
+        signature: Signature | None = None,
+    ):
         self.__dict__["inputs"] = _vertices_of("inputs", inputs)
         self.__dict__["outputs"] = _vertices_of("outputs", outputs)
+        self.__dict__["signature"] = signature
         self.__dict__["_order"] = _ordered(self.inputs, self.outputs)
         self.__dict__["_by_name"] = _by_names(self._order)
         key = self._flat()
@@ -53,14 +63,21 @@ class Dag:
     def _flat(self) -> Flat:
         position = {vertex: i for i, vertex in enumerate(self._order)}
         rows = tuple((v.name, v.op, tuple(position[source] for source in v.inputs)) for v in self._order)
-        return rows, tuple(position[v] for v in self.inputs), tuple(position[v] for v in self.outputs)
+        inputs, outputs = (tuple(position[v] for v in side) for side in (self.inputs, self.outputs))
+        return rows, inputs, outputs, self.signature
 
     @classmethod
-    def _of_flat(cls, rows: tuple[FlatVertex, ...], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Self:
+    def _of_flat(
+        cls,
+        rows: tuple[FlatVertex, ...],
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        signature: Signature | None = None,
+    ) -> Self:
         made: list[Vertex] = []
         for name, op, sources in rows:
             made.append(Vertex(name, op, tuple(made[i] for i in sources)))
-        return cls(tuple(made[i] for i in inputs), tuple(made[i] for i in outputs))
+        return cls(tuple(made[i] for i in inputs), tuple(made[i] for i in outputs), signature=signature)
 
     def __reduce__(self) -> tuple[Callable[..., Self], Flat]:
         return self._of_flat, self._flat()

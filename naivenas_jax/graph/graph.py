@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 from flax import core
@@ -15,9 +15,9 @@ from naivenas_jax.checks import require_function
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
+from naivenas_jax.graph.evaluation.linen_module import GraphModule
 from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
-from naivenas_jax.graph.linen_module import GraphModule
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
@@ -40,6 +40,7 @@ class Graph(Dag):
     Attributes:
       inputs: the input vertices, always a tuple.
       outputs: the output vertices, always a tuple.
+      signature: for an imported model the structures that it takes and returns; else None.
 
     Raises:
       DuplicateNameError: if two different vertices have the same name.
@@ -94,15 +95,16 @@ class Graph(Dag):
 
         Args:
           variables: the arrays of the network, as `init` or a mutation makes them.
-          *inputs: one array per input vertex, neurons on the last axis.
+          *inputs: one array per input vertex, neurons on the last axis. For an imported model the arguments that the
+            model takes: dicts, tuples, dataclasses, as at the import.
           mutable: collections that may be updated, as in Flax; then ``(outputs, updates)`` is returned.
           rngs: keys by stream, as in Flax, for example ``{"dropout": key}``.
           **kwargs: keyword arguments for vertices; each vertex gets those that it understands. ``train`` is understood
             by all layers whose behaviour differs in training (batch normalisation, dropout); it is False unless given.
 
         Returns:
-          An array if the graph has one output, else a tuple of one array per output vertex. With ``mutable``, a pair of
-          these and the updated collections.
+          An array if the graph has one output, else a tuple of one array per output vertex. For an imported model what
+          the model returns. With ``mutable``, a pair of these and the updated collections.
 
         Raises:
           VariablesError: if the variables are not those of the graph.
@@ -154,13 +156,23 @@ class Graph(Dag):
         (5, 2)
         """
         self.check_inputs(inputs)
-        require_values(self.inputs, inputs)
+        arrays = self._arrays(inputs)
+        require_values(self.inputs, arrays)
         self._check_keywords(kwargs)
         if intercept is not None:
             require_function(intercept, "intercept", "path, vertex, port, value", GraphError)
-        fed = dict(zip(self.inputs, inputs, strict=True))
-        results = run(self.vertices, self.outputs, fed, scope, kwargs, intercept)
-        return results[0] if len(results) == 1 else results
+        fed = dict(zip(self.inputs, arrays, strict=True))
+        compute = partial(run, scope=scope, kwargs=kwargs, intercept=intercept)
+        if self.signature is None:
+            made = compute(self.vertices, self.outputs, fed)
+            return made[0] if len(made) == 1 else made
+        model = next(i for i, vertex in enumerate(self) if vertex.op.returns() is not None)
+        known = self.vertices[: model + 1]
+        fed |= dict(zip(known, compute(known, known, fed), strict=True))
+        whole, behind = fed[self.vertices[model]], [vertex.inputs != known[model:] for vertex in self.outputs]
+        if not self.signature.returned_now(whole, any(behind)):
+            return whole
+        return self.signature.outputs.join(compute(self.vertices, self.outputs, fed))
 
     def as_module(self, name: str | None = None) -> GraphModule:
         """The graph as a ``flax.linen`` module, on its own or inside other modules.
@@ -183,17 +195,21 @@ class Graph(Dag):
         """Check that there is one array per input vertex, with its neurons on the last axis.
 
         Args:
-          inputs: what is to be checked.
+          inputs: what is to be checked, as `apply` takes it.
 
         Raises:
-          GraphError: if there are too few or too many arrays, or one is no array.
+          GraphError: if there are too few or too many arrays, or one is no array; or, for an imported model, if the
+            arguments have another structure or other constants than at the import.
           SizeMismatchError: if an array has another number of neurons than its input vertex.
 
         >>> import jax, naivenas_jax as nas
         >>> x = nas.input_vertex("x", 3)
         >>> nas.Graph(x, -x).check_inputs((jax.numpy.ones((5, 3)),))
         """
-        check_inputs(self.inputs, inputs)
+        check_inputs(self.inputs, self._arrays(inputs))
+
+    def _arrays(self, inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+        return inputs if self.signature is None else self.signature.arrays(inputs)
 
     def _check_keywords(self, kwargs: Mapping[str, object]) -> None:
         known = self.keywords

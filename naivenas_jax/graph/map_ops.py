@@ -27,7 +27,8 @@ def map_ops(
     for vertex in graph.vertices:
         inputs = tuple(made[source] for source in vertex.inputs)
         made[vertex] = Vertex(called.get(vertex.name, vertex.name), op_at(vertex, inputs), inputs)
-    return Graph([made[vertex] for vertex in graph.inputs], [made[vertex] for vertex in graph.outputs])
+    ends = ([made[vertex] for vertex in side] for side in (graph.inputs, graph.outputs))
+    return Graph(*ends, signature=graph.signature)
 
 
 def with_ops(graph: Graph, ops: Mapping[str, Op]) -> Graph:

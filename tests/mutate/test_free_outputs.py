@@ -74,3 +74,20 @@ def test_verbs_of_structure_take_names_too():
         *imported(), "output0", lambda v: nas.layer("n", nn.Dense(3), v), free_outputs=("output1",)
     )
     assert inside.graph.nout("output1") == 6
+
+
+def test_the_name_of_a_part_of_what_a_model_returns_means_all_in_it():
+    def with_cache(v, x):
+        h, g = jnp.tanh(x @ v["params"]["a"]), x @ v["params"]["c"]
+        return {"logits": (h + g) @ v["params"]["b"], "cache": {"h": h, "g": [g]}}
+
+    variables = {"params": {"a": jnp.ones((4, 6)), "b": jnp.ones((6, 3)), "c": jnp.ones((4, 6))}}
+    graph, variables = nas.from_function(with_cache, variables, X)
+    for free in ("output/cache", ["output/cache/h", "output/cache/g/0"]):
+        small = nas.resize(graph, variables, max_params=0.5, free_outputs=free)
+        found = small.graph.apply(small.variables, X)
+        assert found["logits"].shape == (3, 3)
+        assert found["cache"]["h"].shape[1] == found["cache"]["g"][0].shape[1] < 6
+    for free in ("output/cac", "cache", ["output/cache/h"]):
+        with pytest.raises((nas.UnknownNameError, nas.InfeasibleError)):
+            nas.delta_nout(graph, variables, {"a": -1}, free_outputs=free)

@@ -15,8 +15,10 @@ from naivenas_jax.dataflow.tape import Tape, Values, record
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse, ignore
 from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.graph.evaluation.batches import Batch, inputs_of
+from naivenas_jax.graph.evaluation.batches import Batch
+from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_network, flat
@@ -44,8 +46,11 @@ class Network:
         """The equations of an evaluation on inputs of these shapes."""
         key = tuple((np.shape(x), str(jnp.result_type(x))) for x in inputs)
         if key not in self._tapes:
-            self._tapes[key] = record(lambda v, *given: self.graph.apply(v, *given, **self.kwargs), variables, inputs)
+            self._tapes[key] = record(self._arrays, variables, inputs)
         return self._tapes[key]
+
+    def _arrays(self, variables: Variables, *inputs: Array) -> tuple[Array, ...]:
+        return arrays_in(self.graph.apply(variables, *inputs, **self.kwargs))
 
     def compiled(self, function: Callable[..., T], *fixed: object) -> Callable[..., T]:
         """``function(*fixed, ...)``, compiled, and kept as long as the network is."""
@@ -182,22 +187,23 @@ class Data:
       batches: the batches as a user gave them.
     """
 
+    graph: Graph
     batches: Iterable[PyTree]
 
     @classmethod
-    def of(cls, batches: Iterable[PyTree]) -> Data:
+    def of(cls, graph: Graph, batches: Iterable[PyTree]) -> Data:
         """The batches that a user gives; an iterator is made into a list.
 
         Raises:
           VariablesError: if there are none, or they are no batches.
         """
-        data = cls(list(batches) if isinstance(batches, Iterator) else batches)
+        data = cls(graph, list(batches) if isinstance(batches, Iterator) else batches)
         if next(iter(data), None) is None:
             raise VariablesError("At least one batch of inputs is needed; batches= was empty (an iterator used up?).")
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        return inputs_of(self.batches, VariablesError)
+        return inputs_of(self.graph, self.batches, VariablesError)
 
     @cached_property
     def first(self) -> Batch:

@@ -12,6 +12,7 @@ from jax.tree_util import SequenceKey, keystr
 
 from naivenas_jax.checks import shown
 from naivenas_jax.errors import NaiveNASError
+from naivenas_jax.graph.structure import is_array
 from naivenas_jax.typing import Array, PyTree
 
 #: The inputs of one evaluation: one array per input vertex.
@@ -56,7 +57,7 @@ def batches_of(batches: object, error: type[NaiveNASError], *, inputs: bool = Fa
         leaves = jax.tree_util.tree_leaves_with_path(batch)
         if not leaves:
             raise error(f"Batch {number} holds no arrays: {shown(batch)}.")
-        for path, leaf in leaves:
+        for path, leaf in (pair for pair in leaves if not _is_word(*pair)):
             _check_leaf(leaf, _name(number, path, inputs), error)
         yield batch
 
@@ -77,6 +78,8 @@ def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]
     for number, batch in enumerate(batches_of(batches, error)):
         count: int | None = None
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+            if not is_array(leaf):
+                continue  # a constant, the same for each example
             name, shape = _name(number, path), np.shape(leaf)
             if not shape:
                 raise error(f"{name} is one number; every array must have the examples along its first axis.")
@@ -84,6 +87,11 @@ def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]
                 raise error(f"{name} has {shape[0]} examples along its first axis, other arrays of the batch {count}.")
             count = shape[0]
         yield batch
+
+
+def _is_word(path: tuple[Any, ...], leaf: PyTree) -> bool:
+    """Whether a leaf is a word beside arrays, under a name of its own: a constant of the model."""
+    return isinstance(leaf, str) and bool(path) and not isinstance(path[-1], SequenceKey)
 
 
 def _name(number: int, path: tuple[Any, ...], inputs: bool = False) -> str:
@@ -108,26 +116,6 @@ def _check_leaf(leaf: PyTree, name: str, error: type[NaiveNASError]) -> None:
     if (bad := _not_finite(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))) is not None:
         found = f"{np.asarray(leaf)[bad]}{f' at {bad}' if bad else ''}"
         raise error(f"{name} is not finite: {found}. What is computed of it would not be either. Leave it out.")
-
-
-def inputs_of(batches: Iterable[PyTree], error: type[NaiveNASError]) -> Iterator[Batch]:
-    """Read batches of inputs: each an array, or a tuple of arrays, one per input of the graph.
-
-    Args:
-      batches: what a user gave as ``batches=``.
-      error: the class of what is raised.
-
-    Yields:
-      The inputs of the graph for each batch, always as a tuple.
-
-    Raises:
-      error: as `batches_of`, and if an input is no array.
-    """
-    for number, batch in enumerate(batches_of(batches, error, inputs=True)):
-        inputs = batch if isinstance(batch, tuple) else (batch,)
-        for position, given in enumerate(inputs):
-            check_array(given, f"Batch {number}" + (f", input {position}," if isinstance(batch, tuple) else ""), error)
-        yield inputs
 
 
 def _not_finite(array: Array) -> tuple[int, ...] | None:

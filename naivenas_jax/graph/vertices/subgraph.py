@@ -12,6 +12,7 @@ from naivenas_jax.graph.evaluation.evaluate import Intercept, NestedOp
 from naivenas_jax.graph.graph import Graph, tie_vertices
 from naivenas_jax.graph.map_ops import with_sizes
 from naivenas_jax.graph.op import select
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
@@ -50,7 +51,8 @@ class Subgraph(NestedOp):
     ) -> PyTree:
         """Compute the graph, with variables under the name of this vertex."""
         known = None if self.keywords is None else self.keywords | {"train"}
-        return self.graph.run(scope, *inputs, intercept=intercept, **select(kwargs, known))
+        made = self.graph.run(scope, *inputs, intercept=intercept, **select(kwargs, known))
+        return made if self.graph.signature is None else arrays_in(made)[0]
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Subgraph:
         """The same graph with other sizes."""

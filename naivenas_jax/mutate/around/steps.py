@@ -20,8 +20,10 @@ from naivenas_jax.errors import (
     UnknownNameError,
 )
 from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import keys_of
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.inputs_after import inputs_after
@@ -164,13 +166,14 @@ def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
     """
     if inputs is None:
         return
-    given = inputs if isinstance(inputs, tuple | list) else (inputs,)
+    given = sample_inputs(mutation.before, inputs)
     if len(given) != len(mutation.before.inputs):
         names = ", ".join(vertex.name for vertex in mutation.before.inputs)
         raise GraphError(f"inputs= needs one array or shape per input of the graph ({names}), found {len(given)}.")
     shapes = inputs_after(mutation.before, mutation.plan, [_shape(each) for each in given])
     try:
-        jax.eval_shape(mutation.graph.apply, mutation.variables, *shapes, rngs=keys_of(mutation.graph) or None)
+        rngs = keys_of(mutation.graph) or None
+        jax.eval_shape(lambda v, x: arrays_in(mutation.graph.apply(v, *x, rngs=rngs)), mutation.variables, shapes)
     except NaiveNASError:
         raise
     except Exception as error:  # whatever a layer or function says to shapes that do not fit

@@ -15,6 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.signature import Signature
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
@@ -49,12 +50,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Draft:
-    """Vertices by name, their slots, and the names of the inputs and outputs."""
+    """Vertices by name, their slots, the names of the inputs and outputs, and the signature of an imported model."""
 
     ops: Mapping[str, Op]
     slots: Mapping[str, tuple[Slot, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    signature: Signature | None = None
 
     @classmethod
     def of(cls, graph: Graph) -> Draft:
@@ -64,6 +66,7 @@ class Draft:
             {v.name: tuple(Slot(source.name) for source in v.inputs) for v in graph.vertices},
             tuple(v.name for v in graph.inputs),
             tuple(v.name for v in graph.outputs),
+            graph.signature,
         )
 
     def with_vertices(self, vertices: Iterable[Vertex]) -> Draft:
@@ -110,7 +113,10 @@ class Draft:
             made[name] = Vertex(name, self.ops[name], tuple(made[slot.staged] for slot in self.slots[name]))
         producers = [source for _, source in stands.values() if source and source not in self.outputs]
         outputs = dict.fromkeys((*self.outputs, *producers))
-        return Graph([made[name] for name in (*self.inputs, *stands)], [made[name] for name in outputs])
+        signature = None if stands else self.signature  # which knows of no stand-ins
+        return Graph(
+            [made[name] for name in (*self.inputs, *stands)], [made[name] for name in outputs], signature=signature
+        )
 
     def final(self, aligned: Graph) -> Graph:
         """The graph that reads the producers, with the sizes that the staged graph has been given."""
@@ -118,7 +124,8 @@ class Draft:
         for name in self.final_order():
             inputs = tuple(made[slot.source] for slot in self.slots[name] if slot.source)
             made[name] = Vertex(name, aligned[name].op, inputs)
-        return Graph([made[name] for name in self.inputs], [made[name] for name in self.outputs])
+        ends = ([made[name] for name in names] for names in (self.inputs, self.outputs))
+        return Graph(*ends, signature=self.signature)
 
 
 def _reachable(reads: Mapping[str, list[str]], ends: Iterable[str]) -> dict[str, None]:

@@ -17,6 +17,7 @@ from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.cost.parts import parts, require_placed, under, without_operations
 from naivenas_jax.errors import BudgetError, RequestError, SolverError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.bounds import free_handles
 from naivenas_jax.mutate.request.options import Inputs
@@ -204,7 +205,7 @@ def require_fraction(name: str, limit: int | float) -> None:
 def _shapes(graph: Graph, inputs: Inputs) -> Sequence[Any]:
     """Shapes to count operations at: those that were given, or a batch of one where the graph knows them."""
     if inputs is not None:
-        return inputs if isinstance(inputs, tuple | list) else (inputs,)
+        return sample_inputs(graph, inputs)
     from_sources = [getattr(vertex.op, "shape", None) for vertex in graph.inputs]
     if any(shape is None for shape in from_sources):
         unknown = [v.name for v, shape in zip(graph.inputs, from_sources, strict=True) if shape is None]

@@ -31,7 +31,7 @@ def freed_outputs(graph: Graph, given: FreeOutputs) -> frozenset[str]:
     if isinstance(given, bool | np.bool_):
         return frozenset(v.name for v in graph.outputs if given)
     names = {given} if isinstance(given, str) else set(given)
-    return frozenset(v.name for v in graph.outputs if not _names_of_output(graph, v.name).isdisjoint(names))
+    return frozenset(v.name for v in graph.outputs if any(_means(graph, name, v.name) for name in names))
 
 
 def check_free_outputs(graph: Graph, given: object) -> None:
@@ -54,7 +54,7 @@ def check_free_outputs(graph: Graph, given: object) -> None:
         )
     known = [v.name for v in graph.outputs]
     for name in names:
-        if not any(name in _names_of_output(graph, output) for output in known):
+        if not any(_means(graph, str(name), output) for output in known):
             raise UnknownNameError(f"free_outputs: {unknown_name(str(name), known)} Only outputs can be freed.")
 
 
@@ -86,6 +86,11 @@ def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -
         for v in graph.outputs
         if v.name not in freed and _names_of_output(graph, v.name).isdisjoint(named)
     }
+
+
+def _means(graph: Graph, name: str, output: str) -> bool:
+    """Whether a name means an output: one of its names, or the name of a part of what a model returns that it is in."""
+    return name in _names_of_output(graph, output) or output.startswith(f"{name}/")
 
 
 def _names_of_output(graph: Graph, name: str) -> set[str]:

@@ -13,6 +13,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.checks import as_number, require_flag, shown
 from naivenas_jax.errors import CarryError, PlanError, RequestError, TimeLimitError
 from naivenas_jax.graph.evaluation.evaluate import require_values
+from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
 from naivenas_jax.mutate.result.request_record import RequestRecord
@@ -185,7 +186,7 @@ class Mutation:
         For an example see `Mutation`.
 
         Args:
-          *inputs: arrays for the graph *before* the change.
+          *inputs: for the graph *before* the change, as ``apply`` takes them.
           tolerance: largest difference allowed, relative to the largest output; by default according to the dtype.
           **kwargs: passed to ``apply``.
 
@@ -197,8 +198,8 @@ class Mutation:
           GraphError: if the inputs do not fit the graph before the change.
           RequestError: if ``tolerance`` is no number.
         """
-        self.before.check_inputs(inputs)
-        require_values(self.before.inputs, inputs)
+        arrays = checked_arrays(self.before, inputs)
+        require_values(self.before.inputs, arrays)
         allowed = None if tolerance is None else as_number(tolerance)
         if tolerance is not None and (allowed is None or not 0 <= allowed < math.inf):
             raise RequestError(f"tolerance must be a number of at least 0, or None; found {shown(tolerance)}.")
@@ -206,7 +207,7 @@ class Mutation:
             (self.before, self.variables_before),
             (self.graph, self.variables),
             self.plan,
-            inputs,
+            arrays,
             kwargs,
             incomparable=self.incomparable,
             tolerance=tolerance,

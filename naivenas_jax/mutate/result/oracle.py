@@ -24,6 +24,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
@@ -74,7 +75,7 @@ def check(
     (graph, variables), (changed, new_variables) = before, after
     with jax.default_matmul_precision("highest"):
         inputs_now = inputs_after(graph, plan, inputs)
-        outputs = _tuple(changed.apply(new_variables, *inputs_now, **kwargs))
+        outputs = arrays_in(changed.apply(new_variables, *inputs_now, **kwargs))
         reason = _nothing(inputs) or incomparable or _renumbered(graph, plan, inputs)
         reason = reason or _coupled(graph, plan) or _unread(graph, plan)
         if reason:
@@ -84,8 +85,8 @@ def check(
             variables, new_variables = with_even_keys(variables), with_even_keys(new_variables)
             if reason := uneven(changed, new_variables, inputs_now, kwargs):
                 return Check(False, reason)
-            outputs = _tuple(changed.apply(new_variables, *inputs_now, **kwargs))
-        expected = _tuple(masked_apply(graph, variables, plan, *inputs, **kwargs))
+            outputs = arrays_in(changed.apply(new_variables, *inputs_now, **kwargs))
+        expected = arrays_in(masked_apply(graph, variables, plan, *inputs, **kwargs))
     difference = 0.0
     for vertex, got, wanted in zip(changed.outputs, outputs, expected, strict=True):
         difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
@@ -224,7 +225,3 @@ def _tolerance(dtype: np.dtype, tolerance: float | None) -> float:
     if not jnp.issubdtype(dtype, jnp.inexact):
         return 0.0
     return float(np.sqrt(jnp.finfo(dtype).eps)) / 3  # type: ignore[no-untyped-call]  # jax does not type it
-
-
-def _tuple(outputs: PyTree) -> tuple[PyTree, ...]:
-    return outputs if isinstance(outputs, tuple) else (outputs,)

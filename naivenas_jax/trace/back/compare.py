@@ -23,6 +23,7 @@ from jax.extend import core as jex
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.jaxpr.value_numbering import ValueNumbering, new_equations, same_computation
 from naivenas_jax.trace.back.samples import as_numbers, disturbed_variables, random_inputs
 from naivenas_jax.trace.model.imported_op import ImportedOp
@@ -186,7 +187,7 @@ def input_shapes(graph: Graph, model: TracedModel) -> list[Shape]:
 
 def _with_flat_outputs(call: ModelCall) -> _ArraysCall:
     def flat_call(variables: Variables, arrays: Sequence[Array]) -> list[Array]:
-        return jax.tree.leaves(call(variables, arrays))
+        return list(arrays_in(call(variables, arrays)))
 
     return flat_call
 
@@ -260,7 +261,7 @@ def _other_batch(shapes: Sequence[Shape]) -> list[Shape] | None:
 def _can_run(call: ModelCall, variables: Variables, shapes: Sequence[Shape]) -> bool:
     """Whether a model can be called with inputs of these shapes."""
     try:
-        jax.eval_shape(call, variables, shapes)
+        jax.eval_shape(_with_flat_outputs(call), variables, shapes)
     except Exception:  # whatever the user's code raises: it was written for one batch size
         return False
     return True

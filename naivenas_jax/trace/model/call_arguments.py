@@ -1,9 +1,9 @@
-"""What a model is called with: arrays, constants beside them, and the arguments that its signature names."""
+"""What a model is called with: arrays, and the arguments that its signature names."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -11,53 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.structure import is_array
 from naivenas_jax.typing import Array, PyTree, Shape
-
-_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
-
-
-class _ArrayMark:
-    """Stands where an array was."""
-
-    def __repr__(self) -> str:
-        return "an array"
-
-
-_ARRAY = _ArrayMark()
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """A pytree of arguments without its arrays: a hashable value.
-
-    Attributes:
-      tree: the structure of the pytree.
-      leaves: for each leaf that is no array (a number, a flag, a name) the leaf itself; for each array a mark.
-    """
-
-    tree: jax.tree_util.PyTreeDef
-    leaves: tuple[object, ...]
-
-    @classmethod
-    def split(cls, values: PyTree) -> tuple[Arguments, list[Array | Shape]]:
-        """Arguments, and their arrays in order.
-
-        Raises:
-          GraphError: if a leaf is neither an array nor hashable.
-        """
-        leaves, tree = jax.tree.flatten(values)
-        marked = tuple(_ARRAY if isinstance(leaf, _ARRAYS) else leaf for leaf in leaves)
-        try:
-            hash(marked)
-        except TypeError as error:
-            raise GraphError(f"Arguments of a model must be arrays or hashable ({error}).") from error
-        arrays = (leaf for leaf in leaves if isinstance(leaf, _ARRAYS))
-        return cls(tree, marked), [np.asarray(leaf) if isinstance(leaf, np.generic) else leaf for leaf in arrays]
-
-    def join(self, arrays: Iterable[Array | Shape]) -> PyTree:
-        """The inverse of `split`: the pytree with these arrays in the places of the marks."""
-        rest = iter(arrays)
-        return jax.tree.unflatten(self.tree, [next(rest) if leaf is _ARRAY else leaf for leaf in self.leaves])
 
 
 def traced_shape(array: Array | Shape | complex) -> Shape:
@@ -141,4 +96,4 @@ class CallSignature:
 
 
 def _has_arrays(value: PyTree) -> bool:
-    return any(isinstance(leaf, _ARRAYS) for leaf in jax.tree.leaves(value))
+    return any(map(is_array, jax.tree.leaves(value)))

@@ -13,8 +13,8 @@ from jax.ad_checkpoint import checkpoint_name
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import select
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.model.call_arguments import Arguments
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import mark, place_of
@@ -89,7 +89,7 @@ class EditedEvaluation:
 #: ``evaluate(variables by path, arrays, rngs, mutable, kwargs, hook) -> (outputs, updated variables by path)``
 EvaluateModel: TypeAlias = Callable[
     [Mapping[Path, Array], Sequence[Array | Shape], Keys, Mutable, Keywords, EditedEvaluation],
-    tuple[tuple[Array, ...], dict[Path, PyTree]],
+    tuple[PyTree, dict[Path, PyTree]],
 ]
 
 
@@ -115,7 +115,7 @@ def edited_function(
         hook = EditedEvaluation(edit, added, rngs, mutable, kwargs)
         # the model before may know no training, and a layer that the edit inserts may
         given = {key: value for key, value in kwargs.items() if key != "train" or key in keywords}
-        outputs, updates = evaluate(own, Arguments.split(inputs)[1], rngs, mutable, given, hook)
+        outputs, updates = evaluate(own, arrays_in(inputs), rngs, mutable, given, hook)
         kept = {path: value for path, value in updates.items() if path in known or path not in before}
         return outputs, nested({**kept, **hook.updates})
 

@@ -13,6 +13,7 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, is_unnamed, subscripts
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
@@ -70,8 +71,8 @@ class ImportedOp(ModelOp):
         outputs = ((model.axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(base.program)))
         return Vector.concat([_fixed(root, n, "an output of the model") if own is None else own for own, n in outputs])
 
-    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> tuple[Array, ...]:
-        """The arrays of the outputs; collections that may be updated are updated."""
+    def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> PyTree:
+        """What the model returns; collections that may be updated are updated."""
         if scope.get_flag("initializing", False):
             raise GraphError(
                 "An imported graph has no initialiser: its variables come with the import, and with every mutation. "
@@ -92,8 +93,8 @@ class ImportedOp(ModelOp):
         mutable: Mutable,
         kwargs: Keywords,
         hook: Watch | None = None,
-    ) -> tuple[tuple[Array, ...], dict[Path, PyTree]]:
-        """The arrays of the outputs, and the updated variables.
+    ) -> tuple[PyTree, dict[Path, PyTree]]:
+        """The outputs, in the structure that the model returns in this call, and the updated variables.
 
         Args:
           variables: by path.
@@ -114,7 +115,7 @@ class ImportedOp(ModelOp):
         }
         program, sizes = analysed.program, self._sizes(analysed, hook)
         arguments = [given[role] for role in program.arguments]
-        return program.outputs(evaluate_resized(program.closed, analysed.frame, sizes, arguments))
+        return program.returned(evaluate_resized(program.closed, analysed.frame, sizes, arguments))
 
     @property
     def keys(self) -> dict[str, jax.Array]:
@@ -295,7 +296,7 @@ class ModelOutput(Op):
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Keywords) -> jax.Array:
         """The array of the output."""
         del scope, kwargs
-        output: jax.Array = inputs[0][self.number]
+        output: jax.Array = arrays_in(inputs[0])[self.number]
         return output
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ModelOutput:

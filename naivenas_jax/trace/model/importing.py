@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -12,13 +12,11 @@ from flax import core, nnx
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.source import Source
-from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.paths import Path, path_text, subscripts
-from naivenas_jax.trace.model.call_arguments import Arguments, CallSignature, traced_shape
-from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
+from naivenas_jax.paths import Path, subscripts
+from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
+from naivenas_jax.trace.model.model_graph import model_graph
 from naivenas_jax.trace.model.nnx_model import NnxModel
-from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable, TracedModel, neurons_of
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.module_names import linen_marks
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -40,8 +38,8 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
       **kwargs: keyword arguments of the function, unless ``graph.apply`` is given others.
 
     Returns:
-      The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
-      the other, and returns the arrays of the outputs: an array if there is one, else a tuple.
+      The graph, and the variables in the layout that they had. ``graph.apply`` takes and returns the same structures as
+      the model; each array in them is an input or output of the graph with a name (``batch/image``).
 
     Raises:
       GraphError: if ``fn`` cannot be called, the inputs hold no array, the variables are no nested dict of arrays, or
@@ -68,7 +66,7 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
         return fn(values, *args, **keywords), {}
 
     arrays = _arrays(variables)
-    return _graph(function, fn, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
+    return model_graph(function, fn, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
 
 
 def from_linen(
@@ -89,8 +87,8 @@ def from_linen(
         ``method="encode"``.
 
     Returns:
-      The graph, and the variables in the layout that they had. ``graph.apply`` takes the arrays of the inputs one after
-      the other, and returns the arrays of the outputs: an array if there is one, else a tuple.
+      The graph, and the variables in the layout that they had. ``graph.apply`` takes and returns the same structures as
+      the model; each array in them is an input or output of the graph with a name (``batch/image``).
 
     Raises:
       GraphError: if ``module`` is no linen module, the inputs hold no array, the variables are no nested dict of
@@ -129,7 +127,7 @@ def from_linen(
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
     arrays = _arrays(variables)
-    graph = _graph(function, module, arrays, inputs, kwargs, signature, streams=_streams(rngs))
+    graph = model_graph(function, module, arrays, inputs, kwargs, signature, streams=_streams(rngs))
     return graph, as_given(nested(arrays), variables)
 
 
@@ -156,8 +154,8 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwarg
       **kwargs: keyword arguments of the model, unless ``graph.apply`` is given others.
 
     Returns:
-      The graph, and the variables as nested dicts. ``graph.apply`` takes the arrays of the inputs one after the other,
-      and returns the arrays of the outputs: an array if there is one, else a tuple.
+      The graph, and the variables as nested dicts. ``graph.apply`` takes and returns the same structures as the model;
+      each array in them is an input or output of the graph with a name (``batch/image``).
 
     Raises:
       GraphError: if ``model`` is no nnx model, the inputs hold no array, or the model cannot be traced, because its
@@ -175,7 +173,9 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwarg
             "nas.from_linen, for functions nas.from_function."
         )
     own = NnxModel.of(model)
-    graph = _graph(own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), _streams(rngs))
+    graph = model_graph(
+        own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), _streams(rngs)
+    )
     return graph, nested(own.arrays)
 
 
@@ -203,84 +203,6 @@ def _said(found: object) -> str:
     if isinstance(found, type):
         return f"the class {found.__name__}: make one, {found.__name__}(...)"
     return f"{type(found).__name__}: {found!r:.80}"
-
-
-def _graph(
-    function: ModelFunction,
-    identity: object,
-    variables: Mapping[Path, Array | Shape],
-    inputs: tuple[PyTree, ...],
-    kwargs: Keywords,
-    signature: CallSignature,
-    modes: tuple[str, ...] = (),
-    streams: tuple[tuple[str, Shape], ...] = (),
-) -> Graph:
-    """A model as a graph of an input vertex for each array, a vertex for the model, and one for each output.
-
-    Args:
-      function: the model.
-      identity: the model as the user gave it; where it can be hashed, two imports of equal models are equal.
-      variables: by path.
-      inputs: example inputs.
-      kwargs: keyword arguments, unless ``graph.apply`` is given others.
-      signature: what the model may be called with.
-      modes: keyword arguments besides these of the signature.
-      streams: the shapes of the keys that the model draws from, by stream.
-    """
-    arguments, leaves = Arguments.split(inputs)
-    if not leaves:
-        found = ", ".join(f"{value!r:.40}" for value in inputs) or "none"
-        raise GraphError(
-            "Give example inputs (arrays or their shapes): they tell what shapes to trace the model at. Found: "
-            f"{found}. Numbers, text and other values of Python are constants of the model."
-        )
-    shapes = [traced_shape(leaf) for leaf in leaves]
-    keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
-    model = TracedModel.trace(
-        function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords, streams=streams
-    )
-    taken = _names_in(model)
-    sources = [
-        Vertex(_free(name, taken), Source((leaf.shape[1:] or (1,))[-1], tuple(leaf.shape[1:]), str(leaf.dtype)))
-        for name, leaf in zip(_input_names(inputs, signature), shapes, strict=True)
-    ]
-    whole = Vertex(_free("model", taken), ImportedOp(model, model.base.ties.run_sizes), tuple(sources))
-    sizes = tuple(neurons_of(model.base.program))
-    names = ["output"] if len(sizes) == 1 else [f"output{i}" for i in range(len(sizes))]
-    outputs = [Vertex(_free(name, taken), ModelOutput(i, sizes), (whole,)) for i, name in enumerate(names)]
-    return Graph(sources, outputs)
-
-
-def _names_in(model: TracedModel) -> frozenset[str]:
-    """Names that mean something in the model: its handles, its variables, and the paths of its modules."""
-    paths = {path[1:end] for path, _ in model.variables for end in range(2, len(path) + 1)}
-    modules = [place.name for place in model.base.places]
-    return frozenset([*model.base.ties.axes, *map(path_text, paths), *modules])
-
-
-def _free(name: str, taken: frozenset[str]) -> str:
-    """A name for an input, an output or the whole, which must not be one that the model uses itself."""
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _input_names(inputs: tuple[PyTree, ...], signature: CallSignature) -> list[str]:
-    """A name for each array of the inputs: the name of the argument, numbered if the argument holds several arrays."""
-    found = []
-    for i, value in enumerate(inputs):
-        count = len(Arguments.split(value)[1])
-        found += [signature.name(i) + (str(j) if count > 1 else "") for j in range(count)]
-    return found
-
-
-def _hashable(identity: object) -> Hashable:
-    """A value that two imports of equal models have in common: the model itself, where it can be hashed."""
-    try:
-        hash(identity)
-    except TypeError:
-        return object()
-    return identity
 
 
 def _arrays(variables: Variables) -> dict[Path, Array | Shape]:

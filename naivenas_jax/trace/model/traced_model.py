@@ -10,9 +10,10 @@ import jax
 from flax.core.scope import CollectionFilter, DenyList
 
 from naivenas_jax.errors import GraphError, NaiveNASError
+from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.trace.model.call_arguments import Arguments, traced_shape
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import TracedProgram, capture
@@ -49,9 +50,9 @@ class TracedModel:
 
     identity: Hashable
     variables: tuple[tuple[Path, Shape], ...]
-    arguments: Arguments
+    arguments: Structure
     inputs: tuple[Shape, ...]
-    kwargs: Arguments
+    kwargs: Structure
     function: ModelFunction = field(compare=False)
     base: Analysed = field(compare=False)
     defaults: Keywords = field(compare=False)
@@ -66,7 +67,7 @@ class TracedModel:
         function: ModelFunction,
         identity: Hashable,
         variables: Mapping[Path, Array | Shape],
-        arguments: Arguments,
+        arguments: Structure,
         inputs: Sequence[Shape],
         kwargs: Keywords,
         *,
@@ -76,7 +77,7 @@ class TracedModel:
     ) -> TracedModel:
         """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
         shapes = {path: traced_shape(array) for path, array in variables.items()}
-        static, arrays = Arguments.split(dict(kwargs))
+        static, arrays = Structure.split(dict(kwargs))
 
         def call(
             values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
@@ -125,7 +126,7 @@ class TracedModel:
           The trace, analysed, and the arrays among the keyword arguments.
         """
         keys = {name: jax.ShapeDtypeStruct(key.shape, key.dtype) for name, key in rngs.items()}
-        static, arrays = Arguments.split(dict(kwargs))
+        static, arrays = Structure.split(dict(kwargs))
         extra, writable = tuple(map(traced_shape, arrays)), _hashable_filter(mutable)
         kind = (tuple(inputs), tuple(sorted(keys.items())), writable, static, extra)
         if kind not in self._programs:

@@ -15,6 +15,7 @@ from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT
+from naivenas_jax.graph.structure import Structure
 from naivenas_jax.jaxpr.value_numbering import same_computation
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.program.import_errors import NEEDS_A_VALUE, does_not_fit, needs_a_value, traces_differ
@@ -50,7 +51,7 @@ class TracedProgram:
       used: for each argument, whether a result depends on it.
       results: what each result stands for. A variable that is a pytree itself (what a model has sown) has several
         results in a row.
-      out_tree: the structure of the outputs.
+      outputs: the structure of the outputs; what is no array among them is the same in every call.
       updates: the structure of each updated variable.
     """
 
@@ -58,7 +59,7 @@ class TracedProgram:
     arguments: tuple[Role, ...]
     used: tuple[bool, ...]
     results: tuple[Role, ...]
-    out_tree: jax.tree_util.PyTreeDef
+    outputs: Structure
     updates: Mapping[Path, jax.tree_util.PyTreeDef]
 
     @property
@@ -67,15 +68,15 @@ class TracedProgram:
         pairs = zip(self.arguments, self.used, strict=True)
         return frozenset(role.which for role, used in pairs if used and isinstance(role.which, tuple))
 
-    def outputs(self, results: Sequence[Array]) -> tuple[tuple[Array, ...], dict[Path, PyTree]]:
-        """Split the results of the jaxpr into the leaves of the outputs and the updated variables."""
-        outputs = tuple(v for role, v in zip(self.results, results, strict=True) if role.kind == "output")
+    def returned(self, results: Sequence[Array]) -> tuple[PyTree, dict[Path, PyTree]]:
+        """The outputs and the updated variables, made of the results of the jaxpr."""
+        outputs = [v for role, v in zip(self.results, results, strict=True) if role.kind == "output"]
         rest = iter(results[len(outputs) :])
         updates = {
             path: jax.tree.unflatten(tree, [next(rest) for _ in range(tree.num_leaves)])
             for path, tree in self.updates.items()
         }
-        return outputs, updates
+        return self.outputs.join(outputs), updates
 
 
 def capture(
@@ -118,7 +119,7 @@ def capture(
 
 def _same(one: TracedProgram, other: TracedProgram) -> bool:
     """Whether two traced functions of the same arguments are the same computation."""
-    results = one.results == other.results and one.out_tree == other.out_tree and one.updates == other.updates
+    results = one.results == other.results and one.outputs == other.outputs and one.updates == other.updates
     return results and same_computation(one.closed, other.closed, addresses=False)
 
 
@@ -132,14 +133,17 @@ def _traced(
     """Trace a function once; see `capture`."""
     names = sorted(rngs)
     paths: list[Path] = []  # of updated variables; they are no arrays, so the traced function cannot return them
+    structures: list[Structure] = []  # of the outputs; nor is this
 
     def traced(
         values: list[PyTree], data: list[Array], keys: list[jax.Array], named: list[Array]
-    ) -> tuple[PyTree, list[PyTree]]:
+    ) -> tuple[list[Array | Shape], list[PyTree]]:
         given = nested(dict(zip(variables, values, strict=True)))
         outputs, updates = fn(given, data, dict(zip(names, keys, strict=True)), named)
         paths[:] = flat(updates)
-        return outputs, list(flat(updates).values())
+        structure, arrays = Structure.split(outputs)
+        structures[:] = [structure]
+        return arrays, list(flat(updates).values())
 
     arguments = [list(variables.values()), list(inputs), [rngs[name] for name in names], list(keywords)]
     try:
@@ -148,7 +152,6 @@ def _traced(
         raise needs_a_value(error) from error
     except DOES_NOT_FIT as error:
         raise does_not_fit(error) from error
-    out_leaves, out_tree = jax.tree.flatten(outputs)
     trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     live, used = _live(closed)
     return TracedProgram(
@@ -161,10 +164,10 @@ def _traced(
         ),
         used,
         (
-            *(Role("output", i) for i in range(len(out_leaves))),
+            *(Role("output", i) for i in range(len(outputs))),
             *(Role("variable", path) for path, tree in zip(paths, updates, strict=True) for _ in jax.tree.leaves(tree)),
         ),
-        out_tree,
+        structures[0],
         trees,
     )
 

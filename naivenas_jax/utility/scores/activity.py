@@ -15,8 +15,10 @@ from naivenas_jax.checks import as_number, is_one_of, shown
 from naivenas_jax.dataflow.reads import Read, reads_of
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.errors import UtilityError
-from naivenas_jax.graph.evaluation.batches import Batch, inputs_of
+from naivenas_jax.graph.evaluation.batches import Batch
+from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -85,7 +87,7 @@ def activity(
     check_network(graph, variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[ValueSums, ValueSums] | None = None
-    for number, inputs in enumerate(inputs_of(batches, UtilityError)):
+    for number, inputs in enumerate(inputs_of(graph, batches, UtilityError)):
         new = jax.tree.map(_wide, step(variables, inputs))
         for sums in new:
             require_finite(graph, sums.absolute + sums.within + sums.squares, f"activity: with batch {number}")
@@ -154,7 +156,7 @@ _STATISTICS: Mapping[str, Callable[[ValueSums], np.ndarray]] = {
 def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) -> tuple[ValueSums, ValueSums]:
     """Sums over what weights read, and over the outputs."""
     ties = graph.ties
-    tape = record(lambda values, *given: graph.apply(values, *given, **kwargs), variables, inputs)
+    tape = record(lambda values, *given: arrays_in(graph.apply(values, *given, **kwargs)), variables, inputs)
     values = tape.evaluated(variables, inputs)
     where_read = in_outputs = ValueSums.none(class_count(ties))
     found = {(read.value, read.dim, runs): None for read in reads_of(tape, variables) if (runs := _runs(ties, read))}

@@ -14,6 +14,7 @@ from naivenas_jax.checks import require_flag, require_function
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import examples_of
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import Structure, compiled
 from naivenas_jax.transfer.new_neurons.loss import Loss
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import PyTree, Variables
@@ -75,17 +76,18 @@ def fisher(
     check_network(graph, variables)
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
-    step = jax.jit(partial(_halves, graph, loss_fn))
+    step = compiled(partial(_halves, graph, loss_fn))
     portions = (step(variables, batch) for batch in examples_of(batches, UtilityError))
     return averaged(graph, portions, "example", errors, "fisher")
 
 
 def _halves(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, "examples classes"]:
     """Half the squared derivatives."""
+    structure, arrays = Structure.split(batch)
 
-    def one(example: PyTree) -> Float[jax.Array, " classes"]:
-        single = jax.tree.map(lambda array: jnp.asarray(array)[None], example)
+    def one(example: list[jax.Array]) -> Float[jax.Array, " classes"]:
+        single = structure.join(jnp.asarray(array)[None] for array in example)
         return 0.5 * slopes(graph, loss_fn, variables, single) ** 2
 
-    found: jax.Array = jax.lax.map(one, jax.tree.map(jnp.asarray, batch))
+    found: jax.Array = jax.lax.map(one, list(map(jnp.asarray, arrays)))
     return found

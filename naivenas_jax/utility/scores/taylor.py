@@ -17,6 +17,7 @@ from naivenas_jax.checks import as_number, as_whole, is_one_of, require_flag, re
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of, examples_of
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.structure import Structure, compiled
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.follow import Followed
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
@@ -113,7 +114,7 @@ def taylor(
     require_flag(errors, "errors", UtilityError)
     if not is_one_of(each, ("batch", "example")):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
-    step = jax.jit(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
+    step = compiled(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
     read = batches_of if each == "batch" else examples_of
     portions = (step(variables, batch) for batch in read(batches, UtilityError))
     return averaged(graph, portions, each, errors, "taylor")
@@ -140,11 +141,12 @@ def _per_example(
     graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree
 ) -> Float[jax.Array, "examples classes"]:
     """Absolute derivatives of the loss of each example."""
+    structure, arrays = Structure.split(batch)
 
-    def one(example: PyTree) -> Float[jax.Array, " classes"]:
-        return jnp.abs(slopes(graph, loss_fn, variables, jax.tree.map(lambda array: array[None], example)))
+    def one(example: list[jax.Array]) -> Float[jax.Array, " classes"]:
+        return jnp.abs(slopes(graph, loss_fn, variables, structure.join(array[None] for array in example)))
 
-    found: jax.Array = jax.lax.map(one, batch)
+    found: jax.Array = jax.lax.map(one, arrays)
     return found
 
 

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.trace.back.candidates import Decision, Picked
 from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes, ModulePath, possible_values
@@ -98,7 +99,7 @@ class LinenSearch:
         shapes, call = _abstract(args, kwargs)
 
         def apply(values: Variables, arrays: Sequence[Array]) -> PyTree:
-            return call(arrays, lambda *own, **named: module.apply(values, *own, **named))
+            return arrays_in(call(arrays, lambda *own, **named: module.apply(values, *own, **named)))
 
         while True:
             try:
