@@ -69,7 +69,7 @@ def nnx_attempts(
     fits: dict[ModulePath, _Fits] = {}
 
     def attempt(picked: Picked) -> RebuildAttempt[nnx.Module]:
-        new = _with_arrays(module, variables)
+        new = with_arrays(module, variables)
         nodes = {place: node for place, node in _nodes(new) if changed.under(place)}
         settled: set[ModulePath] = set()
         decisions: list[Decision] = []
@@ -102,7 +102,7 @@ def nnx_attempts(
     return attempt
 
 
-def _with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
+def with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
     """A copy with these arrays; everything else as it is."""
     places = NnxModel.of(module).places
     arrays = {places[path]: array for path, array in flat(variables).items()}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast, overload
 
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import as_number, require_flag
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import Source
@@ -16,7 +16,8 @@ from naivenas_jax.trace.back.candidates import MakeAttempt, ModuleT
 from naivenas_jax.trace.back.changed_sizes import ChangedSizes
 from naivenas_jax.trace.back.compare import ModelCall, comparisons, input_shapes
 from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempts, linen_call
-from naivenas_jax.trace.back.nnx_rebuild import nnx_attempts, nnx_call, nnx_shapes
+from naivenas_jax.trace.back.nnx_rebuild import nnx_attempts, nnx_call, nnx_shapes, with_arrays
+from naivenas_jax.trace.back.query_rescaling import Rescaling, query_rescalings
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
 from naivenas_jax.trace.back.rebuild_search import Clock, RebuildSearch
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
@@ -41,7 +42,29 @@ class MutatedModel(Protocol):
 TIME_LIMIT = 60.0
 
 
-def rebuild(model: ModuleT, mutation: MutatedModel, *, time_limit: float | None = TIME_LIMIT) -> ModuleT:
+@overload
+def rebuild(
+    model: ModuleT,
+    mutation: MutatedModel,
+    *,
+    rescale_queries: Literal[False] = False,
+    time_limit: float | None = TIME_LIMIT,
+) -> ModuleT: ...
+
+
+@overload
+def rebuild(
+    model: ModuleT, mutation: MutatedModel, *, rescale_queries: Literal[True], time_limit: float | None = TIME_LIMIT
+) -> tuple[ModuleT, Variables]: ...
+
+
+def rebuild(
+    model: ModuleT,
+    mutation: MutatedModel,
+    *,
+    rescale_queries: bool = False,
+    time_limit: float | None = TIME_LIMIT,
+) -> ModuleT | tuple[ModuleT, Variables]:
     """The model that was imported, with the sizes of the mutation: an object of the user's own class.
 
     The model is returned only if it computes in evaluation what the graph does, at the imported shapes and at another
@@ -52,6 +75,11 @@ def rebuild(model: ModuleT, mutation: MutatedModel, *, time_limit: float | None 
     Args:
       model: the linen module or nnx model that `from_linen` or `from_nnx` was given; untouched.
       mutation: a mutation of the imported graph, or of a graph that earlier mutations made of it.
+      rescale_queries: whether the queries of attentions whose size changed may be multiplied by ``sqrt(new / old)``. A
+        class that divides by the root of the size that it finds then computes what the graph does, which goes on to
+        divide by the root of the old size. The factor is folded into the kernel and the bias of the queries (or into
+        the scale of their normalisation). These variables are those of the returned model, and of nothing else: the
+        mutation, `Mutation.carry` and `Mutation.undo` do not know of them. To go on, import the returned model.
       time_limit: seconds after which the search ends, and the best try so far is reported; None: no limit. Where the
         search ends earlier, the result does not depend on it. A compilation is not interrupted.
 
@@ -87,18 +115,20 @@ def rebuild(model: ModuleT, mutation: MutatedModel, *, time_limit: float | None 
             f"{type(mutation).__name__}: {mutation!r:.80}."
         )
     op = _imported_op(mutation.graph)
-    clock = Clock(_seconds(time_limit))
+    require_flag(rescale_queries, "rescale_queries", RebuildError)
+    how = _How(op, mutation, Clock(_seconds(time_limit)), bool(rescale_queries))
     rebuilt: nn.Module | nnx.Module
     if isinstance(model, nn.Module):
-        rebuilt = _linen(model, op, mutation, clock)
+        rebuilt, variables = _linen(model, how)
     elif isinstance(model, nnx.Module):
-        rebuilt = _nnx(model, op, mutation, clock)
+        rebuilt, variables = _nnx(model, how)
     else:
         raise RebuildError(
             f"rebuild takes the linen module or nnx model that was imported, found {type(model).__name__}. What "
             "from_function has imported has no class to go back to: keep using mutation.graph."
         )
-    return cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
+    same = cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
+    return (same, variables) if rescale_queries else same
 
 
 def _seconds(limit: object) -> float | None:
@@ -109,43 +139,66 @@ def _seconds(limit: object) -> float | None:
     return number
 
 
-def _linen(module: nn.Module, op: ImportedOp, mutation: MutatedModel, clock: Clock) -> nn.Module:
-    _check_linen(module, op.model)
-    changed, inputs = ChangedSizes.of(op, mutation.variables), input_shapes(mutation.graph, op.model)
-    make = linen_attempts(module, op.model, inputs, changed, mutation.variables, clock.check)
-    return _rebuilt(module, linen_call, make, op, mutation, clock)
+class _How(NamedTuple):
+    """What is to be rebuilt.
+
+    Attributes:
+      op: the imported model in the mutated graph.
+      mutation: the mutation.
+      clock: the time limit.
+      rescale: whether queries may be rescaled.
+    """
+
+    op: ImportedOp
+    mutation: MutatedModel
+    clock: Clock
+    rescale: bool
 
 
-def _nnx(model: nnx.Module, op: ImportedOp, mutation: MutatedModel, clock: Clock) -> nnx.Module:
-    _check_nnx(model, op.model)
-    make = nnx_attempts(model, ChangedSizes.of(op, mutation.variables), mutation.variables, clock.check)
-    return _rebuilt(model, nnx_call, make, op, mutation, clock)
+def _linen(module: nn.Module, how: _How) -> tuple[nn.Module, Variables]:
+    model, variables = how.op.model, how.mutation.variables
+    _check_linen(module, model)
+    changed, inputs = ChangedSizes.of(how.op, variables), input_shapes(how.mutation.graph, model)
+    make = linen_attempts(module, model, inputs, changed, variables, how.clock.check)
+    found, rescaling = _rebuilt(module, linen_call, make, how)
+    return found, variables if rescaling is None else rescaling(variables)
+
+
+def _nnx(model: nnx.Module, how: _How) -> tuple[nnx.Module, Variables]:
+    variables = how.mutation.variables
+    _check_nnx(model, how.op.model)
+    make = nnx_attempts(model, ChangedSizes.of(how.op, variables), variables, how.clock.check)
+    found, rescaling = _rebuilt(model, nnx_call, make, how)
+    if rescaling is None:
+        return found, variables
+    rescaled = rescaling(variables)
+    return with_arrays(found, rescaled), rescaled
 
 
 def _rebuilt(
     model: ModuleT,
     call_of: Callable[[ModuleT, TracedModel], ModelCall],
     make: MakeAttempt[ModuleT],
-    op: ImportedOp,
-    mutation: MutatedModel,
-    clock: Clock,
-) -> ModuleT:
-    """The first model among the attempts that computes what the graph does.
+    how: _How,
+) -> tuple[ModuleT, Rescaling | None]:
+    """The first model among the attempts that computes what the graph does, and what its queries are multiplied by.
 
     Args:
       model: the user's model.
       call_of: makes a function of a model and what was imported.
       make: makes an attempt, given decisions.
-      op: the imported model in the mutated graph.
-      mutation: the mutation.
-      clock: the time limit.
+      how: what is to be rebuilt.
 
     Raises:
       RebuildError: says why the likeliest model is not the right one.
     """
-    graph, variables = mutation.graph, mutation.variables
-    wanted = comparisons(graph, op, variables, call_of(model, op.model))
-    search: RebuildSearch[ModuleT] = RebuildSearch(lambda candidate: call_of(candidate, op.model), wanted, clock)
+    op, graph, variables = how.op, how.mutation.graph, how.mutation.variables
+    search: RebuildSearch[ModuleT] = RebuildSearch(
+        lambda candidate: call_of(candidate, op.model),
+        comparisons(graph, op, variables, call_of(model, op.model)),
+        how.clock,
+        query_rescalings(op) if how.rescale else (),
+    )
     found = search.found(make)
     if found is not None:
         return found

@@ -77,8 +77,8 @@ def _coupled(changed: ChangedSizes, graph: Graph) -> list[str]:
     names = {change.what for own in changed.sizes.values() for change in own}
     return [
         f"  {name!r} is coupled: {reason}. The model computes with its size (as in 1 / sqrt(size), or a mean), the "
-        "graph with what it was trained with; for the queries of an attention, multiplying their kernel and bias by "
-        "sqrt(new / old) would make up for that, which is not done here."
+        "graph with what it was trained with. For the queries of an attention, multiplying their kernel and bias by "
+        "sqrt(new / old) makes up for that: model, variables = nas.rebuild(model, mutation, rescale_queries=True)."
         for name, reason in graph.ties.coupled.items()
         if name in names
     ][:1]

@@ -11,8 +11,10 @@ from typing import Generic
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.trace.back.candidates import Attempts, MakeAttempt, ModuleT, OutOfTimeError, RebuildAttempt
 from naivenas_jax.trace.back.compare import Comparison, ModelCall
+from naivenas_jax.trace.back.query_rescaling import Rescaling
 from naivenas_jax.trace.back.rebuild_errors import Failure
 from naivenas_jax.trace.back.source_lines import line_of_equation, line_of_error
+from naivenas_jax.typing import Array, PyTree, Variables
 
 #: So many tries are made before those are run that have the right shapes, but are traced to another computation.
 _BEFORE_RUNNING = 6
@@ -69,6 +71,7 @@ class RebuildSearch(Generic[ModuleT]):
       call_of: makes a function of a model.
       wanted: compare models with the graph.
       clock: the time limit.
+      rescalings: ways to rescale queries that may be tried.
       failure: why the best try so far is not the right model.
       ended: why the search ended, in words.
     """
@@ -76,13 +79,16 @@ class RebuildSearch(Generic[ModuleT]):
     call_of: Callable[[ModuleT], ModelCall]
     wanted: Sequence[Comparison]
     clock: Clock
+    rescalings: Sequence[Rescaling] = ()
     failure: Failure | None = None
     ended: str = ""
     _best: tuple[bool, float] = (True, math.inf)
     _waiting: list[_Judged[ModuleT]] = field(default_factory=list)
 
-    def found(self, make: MakeAttempt[ModuleT]) -> ModuleT | None:
+    def found(self, make: MakeAttempt[ModuleT]) -> tuple[ModuleT, Rescaling | None] | None:
         """The first model that computes what the graph does; None: there is none, and `failure` says why.
+
+        With it comes what its queries are to be multiplied by, if they are.
 
         Args:
           make: makes an attempt, given decisions.
@@ -94,7 +100,7 @@ class RebuildSearch(Generic[ModuleT]):
                 attempt = make(picked)
                 found, judged = self._judged(attempt)
                 if found is not None:
-                    return found
+                    return found, None
                 places = next((each.places for each in judged if each.places), None)
                 blamed = places[0].name if places else self._module_of(attempt, judged)
                 attempts.failed(
@@ -139,24 +145,33 @@ class RebuildSearch(Generic[ModuleT]):
         line = None if eqn is None else line_of_equation(eqn)
         return _Judged(model, Failure(shapes or "", line, None, said, tuple(places[:1])), places, runs=shapes is None)
 
-    def _run(self) -> ModuleT | None:
+    def _run(self) -> tuple[ModuleT, Rescaling | None] | None:
         """A model among those that have to be run that returns what the graph does."""
         waiting, self._waiting = sorted(self._waiting, key=lambda each: each.wrong), []
         for each in waiting:
-            call = self.call_of(each.model)
-            for comparison in self.wanted:
-                self.clock.check()
-                try:
-                    found = comparison.difference(call)
-                except Exception as error:  # whatever the user's code raises
-                    self._note(raised(error, each.failure.said), math.inf)
-                    break
-                if found is not None:
-                    self._note(replace(each.failure, problem=found), each.wrong)
-                    break
-            else:
-                return each.model
+            for rescaling in (None, *self.rescalings):
+                if self._agrees(each, rescaling):
+                    return each.model, rescaling
         return None
+
+    def _agrees(self, judged: _Judged[ModuleT], rescaling: Rescaling | None) -> bool:
+        """Whether a model returns what the graph does, with variables that are rescaled for the model."""
+        call = self.call_of(judged.model)
+
+        def rescaled(variables: Variables, arrays: Sequence[Array]) -> PyTree:
+            return call(variables if rescaling is None else rescaling(variables), arrays)
+
+        for comparison in self.wanted:
+            self.clock.check()
+            try:
+                found = comparison.difference(rescaled)
+            except Exception as error:  # whatever the user's code raises
+                self._note(raised(error, judged.failure.said), math.inf)
+                return False
+            if found is not None:
+                self._note(replace(judged.failure, problem=found), judged.wrong)
+                return False
+        return True
 
     def _note(self, failure: Failure, wrong: float) -> None:
         """Keep the failure of the best try: one that runs, and where least is wrong; the first of those."""
