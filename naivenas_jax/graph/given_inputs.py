@@ -62,7 +62,7 @@ def inputs_of(graph: Graph, batches: Iterable[PyTree], error: type[NaiveNASError
     Raises:
       error: as `batches_of`, and if an input is no array, or the inputs are not what the imported model takes.
     """
-    for number, batch in enumerate(batches_of(batches, error, inputs=True)):
+    for number, batch in enumerate(batches_of(batches, error, inputs=True, words=graph.signature is not None)):
         inputs = _arrays(graph, batch, batch, f"Batch {number}", error)
         for position, given in enumerate(inputs):
             check_array(given, f"Batch {number}" + (f", input {position}," if isinstance(batch, tuple) else ""), error)

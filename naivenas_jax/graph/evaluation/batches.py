@@ -30,13 +30,16 @@ def check_array(value: object, name: str, error: type[NaiveNASError]) -> None:
         raise error(f"{name} must be an array of numbers; found one of {value.dtype}.")
 
 
-def batches_of(batches: object, error: type[NaiveNASError], *, inputs: bool = False) -> Iterator[PyTree]:
+def batches_of(
+    batches: object, error: type[NaiveNASError], *, inputs: bool = False, words: bool = False
+) -> Iterator[PyTree]:
     """Read batches of any trees of arrays.
 
     Args:
       batches: what a user gave as ``batches=``.
       error: the class of what is raised.
       inputs: whether a tuple holds the inputs of a graph, for messages.
+      words: whether a tuple or list may hold words: the constants of an imported model, which its graph knows.
 
     Yields:
       The batches, one by one.
@@ -57,17 +60,18 @@ def batches_of(batches: object, error: type[NaiveNASError], *, inputs: bool = Fa
         leaves = jax.tree_util.tree_leaves_with_path(batch)
         if not leaves:
             raise error(f"Batch {number} holds no arrays: {shown(batch)}.")
-        for path, leaf in (pair for pair in leaves if not _is_word(*pair)):
+        for path, leaf in (pair for pair in leaves if not _is_word(*pair, words)):
             _check_leaf(leaf, _name(number, path, inputs), error)
         yield batch
 
 
-def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]:
+def examples_of(batches: object, error: type[NaiveNASError], *, words: bool = False) -> Iterator[PyTree]:
     """Read batches whose arrays all have the examples along their first axis.
 
     Args:
       batches: what a user gave as ``batches=``.
       error: the class of what is raised.
+      words: as for `batches_of`.
 
     Yields:
       The batches, one by one.
@@ -75,7 +79,7 @@ def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]
     Raises:
       error: as `batches_of`, and if an array has no first axis, or another number of examples than the others.
     """
-    for number, batch in enumerate(batches_of(batches, error)):
+    for number, batch in enumerate(batches_of(batches, error, words=words)):
         count: int | None = None
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
             if not is_array(leaf):
@@ -89,9 +93,9 @@ def examples_of(batches: object, error: type[NaiveNASError]) -> Iterator[PyTree]
         yield batch
 
 
-def _is_word(path: tuple[Any, ...], leaf: PyTree) -> bool:
-    """Whether a leaf is a word beside arrays, under a name of its own: a constant of the model."""
-    return isinstance(leaf, str) and bool(path) and not isinstance(path[-1], SequenceKey)
+def _is_word(path: tuple[Any, ...], leaf: PyTree, anywhere: bool) -> bool:
+    """Whether a leaf is a word beside arrays: a constant of the model, under a name of its own or ``anywhere``."""
+    return isinstance(leaf, str) and bool(path) and (anywhere or not isinstance(path[-1], SequenceKey))
 
 
 def _name(number: int, path: tuple[Any, ...], inputs: bool = False) -> str:

@@ -77,7 +77,8 @@ def fisher(
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
     step = compiled(partial(_halves, graph, loss_fn))
-    portions = (step(variables, batch) for batch in examples_of(batches, UtilityError))
+    given = examples_of(batches, UtilityError, words=graph.signature is not None)
+    portions = (step(variables, batch) for batch in given)
     return averaged(graph, portions, "example", errors, "fisher")
 
 

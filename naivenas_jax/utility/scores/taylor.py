@@ -116,7 +116,7 @@ def taylor(
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     step = compiled(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
     read = batches_of if each == "batch" else examples_of
-    portions = (step(variables, batch) for batch in read(batches, UtilityError))
+    portions = (step(variables, batch) for batch in read(batches, UtilityError, words=graph.signature is not None))
     return averaged(graph, portions, each, errors, "taylor")
 
 
