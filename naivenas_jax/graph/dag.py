@@ -20,6 +20,8 @@ from naivenas_jax.graph.vertex import Vertex
 FlatVertex: TypeAlias = tuple[str, Op, tuple[int, ...]]
 #: The vertices in topological order, the positions of the inputs and of the outputs among them, and the signature.
 Flat: TypeAlias = tuple[tuple[FlatVertex, ...], tuple[int, ...], tuple[int, ...], Signature | None]
+#: One vertex or several.
+_Ends: TypeAlias = Vertex | Iterable[Vertex]
 
 
 class Dag:
@@ -43,13 +45,7 @@ class Dag:
     _canonical: Dag
     _hash: int
 
-    def __init__(
-        self,
-        inputs: Vertex | Iterable[Vertex],
-        outputs: Vertex | Iterable[Vertex],
-        *,
-        signature: Signature | None = None,
-    ):
+    def __init__(self, inputs: _Ends, outputs: _Ends, *, signature: Signature | None = None):
         self.__dict__["inputs"] = _vertices_of("inputs", inputs)
         self.__dict__["outputs"] = _vertices_of("outputs", outputs)
         self.__dict__["signature"] = signature
