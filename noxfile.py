@@ -71,6 +71,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Chains of random mutations on random networks: `nox -s fuzz -- --chains 200 --seed 0`."""
+    session.install("-e", ".[test]")
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs, env={"JAX_PLATFORMS": "cpu"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Only the code in README.md and docs/."""
     session.install("-e", ".[test]")

@@ -44,7 +44,9 @@ class _Survivors:
             survivors = np.sort(group.classes[group.best[:kept]])
             self.alive[survivors] = True
             if new:
-                self.models[last_run[i]] = np.resize(survivors, new) if kept else np.full(new, NEW)
+                run = last_run[i]
+                copied = kept and run not in ties.single
+                self.models[run] = np.resize(survivors, new) if copied else np.full(new, NEW)
 
     def axis(self, runs: tuple[int, ...]) -> AxisPlan:
         """The plan of an axis that consists of these runs."""

@@ -64,6 +64,7 @@ class Ties:
       conditions: what layers require of sizes besides, such as "a multiple of 8". The present sizes satisfy them.
       indexed: runs whose neurons are looked up by position, such as the words of a vocabulary. Each ends every axis on
         which neurons are looked up, so that what is added there moves no other.
+      single: runs whose neurons cannot be split into copies, as one array makes them and reads them, too.
     """
 
     run_sizes: tuple[int, ...]
@@ -75,6 +76,7 @@ class Ties:
     coupled_runs: Mapping[int, str] = field(default_factory=dict)
     conditions: tuple[Condition, ...] = ()
     indexed: frozenset[int] = frozenset()
+    single: frozenset[int] = frozenset()
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """Some runs, with the runs of its factors in place of each product: only these have classes of their own."""

@@ -50,6 +50,8 @@ class Tying:
     _fixed: list[tuple[Vector, str]] = field(default_factory=list)
     _coupled: list[tuple[Vector, str]] = field(default_factory=list)
     _indexed: list[Vector] = field(default_factory=list)
+    _single: list[Vector] = field(default_factory=list)
+    _reads: list[tuple[Path, int]] = field(default_factory=list)
     _conditions: list[tuple[Condition, Mapping[str, Vector], Path]] = field(default_factory=list)
 
     def within(self, name: str) -> Tying:
@@ -138,6 +140,22 @@ class Tying:
         """
         self._indexed.append(vector)
 
+    def single(self, vector: Vector) -> None:
+        """Neurons of ``vector`` have no copies: one array makes them in one place and reads them in another.
+
+        Divided among the copies where it reads, it would make smaller neurons.
+        """
+        self._single.append(vector)
+
+    def reads(self, path: Path, dim: int) -> None:
+        """A variable that another vertex declares is read here, on a dimension on which it makes neurons there.
+
+        Args:
+          path: from the root.
+          dim: the dimension.
+        """
+        self._reads.append((path, dim))
+
     def include(
         self,
         ties: Ties,
@@ -186,6 +204,8 @@ class Tying:
             self.couple(runs[run], reason)
         for run in ties.indexed:
             self.index(runs[run])
+        for run in ties.single:
+            self.single(runs[run])
         for condition in ties.conditions:
             self.require(condition, {axis: included.axes[axis] for axis in condition.axes})
         return included
@@ -236,22 +256,25 @@ class Tying:
 
     def freeze_with(self, vectors: Sequence[Vector]) -> tuple[Ties, list[tuple[int, ...]]]:
         """The ties as a value, and the runs of further vectors."""
+        self._apply_reads()
         leaves = {path: replace(leaf, axes=self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
         conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
-        run_sizes, rows, products = self.blocks.settle_all([*own, *self._indexed, *vectors])
+        run_sizes, rows, products = self.blocks.settle_all([*own, *self._indexed, *self._single, *vectors])
         axes = dict(zip(self._axes, rows, strict=False))
         bare = Ties(run_sizes, axes, leaves, {}, {}, products)
         rest = [bare.plain(row) for row in rows[len(axes) : len(own)]]
         coupled = _first_reasons(rest[len(fixed) :], self._coupled)
-        asked = len(own) + len(self._indexed)
-        moving, last = _by_position(bare, rows[len(own) : asked])
+        looked_up = len(own) + len(self._indexed)
+        asked = looked_up + len(self._single)
+        moving, last = _by_position(bare, rows[len(own) : looked_up])
         held = {**moving, **_first_reasons(rest[: len(fixed)], fixed)}
         ties = replace(
             bare,
             fixed=held,
             indexed=last - held.keys(),
+            single=bare.plain(run for row in rows[looked_up:asked] for run in row),
             coupled={
                 axis: coupled[run] for axis in axes if coupled for run in bare.plain(axes[axis]) if run in coupled
             },
@@ -259,6 +282,16 @@ class Tying:
             conditions=tuple(dict.fromkeys(conditions)),
         )
         return ties, rows[asked:]
+
+    def _apply_reads(self) -> None:
+        for path, dim in self._reads:
+            if path not in self._leaves:
+                continue  # the vertex that declares it has just been removed, and the reader is next
+            dims, leaf = self._leaves[path]
+            self._leaves[path] = dims, replace(leaf, roles=(*leaf.roles[:dim], "in", *leaf.roles[dim + 1 :]))
+            if (vector := dims[dim]) is not None:
+                self.single(vector)
+        self._reads.clear()
 
     def _axes_of(self, path: Path, dims: tuple[Vector | None, ...]) -> tuple[str | None, ...]:
         """The axes that the dimensions of a leaf lie on; an axis that nobody has named gets its name from the leaf."""

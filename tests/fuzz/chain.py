@@ -17,7 +17,7 @@ from imported import linen, of_nnx
 from mutations import VERBS, WIDTHS, Call, random_verb
 from promises import (
     ADAM,
-    BrokenPromise,
+    BrokenPromiseError,
     check_fresh_shapes,
     check_function,
     check_import,
@@ -99,7 +99,7 @@ class Find:
         ours = [f for f in frames if "naivenas_jax/" in f.filename]
         where = f"{ours[-1].filename.split('/')[-1]}:{ours[-1].name}" if ours else ""
         what = getattr(self.error, "promise", "") or re.sub(r"[\d.'\"]+|\w+/\w+", "", str(self.error))[:40]
-        return type(self.error).__name__, where if not isinstance(self.error, BrokenPromise) else "", what
+        return type(self.error).__name__, where if not isinstance(self.error, BrokenPromiseError) else "", what
 
 
 @dataclass
@@ -126,9 +126,7 @@ class Chain:
         trace = traced(graph, variables, subject.inputs, **draws(subject))
         if subject.own is not None:
             check_import(subject.own, trace, variables, subject.inputs)
-        return cls(
-            recipe, subject, graph, variables, subject.inputs, trace, some_state(variables), numbered(variables)
-        )
+        return cls(recipe, subject, graph, variables, subject.inputs, trace, some_state(variables), numbered(variables))
 
     def step(self, number: int) -> None:
         """One mutation, checked; or a refusal by an error of ours, which leaves all as it was."""
@@ -196,7 +194,9 @@ class Chain:
             self.seen[f"not composed: {str(error)[:40]}"] += 1
             return
         plan = nas.Plan.from_json(plan.to_json())
-        last = replace(self.mutations[-1], plan=plan, variables_before=self.subject.variables, before=self.subject.graph)
+        last = replace(
+            self.mutations[-1], plan=plan, variables_before=self.subject.variables, before=self.subject.graph
+        )
         zeros = jax.tree.map(lambda x: np.zeros(np.shape(x)), self.variables)
         at_once = last.carry(numbered(self.subject.variables), fresh=zeros)
         for path, marks in paths(self.marks).items():
@@ -210,7 +210,7 @@ class Chain:
 
 
 def is_ours(error: BaseException) -> bool:
-    return isinstance(error, nas.NaiveNASError | BrokenPromise)
+    return isinstance(error, nas.NaiveNASError | BrokenPromiseError)
 
 
 def draws(subject: Subject) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def run(recipe: Recipe) -> tuple[Counter[str], Find | None]:
     chain, number = None, -1
     try:
         chain = Chain.start(recipe)
-        for number in recipe.steps:  # noqa: B007
+        for number in recipe.steps:
             chain.step(number)
         chain.end()
     except Exception as error:

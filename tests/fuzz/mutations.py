@@ -70,7 +70,9 @@ class Call:
             found["fallback"] = rng.choice([nas.fallback.relax, nas.fallback.keep])
         if rng.random() < 0.1 and self.graph.handles():
             handle = self.handle()
-            found["constraints"] = rng.choice([nas.size(handle) >= 2, nas.multiple_of(handle, 2), nas.size(handle) <= 9])
+            found["constraints"] = rng.choice(
+                [nas.size(handle) >= 2, nas.multiple_of(handle, 2), nas.size(handle) <= 9]
+            )
         if edit:
             found["align"] = rng.choice(["auto", "auto", "grow", "shrink", "both"])
         return found

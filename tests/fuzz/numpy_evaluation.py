@@ -1,7 +1,7 @@
 """Evaluates jaxprs with numpy, in double precision.
 
-Nothing is compiled, so that a network of a new shape costs a trace and no more; and nothing is shared with the library's
-own interpreter, so that the two may disagree. A primitive that is not in the tables is run by JAX.
+Nothing is compiled, so that a network of a new shape costs a trace and no more; and nothing is shared with the
+interpreter of the library, so that the two may disagree. A primitive that is not in the tables is run by JAX.
 """
 
 from __future__ import annotations
@@ -191,12 +191,16 @@ def _dot(a: Any, b: Any, *, dimension_numbers: Any, **_: Any) -> Any:
 
 def _pad(x: Any, value: Any, *, padding_config: Any) -> Any:
     """Negative padding cuts."""
-    sizes = [max(0, (n - 1) * (gap + 1) + 1) if n else 0 for n, (_, _, gap) in zip(x.shape, padding_config, strict=True)]
+    sizes = [
+        max(0, (n - 1) * (gap + 1) + 1) if n else 0 for n, (_, _, gap) in zip(x.shape, padding_config, strict=True)
+    ]
     spread = np.full(sizes, value, x.dtype)
     spread[tuple(slice(None, None, gap + 1) for _, _, gap in padding_config)] = x
     ends = [(max(0, low), max(0, high)) for low, high, _ in padding_config]
     padded = np.pad(spread, ends, constant_values=value)
-    cuts = [slice(max(0, -low), n - max(0, -high)) for n, (low, high, _) in zip(padded.shape, padding_config, strict=True)]
+    cuts = [
+        slice(max(0, -low), n - max(0, -high)) for n, (low, high, _) in zip(padded.shape, padding_config, strict=True)
+    ]
     return padded[tuple(cuts)]
 
 

@@ -38,7 +38,7 @@ class Attend(Op):
     at_root = True
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Tie the query to the features of the table; the output neurons are the entries of the table."""
+        """Tie the query to the features of the table, which reads them; the output neurons are its entries."""
         query, features, entries = ports
         if len(query) != len(features):
             raise SizeMismatchError(
@@ -46,6 +46,7 @@ class Attend(Op):
                 f"{self.table!r} of {len(features)}. Both must be equally wide."
             )
         tying.tie(query, features)
+        tying.reads(("params", *tying.scope[:-1], self.table, "embedding"), 1)
         return entries
 
     def call(self, scope: Scope, inputs: tuple[PyTree, ...], kwargs: Mapping[str, object]) -> PyTree:

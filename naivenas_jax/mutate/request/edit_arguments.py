@@ -11,6 +11,7 @@ from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, StructureError
 from naivenas_jax.graph.dag import topological
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.graph.model_vertex import ModelOp
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
@@ -22,6 +23,21 @@ from naivenas_jax.mutate.request.options import FreeOutputs
 def vertex_of(graph: Graph, name: str) -> Vertex:
     """The vertex that an argument of a verb names."""
     return require_graph(graph).vertex(name)
+
+
+def source_of(graph: Graph, name: str) -> Vertex:
+    """The vertex that an argument of a verb names, to be read by another.
+
+    Raises:
+      StructureError: if it returns several arrays, as an imported model does.
+    """
+    vertex = vertex_of(graph, name)
+    if isinstance(vertex.op, ModelOp):
+        raise StructureError(
+            f"{name!r} is an imported model as a whole, which returns all of its outputs at once: no layer reads "
+            f"it. Name one of its outputs ({', '.join(graph.outputs_of(name))}), or a module inside."
+        )
+    return vertex
 
 
 def added_by(graph: Graph, after: Vertex, make: Callable[[Vertex], Vertex]) -> tuple[Vertex, tuple[Vertex, ...]]:

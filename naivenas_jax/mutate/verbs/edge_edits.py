@@ -14,7 +14,7 @@ from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
 from naivenas_jax.mutate.edit.model_edits import connect_inside, model_at
 from naivenas_jax.mutate.edit.realign import realign
-from naivenas_jax.mutate.request.edit_arguments import vertex_of
+from naivenas_jax.mutate.request.edit_arguments import source_of, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New
@@ -68,7 +68,7 @@ def create_edge(
                 f"takes in, whose position is given by the model. Found position={position!r}."
             )
         return connect_inside(graph, variables, where, source, target, Options.of(keywords, new))
-    vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
+    vertex, producer = vertex_of(graph, target), source_of(graph, source)
     if not vertex.op.takes(len(vertex.inputs) + 1):
         raise StructureError(
             f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, "

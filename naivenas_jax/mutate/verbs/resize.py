@@ -45,8 +45,9 @@ def delta_nout(
         ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes
         ``vertex:axis``.
       new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
-        function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider); "init": the layer's
-        own initialiser; `gradmax`; a function of `NewEntries`; or a mapping from names of parameters to these.
+        function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider), and as None where
+        one array both makes and reads the neurons, as a tied embedding does; "init": the layer's own initialiser;
+        `gradmax`; a function of `NewEntries`; or a mapping from names of parameters to these.
       **keywords: see below.
 
     Keyword Args:

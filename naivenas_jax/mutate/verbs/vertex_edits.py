@@ -16,7 +16,7 @@ from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
 from naivenas_jax.mutate.edit.model_edits import insert_inside, model_at, remove_inside
 from naivenas_jax.mutate.edit.realign import realign
-from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
+from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, source_of, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New
@@ -75,7 +75,7 @@ def insert_vertex(
             )
         insert = partial(insert_vertex, variables={}, after=after, make=make, new=new, **keywords)
         return insert_inside(graph, variables, where, after, insert)
-    source = vertex_of(graph, after)
+    source = source_of(graph, after)
     last, added = added_by(graph, source, make)
     readers = readers_of(graph, after, outputs)
     draft = Draft.of(graph).with_vertices(added)

@@ -102,6 +102,9 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         looked_up = tuple(sorted(d for d in read if (path, d) in analysis.indexed))
         start = None if read else neutral
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up)
+        for d in sorted(read - set(looked_up)):
+            if (path, d) in analysis.makes and (dim := value.dims[d]) is not None:
+                analysis.tying.single(dim)
         if read:
             if len(read) == len(value.dims):
                 # A table that is read on both dimensions (an embedding tied to the output) makes neurons on the

@@ -51,6 +51,7 @@ class Analysis:
       tying: the ties.
       roles: the dimensions of variables on which neurons are read.
       indexed: those of them that are read by index.
+      makes: the dimensions of variables on which neurons are made.
       products: contractions of two variables, and whether their results have met an activation.
       neutral: the variables that multiply, whose new entries start at 1.
       parts: dimensions that may not become empty.
@@ -62,6 +63,7 @@ class Analysis:
     tying: Tying = field(default_factory=Tying)
     roles: set[Origin] = field(default_factory=set)
     indexed: set[Origin] = field(default_factory=set)
+    makes: set[Origin] = field(default_factory=set)
     products: dict[WeightProduct, bool] = field(default_factory=dict)
     neutral: set[Path] = field(default_factory=set)
     parts: dict[Vector, None] = field(default_factory=dict)
@@ -194,6 +196,11 @@ class Analysis:
         """On these dimensions variables read neurons: a weight is contracted over them."""
         if not self.quiet:
             self.roles.update(entry)
+
+    def made(self, entry: frozenset[Origin]) -> None:
+        """Along these dimensions a weight that reads neurons, or is looked up, makes others."""
+        if not self.quiet:
+            self.makes.update(entry)
 
     def indexes(self, entry: frozenset[Origin]) -> None:
         """Along these dimensions entries of variables are looked up by index."""

@@ -29,6 +29,9 @@ def dot(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]
     rest += [(right, d) for d in range(len(right.dims)) if d not in (*right_over, *right_batch)]
     dims = (*batch, *(value.dims[d] for value, d in rest))
     if not (left.weight and right.weight):
+        for value, d in rest:
+            if value.weight:
+                analysis.made(value.origin(d))
         return [Value(dims, summed=_squares(eqn, left, left_over))]
     both = [left.origin(a) | right.origin(b) for a, b in zip(left_batch, right_batch, strict=True)]
     result = weight_of(dims, [*both, *(value.origin(d) for value, d in rest)], values)
@@ -68,6 +71,7 @@ def conv(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value
         read = _grouped(analysis, inputs, outputs, groups, (shape[numbers.rhs_spec[1]], shape[numbers.rhs_spec[0]]))
     analysis.tie(read, kernel.dims[numbers.rhs_spec[1]], "it meets a kernel of fixed size")
     analysis.reads(kernel.origin(numbers.rhs_spec[1]))
+    analysis.made(kernel.origin(numbers.rhs_spec[0]))
     if not kernel.weight:
         analysis.couple(inputs, "it is convolved with an activation")
     for dim in (inputs, read):

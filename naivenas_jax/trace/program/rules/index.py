@@ -43,6 +43,8 @@ def gather(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Val
         if not analysis.looks_up(operand.dims[d], lookups.get(d)):
             analysis.fix(operand.dims[d], "it is read by index")
         analysis.indexes(operand.origin(d))
+    for d in whole:
+        analysis.made(operand.origin(d))
     return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
 
 
