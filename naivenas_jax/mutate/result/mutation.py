@@ -151,8 +151,9 @@ class Mutation:
             value of a dict. Of a training state, a model (linen's variables in a `TrainState`, an ``nnx.Module``, a
             dataclass), an ``nnx.Optimizer``, or a tuple or dict that has the state of an optimizer in it, all that is
             no optimizer state is parameters, statistics or averages of them, unless a field is named otherwise
-            (``grads``), and new entries are those of the new variables. A tree by itself may be gradients, and starts
-            at ``new``.
+            (``grads``), and new entries are those of the new variables; so are those of the variables with their
+            statistics (``{"params": ..., "batch_stats": ...}``), and of statistics alone. A tree of parameters by
+            itself may be gradients, and starts at ``new``.
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters. Moments of an

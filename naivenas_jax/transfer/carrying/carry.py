@@ -17,6 +17,7 @@ A statistic whose meaning changes with the sizes (``factored``) starts again, wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +31,7 @@ from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryR
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft, growth
 from naivenas_jax.transfer.carrying.match import VariableMatcher
 from naivenas_jax.transfer.carrying.renaming import follow_names
-from naivenas_jax.transfer.carrying.states import StateLeaf, leaves_and_holes
+from naivenas_jax.transfer.carrying.states import StateLeaf, is_hole, leaves_and_holes, one_level
 from naivenas_jax.typing import PyTree, Shape
 
 logger = logging.getLogger("naivenas_jax")
@@ -104,14 +105,42 @@ def carry(
         raise CarryError(f'new={shown(new)} is neither "zeros" nor "params".')
     if not isinstance(under, tuple):
         raise CarryError(f"under must be a path, a tuple of names such as ('params', 'critic'); found {shown(under)}.")
+    check_tree(tree)
     if plan.moved:
         plan, tree, before = follow_names(plan, tree, before, under)
-    variables, leaves = VariableMatcher.of(plan, before, after, under), leaves_and_holes(tree)
+    variables = VariableMatcher.of(plan, before, after, under)
+    leaves = leaves_and_holes(tree, variables.spelled)
     rules = CarryRules.of(variables, leaves, new == "params")
     done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)
     for label, reason in report.restarted:
         logger.warning("%s starts again: %s", label, reason)
     return done, report
+
+
+def check_tree(tree: PyTree) -> None:
+    """Raise unless this is a tree that may have something to carry.
+
+    Raises:
+      CarryError: says what it is, and what is carried instead.
+    """
+    for keys, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_transformation)[0]:
+        if _is_transformation(node):
+            raise CarryError(
+                "carry takes the state of an optimizer, tx.init(params), and not the optimizer; "
+                f"{jax.tree_util.keystr(keys) or 'the tree'} is a {type(node).__name__}."
+            )
+    if isinstance(tree, tuple | list | Mapping) or is_hole(tree) or bool(getattr(tree, "shape", ())):
+        return
+    if one_level(tree) is None or not jax.tree.leaves(tree):
+        raise CarryError(
+            "carry takes a tree with arrays that belong to variables: an optimizer's state, averages, gradients, "
+            f"masks, a training state, a model. Found {tree!r:.80}, a {type(tree).__name__}."
+        )
+
+
+def _is_transformation(node: object) -> bool:
+    """Whether a node is an optimizer and not its state; optax has them as tuples of two functions."""
+    return isinstance(node, tuple) and all(callable(getattr(node, name, None)) for name in ("init", "update"))
 
 
 def _in_place(rules: CarryRules, tree: PyTree, leaves: list[StateLeaf]) -> tuple[PyTree, CarryReport]:

@@ -13,8 +13,17 @@ from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying import factored
 from naivenas_jax.transfer.carrying.holders import Role
+from naivenas_jax.transfer.carrying.key_paths import KeyPath
 from naivenas_jax.transfer.carrying.match import VariableMatcher
-from naivenas_jax.transfer.carrying.states import AVERAGES, CONSTANTS, ITERATES, REFUSED, KeyPath, StateLeaf
+from naivenas_jax.transfer.carrying.states import (
+    AVERAGES,
+    CONSTANTS,
+    ITERATES,
+    REFUSED,
+    STARTS,
+    UNKNOWN_STARTS,
+    StateLeaf,
+)
 from naivenas_jax.transfer.take import HostArray, placed_like, rescale, take, to_host
 from naivenas_jax.typing import PyTree, Shape
 
@@ -99,16 +108,17 @@ class CarryRules:
 
     def _rescaled(self, leaf: StateLeaf, path: Path) -> PyTree:
         """Copies and averages of a parameter that was multiplied by a number are multiplied by it; moments are not."""
-        return rescale(leaf.value, self.variables.plan.factor(path)) if self._is_iterate(leaf) else leaf.value
+        return rescale(leaf.value, self.variables.plan.factor(path)) if self._is_iterate(leaf, path) else leaf.value
 
-    def _is_iterate(self, leaf: StateLeaf) -> bool:
-        """Whether a leaf holds parameters, or an average of them."""
+    def _is_iterate(self, leaf: StateLeaf, path: Path) -> bool:
+        """Whether a leaf holds parameters, statistics, or an average of them."""
         if leaf.owner.among(ITERATES):
             return True
         if leaf.role is Role.STATE:
             return self.parameters and leaf.owner.among(AVERAGES)
         numbers = leaf.is_array and jnp.issubdtype(leaf.value.dtype, jnp.inexact)  # and no mask
-        return self.parameters or (leaf.role is Role.HELD and bool(numbers))
+        held = leaf.role is Role.HELD or (leaf.role is Role.BARE and self.variables.is_statistic(path))
+        return self.parameters or (held and bool(numbers))
 
     def started(self, leaf: StateLeaf, path: Path, fresh: StateLeaf | None, dtype: np.dtype | None = None) -> PyTree:
         """The leaf that belongs to a new variable.
@@ -141,8 +151,10 @@ class CarryRules:
                 f"What new entries of {leaf.label} ({leaf.owner.cls}.{leaf.owner.field}) start at is unknown: it is in "
                 f"no known optimizer, and beside one. Carry it by itself, with new=, or all together: {HINT}"
             )
-        if not self._is_iterate(leaf):
-            return np.zeros(())
+        if leaf.owner.among(UNKNOWN_STARTS):
+            raise CarryError(f"What new entries of {leaf.label} start at, only the optimizer knows. {HINT}")
+        if not self._is_iterate(leaf, path):
+            return np.asarray(STARTS.get((leaf.owner.cls, leaf.owner.field), 0.0))
         value = self.variables.after[path]
         if isinstance(value, Shape):
             raise CarryError(

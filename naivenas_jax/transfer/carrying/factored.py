@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from naivenas_jax.errors import CarryError
-from naivenas_jax.transfer.carrying.states import KeyPath, StateField
+from naivenas_jax.transfer.carrying.key_paths import KeyPath
+from naivenas_jax.transfer.carrying.states import StateField
 from naivenas_jax.transfer.take import Sources
 
 T = TypeVar("T")

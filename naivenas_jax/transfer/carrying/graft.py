@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
+from flax import nnx
 
 from naivenas_jax.errors import CarryError
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.transfer.carrying.carry_rules import HINT, CarriedLeaf, CarryRules
-from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, is_hole, one_level
+from naivenas_jax.transfer.carrying.key_paths import KeyPath
+from naivenas_jax.transfer.carrying.states import StateLeaf, is_hole, one_level
 from naivenas_jax.typing import PyTree
 
 #: A new leaf, and its path below the node that gains it.
@@ -121,6 +123,12 @@ def _graft(node: PyTree, keys: KeyPath, edit: TreeEdit) -> PyTree:
     grown = edit.grown.get(keys, [])
     if not grown and not any(child is _GONE for _, child in done):
         return treedef.unflatten([child for _, child in done])
+    if isinstance(node, nnx.Module) and not isinstance(node, Mapping):
+        raise CarryError(
+            f"{jax.tree_util.keystr(keys) or 'The tree'} is a {type(node).__name__}, whose class says which layers it "
+            "has: it would not compute what the changed graph does. Compute with mutation.graph and "
+            "mutation.variables; carry(nnx.state(model), new='params') has the new variables too."
+        )
     if not isinstance(node, Mapping):
         raise CarryError(
             f"{jax.tree_util.keystr(keys) or 'The tree'} is a {type(node).__name__}, and variables were created or "

@@ -95,6 +95,16 @@ class VariableMatcher:
                 return found[0]
         return None
 
+    def is_statistic(self, path: Path) -> bool:
+        """Whether a variable is none that gradients are taken of: beside parameters, in another collection."""
+        collections = {own[0] for own in self.after}
+        return "params" in collections and "param" not in path[0].lower()
+
+    @property
+    def spelled(self) -> frozenset[Path]:
+        """The paths of all old variables, with and without their collections."""
+        return frozenset(path[start:] for path in self.before for start in _starts(path, self.under))
+
     def is_gone(self, hole: StateLeaf) -> bool:
         """Whether all variables that a hole stands for were removed; it may stand for one, or for a whole branch."""
         names = hole.names

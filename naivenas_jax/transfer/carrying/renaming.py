@@ -9,8 +9,9 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.carry_rules import variable_of
 from naivenas_jax.transfer.carrying.graft import TreeEdit, graft
+from naivenas_jax.transfer.carrying.key_paths import KeyPath
 from naivenas_jax.transfer.carrying.match import VariableMatcher
-from naivenas_jax.transfer.carrying.states import KeyPath, StateLeaf, leaves_and_holes
+from naivenas_jax.transfer.carrying.states import StateLeaf, leaves_and_holes
 from naivenas_jax.typing import PyTree
 
 

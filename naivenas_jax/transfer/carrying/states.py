@@ -5,20 +5,17 @@ Optimizer libraries are not imported: a state is known by the name of its class 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import jax
 import numpy as np
 from flax import nnx
 
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.carrying.holders import Role, role_below, role_within
+from naivenas_jax.transfer.carrying.holders import Role, outermost_role, role_below, role_within
+from naivenas_jax.transfer.carrying.key_paths import KeyPath, key_name, names_of
 from naivenas_jax.typing import PyTree
-
-#: The keys that lead to a node of a tree, as ``jax.tree_util`` gives them.
-KeyPath: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,12 @@ ITERATES = frozenset(
 # Fields that average what they are given, which may be parameters: new="params" is for these.
 AVERAGES = frozenset({("EmaState", "ema")})
 
+# Fields that do not start at zero, and the value at which optax starts them.
+STARTS = {("ScaleByRssState", "sum_of_squares"): 0.1, ("COCOBState", "scale"): 1e-8}
+
+# Fields that start at a number which only the optimizer knows, and where zero would keep a neuron from ever moving.
+UNKNOWN_STARTS = frozenset({("ScaleByRpropState", "step_sizes")})
+
 # Fields whose arrays have no neurons: coefficients, keys, hyperparameters. They pass through.
 CONSTANTS = frozenset(
     {
@@ -122,16 +125,14 @@ CONSTANTS = frozenset(
 REFUSED = frozenset({("GaLoreState", "projector"), ("ScaleByLBFGSState", "params"), ("ScaleByLBFGSState", "updates")})
 
 
-def names_of(keys: KeyPath) -> Path:
-    """A key path as strings. The ``.value`` at the end of an nnx variable's key path is left out."""
-    if len(keys) > 1 and isinstance(keys[-1], jax.tree_util.GetAttrKey) and keys[-1].name == "value":
-        keys = keys[:-1]
-    return tuple(_name(key) for key in keys)
+def leaves_and_holes(tree: PyTree, spelled: Collection[Path] = ()) -> list[StateLeaf]:
+    """The leaves of a tree, in jax's order, and its holes.
 
-
-def leaves_and_holes(tree: PyTree) -> list[StateLeaf]:
-    """The leaves of a tree, in jax's order, and its holes."""
-    return list(_walk(tree, (), StateField(), Role.BARE))
+    Args:
+      tree: the tree.
+      spelled: the paths of all variables, with and without their collections, where it matters what the leaves are.
+    """
+    return list(_walk(tree, (), StateField(), outermost_role(tree, spelled), spelled))
 
 
 def one_level(node: PyTree) -> tuple[list[tuple[Hashable, PyTree]], jax.tree_util.PyTreeDef] | None:
@@ -148,7 +149,12 @@ def is_hole(node: object) -> bool:
 
 
 def _walk(
-    node: PyTree, keys: KeyPath, owner: StateField, role: Role, wrapper: jax.tree_util.PyTreeDef | None = None
+    node: PyTree,
+    keys: KeyPath,
+    owner: StateField,
+    role: Role,
+    spelled: Collection[Path],
+    wrapper: jax.tree_util.PyTreeDef | None = None,
 ) -> Iterator[StateLeaf]:
     if is_hole(node):
         yield StateLeaf(keys, node, owner, hole=True, role=role)
@@ -157,17 +163,11 @@ def _walk(
     if level is None:
         yield StateLeaf(keys, node, owner, role=role, wrapper=wrapper)
         return
-    within = role_within(node, role)
+    within = role_within(node, role, spelled)
     for key, child in level[0]:
         inner = owner
         if isinstance(key, jax.tree_util.GetAttrKey) and key.name != "value":
             inner = StateField(type(node).__name__, key.name, keys)
         wraps = level[1] if isinstance(node, nnx.Variable) else None
-        yield from _walk(child, (*keys, key), inner, role_below(node, _name(key), within), wraps)
-
-
-def _name(key: object) -> str:
-    for attribute in ("key", "name", "idx"):  # DictKey and FlattenedIndexKey, GetAttrKey, SequenceKey
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+        below = role_below(node, key_name(key), child, within, spelled)
+        yield from _walk(child, (*keys, key), inner, below, spelled, wraps)
