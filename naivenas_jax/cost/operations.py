@@ -17,6 +17,7 @@ from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.jaxpr.interpret import Atom
 from naivenas_jax.sizes.count import Count
+from naivenas_jax.trace.program.value import Value
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
@@ -111,8 +112,8 @@ def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
     """A contraction, counted as often as it runs."""
     eqn, made, (left, right) = one.eqn, one.eqn.outvars[0], one.eqn.invars
 
-    def over(atom: Atom, dims: Sequence[int]) -> Count:
-        value, shape = one.frame.read(atom), atom.aval.shape
+    def over(atom: Atom, value: Value, dims: Sequence[int]) -> Count:
+        shape = atom.aval.shape
         try:
             return math.prod((sizes.of(value, d, shape[d]) for d in dims), start=Count.constant(1))
         except BudgetError as error:
@@ -121,11 +122,11 @@ def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
                 f"cannot be counted: {error}. Set the budget on another count (max_params=), or fix that axis."
             ) from error
 
-    returned = over(made, range(len(made.aval.shape)))
+    returned = over(made, one.frame.read(made), range(len(made.aval.shape)))
     if eqn.primitive.name == "dot_general":
-        contracted = over(left, eqn.params["dimension_numbers"][0][0])
+        contracted = over(left, one.frame.operand(eqn, 0), eqn.params["dimension_numbers"][0][0])
     else:
         outer = eqn.params["dimension_numbers"].rhs_spec[0]
-        contracted = over(right, [d for d in range(len(right.aval.shape)) if d != outer])
+        contracted = over(right, one.frame.operand(eqn, 1), [d for d in range(len(right.aval.shape)) if d != outer])
     itemsize = np.dtype(made.aval.dtype).itemsize
     return Operation(returned * contracted * one.times, returned * itemsize * one.times, one.owners)

@@ -131,7 +131,7 @@ def _measured(
 ) -> LayerLatency:
     """One contraction, timed for a grid of its sizes."""
     eqn, shapes = one.eqn, [atom.aval.shape for atom in one.eqn.invars]
-    values = [one.frame.read(atom) for atom in eqn.invars]
+    values = [one.frame.operand(eqn, number) for number in range(len(eqn.invars))]
     try:
         operands = [
             [sizes.of(own, d, n) for d, n in enumerate(shape)] for own, shape in zip(values, shapes, strict=True)

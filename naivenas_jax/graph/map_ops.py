@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.model_vertex import AxisChange, ModelOp
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
 
@@ -63,6 +64,24 @@ def with_sizes(
         return vertex.op.resized(ports, AxesOf(vertex.name, sizes), **given.get(vertex.name, {}))
 
     return map_ops(graph, resized)
+
+
+def with_axes(
+    graph: Graph, axes: Mapping[str, AxisChange], keywords: Mapping[str, Mapping[str, object]] | None = None
+) -> Graph:
+    """The same graph after a change of its axes: sizes as in `with_sizes`, and models know which neurons stay.
+
+    Args:
+      graph: the graph.
+      axes: of every axis, where each neuron comes from.
+      keywords: by vertex, further keyword arguments for ``Op.resized``.
+
+    Raises:
+      UnknownNameError, RequestError: if there is no such vertex, or it does not take such keywords.
+    """
+    resized = with_sizes(graph, {name: len(axis.source) for name, axis in axes.items()}, keywords)
+    models = {v.name: v.op.changed(axes) for v in graph.vertices if isinstance(v.op, ModelOp)}
+    return with_ops(resized, models) if models else resized
 
 
 def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, object]) -> None:

@@ -5,13 +5,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
+import numpy as np
 
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import PyTree, Variables
+
+
+class AxisChange(Protocol):
+    """Where each neuron of an axis comes from: what a model has to know of a plan, which lies in a room above.
+
+    Attributes:
+      source: shape (after,). The old position of each new position; negative for a new neuron.
+      twin: shape (after,). For a new neuron the old position of one that it may copy; negative where there is none.
+    """
+
+    @property
+    def source(self) -> np.ndarray:
+        """The old position of each new position."""
+
+    @property
+    def twin(self) -> np.ndarray:
+        """For new neurons the old position of one that they may copy."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,14 @@ class ModelOp(Op):
     @abstractmethod
     def keys(self) -> Mapping[str, jax.Array]:
         """A key for each stream that the model draws from in evaluation, to call it with where any will do."""
+
+    @abstractmethod
+    def changed(self, axes: Mapping[str, AxisChange]) -> ModelOp:
+        """The same computation after a change of its axes: as `resized`, and constants follow the neurons that stay.
+
+        Args:
+          axes: the change of every axis of the graph, by name.
+        """
 
     @abstractmethod
     def places(self) -> Mapping[Place, jax.ShapeDtypeStruct]:

@@ -116,9 +116,12 @@ def _rotated(h: Any, halves: bool) -> Any:
 
 ROTARY: Any = {
     "x": T,
-    "sizes": {"q": 2, "k": 2, "v:heads": 2, "v:features": 3},
-    "changes": {"q": 1, "v:features": 1},
-    "fixed": {"q'1": "mul ties it to an axis of fixed size"},
+    "sizes": {
+        **{f"{name}:heads": 2 for name in "qkv"},
+        **{"q:features": 4, "k:features": 4, "v:features": 3},
+    },
+    "changes": {"q:heads": 1, "v:features": 1},
+    "coupled": ("q:features", "k:features"),
 }
 ROTATED = {"q": (6, 2, 4), "k": (6, 2, 4), "v": (6, 2, 3), "o": (6, 2)}
 

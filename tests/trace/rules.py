@@ -92,8 +92,8 @@ through("relu_at_zero", lambda h: jax.nn.relu(h * 0), **FREE)
 through("gelu", jax.nn.gelu, **FREE)
 through("silu", jax.nn.silu, **FREE)
 through("softplus", jax.nn.softplus, **FREE)
-through("constant_scale", lambda h: h * jnp.arange(6.0), fixed={"a": "axis of fixed size"})
-through("positions", lambda h: jnp.where(lax.iota(jnp.int32, 6) < 3, h, 0), fixed={"a": "axis of fixed size"})
+through("constant_scale", lambda h: h * jnp.arange(6.0), **FREE)
+through("constant_choice", lambda h: jnp.where(lax.iota(jnp.int32, 6) < 3, h, 0), **FREE)
 
 # Moving neurons.
 through("strided_slice", lambda h: h[:, ::2], 3, sizes={"a": 6})
@@ -157,7 +157,7 @@ through("fft", lambda h: jnp.abs(jnp.fft.fft(h)), fixed={"a": "fft"})
 through("pool_rows", lambda h: lax.reduce_window(h, -jnp.inf, lax.max, (2, 1), (2, 1), "VALID"), **FREE)
 through("sum_rows", lambda h: lax.reduce_window(h, 0.0, lax.add, (2, 1), (1, 1), "SAME"), **FREE)
 through("pool_neurons", lambda h: lax.reduce_window(h, 0.0, lax.add, (1, 2), (1, 2), "VALID"), 3, fixed={"a": "slides"})
-through("cholesky", lambda h: h @ jnp.linalg.cholesky(h.T @ h + 6 * jnp.eye(6)), fixed={"a": "fixed size"})
+through("cholesky", lambda h: h @ jnp.linalg.cholesky(h.T @ h + 6 * jnp.eye(6)), fixed={"a": "cholesky"})
 
 
 # Calls, loops, branches.
@@ -207,11 +207,17 @@ through("while_", lambda h: lax.stop_gradient(lax.while_loop(lambda c: c[0] < 3,
         (0, h))[1]) + h, **FREE)  # fmt: skip
 through("cond", lambda h: lax.cond(h.shape[0] == jnp.argmax(h[:, 0] * 0), jnp.sin, jnp.cos, h), sizes={"a": 6})
 through("switch", lambda h: lax.switch(jnp.int32(1), [jnp.sin, jnp.cos, lambda h: h + 1], h), **FREE)
-through(
-    "dropout", lambda h: jnp.where(jax.random.bernoulli(jax.random.key(0), 1.0, h.shape), h, 0), coupled=("a",), **FREE
-)
+
+
+def _key_of(h: Any) -> Any:
+    """A key that is no constant."""
+    return jax.random.key((h * 0).sum().astype(int))
+
+
+through("dropout", lambda h: jnp.where(jax.random.bernoulli(_key_of(h), 1.0, h.shape), h, 0), coupled=("a",), **FREE)
 through("noise_of_keys", lambda h: h + 0 * jax.vmap(lambda k: jax.random.normal(k, (6,)))(
-    jax.random.split(jax.random.key(0), 4)), coupled=("a",), **FREE)  # fmt: skip
+    jax.random.split(_key_of(h), 4)), coupled=("a",), **FREE)  # fmt: skip
+through("constant_noise", lambda h: h + jax.random.normal(jax.random.key(0), h.shape), **FREE)
 
 
 # Several layers.
@@ -252,7 +258,7 @@ def masked_attention(p: Any, x: Any) -> Any:
     return jax.nn.softmax(jnp.where(mask, scores, -1e9)) @ (x @ p["v"]) @ p["o"]
 
 
-@case({"q": (3, 6), "o": (6, 2)}, x=(2, 4, 3), fixed={"q": "fixed"})
+@case({"q": (3, 6), "o": (6, 2)}, x=(2, 4, 3), sizes={"q": 6}, step=2)
 def rotary(p: Any, x: Any) -> Any:
     h = x @ p["q"]
     angle = jnp.arange(4.0)[:, None] / 10 ** jnp.arange(3.0)

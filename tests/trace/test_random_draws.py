@@ -19,30 +19,50 @@ def rand(seed: int, *shape: int) -> Any:
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def noise(h: Any) -> Any:
-    return h + jax.random.normal(KEY, h.shape)
+def noise(h: Any, seed: Any) -> Any:
+    return h + jax.random.normal(jax.random.key(seed), h.shape)
 
 
-def dropped(h: Any) -> Any:
-    return jnp.where(jax.random.bernoulli(KEY, 0.7, h.shape), h / 0.7, 0)
+def dropped(h: Any, seed: Any) -> Any:
+    return jnp.where(jax.random.bernoulli(jax.random.key(seed), 0.7, h.shape), h / 0.7, 0)
 
 
-def of_the_neurons_only(h: Any) -> Any:
-    return h * jax.random.uniform(KEY, h.shape[-1:])
+def of_the_neurons_only(h: Any, seed: Any) -> Any:
+    return h * jax.random.uniform(jax.random.key(seed), h.shape[-1:])
 
 
-def merged(h: Any) -> Any:
-    return h + jax.random.normal(KEY, (h.size,)).reshape(h.shape)
+def merged(h: Any, seed: Any) -> Any:
+    return h + jax.random.normal(jax.random.key(seed), (h.size,)).reshape(h.shape)
 
 
-def by_rbg(h: Any) -> Any:
-    return h + jax.random.normal(jax.random.key(7, impl="unsafe_rbg"), h.shape)
+def by_rbg(h: Any, seed: Any) -> Any:
+    return h + jax.random.normal(jax.random.key(seed, impl="unsafe_rbg"), h.shape)
+
+
+@pytest.mark.parametrize("draw", [noise, dropped, of_the_neurons_only, merged, by_rbg])
+def test_numbers_drawn_with_a_constant_key_are_kept(draw: Any) -> None:
+    x, p = rand(0, 4, 5), {"a": rand(1, 5, 12), "b": rand(2, 12, 3)}
+
+    def f(v: Any, x: Any) -> Any:
+        return draw(x @ v["params"]["a"], 7) @ v["params"]["b"]
+
+    graph, v = nas.from_function(f, {"params": p}, x)
+    assert graph.handles()["a"].coupled is None
+    smaller = nas.delta_nout(graph, v, {"a": -2})
+    dead = np.setdiff1d(np.arange(12), smaller.indices("a"))
+    masked = f({"params": {**p, "b": p["b"].at[dead].set(0)}}, x)
+    np.testing.assert_allclose(smaller.graph.apply(smaller.variables, x), masked, rtol=1e-5, atol=1e-5)
+    assert smaller.check(x).compared
 
 
 @pytest.mark.parametrize("draw", [noise, dropped, of_the_neurons_only, merged, by_rbg])
 def test_neurons_that_random_numbers_are_drawn_for_are_coupled(draw: Any) -> None:
     x, p = rand(0, 4, 5), {"a": rand(1, 5, 12), "b": rand(2, 12, 3)}
-    graph, v = nas.from_function(lambda v, x: draw(x @ v["params"]["a"]) @ v["params"]["b"], {"params": p}, x)
+
+    def f(v: Any, x: Any) -> Any:
+        return draw(x @ v["params"]["a"], x[0, 0].astype(int)) @ v["params"]["b"]
+
+    graph, v = nas.from_function(f, {"params": p}, x)
     assert "random numbers are drawn along it" in (graph.handles()["a"].coupled or "")
     smaller = nas.delta_nout(graph, v, {"a": -2})
     assert not smaller.check(x).compared

@@ -44,7 +44,6 @@ FROZEN = {
         lambda h: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(h.shape, h.dtype), h),
         "it is read by pure_callback, a function outside of JAX",
     ),
-    "size written into the model": (lambda h: h * jnp.arange(6.0), "mul ties it to an axis of fixed size"),
     "python loop over neurons": (
         lambda h: jnp.stack([h[:, i] * i for i in range(h.shape[1])], 1),
         "squeeze takes a single neuron of it",

@@ -15,8 +15,8 @@ import pytest
 from rules import CASES, Case
 
 import naivenas_jax as nas
+from naivenas_jax.jaxpr.primitive_tables import FROZEN
 from naivenas_jax.trace.program.analysis import TIES
-from naivenas_jax.trace.program.primitives import FROZEN
 
 
 class Network(NamedTuple):

@@ -15,8 +15,8 @@ import numpy as np
 from models import ZOO, Loaded
 
 import naivenas_jax as nas
+from naivenas_jax.jaxpr.primitive_tables import FROZEN
 from naivenas_jax.trace.program.analysis import TIES
-from naivenas_jax.trace.program.primitives import FROZEN
 from naivenas_jax.transfer.variables import flat, nested
 
 SHRINKS, GROWTHS = 6, 3

@@ -32,8 +32,8 @@ from exercise import inner, primitives, short
 from revision import revision
 
 import naivenas_jax as nas
+from naivenas_jax.jaxpr.primitive_tables import FROZEN
 from naivenas_jax.trace.program.analysis import TIES
-from naivenas_jax.trace.program.primitives import FROZEN
 
 #: Not a model of its own: a choice among the others, a base class, or one that is put together of two others.
 NO_MODEL = ("Auto", "PreTrainedModel", "EncoderDecoder", "DualEncoder", "VisionTextDual")

@@ -12,7 +12,7 @@ from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.graph.vertices.arithmetic import Elementwise
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.stack import Flatten, positions_at
@@ -138,7 +138,7 @@ def _edited(
 ) -> Mutation:
     """The mutation that an edit comes down to, once the sizes are known."""
     strategy, leaves, stands = options.strategy, staged.ties.leaves, draft.stand_ins(draft.final_order())
-    resized = with_sizes(staged, {name: axis.after for name, axis in axes.items()}, options.layer_keywords)
+    resized = with_axes(staged, axes, options.layer_keywords)
     final = draft.final(resized)
     inserted = [v.name for v in final.vertices if v.name not in graph]
     plan = _plan(graph, variables, staged, axes, inserted)

@@ -13,7 +13,7 @@ from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.mutate.request.defaults import deciding_utility, kept_ends
 from naivenas_jax.mutate.request.options import Options, axes_of, conditions, objectives
 from naivenas_jax.mutate.result.mutation import Mutation, unproven
@@ -100,8 +100,7 @@ def carry_out(graph: Graph, variables: Variables, axes: Mapping[str, AxisPlan], 
     """
     strategy, ties = options.strategy, graph.ties
     plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=ties.rescaled)
-    sizes = {name: axis.after if name in plan.changed else axis.before for name, axis in axes.items()}
-    after = with_sizes(graph, sizes, options.layer_keywords)
+    after = with_axes(graph, axes, options.layer_keywords)
     return Mutation(
         graph=after,
         variables=strategy.finished(after, plan, transfer(plan, ties.leaves, variables, strategy, options.rng)),

@@ -9,6 +9,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes
 from naivenas_jax.trace.back.source_lines import SourceLine
+from naivenas_jax.trace.model.imported_op import ImportedOp
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph, en
             *(f"  What differed first: {place}" for place in failure.places),
             *([f"  What had been set: {_short(failure.said)}"] if failure.said else []),
             f"  What changed: {_listed(near)}",
-            *(_coupled(changed, graph) if failure.error is None else []),
+            *([*_cut(graph), *_coupled(changed, graph)] if failure.error is None else []),
             f"  What was tried: {ended}; this is the one that came nearest",
             "What works: keep using mutation.graph, which evaluates the model at any size, and its variables; or let "
             "the model take this size from an array (x.shape[-1]) or from a field, import that, and mutate it.",
@@ -82,6 +83,16 @@ def _coupled(changed: ChangedSizes, graph: Graph) -> list[str]:
         for name, reason in graph.ties.coupled.items()
         if name in names
     ][:1]
+
+
+def _cut(graph: Graph) -> list[str]:
+    """Constants that have been cut along neurons, which the class of the model computes anew."""
+    names = [name for v in graph.vertices if isinstance(v.op, ImportedOp) for name in v.op.cut]
+    return [
+        f"  The model has constants with an entry for each neuron of {name!r} (a table, a mask, centres). In the graph "
+        "they have been cut to the neurons that stayed; the class makes them anew for the new size."
+        for name in names[:1]
+    ]
 
 
 def _listed(changes: list[ChangedSize], most: int = 6) -> str:

@@ -8,13 +8,15 @@ from functools import cached_property
 from typing import Literal, NoReturn
 
 import jax
+import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
+from naivenas_jax.graph.model_vertex import AxisChange, ModelEdit, ModelOp, Place
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, is_unnamed, subscripts
+from naivenas_jax.sizes.origins import Origins, old
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
@@ -27,6 +29,9 @@ from naivenas_jax.trace.program.rebind import NewSizes, Watch, evaluate_resized
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
+#: The axis of all neurons that constants of the model have entries for.
+_CONSTANTS = "~constants"
+
 
 @dataclass(frozen=True)
 class ImportedOp(ModelOp):
@@ -36,11 +41,14 @@ class ImportedOp(ModelOp):
       model: the model, and its traces at the sizes that it was imported with.
       runs: the present size of each run of its first trace.
       named: places whose neurons have an axis of their own.
+      origins: for the neurons that constants have entries for, run by run, the class that each was at the import; of
+        new ones that which they are like, as in `Origins`. Empty: all are as they were.
     """
 
     model: TracedModel
     runs: tuple[int, ...]
     named: tuple[Place, ...] = ()
+    origins: tuple[int, ...] = ()
 
     keywords = None
     at_root = True
@@ -66,6 +74,8 @@ class ImportedOp(ModelOp):
             found = base.places[place][0]
             dim, size = found.value.dims[-1], found.aval.shape[-1]
             root.called(_fixed(root, size, str(place)) if dim is None else model.row(base.rows[dim]), str(place))
+        if constant := base.constant_runs:
+            root.called(model.row(constant), self._axis(_CONSTANTS))
         for number, port in enumerate(ports):
             _tie_input(root, port, model.axes.get(end_axis("input", number)))
         outputs = ((model.axes.get(end_axis("output", i)), n) for i, n in enumerate(neurons_of(base.program)))
@@ -118,6 +128,12 @@ class ImportedOp(ModelOp):
         return program.returned(evaluate_resized(program.closed, analysed.frame, sizes, arguments))
 
     @property
+    def cut(self) -> tuple[str, ...]:
+        """The handles whose neurons constants of the model have entries for, and have been cut to."""
+        ties, runs = self.model.base.ties, Origins.of_classes(self.model.base.ties, self._classes).classes.keys()
+        return tuple(name for name, row in ties.axes.items() if not is_unnamed(name) and ties.plain(row) & runs)
+
+    @property
     def keys(self) -> dict[str, jax.Array]:
         """A key for each stream that the model was imported with."""
         return self.model.keys
@@ -148,14 +164,41 @@ class ImportedOp(ModelOp):
 
     def _sizes(self, analysed: Analysed, hook: Watch | None = None) -> NewSizes:
         """The present sizes, for a trace that is to be evaluated with them."""
-        return NewSizes(analysed.rows, self.model.ties_of(analysed, self.ties), analysed.ties, hook)
+        now, origins = self.model.ties_of(analysed, self.ties, Origins.of_classes(self.model.base.ties, self._classes))
+        return NewSizes(analysed.rows, now, analysed.ties, origins, hook)
+
+    @cached_property
+    def _classes(self) -> dict[int, np.ndarray]:
+        """The present neurons of the runs that constants have entries for, as classes of the import; see `Origins`."""
+        runs, first = self.model.base.constant_runs, Origins(self.model.base.ties)
+        if not self.origins:
+            return {run: first.of(run) for run in runs}
+        ends = np.cumsum([self.runs[run] for run in runs])
+        return dict(zip(runs, np.split(np.array(self.origins, int), ends[:-1]), strict=True))
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> ImportedOp:
-        """The model with other sizes of its runs of neurons."""
+        """The model with other sizes of its runs of neurons; of those that constants know the first ones stay."""
         del ports
+        return self._with(sizes, {run: _first(now, sizes[self._run(run)]) for run, now in self._classes.items()})
+
+    def changed(self, axes: Mapping[str, AxisChange]) -> ImportedOp:
+        """The model after a change of its axes: constants follow the neurons that stay."""
+        sizes = {name: len(axis.source) for name, axis in axes.items()}
+        if not self._classes:
+            return self._with(sizes, {})
+        axis, now = axes[self._axis(_CONSTANTS)], np.concatenate(list(self._classes.values()))
+        runs = np.repeat(list(self._classes), [sizes[self._run(run)] for run in self._classes])
+        models = np.where(axis.twin < 0, self.model.base.ties.starts[runs], old(now)[axis.twin])
+        after = np.where(axis.source < 0, -1 - models, now[axis.source])
+        return self._with(sizes, {run: after[runs == run] for run in self._classes})
+
+    def _with(self, sizes: Mapping[str, int], classes: Mapping[int, np.ndarray]) -> ImportedOp:
+        """The model with other sizes, and these neurons on the runs that constants have entries for."""
         base = self.model.base.ties
         changed = {run: sizes[self._run(run)] for run in base.plain(range(len(self.runs)))}
-        return replace(self, runs=base.resized(changed).run_sizes)
+        same = all(np.array_equal(now, Origins(base).of(run)) for run, now in classes.items())
+        origins = () if same else tuple(np.concatenate(list(classes.values())).tolist())
+        return replace(self, runs=base.resized(changed).run_sizes, origins=origins)
 
     def _run(self, run: int) -> str:
         """The name that a run's neurons have in the graph, as an axis."""
@@ -307,3 +350,9 @@ class ModelOutput(Op):
     def describe(self) -> str:
         """What tables and error messages call it."""
         return f"output {self.number}"
+
+
+def _first(classes: np.ndarray, size: int) -> np.ndarray:
+    """The first neurons; more than there are are like the last one."""
+    more = -1 - np.repeat(old(classes[-1:]), max(size - len(classes), 0))
+    return np.concatenate([classes[:size], more])

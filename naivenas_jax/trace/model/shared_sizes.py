@@ -7,11 +7,12 @@ the places where both are cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from naivenas_jax.errors import StructureError
+from naivenas_jax.sizes.origins import Origins, carried
 from naivenas_jax.sizes.ties import Ties
 
 
@@ -29,37 +30,43 @@ class SharedAxis(NamedTuple):
     other: str
 
 
-def with_sizes_of(now: Ties, base: Ties, other: Ties, axes: Iterable[SharedAxis]) -> Ties:
-    """The ties of another trace, with the present sizes.
+def with_sizes_of(now: Ties, base: Origins, other: Ties, axes: Iterable[SharedAxis]) -> tuple[Ties, Origins]:
+    """The ties of another trace with the present sizes, and which of its neurons there are now.
 
     Args:
       now: the ties of one trace, with the present sizes.
-      base: the same ties with the original sizes.
+      base: which of its neurons there are now, with its ties of the original sizes.
       other: the ties of the other trace with the original sizes.
       axes: the dimensions that both have.
 
     Raises:
       StructureError: if the other trace needs a size that changed to be what it was.
     """
-    carried = _Carried(now, base, other)
+    state = _Carried(now, base, other)
     for axis in axes:
-        if not carried.carry(base.axes[axis.base], other.axes[axis.other]):
+        if not state.carry(base.ties.axes[axis.base], other.axes[axis.other]):
             raise StructureError(
                 f"{axis.what} has been resized, and called like this the model does not allow it (other inputs, "
                 "keyword arguments or mode than it was imported with). Import it with these arguments, so that its "
                 "handles are right for them."
             )
-    return other.resized(carried.sizes)
+    return other.resized(state.sizes), carried(base, other, state.same)
 
 
 @dataclass(frozen=True)
 class _Carried:
-    """The sizes that runs of the other trace have got so far."""
+    """The sizes that runs of the other trace have got so far, and the runs of the first trace that they are."""
 
     now: Ties
-    base: Ties
+    origins: Origins
     other: Ties
     sizes: dict[int, int] = field(default_factory=dict)
+    same: list[tuple[Sequence[int], int]] = field(default_factory=list)
+
+    @property
+    def base(self) -> Ties:
+        """The ties of the trace whose sizes are known, with the original sizes."""
+        return self.origins.ties
 
     def carry(self, base_row: tuple[int, ...], row: tuple[int, ...]) -> bool:
         """Carry the sizes of one dimension over; False if the other trace does not allow them."""
@@ -83,5 +90,6 @@ class _Carried:
             return all(self.carry(a, b) for a, b in zip(*factors, strict=True))
         size, before = self.now.length(theirs), self.base.length(theirs)
         if not alone or factors[1]:
-            return size == before
+            return size == before and not self.origins.changed(theirs)
+        self.same.append((theirs, mine[0]))
         return self.sizes.setdefault(mine[0], size) == size and (size == before or mine[0] not in self.other.fixed)

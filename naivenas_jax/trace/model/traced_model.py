@@ -12,6 +12,7 @@ from flax.core.scope import CollectionFilter, DenyList
 from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
+from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
@@ -140,19 +141,20 @@ class TracedModel:
             self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra))
         return self._programs[kind], arrays
 
-    def ties_of(self, other: Analysed, now: Ties) -> Ties:
-        """The ties of another trace, with the present sizes.
+    def ties_of(self, other: Analysed, now: Ties, origins: Origins) -> tuple[Ties, Origins]:
+        """The ties of another trace with the present sizes, and which of its neurons there are now.
 
         Args:
           other: the other trace.
           now: the ties of ``base``, with the present sizes.
+          origins: which neurons of ``base`` there are now.
 
         Raises:
           StructureError: if the other trace needs a size that changed to be what it was.
         """
         if other is self.base:
-            return now
-        return with_sizes_of(now, self.base.ties, other.ties, self._shared_axes(other))
+            return now, origins
+        return with_sizes_of(now, origins, other.ties, self._shared_axes(other))
 
     def _shared_axes(self, other: Analysed) -> Iterator[SharedAxis]:
         """The dimensions of variables and inputs that lie on an axis in ``base`` and in another trace."""

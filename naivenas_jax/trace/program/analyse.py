@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Analysed:
       ties: the ties of its variables, inputs and outputs, with an axis for every dimension of a variable.
       rows: for each vector in the frame the runs that it consists of.
       places: the values that the model has names for, once for each time that they are computed.
+      constant_runs: the runs that constants have entries for, and that may change.
     """
 
     program: TracedProgram
@@ -37,6 +38,7 @@ class Analysed:
     ties: Ties
     rows: Mapping[Vector, tuple[int, ...]]
     places: Mapping[Place, Sequence[NamedValue]]
+    constant_runs: tuple[int, ...] = ()
 
 
 def analyse(program: TracedProgram) -> Analysed:
@@ -59,8 +61,33 @@ def analyse(program: TracedProgram) -> Analysed:
     for number, part in enumerate(analysis.parts):
         analysis.tying.called(part, f"~part{number}")
     vectors = list(frame.vectors())
-    ties, rows = analysis.tying.freeze_with(vectors)
-    return Analysed(program, frame, named(ties, made), dict(zip(vectors, rows, strict=True)), analysis.places)
+    ties, found = analysis.tying.freeze_with(vectors)
+    rows = dict(zip(vectors, found, strict=True))
+    ties, runs = _with_constants(
+        ties, [rows[dim] for own in frame.every() for dims in own.cut() for dim in dims if dim]
+    )
+    return Analysed(program, frame, named(ties, made), rows, analysis.places, runs)
+
+
+def _with_constants(ties: Ties, rows: Sequence[tuple[int, ...]]) -> tuple[Ties, tuple[int, ...]]:
+    """The same ties, in which the neurons that a constant has entries for are an axis; and the runs on these axes.
+
+    On an axis of their own they are told from other neurons, so that new ones are like old ones of the same axis.
+    Neurons that nothing but constants has cannot be asked for, and are fixed.
+
+    Args:
+      ties: the ties.
+      rows: the runs on the dimensions of constants.
+    """
+    ends = [axis for axis in ties.axes if axis.startswith(ENDS[0])]
+    owned = {axis for leaf in ties.leaves.values() for axis in leaf.axes if axis is not None}.union(ends)
+    known = ties.plain(run for axis in owned for run in ties.axes[axis])
+    runs = ties.plain(run for row in rows for run in row) - ties.fixed.keys()
+    fixed = {**ties.fixed, **dict.fromkeys(runs - known, "nothing but constants of the model has these neurons")}
+    free = runs & known
+    own = [row for row in dict.fromkeys(rows) if ties.plain(row) & free]
+    axes = {**ties.axes, **{f"~constant{number}": row for number, row in enumerate(own)}}
+    return replace(ties, axes=axes, fixed=fixed), tuple(sorted(free))
 
 
 def end_axis(kind: str, number: int) -> str:

@@ -12,12 +12,13 @@ from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.jaxpr.interpret import Equation, bind, interpret
+from naivenas_jax.jaxpr.primitive_tables import FOLDED, FROZEN, register
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
+from naivenas_jax.trace.program.constants import with_entries
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.lookups import looked_up, wraps_around
-from naivenas_jax.trace.program.primitives import FOLDED, FROZEN, register
 from naivenas_jax.trace.program.value import (
     LARGEST,
     Dim,
@@ -73,13 +74,16 @@ class Analysis:
     def walk(self, closed: ClosedJaxpr, frame: Frame, arguments: Sequence[Value]) -> list[Value]:
         """What is known of the results of a jaxpr; fills in its frame."""
 
-        def equation(eqn: Equation, operands: list[Value]) -> list[Value]:
+        def equation(eqn: Equation, given: list[Value]) -> list[Value]:
+            operands = with_entries(self.tying.new, frame, eqn, given)
             results = TIES.get(eqn.primitive.name, unknown)(self, frame, eqn, operands)
             if not all(value.weight for value in results):
                 for operand in operands:
                     self.joins(operand)
             if len(results) == 1 and (lookup := looked_up(frame.notes, eqn, operands, eqn.invars)):
                 results = [replace(results[0], lookup=lookup)]
+            if all(value.constant for value in operands):
+                results = [replace(value, constant=True) for value in results]
             return [_folded(eqn, number, operands, value) for number, value in enumerate(results)]
 
         return interpret(closed, arguments, equation, lambda value, _: constant(value), frame.values)
@@ -163,6 +167,8 @@ class Analysis:
         """
         tied = self.tie(left.dims[a], right.dims[b], "it is contracted with an axis of fixed size")
         entries = left.origin(a), right.origin(b)
+        if any(one.constant and not other.weight for one, other in ((left, right), (right, left))):
+            self.couple(tied, "it is contracted with a constant, of which no entry can be masked")
         if left.weight and right.weight and all(entries):
             product = WeightProduct(*entries, tied)
             self.products.setdefault(product, False)
@@ -219,9 +225,20 @@ def _folded(eqn: Equation, number: int, operands: Sequence[Value], value: Value)
     if len(value.dims) != aval.ndim:
         raise AssertionError(f"The rule of {eqn.primitive} returned {len(value.dims)} dimensions: {eqn}")
     known = [operand.known for operand in operands if operand.known is not None]
-    if eqn.primitive.name not in FOLDED or math.prod(aval.shape) > LARGEST or len(known) < len(operands):
+    if eqn.primitive.name not in FOLDED or len(known) < len(operands):
         return value
-    return replace(value, known=Known(lambda: bind(eqn, [one.array for one in known])[number], (*operands, value)))
+    same = _same_number(eqn, known)
+    if same is None and math.prod(aval.shape) > LARGEST:
+        return value
+    content = Known(lambda: bind(eqn, [one.array for one in known])[number], (*operands, value), same)
+    return replace(value, known=content)
+
+
+def _same_number(eqn: Equation, known: Sequence[Known]) -> Known | None:
+    """The number that all entries of a result are equal to, if one number is broadcast."""
+    if eqn.primitive.name != "broadcast_in_dim":
+        return None
+    return known[0] if math.prod(eqn.invars[0].aval.shape) == 1 else known[0].number
 
 
 def unknown(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.name_scopes import computed_in, computing
 from naivenas_jax.jaxpr.interpret import Equation, bind, evaluate
+from naivenas_jax.jaxpr.primitive_tables import register
+from naivenas_jax.sizes.origins import Origins, old
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
-from naivenas_jax.trace.program.frame import Frame
-from naivenas_jax.trace.program.primitives import register
+from naivenas_jax.trace.program.frame import Entries, Frame
 from naivenas_jax.trace.program.value import Value
 from naivenas_jax.typing import Array
 
@@ -32,12 +34,14 @@ class NewSizes:
       rows: for each vector of the analysis its runs.
       now: the ties that the analysis found, with the present sizes.
       before: the same ties, with the sizes that the function was traced at.
+      origins: which of the neurons that the function was traced with there are now, where constants need to know.
       watch: sees the named values of the evaluation.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
     now: Ties
     before: Ties
+    origins: Origins
     watch: Watch | None = None
 
     def length(self, vector: Vector) -> int:
@@ -71,6 +75,33 @@ class NewSizes:
             at += size
         return np.concatenate(found)
 
+    def cut(self, array: Array, entries: Entries) -> Array:
+        """The entries that a constant has for the neurons that there are now.
+
+        Raises:
+          StructureError: if it is not known which neurons these are.
+        """
+        for d, dim in enumerate(entries.dims):
+            row = () if dim is None else self.rows[dim]
+            if not self.origins.changed(row):
+                self._check_unchanged(row)
+                continue
+            found = self.origins.positions(row)
+            array = taken(array, old(found), d)
+            if d in entries.reads and (found < 0).any():
+                shape = [-1 if axis == d else 1 for axis in range(len(entries.dims))]
+                array = jnp.where((found < 0).reshape(shape), jnp.zeros((), array.dtype), array)
+        return array
+
+    def _check_unchanged(self, row: Iterable[int]) -> None:
+        """Raise if the neurons on some runs are others than at first: which ones is not known."""
+        if any(self.now.run_sizes[run] != self.before.run_sizes[run] for run in self.before.plain(row)):
+            raise StructureError(
+                "A constant has an entry for each neuron of an axis that has been resized, and called like this (other "
+                "inputs, keyword arguments or mode than the model was imported with) the neurons that stayed are not "
+                "known. Import the model with these arguments."
+            )
+
     def shape(self, value: Value, old: Sequence[int]) -> tuple[int, ...]:
         """The shape of a value now."""
         return tuple(size if dim is None else self.length(dim) for dim, size in zip(value.dims, old, strict=True))
@@ -96,8 +127,16 @@ def evaluate_resized(closed: ClosedJaxpr, frame: Frame, sizes: NewSizes, argumen
     """The results of a jaxpr for arguments of the new sizes; ``frame`` is what its analysis found out."""
 
     def equation(eqn: Equation, operands: list[Array]) -> Sequence[Array]:
-        rule = BINDS.get(eqn.primitive.name)
+        rule, constants = BINDS.get(eqn.primitive.name), frame.constants.get(eqn, {})
+        operands = [sizes.cut(x, constants[i]) if i in constants else x for i, x in enumerate(operands)]
         with computing(*computed_in(eqn)):
             return rule(sizes, frame, eqn, operands) if rule else bind(eqn, operands)
 
     return evaluate(closed, arguments, equation)
+
+
+def taken(array: Array, positions: np.ndarray, axis: int) -> Array:
+    """The entries of an array at some positions of a dimension; of an array of numpy again one."""
+    if isinstance(array, np.ndarray):
+        return np.take(array, positions, axis=axis)
+    return jnp.take(array, positions, axis=axis, mode="clip")

@@ -31,10 +31,12 @@ class Known:
     Attributes:
       compute: computes it.
       sources: the values it is made of. Where its content is used, their sizes may not change.
+      number: what all entries are equal to, where one number has been broadcast.
     """
 
     compute: Callable[[], Array]
     sources: tuple[Value, ...] = ()
+    number: Known | None = None
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -146,8 +148,9 @@ class Value:
       products: the contractions of variables that a weight is made of.
       summed: the sum that it is, up to factors and added numbers.
       share: the number that it has been multiplied by last, if it may be summed later.
-      known: its content, if that depends on neither variables nor inputs.
+      known: its content, if that depends on neither variables nor inputs, and somebody may want to read it.
       lookup: what entries can be looked up by it.
+      constant: whether it depends on neither variables nor inputs.
     """
 
     dims: tuple[Dim, ...]
@@ -158,6 +161,7 @@ class Value:
     share: Share | None = field(default=None, compare=False, repr=False)
     known: Known | None = field(default=None, compare=False, repr=False)
     lookup: Lookup | None = field(default=None, compare=False, repr=False)
+    constant: bool = False
 
     def origin(self, dim: int) -> frozenset[Origin]:
         """The dimensions of variables that lie on this one."""
@@ -189,8 +193,9 @@ def weight_of(dims: Sequence[Dim], origins: Sequence[frozenset[Origin]], sources
 
 
 def constant(array: Array) -> Value:
-    """A literal, or a constant of the model. The content is known, so the axes are fixed."""
+    """A literal, or a constant of the model. Its axes are fixed, until it meets neurons."""
     dtype, shape = getattr(array, "dtype", np.float32), np.shape(array)
     keys = jnp.issubdtype(dtype, jax.dtypes.extended)
     legible = not keys and not isinstance(array, jax.core.Tracer) and math.prod(shape) <= LARGEST
-    return Value((None,) * len(shape), weight=True, known=Known(lambda: array) if legible else None)
+    known = Known(lambda: array) if legible else None
+    return Value((None,) * len(shape), weight=True, known=known, constant=True)

@@ -74,6 +74,8 @@ def conv(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value
     analysis.made(kernel.origin(numbers.rhs_spec[0]))
     if not kernel.weight:
         analysis.couple(inputs, "it is convolved with an activation")
+    elif kernel.constant and kernel.dims[numbers.rhs_spec[1]] is not None:
+        analysis.couple(inputs, "it is convolved with a constant, of which no entry can be masked")
     for dim in (inputs, read):
         analysis.keep_some(dim)
     dims: list[Dim] = [None] * len(image.dims)

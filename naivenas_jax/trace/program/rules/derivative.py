@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.jaxpr.interpret import Equation, bind
+from naivenas_jax.sizes.origins import carried
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
@@ -89,13 +90,18 @@ def _evaluate_apart(
             )
         return parts[run]
 
-    arguments = [Value(tuple(dim and known(dim) for dim in value.dims), value.weight) for value in values]
+    arguments = [
+        Value(tuple(dim and known(dim) for dim in value.dims), value.weight, constant=value.constant)
+        for value in values
+    ]
     analysis.walk(closed, frame, arguments)
     plain = [run for run in parts if run not in sizes.before.products]
     vectors = [*(parts[run] for run in plain), *frame.vectors()]
     ties, rows = analysis.tying.freeze_with(vectors)
     runs = _runs_apart(dict(zip(plain, rows, strict=False)), ties.run_sizes, sizes)
-    apart = NewSizes(dict(zip(vectors, rows, strict=True)), ties.resized(dict(enumerate(runs))), ties)
+    same = [([run], row[0]) for run, row in zip(plain, rows, strict=False) if len(row) == 1]
+    origins = carried(sizes.origins, ties, same)
+    apart = NewSizes(dict(zip(vectors, rows, strict=True)), ties.resized(dict(enumerate(runs))), ties, origins)
     return evaluate_resized(closed, frame, apart, arrays)
 
 
@@ -113,7 +119,8 @@ def _runs_apart(rows: Mapping[int, tuple[int, ...]], before: Sequence[int], size
     runs = list(before)
     for run, row in rows.items():
         now = sizes.now.run_sizes[run]
-        if now == sizes.before.run_sizes[run] and all(runs[r] == before[r] for r in row):
+        same = now == sizes.before.run_sizes[run] and not sizes.origins.changed([run])
+        if same and all(runs[r] == before[r] for r in row):
             continue
         if len(row) != 1 or runs[row[0]] not in (before[row[0]], now):
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")

@@ -95,7 +95,7 @@ def bind_gather(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array
     known = frame.read(eqn.invars[1]).known
     (picked,) = frame.picked.get(eqn, (None,))
     if picked is not None and known is not None:
-        axis = frame.read(eqn.invars[0]).dims[numbers.start_index_map[0]]
+        axis = frame.operand(eqn, 0).dims[numbers.start_index_map[0]]
         assert axis is not None  # neurons were picked from it
         places = sizes.positions(axis, picked, known.array.reshape(-1).astype(np.int64))
         shape = tuple(n if n == 1 else len(places) for n in eqn.invars[1].aval.shape)

@@ -147,7 +147,7 @@ def _start(analysis: Analysis, value: Value, most: int) -> int | None:
 def bind_dynamic_slice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A range follows its neurons, and begins where the first of them lies now."""
     arrays, lengths = list(arrays), list(eqn.params["slice_sizes"])
-    operand = frame.read(eqn.invars[0])
+    operand = frame.operand(eqn, 0)
     for d, picked in enumerate(frame.picked[eqn]):
         dim, start = operand.dims[d], frame.read(eqn.invars[1 + d]).known
         if picked is not None and dim is not None:

@@ -18,8 +18,10 @@ from naivenas_jax.typing import Array
 
 @ties("random_bits")
 def random_bits(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
-    """As many bits as are asked for, for each key; the number of keys is fixed."""
+    """As many bits as are asked for, for each key; the number of keys is fixed. Of a constant key they are constant."""
     del frame
+    if values[0].constant:
+        return fixed_results(eqn, values)
     analysis.fix_all(values[0], "there is a key for each")
     keys = len(values[0].dims)
     return [Value((*(None for _ in range(keys)), *_drawn(analysis, eqn.outvars[0].aval.shape[keys:])))]

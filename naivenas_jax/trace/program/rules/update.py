@@ -80,7 +80,7 @@ def dynamic_update_slice(analysis: Analysis, frame: Frame, eqn: Equation, values
 @binds("dynamic_update_slice")
 def bind_dynamic_update_slice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """A window begins where the first of its neurons lies now."""
-    arrays, operand = list(arrays), frame.read(eqn.invars[0])
+    arrays, operand = list(arrays), frame.operand(eqn, 0)
     for d, picked in enumerate(frame.picked[eqn]):
         known = frame.read(eqn.invars[2 + d]).known
         dim = operand.dims[d]
@@ -144,7 +144,7 @@ def _positions(analysis: Analysis, eqn: Equation, d: int, indices: Value | None)
 @binds("scatter", *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")))
 def bind_scatter(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Known positions follow the neurons."""
-    arrays, operand, known = list(arrays), frame.read(eqn.invars[0]), frame.read(eqn.invars[1]).known
+    arrays, operand, known = list(arrays), frame.operand(eqn, 0), frame.read(eqn.invars[1]).known
     numbers, picks = eqn.params["dimension_numbers"], frame.picked[eqn]
     if known is None or all(picked is None for picked in picks):
         return bind(eqn, arrays)
