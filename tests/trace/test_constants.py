@@ -5,6 +5,7 @@ Each network is a function of its variables, an input and its constant; what is 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +222,29 @@ def test_a_chain_of_changes() -> None:
     assert jax.tree.map(jnp.shape, carried) == jax.tree.map(jnp.shape, cut.variables["params"])
     same = nas.delta_nout(*nas.delta_nout(graph, v, {"a": 2}), {"a": -2}, utility={"a": np.arange(8.0)[::-1]})
     assert same.graph == graph  # the constant is whole again, so nothing has to be compiled anew
+
+
+def test_a_model_is_loaded_by_its_plan() -> None:
+    """Sizes do not say which entries of a constant stayed; the plan of all changes does."""
+    fn = lambda v, x: _table(v, x, TABLE)  # noqa: E731
+    graph, v = nas.from_function(fn, V, X)
+    first = nas.delta_nout(graph, v, {"a": -3}, utility={"a": np.array([0, 4, 3, 0, 0, 5.0])})
+    second = nas.delta_nout(first.graph, first.variables, {"a": 2})
+    plan = nas.Plan.from_json((second.plan @ first.plan).to_json())
+    loaded = nas.delta_nout(*nas.from_function(fn, V, X), plan).graph
+    _same(loaded.apply(second.variables, X), second.graph.apply(second.variables, X))
+
+
+def test_plans_of_other_graphs_are_refused() -> None:
+    graph, v = nas.from_function(lambda v, x: _table(v, x, TABLE), V, X)
+    cut = nas.delta_nout(graph, v, {"a": -3})
+    with pytest.raises(nas.PlanError, match="'a' has 6 neurons, here it has 3"):
+        nas.delta_nout(*cut, cut.plan)
+    edited = nas.delta_nout(graph, v, cut.plan)
+    assert edited.graph == cut.graph
+    wrong = {**cut.plan.axes, "a": nas.AxisPlan.of(6, [0, 1, 2, 5])}
+    with pytest.raises(nas.PlanError, match="contradicts the ties of the graph"):
+        nas.delta_nout(graph, v, dataclasses.replace(cut.plan, axes=wrong))
 
 
 def test_edits_inside_after_a_cut() -> None:

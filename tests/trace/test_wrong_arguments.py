@@ -96,13 +96,14 @@ def test_an_imported_graph_is_saved_as_sizes_and_variables():
     graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
     mutation = nas.delta_nout(graph, variables, {"layers_0": -3, "layers_2": 1})
     assert copy.deepcopy(mutation.graph) == mutation.graph
-    with pytest.raises(nas.GraphError, match=r"cannot be pickled.*Save its variables and the sizes"):
+    with pytest.raises(nas.GraphError, match=r"cannot be pickled.*Save its variables and the plan of all changes"):
         pickle.dumps(mutation.graph)
     sizes = {name: handle.size for name, handle in mutation.graph.handles().items()}
     again, _ = nas.from_linen(model, variables, x)
     loaded = nas.delta_nout(again, variables, {name: nas.to(size) for name, size in sizes.items()}).graph
-    got, wanted = (graph.apply(mutation.variables, x) for graph in (loaded, mutation.graph))
-    assert got.tolist() == wanted.tolist()
+    planned = nas.delta_nout(again, variables, nas.Plan.from_json(mutation.plan.to_json())).graph
+    got, too, wanted = (graph.apply(mutation.variables, x) for graph in (loaded, planned, mutation.graph))
+    assert got.tolist() == too.tolist() == wanted.tolist()
 
 
 def test_names_that_nobody_gave_are_not_shown():

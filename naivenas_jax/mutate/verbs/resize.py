@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
+from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.checks import as_flag, as_whole, require_mapping
 from naivenas_jax.errors import BudgetError, RequestError
@@ -13,6 +14,7 @@ from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ResizeKeywords, WidthKeywords, shows_keywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.latency_search import LatencyLimit
+from naivenas_jax.mutate.edit.repeated_plan import repeat
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
@@ -28,7 +30,7 @@ from naivenas_jax.typing import Variables
 def delta_nout(
     graph: Graph,
     variables: Variables,
-    request: SizeRequest,
+    request: SizeRequest | Plan,
     *,
     new: New = None,
     **keywords: Unpack[WidthKeywords],
@@ -43,7 +45,8 @@ def delta_nout(
       variables: its variables; untouched.
       request: ``{name: change}``; a change is a number of neurons (-2, 3, 0 to keep the size), ``nas.to(size)``, or
         ``nas.relaxed(either)`` for the nearest size that is feasible. Names are vertices, or inner axes
-        ``vertex:axis``.
+        ``vertex:axis``. Or a `Plan` of changes of width, which is carried out again: the same sizes, and the same
+        neurons, on a network like the one that it was made for, such as a model that has been imported again.
       new: what parameters of new neurons start at. None: random incoming and zero outgoing weights, so that the
         function is kept and they can learn. "zeros"; "split": copies, readers divided (Net2Wider), and as None where
         one array both makes and reads the neurons, as a tied embedding does; "init": the layer's own initialiser;
@@ -76,7 +79,8 @@ def delta_nout(
     Raises:
       GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
       RequestError, UnknownNameError, UtilityError: bad arguments, by name.
-      PlanError: if ``new`` or ``rng`` is not what it can be, or ``new`` makes no array that fits.
+      PlanError: if ``new`` or ``rng`` is not what it can be, ``new`` makes no array that fits, or a plan is of another
+        graph.
       ArgumentError: if the verb has no such keyword, or an argument is missing.
       StructureError: if the changed graph cannot be computed on ``inputs``.
       InfeasibleError: no sizes satisfy the request; says what conflicts, and the nearest sizes that do.
@@ -92,8 +96,10 @@ def delta_nout(
     >>> graph2.nout("hidden"), variables2["params"]["out"]["kernel"].shape
     (5, (5, 2))
     """
-    targets = read_targets(graph, request)
-    return change_widths(graph, variables, targets, Options.of(keywords, new))
+    options = Options.of(keywords, new)
+    if isinstance(request, Plan):
+        return repeat(graph, variables, request, options)
+    return change_widths(graph, variables, read_targets(graph, request), options)
 
 
 @shows_keywords()

@@ -52,7 +52,8 @@ def refusal(name: str, failure: Failure, changed: ChangedSizes, graph: Graph, en
             *(f"  What differed first: {place}" for place in failure.places),
             *([f"  What had been set: {_short(failure.said)}"] if failure.said else []),
             f"  What changed: {_listed(near)}",
-            *([*_cut(graph), *_coupled(changed, graph)] if failure.error is None else []),
+            *_cut(graph),
+            *(_coupled(changed, graph) if failure.error is None else []),
             f"  What was tried: {ended}; this is the one that came nearest",
             "What works: keep using mutation.graph, which evaluates the model at any size, and its variables; or let "
             "the model take this size from an array (x.shape[-1]) or from a field, import that, and mutate it.",

@@ -60,8 +60,9 @@ class ImportedOp(ModelOp):
     def __reduce__(self) -> NoReturn:
         raise GraphError(
             "A graph of an imported model cannot be pickled, as it holds the trace of a function. Save its variables "
-            "and the sizes {name: handle.size} of graph.handles(). To load, import the model again and give it those "
-            "sizes: nas.delta_nout(graph, variables, {name: nas.to(size), ...}). The saved variables fit the result."
+            "and the plan of all changes, mutation.plan.to_json() (later.plan @ earlier.plan of several). To load, "
+            "import the model again and carry the plan out: nas.delta_nout(graph, variables, "
+            "nas.Plan.from_json(text)). The saved variables fit the result."
         )
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
