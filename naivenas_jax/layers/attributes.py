@@ -81,3 +81,31 @@ def _frozen_layer(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         name: frozen for name, value in values.items() if (frozen := _frozen(value, done)) is not value
     }
     return layer.clone(**changed) if changed else layer
+
+
+#: Parts of the names of attributes that hold the functions which layers of Flax contract weights with.
+_CONTRACTING = ("dot_general", "conv_general_dilated", "promote_dtype")
+
+
+def is_of_flax(value: object) -> bool:
+    """Whether a layer, and all layers inside it, are Flax's own, and contract weights as Flax and JAX do.
+
+    >>> is_of_flax(nn.Dense(3)), is_of_flax(nn.Dense(3, dot_general=lambda *args, **keywords: None))
+    (True, False)
+    """
+    if isinstance(value, tuple | list | nnx.List):
+        return all(map(is_of_flax, value))
+    if isinstance(value, nn.Module):
+        parts = {each.name: getattr(value, each.name, None) for each in own_fields(value)}
+    elif isinstance(value, nnx.Module):
+        parts = dict(vars(value))
+    else:
+        return True
+    own = [part for name, part in parts.items() if any(each in name for each in _CONTRACTING)]
+    return _belongs(type(value)) and all(map(_belongs, own)) and all(map(is_of_flax, parts.values()))
+
+
+def _belongs(thing: object) -> bool:
+    """Whether a class or function is of JAX or Flax; None is."""
+    thing = getattr(thing, "func", thing)
+    return thing is None or getattr(thing, "__module__", "").partition(".")[0] in ("flax", "jax")

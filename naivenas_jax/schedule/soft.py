@@ -6,7 +6,8 @@ have the same shapes whatever is dropped, so that a training step is compiled on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.sizes.weight_function import WeightFunction
 from naivenas_jax.transfer.variables import as_given, check_network, check_variables, flat, handed_out, nested
 from naivenas_jax.typing import PyTree, Variables
 
@@ -29,7 +32,9 @@ def soft_masks(mutation: Mutation) -> Variables:
 
     For a weight ``W`` of shape (..., in, out) whose input neurons are kept where ``m`` is 1, the mask is ``m`` along
     ``in`` and 1 along all others, so that ``masked(variables, masks)`` has ``W * m[:, None]``. What reads no neurons of
-    the graph has a mask of one 1. Shapes of masks depend on the graph only, never on what is dropped.
+    the graph has a mask of one 1. Shapes of masks depend on the graph only, never on what is dropped. Where the weight
+    is a function of the stored array, as in ``x @ (w - 0.3)``, the mask is a node of the tree that holds the factor and
+    knows where the weight is 0; `masked` puts entries there.
 
     Outputs of the graph keep their shape: of an output that was to lose neurons, those that stay are compared.
 
@@ -59,8 +64,30 @@ def soft_masks(mutation: Mutation) -> Variables:
     return masks_of(mutation.before, mutation.plan, mutation.variables_before)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class ComputedMask:
+    """The mask of a variable that becomes a weight by a function: where it is masked, the weight is 0.
+
+    Attributes:
+      factor: 1 for entries that stay as they are, 0 for those that read nothing.
+      weight: where entries have to be for a weight of 0 (for ``w - 0.3`` at 0.3), given all variables.
+    """
+
+    factor: jax.Array
+    weight: WeightFunction = field(metadata={"static": True})
+
+    def applied(self, array: ArrayLike, arrays: Mapping[Path, jax.Array]) -> jax.Array:
+        """The variable, with entries that are masked put where the weight is 0."""
+        own = jnp.asarray(array)
+        return jnp.where(self.factor == 1, own, jnp.asarray(self.weight.switched_off(arrays), own.dtype))
+
+
 def masked(variables: PyTree, masks: PyTree) -> PyTree:
     """``variables * masks``, leaf by leaf; differentiable, and traced once for all masks of a graph.
+
+    A variable that becomes a weight by a function, ``w - 0.3``, is not multiplied: where it is masked, it is put to
+    the value at which the weight is 0.
 
     Args:
       variables: any tree of arrays. Arrays of whole numbers, such as counters and keys, stay as they are.
@@ -76,13 +103,20 @@ def masked(variables: PyTree, masks: PyTree) -> PyTree:
     >>> nas.masked({"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[0.0, 1.0]])})["w"].tolist()
     [[0.0, 2.0]]
     """
-    found, wanted = str(jax.tree.structure(masks)), str(jax.tree.structure(variables))
+    leaves, tree = jax.tree.flatten(masks, is_leaf=lambda node: isinstance(node, ComputedMask))
+    found, wanted = str(tree), str(jax.tree.structure(variables))
     if found != wanted:
         raise VariablesError(
             f"masks= must be a tree like the variables, as nas.Soft and nas.soft_masks make them; found {found:.200} "
             f"where the variables are {wanted:.200}."
         )
-    return jax.tree.map(_times, variables, masks)
+    computed = any(isinstance(leaf, ComputedMask) for leaf in leaves)
+    arrays = flat(variables) if computed else {}
+    every = [
+        mask.applied(array, arrays) if isinstance(mask, ComputedMask) else _times(array, mask)
+        for array, mask in zip(jax.tree.leaves(variables), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, every)
 
 
 def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> Variables:
@@ -105,17 +139,24 @@ def _times(array: ArrayLike, mask: ArrayLike) -> ArrayLike:
     return array * jnp.asarray(mask, jnp.result_type(array))
 
 
-def _mask(leaf: Leaf, plan: Plan | None, shape: tuple[int, ...]) -> jax.Array:
+def _mask(leaf: Leaf, plan: Plan | None, shape: tuple[int, ...]) -> jax.Array | ComputedMask:
     mask = np.ones([n if _reads(leaf, d) else 1 for d, n in enumerate(shape)], np.float32)
     for dim in range(len(shape)):
         axis = leaf.axes[dim]
         if plan is not None and axis is not None and _reads(leaf, dim):
             mask[(slice(None),) * dim + (plan.axes[axis].dropped,)] = 0
-    return jnp.asarray(mask)
+    factor = jnp.asarray(mask)
+    return (
+        factor
+        if leaf.weight is None or leaf.weight.linear or not leaf.weight.switches
+        else ComputedMask(factor, leaf.weight)
+    )
 
 
 def _reads(leaf: Leaf, dim: int) -> bool:
-    return leaf.roles[dim] == "in" and leaf.axes[dim] is not None
+    """Whether neurons are switched off along a dimension of a variable."""
+    switches = leaf.weight is None or leaf.weight.switches
+    return switches and leaf.roles[dim] == "in" and leaf.axes[dim] is not None
 
 
 def _require_shrink(mutation: Mutation) -> None:

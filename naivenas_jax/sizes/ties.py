@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from naivenas_jax.paths import Path, is_unnamed
 from naivenas_jax.sizes.condition import Condition
+from naivenas_jax.sizes.weight_function import WeightFunction
 from naivenas_jax.typing import Array
 
 #: A layer's own initialiser of a parameter, ``(key, shape, dtype) -> array``.
@@ -31,6 +32,8 @@ class Leaf:
       rescaled: a dimension whose size the computation divides by the square root of. Where that size changes, the
         array is multiplied by the root of ``after / before``, which keeps the function.
       looked_up: dimensions of role "in" on which entries are looked up one by one, and not summed over.
+      weight: how the array becomes the weight that reads neurons, where that is a function of it (``softplus(w)``);
+        None for a weight as it is stored, moved or scaled.
     """
 
     axes: tuple[str | None, ...]
@@ -39,10 +42,15 @@ class Leaf:
     init: Initialiser | None = None
     rescaled: int | None = None
     looked_up: tuple[int, ...] = ()
+    weight: WeightFunction | None = field(default=None, compare=False)
 
     def shared_out(self, dim: int) -> bool:
-        """Whether neurons that are split on a dimension share out what is read there: all are summed over."""
-        return self.roles[dim] == "in" and dim not in self.looked_up
+        """Whether neurons that are split on a dimension share out what is read there: all are summed over.
+
+        A weight that is a function of the variable has to be divided as the variable is.
+        """
+        divides = self.weight is None or self.weight.linear
+        return divides and self.roles[dim] == "in" and dim not in self.looked_up
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from naivenas_jax.sizes.blocks import Blocks
 from naivenas_jax.sizes.condition import Condition, ConditionFunction, stated
 from naivenas_jax.sizes.ties import Initialiser, Leaf, Ties
 from naivenas_jax.sizes.vector import Vector
+from naivenas_jax.sizes.weight_function import WeightFunction
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Tying:
         init: Initialiser | None = None,
         rescaled: int | None = None,
         looked_up: tuple[int, ...] = (),
+        weight: WeightFunction | None = None,
     ) -> None:
         """Declare an array of the variables, ``variables[collection][scope...][path...]``.
 
@@ -112,11 +114,13 @@ class Tying:
           init: see there.
           rescaled: see there.
           looked_up: see there.
+          weight: see there.
 
         Raises:
           DuplicateNameError: if it has been declared already.
         """
-        leaf = Leaf((), roles, new, init, rescaled, looked_up)  # the axes get their names when all are known
+        weight = None if weight is None else weight.within(self.scope)
+        leaf = Leaf((), roles, new, init, rescaled, looked_up, weight)  # the axes get their names when all are known
         where = (collection, *self.scope, *path)
         if where in self._leaves:
             raise DuplicateNameError(
@@ -197,7 +201,8 @@ class Tying:
             self.called(included.axes[axis], name)
         for path, leaf in ties.leaves.items():
             dims = tuple(None if axis is None else included.axes[axis] for axis in leaf.axes)
-            self.leaf(path[0], path[1:], dims, leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up)
+            rest = (leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up, leaf.weight)
+            self.leaf(path[0], path[1:], dims, *rest)
         for run, reason in ties.fixed.items():
             self.fix(runs[run], reason)
         for run, reason in ties.coupled_runs.items():

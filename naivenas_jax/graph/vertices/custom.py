@@ -14,6 +14,7 @@ from naivenas_jax.checks import MOST_NEURONS, as_count, require_mapping, shown
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
+from naivenas_jax.graph.vertices.op_weights import LEADING, op_weights
 from naivenas_jax.graph.vertices.pattern import parse, port_axes
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.condition import ConditionFunction
@@ -61,11 +62,17 @@ class Custom(Op):
         for factor, size in self.inner:
             vectors[factor] = tying.new(size)
             tying.axis(vectors[factor], factor)
-        for name, text, init in self.params:
-            pattern = parse(text)
-            where = f"{name!r} of vertex {path_text(tying.scope)!r}"
-            constant = 0.0 if "in" not in pattern.roles else None
-            tying.leaf("params", (name,), pattern.dims(vectors, tying.blocks, where), pattern.roles, constant, init)
+        patterns = {("params", name): parse(text) for name, text, _ in self.params}
+        tried = (tuple((*leading, n) for n in self.nin) for leading in LEADING)
+        weights = op_weights(self, tried, {path: pattern.roles for path, pattern in patterns.items()})
+        for name, _, init in self.params:
+            path, where = ("params", name), f"vertex {path_text(tying.scope)!r}"
+            roles, dims = patterns[path].roles, patterns[path].dims(vectors, tying.blocks, f"{name!r} of {where}")
+            constant = 0.0 if "in" not in roles else None
+            tying.leaf("params", (name,), dims, roles, constant, init, weight=weights.uses.get(path))
+            for d, dim in enumerate(dims):
+                if dim is not None and (path, d) in weights.never_zero:
+                    tying.couple(dim, f"{where}: {weights.never_zero[path, d]}")
         tying.require_all(self.constraints, vectors)
         return vectors["out"]
 

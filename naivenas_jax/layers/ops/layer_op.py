@@ -16,8 +16,10 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError, RequestError
 from naivenas_jax.graph.op import Identity, Op, keywords_of, select
 from naivenas_jax.graph.vertices.expression import is_name, size_of
+from naivenas_jax.graph.vertices.op_weights import LEADING, PLAIN, op_weights
 from naivenas_jax.graph.vertices.pattern import port_axes
-from naivenas_jax.layers.attributes import attribute_of
+from naivenas_jax.jaxpr.weight_use import WeightUses
+from naivenas_jax.layers.attributes import attribute_of, is_of_flax
 from naivenas_jax.layers.layer_axes import axis_vectors
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
 from naivenas_jax.paths import Path, is_unnamed, path_text
@@ -136,14 +138,25 @@ class LayerOp(Op):
         return vectors["out"]
 
     def _declare_leaves(self, vectors: Mapping[str, Vector], tying: Tying, where: str) -> None:
-        rule = self.rule
+        rule, weights = self.rule, self._weights()
         initialisers, rescaled = by_path(rule.initialisers), by_path(rule.rescaled)
         for path, pattern in rule.patterns.items():
             dims = pattern.dims(vectors, tying.blocks, f"{path_text(path)!r} of vertex {where!r}")
             scale = pattern.axes.index(rescaled[path]) if path in rescaled else None
             looked_up = tuple(d for d, axis in enumerate(pattern.axes) if rule.indexed and axis == "in0")
-            start, init = rule.starts[path], initialisers.get(path)
-            tying.leaf(path[0], path[1:], dims, pattern.roles, start, init, scale, looked_up)
+            start, init, weight = rule.starts[path], initialisers.get(path), weights.uses.get(path)
+            tying.leaf(path[0], path[1:], dims, pattern.roles, start, init, scale, looked_up, weight)
+            for d, dim in enumerate(dims):
+                if dim is not None and (path, d) in weights.never_zero:
+                    tying.couple(dim, f"{where!r}: {weights.never_zero[path, d]}")
+
+    def _weights(self) -> WeightUses:
+        """What weights are as functions of variables. Flax's own layers take variables as they are."""
+        if is_of_flax(self.module):
+            return PLAIN
+        nin, rule = self.nin, self.rule
+        shapes = (self.example_shapes(nin), *(tuple((*leading, n) for n in nin) for leading in LEADING))
+        return op_weights(self, shapes, {path: pattern.roles for path, pattern in rule.patterns.items()})
 
     def size_of(self, attribute: str) -> object:
         """The value of a size attribute, as it was given.

@@ -10,7 +10,7 @@ array, so that networks which draw random numbers (dropout in training) are comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from flax import core
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
@@ -30,6 +31,7 @@ from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Variables
 
 
@@ -110,21 +112,46 @@ def masked_apply(graph: Graph, variables: Variables, plan: Plan, *inputs: Array,
         alive[axis.dropped] = False
         return jnp.where(alive, value, 0)
 
-    masked = _inner_masked(graph, variables, plan)
-    return core.apply(graph.run, mutable=False)(masked, *inputs, intercept=mask, **kwargs)
+    masked, factors = _inner_masked(graph, variables, plan)
+
+    def run(given: Mapping[Path, Array]) -> PyTree:
+        every = jax.tree_util.tree_map_with_path(lambda keys, array: given.get(_path(keys), array), masked)
+        return core.apply(graph.run, mutable=False)(every, *inputs, intercept=mask, **kwargs)
+
+    arrays = flat(masked) if factors else {}
+    return with_gates(run, {path: arrays[path] for path in factors}, factors) if factors else run({})
 
 
-def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> Variables:
-    """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them."""
+def _path(keys: tuple[jax.tree_util.DictKey, ...]) -> Path:
+    return tuple(key.key for key in keys)
+
+
+def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> tuple[Variables, dict[Path, Array]]:
+    """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them.
+
+    Returns:
+      The variables with zeros; and factors, for variables of which weights are functions: zero is forced on these
+      weights where they meet an activation.
+    """
     readers = _inner_readers(graph, plan)
+    arrays = flat(variables) if readers else {}
+    weights = {path: leaf.weight for path, leaf in graph.ties.leaves.items() if path in readers}
+    computed = {path: weight for path, weight in weights.items() if weight is not None}
+    held = [path for path, weight in computed.items() if weight.holds]
+    factors = {path: _zeroed(np.ones(np.shape(arrays[path])), readers[path], plan) for path in held}
 
     def masked(keys: tuple[jax.tree_util.DictKey, ...], array: Array) -> Array:
-        path = tuple(key.key for key in keys)
-        for axis, dim in readers.get(path, ()):
-            array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
-        return array
+        path = _path(keys)
+        return array if path in computed else _zeroed(array, readers.get(path, ()), plan)
 
-    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables
+    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables, factors
+
+
+def _zeroed(array: Array, readers: Iterable[tuple[str, int]], plan: Plan) -> Array:
+    """An array with zeros where it reads neurons that are dropped."""
+    for axis, dim in readers:
+        array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
+    return array
 
 
 def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.jaxpr.weight_use import WeightUse, weight_uses
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
@@ -55,7 +56,11 @@ def analyse(program: TracedProgram) -> Analysed:
     for role, value in zip(program.results, results, strict=True):
         _result(analysis, variables.get(role.which) if isinstance(role.which, tuple) else None, value)
     analysis.couple_norms()
-    made = _declare(analysis, variables)
+    paths = [role.which if isinstance(role.which, tuple) else None for role in program.arguments]
+    weights = weight_uses(closed, paths, analysis.roles.__contains__)
+    for (path, d), reason in weights.never_zero.items():
+        analysis.couple(variables[path].dims[d], reason)
+    made = _declare(analysis, variables, weights.uses)
     for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
         _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
     for number, part in enumerate(analysis.parts):
@@ -118,7 +123,7 @@ def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
         analysis.tie(a, b, "it is updated with something of fixed size")
 
 
-def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
+def _declare(analysis: Analysis, variables: Mapping[Path, Value], weights: Mapping[Path, WeightUse]) -> list[Made]:
     """Declare every variable as a leaf; returns the variables that make neurons."""
     found = []
     for path, value in variables.items():
@@ -127,8 +132,8 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value]) -> list[Made]:
         roles = tuple(None if dim is None else "in" if d in read else "out" for d, dim in enumerate(value.dims))
         neutral = 1.0 if path in analysis.neutral else 0.0
         looked_up = tuple(sorted(d for d in read if (path, d) in analysis.indexed))
-        start = None if read else neutral
-        analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up)
+        start, weight = None if read else neutral, weights.get(path)
+        analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up, weight=weight)
         for d in sorted(read - set(looked_up)):
             if (path, d) in analysis.makes and (dim := value.dims[d]) is not None:
                 analysis.tying.single(dim)

@@ -33,17 +33,49 @@ def transfer(
       PlanError: if the strategy gives no numbers, or values of another shape.
     """
     strategy.check_names(leaves)
-    return nested(
-        {
-            path: _transferred(path, array, plan, leaves[path], strategy, rng)
-            for path, array in flat(variables).items()
-            if path in leaves and path not in plan.removed
-        }
-    )
+    arrays = {path: a for path, a in flat(variables).items() if path in leaves and path not in plan.removed}
+    late = [path for path in arrays if _computed(leaves[path])]
+    found = {
+        path: _transferred(path, array, plan, leaves[path], strategy, rng)
+        for path, array in arrays.items()
+        if path not in late
+    }
+    for path in late:
+        found[path] = _taken(arrays[path], plan, leaves[path])
+    for path in late:  # where these weights are zero may depend on the other variables
+        off = _off(arrays[path], leaves[path], found)
+        found[path] = _transferred(path, arrays[path], plan, leaves[path], strategy, rng, off)
+    return nested({path: found[path] for path in arrays})
+
+
+def _computed(leaf: Leaf) -> bool:
+    """Whether a variable switches neurons off, and somewhere else than at 0."""
+    return leaf.weight is not None and leaf.weight.switches and not leaf.weight.linear
+
+
+def _taken(array: Array | Shape, plan: Plan, leaf: Leaf) -> Array | Shape:
+    """What stays of a variable, and 0 in new entries."""
+    if isinstance(array, jax.core.Tracer):
+        return array
+    changing = [None if axis is None else plan.changed.get(axis) for axis in leaf.axes]
+    return take(array, [None if axis is None else axis.source for axis in changing])
+
+
+def _off(array: Array | Shape, leaf: Leaf, arrays: Mapping[Path, Array | Shape]) -> Array | float:
+    """What the entries of a variable are to be for a weight of zero; ``arrays`` have their new shapes."""
+    if leaf.weight is None or isinstance(array, Shape | jax.core.Tracer):
+        return 0.0
+    return leaf.weight.switched_off({path: one for path, one in arrays.items() if not isinstance(one, Shape)})
 
 
 def _transferred(
-    path: Path, array: Array | Shape, plan: Plan, leaf: Leaf, strategy: Strategy, rng: jax.Array | None
+    path: Path,
+    array: Array | Shape,
+    plan: Plan,
+    leaf: Leaf,
+    strategy: Strategy,
+    rng: jax.Array | None,
+    off: Array | float = 0.0,
 ) -> Array | Shape:
     if path not in plan.rescaled and plan.changed.keys().isdisjoint(leaf.axes):
         return array
@@ -55,6 +87,6 @@ def _transferred(
     if not grows or isinstance(array, Shape | jax.core.Tracer):
         return take(array, sources)
     axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
-    entries = entries_of(path, array, axes, leaf, rng)
+    entries = entries_of(path, array, axes, leaf, rng, off)
     values = filled(entries, strategy.fill)
     return placed_like(copied(entries, values), array) if strategy.copies else take(array, sources, values)

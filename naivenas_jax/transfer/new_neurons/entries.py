@@ -37,6 +37,8 @@ class NewEntries:
         "out" (they are made there) or None; ``leaf.init`` is the layer's own initialiser, or None; ``leaf.new`` is what
         a parameter per neuron (a bias, a scale) starts at, and None for weights.
       key: a PRNG key of its own: ``rng=`` of the verb, folded with the path.
+      off: a number, or an array that broadcasts to ``shape``: what entries that read a new neuron are to be so that it
+        counts for nothing. 0, except where the weight is a function of the parameter (``w - 0.3``).
 
     >>> import jax, numpy as np, flax.linen as nn, naivenas_jax as nas
     >>> def tenths(entries: nas.NewEntries) -> np.ndarray:
@@ -60,6 +62,7 @@ class NewEntries:
     axes: tuple[AxisPlan | None, ...]
     leaf: Leaf
     key: jax.Array
+    off: Array | float = 0.0
 
     @property
     def made(self) -> tuple[int, ...]:
@@ -77,9 +80,14 @@ Fill: TypeAlias = Callable[[NewEntries], object]
 
 
 def entries_of(
-    path: Path, array: Array, axes: tuple[AxisPlan | None, ...], leaf: Leaf, rng: jax.Array | None
+    path: Path,
+    array: Array,
+    axes: tuple[AxisPlan | None, ...],
+    leaf: Leaf,
+    rng: jax.Array | None,
+    off: Array | float = 0.0,
 ) -> NewEntries:
-    """What a fill sees of the parameter at ``path``, whose dimensions lie on ``axes``."""
+    """What a fill sees of the parameter at ``path``, whose dimensions lie on ``axes``; see `NewEntries`."""
     old = to_host(array)
     sources = [None if axis is None else axis.source for axis in axes]
     return NewEntries(
@@ -90,6 +98,7 @@ def entries_of(
         axes=axes,
         leaf=leaf,
         key=key_for(rng, path),
+        off=off,
     )
 
 

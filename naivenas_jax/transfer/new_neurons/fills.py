@@ -21,9 +21,20 @@ def keep_function(entries: NewEntries) -> object:
 
     Entries that make a new neuron are normal with variance ``1 / fan_in``; entries by which present neurons read a new
     one are zero. Parameters per neuron (biases, scales, statistics) start at their neutral value.
+
+    Where the weight is a function of the parameter, new entries are drawn from those that there are, so that they are
+    of their kind (positive, say); entries that read a new neuron are where the function is zero, or near that place
+    if the function has no derivative there, so that they can learn.
     """
-    if entries.leaf.new is not None or not np.issubdtype(entries.old.dtype, np.inexact):
-        return entries.leaf.new or 0.0
+    weight = entries.leaf.weight
+    if weight is not None and not weight.switches:
+        return _drawn(entries)
+    if entries.leaf.new is not None or not jnp.issubdtype(entries.old.dtype, jnp.inexact):
+        return entries.off if entries.leaf.new is None else entries.leaf.new
+    off = entries.off if weight is None or weight.near is None else weight.near
+    if weight is not None and not weight.linear:
+        drawn = _drawn(entries)
+        return _with_made(entries, np.broadcast_to(off, entries.shape).astype(drawn.dtype), drawn)
     values, draws, made = np.zeros(entries.shape), generator(entries.key), entries.made
     fan_in = max(1, math.prod(size for d, size in enumerate(entries.shape) if d not in made))
     for dim in made:
@@ -34,9 +45,30 @@ def keep_function(entries: NewEntries) -> object:
     return values
 
 
+def _drawn(entries: NewEntries) -> Shaped[np.ndarray, "*after"]:
+    """Entries drawn from those that there are."""
+    known = np.asarray(entries.old).ravel()
+    return generator(entries.key).choice(known, entries.shape) if known.size else np.zeros(entries.shape, known.dtype)
+
+
+def _with_made(
+    entries: NewEntries, values: Shaped[np.ndarray, "*after"], made: Shaped[np.ndarray, "*after"]
+) -> Shaped[np.ndarray, "*after"]:
+    """Values, with others where new neurons are made."""
+    for dim in entries.made:
+        axis = entries.axes[dim]
+        if axis is not None and axis.new.size:
+            index = (slice(None),) * dim + (axis.new,)
+            values[index] = made[index]
+    return values
+
+
 def zeros(entries: NewEntries) -> object:
     """Zero weights; scales and variances start at 1."""
-    return entries.leaf.new or 0.0
+    weight = entries.leaf.weight
+    if weight is not None and not weight.switches:
+        return _drawn(entries)  # another parameter makes the weight zero
+    return entries.off if entries.leaf.new is None else entries.leaf.new
 
 
 def initialised(entries: NewEntries) -> object:
@@ -51,7 +83,9 @@ def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[
     """The whole parameter after a split: new neurons are copies of surviving ones, and the function is kept.
 
     Entries that read a neuron which now exists m times are divided by m, old entries too. Net2WiderNet (Chen,
-    Goodfellow and Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016).
+    Goodfellow and Shlens, Net2Net: Accelerating Learning via Knowledge Transfer, ICLR 2016). Where the weight is a
+    function of the parameter and does not share alike, the neuron that was there is read as before, and its copies by
+    weights of zero.
 
     Args:
       entries: the parameter.
@@ -71,6 +105,10 @@ def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[
         known &= (model != NEW).reshape(shape)
         if entries.leaf.shared_out(dim):
             copies = copies / _shares(entries, model).reshape(shape)
+        elif entries.leaf.roles[dim] == "in" and entries.leaf.weight is not None and entries.leaf.weight.switches:
+            axis = entries.axes[dim]
+            assert axis is not None  # it has new neurons
+            known &= (axis.source != NEW).reshape(shape)
     return np.where(known, copies, values).astype(entries.old.dtype)
 
 

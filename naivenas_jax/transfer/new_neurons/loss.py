@@ -18,7 +18,12 @@ Loss: TypeAlias = Callable[[Callable[..., PyTree], Variables, PyTree], Float[jax
 
 
 def loss_of(
-    loss_fn: Loss, graph: Graph, variables: Variables, batch: PyTree, error: type[NaiveNASError]
+    loss_fn: Loss,
+    graph: Graph,
+    variables: Variables,
+    batch: PyTree,
+    error: type[NaiveNASError],
+    apply: Callable[..., PyTree] | None = None,
 ) -> Float[jax.Array, ""]:
     """The loss of a network on a batch, if it is one number.
 
@@ -28,8 +33,9 @@ def loss_of(
       variables: its variables.
       batch: what ``loss_fn`` takes.
       error: the kind of error to raise if the loss is not one real number.
+      apply: takes the place of ``graph.apply``.
     """
-    value = loss_fn(graph.apply, variables, batch)
+    value = loss_fn(apply or graph.apply, variables, batch)
     if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise error(
             f"loss_fn(apply, variables, batch) must return one real number; found {jnp.result_type(value)} of shape "

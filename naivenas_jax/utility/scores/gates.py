@@ -9,14 +9,18 @@ it, so that gating the neuron is the same as gating those weights, and
 The right side (of complex weights its real part) needs nothing but gradients by parameters, which training computes
 anyway. Neurons that no weight reads are gated where they are made: there the sum goes over the entries of the weight
 and bias that make them, and the activation is the one before any activation function.
+
+Where a weight is a function f of the stored array (``softplus(w)``), the sum goes over the entries of f: gates are put
+on the weight itself while the network is evaluated (`gated`). If there is nothing but the gradient by w, it is
+f(w) / f'(w) * d loss / d w, which says nothing of entries where f' = 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +28,13 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.checks import require_mapping
+from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.variables import flat
-from naivenas_jax.typing import Array, Variables
+from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.typing import Array, PyTree, Variables
 from naivenas_jax.utility.tied import class_count, class_numbers, run_numbers
 
 
@@ -109,13 +114,16 @@ def _is_weight(ties: Ties, path: Path) -> bool:
     return ties.leaves[path].new is None
 
 
-def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float[jax.Array, " classes"]:
+def gate_derivatives(
+    graph: Graph, params: Variables, grads: Variables, without: Collection[Path] = ()
+) -> Float[jax.Array, " classes"]:
     """The derivative of the loss by the gate of each class. Works under ``jax.jit``.
 
     Args:
       graph: the network.
       params: its variables, or one collection of them (``variables["params"]``).
       grads: the gradients of the loss by them, of the same structure.
+      without: variables that are left out.
 
     Raises:
       VariablesError: if a weight or its gradient is not there.
@@ -125,6 +133,8 @@ def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float
     weights, slopes = flat(params), flat(grads)
     totals = jnp.zeros(class_count(graph.ties))
     for gate in gates(graph):
+        if gate.path in without:
+            continue
         weight, slope = _find(weights, gate.path, "params"), _find(slopes, gate.path, "grads")
         shape, sizes = jnp.shape(weight), gate.classes.shape
         if shape != jnp.shape(slope) or tuple(shape[d] for d in gate.dims) != sizes:
@@ -133,10 +143,68 @@ def gate_derivatives(graph: Graph, params: Variables, grads: Variables) -> Float
                 f"{gate.dims[0]} has {sizes[0]} neurons in the graph. All have to agree: after a mutation take "
                 "the new graph, variables and gradients."
             )
-        products = _product(weight, slope, totals.dtype)
+        products = _product(_effective(graph.ties, gate.path, weights), slope, totals.dtype)
         sums = products.sum([d for d in range(products.ndim) if d not in gate.dims])
         totals = totals.at[np.maximum(gate.classes, 0)].add(jnp.where(gate.classes >= 0, sums, 0.0))
     return totals
+
+
+def computed_weights(graph: Graph) -> tuple[Path, ...]:
+    """The variables that become weights by a function."""
+    return tuple(path for path, leaf in graph.ties.leaves.items() if leaf.weight is not None)
+
+
+def holds_weight(ties: Ties, path: Path) -> bool:
+    """Whether the entries of a variable stand for those of a weight."""
+    weight = ties.leaves[path].weight
+    return weight is None or weight.holds
+
+
+def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " classes"]) -> Callable[..., PyTree]:
+    """``graph.apply`` with a gate on every neuron where weights made of these variables read it.
+
+    Args:
+      graph: the network.
+      paths: the variables.
+      values: the gate of each class.
+    """
+
+    def apply(variables: Variables, *inputs: Array, **kwargs: Any) -> PyTree:
+        arrays = flat(variables)
+        own = {path: arrays[path] for path in paths if path in arrays and holds_weight(graph.ties, path)}
+        factors = {path: _factor(graph, path, np.shape(array), values) for path, array in own.items()}
+        return with_gates(
+            lambda given: graph.apply(as_given(nested({**arrays, **given}), variables), *inputs, **kwargs), own, factors
+        )
+
+    return apply
+
+
+def _factor(
+    graph: Graph, path: Path, shape: tuple[int, ...], values: Float[jax.Array, " classes"]
+) -> Float[jax.Array, "*shape"]:
+    """For each entry of a variable the product of the gates that it lies on."""
+    factor = jnp.ones(shape)
+    for gate in gates(graph):
+        if gate.path == path:
+            own = jnp.where(gate.classes >= 0, values[np.maximum(gate.classes, 0)], 1.0)
+            factor = factor * own.reshape([n if d in gate.dims else 1 for d, n in enumerate(shape)])
+    return factor
+
+
+def _effective(ties: Ties, path: Path, arrays: Mapping[Path, Array]) -> Array:
+    """What stands for a variable in sums of products with its gradient: 0 if another variable stands for both."""
+    weight, own = ties.leaves[path].weight, _find(arrays, path, "params")
+    if weight is None or (weight.switches and weight.linear):
+        return own
+    if not weight.switches:
+        return jnp.zeros_like(own)
+    known = {each: arrays.get(each, arrays.get(each[1:])) for each in ties.leaves}
+    found = weight.value_and_slope({each: array for each, array in known.items() if array is not None})
+    if found is None:
+        return own
+    value, slope = found
+    return jnp.where(slope == 0, 0.0, value / jnp.where(slope == 0, 1.0, slope))
 
 
 def _product(

@@ -13,7 +13,7 @@ from naivenas_jax.checks import as_items, is_one_of, require_flag, shown
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.typing import Array, Variables
@@ -42,7 +42,7 @@ def magnitude(
     that read one. The score of a class c is ``sum |w|`` (l1) or ``sqrt(sum w ** 2)`` (l2) over the entries of all these
     weights that belong to c, each entry once, wherever and however often the neuron occurs. It is given at the first
     handle that holds the class, and at no other. Biases, scales and statistics are no weights between neurons, and do
-    not count.
+    not count. Of weights that are functions of variables (``softplus(w)``) the values of the function count.
 
     Args:
       graph: the network.
@@ -99,13 +99,14 @@ def weight_magnitude(
       axes: the axes whose scores are wanted; None: all.
     """
     scores = dict[str, np.ndarray]()
-    for path, array in _known(variables).items():
+    arrays = _known(variables)
+    for path in arrays:
         leaf = ties.leaves[path]
         if "in" not in leaf.roles or "out" not in leaf.roles:
             continue
         wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
-        values = absolute_values(array) if wanted else np.zeros(())
+        values = absolute_values(_weight(leaf, path, arrays)) if wanted else np.zeros(())
         for made, axis in wanted.items():
             others = tuple(d for d in range(values.ndim) if d != made)
             scores[axis] = scores.get(axis, 0.0) + (
@@ -119,14 +120,24 @@ def _known(variables: Variables) -> dict[Path, Array]:
     return {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
 
 
+def _weight(leaf: Leaf, path: Path, arrays: Mapping[Path, Array]) -> Array:
+    """The weight that a variable becomes; 0 if it is the part of one that counts at another variable."""
+    if leaf.weight is None:
+        return arrays[path]
+    if not leaf.weight.holds:
+        return np.zeros(np.shape(arrays[path]))
+    value = leaf.weight.value(arrays)
+    return arrays[path] if value is None else value
+
+
 def _of_groups(ties: Ties, arrays: Mapping[Path, Array], norm: Literal["l1", "l2"]) -> Float[np.ndarray, " classes"]:
     """The norm of all entries of weights that belong to a class."""
     totals = np.zeros(class_count(ties))
-    for path, array in arrays.items():
+    for path in arrays:
         leaf = ties.leaves[path]
         if leaf.new is not None:
             continue
-        values = absolute_values(array) ** (1 if norm == "l1" else 2)
+        values = absolute_values(_weight(leaf, path, arrays)) ** (1 if norm == "l1" else 2)
         classes = {d: class_numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
         for d, own in classes.items():
             counted = values

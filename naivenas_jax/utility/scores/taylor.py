@@ -23,7 +23,7 @@ from naivenas_jax.transfer.carrying.follow import Followed
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
 from naivenas_jax.transfer.variables import check_network, flat, nested
 from naivenas_jax.typing import PyTree, Variables
-from naivenas_jax.utility.scores.gates import gate_derivatives, gates
+from naivenas_jax.utility.scores.gates import computed_weights, gate_derivatives, gated, gates
 from naivenas_jax.utility.spread import averaged
 from naivenas_jax.utility.tied import by_handle, class_count, class_numbers
 from naivenas_jax.utility.user_scores import Scores
@@ -122,14 +122,17 @@ def taylor(
 
 def slopes(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, " classes"]:
     """The derivative of the loss by the gate of every class."""
-    arrays = flat(variables)
-    weights = {gate.path: arrays[gate.path] for gate in gates(graph)}
+    arrays, computed = flat(variables), computed_weights(graph)
+    weights = {gate.path: arrays[gate.path] for gate in gates(graph) if gate.path not in computed}
 
-    def loss(weights: dict[Path, jax.Array]) -> Float[jax.Array, ""]:
-        value: jax.Array = loss_of(loss_fn, graph, nested({**arrays, **weights}), batch, UtilityError)
+    def loss(weights: dict[Path, jax.Array], values: Float[jax.Array, " classes"]) -> Float[jax.Array, ""]:
+        apply = gated(graph, computed, values) if computed else None
+        value: jax.Array = loss_of(loss_fn, graph, nested({**arrays, **weights}), batch, UtilityError, apply)
         return value
 
-    return gate_derivatives(graph, nested(weights), nested(jax.grad(loss)(weights)))
+    by_weights, by_gates = jax.grad(loss, (0, 1))(weights, jnp.ones(class_count(graph.ties)))
+    found: jax.Array = by_gates + gate_derivatives(graph, nested(weights), nested(by_weights), computed)
+    return found
 
 
 def _per_batch(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, "1 classes"]:

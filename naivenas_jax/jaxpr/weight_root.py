@@ -1,0 +1,235 @@
+"""Where a weight that is a function of a variable is zero, found by trying the function on made-up numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from naivenas_jax.jaxpr.weight_expression import Weight, has_tables
+from naivenas_jax.jaxpr.weight_value import Evaluation, UnknownWeightError, in_places, in_rows
+from naivenas_jax.paths import Path
+
+#: Functions are tried on arrays of so many entries along each dimension, if they can be; None: as many as there are.
+_SIZES = (3, None)
+#: Where an exponential, a sigmoid or a softplus has nothing left, in any precision.
+_FAR = (-1e4, 1e4)
+#: How many numbers are tried at once.
+_AT_ONCE = 64
+Draw: TypeAlias = Mapping[Path, jax.Array]
+_GRID = np.concatenate([-np.logspace(2.5, -2.5, 26), [0.0], np.logspace(-2.5, 2.5, 26)])
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a weight is zero.
+
+    Attributes:
+      number: the value of every entry of the variable there.
+      affine: whether it depends on other variables instead: the weight is affine in the variable.
+      near: where the weight is too small to count, but has a derivative; None: it has one at zero as well.
+    """
+
+    number: float
+    affine: bool = False
+    near: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A weight as a function of one variable, at made-up numbers.
+
+    Attributes:
+      weight: the weight.
+      path: the variable.
+      draws: several choices of numbers for all variables.
+      most: how many entries of constants take part along each dimension.
+    """
+
+    weight: Weight
+    path: Path
+    draws: tuple[Draw, ...]
+    most: int | None
+
+    def _at(self, own: jax.Array, others: Draw) -> jax.Array:
+        """The entries of the weight."""
+        return jnp.asarray(Evaluation({**others, self.path: own}, 0, self.most).value(self.weight))
+
+    @cached_property
+    def _at_all(self) -> Callable[[jax.Array, Draw], jax.Array]:
+        """Compiled once, for all numbers and draws."""
+
+        def at_all(numbers: jax.Array, others: Draw) -> jax.Array:
+            shape = others[self.path].shape
+            return jax.vmap(lambda number: self._at(jnp.broadcast_to(number, shape), others).ravel())(numbers)
+
+        return jax.jit(at_all)
+
+    def at_numbers(self, numbers: Sequence[float] | np.ndarray, draw: int = 0) -> np.ndarray:
+        """Shape (numbers, entries): the entries of the weight where all entries of the variable are the same."""
+        others = self.draws[draw]
+        padded = np.resize(np.asarray(numbers, np.float64), _AT_ONCE)
+        made = self._at_all(jnp.asarray(padded, others[self.path].dtype), others)
+        return np.asarray(made, np.float64)[: len(numbers)]
+
+    @cached_property
+    def scale(self) -> float:
+        """How large entries of the weight are."""
+        at = jax.jit(lambda draw: self._at(draw[self.path], draw))
+        return max(float(np.nanmedian(np.abs(np.asarray(at(draw), np.float64)))) for draw in self.draws)
+
+    def zero_at(self, number: float, tolerance: float) -> bool:
+        """Whether all entries are zero there, whatever the other variables are."""
+        return all(bool((np.abs(self.at_numbers([number], i)) <= tolerance).all()) for i in range(len(self.draws)))
+
+    @cached_property
+    def _slope(self) -> Callable[[jax.Array, Draw], jax.Array]:
+        def slope(number: jax.Array, others: Draw) -> jax.Array:
+            own = jnp.broadcast_to(number, others[self.path].shape)
+            made, pulled = jax.vjp(lambda array: self._at(array, others), own)  # some functions have no other rule
+            return jnp.abs(pulled(jnp.ones_like(made))[0]).max(initial=0.0)
+
+        return jax.jit(slope)
+
+    def slope_at(self, number: float) -> float:
+        """The largest derivative of an entry there."""
+        dtype = self.draws[0][self.path].dtype
+        return (
+            float(self._slope(jnp.asarray(number, dtype), self.draws[0])) if jnp.issubdtype(dtype, jnp.inexact) else 1.0
+        )
+
+
+def root_of(weight: Weight, path: Path, dtypes: Mapping[Path, np.dtype]) -> Found | None:
+    """Where a weight is zero as a function of one of its variables; None if no place is found.
+
+    >>> import jax.numpy as jnp
+    >>> from naivenas_jax.jaxpr.weight_expression import weight_reads
+    >>> traced = jax.make_jaxpr(lambda w, x: x @ jnp.exp(w))(jnp.ones((2, 3)), jnp.ones((5, 2)))
+    >>> (read,) = weight_reads(traced, [("w",), None])
+    >>> root_of(read.weight, ("w",), {("w",): np.dtype("float32")}).number
+    -10000.0
+    """
+    _remember_rules(weight)
+    for most in _SIZES:
+        try:
+            with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
+                return _root(_Trial(weight, path, _draws(weight, dtypes, most), most))
+        except UnknownWeightError:
+            continue
+    return None
+
+
+def _remember_rules(weight: Weight) -> None:
+    """Trace the rules for derivatives of functions in a weight, which JAX remembers, and others evaluate as well.
+
+    Traced while numbers are computed at once, they would have arrays of one shape in them as constants.
+    """
+    if weight.eqn is not None and (fun := weight.eqn.params.get("jvp_jaxpr_fun")) is not None:
+        moving = weight.eqn.invars[weight.eqn.params["num_consts"] :]
+        fun.call_wrapped(*(not jnp.issubdtype(atom.aval.dtype, jnp.inexact) for atom in moving))
+    for operand in weight.operands:
+        _remember_rules(operand)
+
+
+def _draws(weight: Weight, dtypes: Mapping[Path, np.dtype], most: int | None) -> tuple[dict[Path, jax.Array], ...]:
+    """Positive numbers, of which there are roots and logarithms; and numbers of any sign, if the weight has those."""
+    random, shapes = np.random.default_rng(0), dict(_shapes(weight))
+
+    def draw(low: float) -> dict[Path, jax.Array]:
+        cut = {path: [n if most is None else min(n, most) for n in shape] for path, shape in shapes.items()}
+        return {path: jnp.asarray(random.uniform(low, 1.2, shape), dtypes[path]) for path, shape in cut.items()}
+
+    positive, signed = (draw(0.2), draw(0.2)), draw(-1.2)
+    value = jax.jit(lambda draw: Evaluation(draw, 0, most).value(weight))
+    finite = np.isfinite(np.asarray(value(signed), np.float64)).all()
+    return (*positive, signed) if finite else positive
+
+
+def _shapes(weight: Weight) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    if weight.path is not None:
+        yield weight.path, weight.shape
+    for operand in weight.operands:
+        yield from _shapes(operand)
+
+
+def _root(trial: _Trial) -> Found | None:
+    scale = trial.scale
+    if not np.isfinite(scale):
+        return None
+    dtype = jnp.promote_types(trial.draws[0][trial.path].dtype, jnp.bfloat16)
+    small = 32 * scale * float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # jax does not type it
+    if trial.zero_at(0.0, 0.0):
+        return Found(0.0, near=_near(trial, 0.0, scale))
+    if not has_tables(trial.weight) and _affine(trial, small):
+        return Found(0.0, affine=True)
+    for number in _crossings(trial):
+        if trial.zero_at(number, small):
+            return Found(number, near=_near(trial, number, scale))
+    for number in _FAR:
+        if trial.zero_at(number, 0.0):
+            return Found(number, near=_near(trial, number, scale))
+    return None
+
+
+def _affine(trial: _Trial, small: float) -> bool:
+    """Whether one step of Newton's method goes to a zero, wherever it starts."""
+    first, path = in_rows(trial.weight, trial.path), trial.path  # of a loop, the first row is tried
+    if not jnp.issubdtype(trial.draws[0][path].dtype, jnp.floating):
+        return False
+
+    def after_a_step(start: jax.Array, others: Draw) -> jax.Array:
+        def value(own: jax.Array) -> jax.Array:
+            return in_places(trial.weight, path, {**others, path: own}, 0, trial.most)
+
+        made, pulled = jax.vjp(value, start)
+        (slope,) = pulled(jnp.ones_like(made))
+        return value(start.at[0].add(-made / slope[0]) if first else start - made / slope)
+
+    step = jax.jit(after_a_step)
+    try:
+        ends = [step(factor * draw[path], draw) for draw in trial.draws for factor in (1, -3)]
+    except UnknownWeightError:
+        return False
+    return all(bool((np.abs(np.asarray(end, np.float64)) <= small).all()) for end in ends)
+
+
+def _crossings(trial: _Trial) -> Iterator[float]:
+    """Numbers at which all entries change their sign."""
+    if not jnp.issubdtype(trial.draws[0][trial.path].dtype, jnp.floating):
+        whole = np.arange(-256.0, 257.0)
+        found = [(trial.at_numbers(part) == 0).all(1) for part in np.split(whole, range(_AT_ONCE, 513, _AT_ONCE))]
+        yield from whole[np.concatenate(found)].tolist()
+        return
+    signs = _signs(trial, _GRID)
+    for low, high, a, b in zip(_GRID, _GRID[1:], signs, signs[1:], strict=False):
+        if a * b == -1:
+            yield _narrowed(low, high, lambda between: _signs(trial, between) == a)  # noqa: B023
+
+
+def _signs(trial: _Trial, numbers: np.ndarray) -> np.ndarray:
+    """For each number the sign that all entries have there; NaN where they differ."""
+    signs = np.sign(trial.at_numbers(numbers))
+    return np.where((signs == signs[:, :1]).all(1), signs[:, 0], np.nan)
+
+
+def _near(trial: _Trial, root: float, scale: float) -> float | None:
+    """Where entries are a millionth of what they are, between a zero without derivative and usual numbers."""
+    if trial.slope_at(root) > 1e-6 * scale:
+        return None
+    usual = float(np.median(np.asarray(trial.draws[0][trial.path], np.float64)))
+    near = _narrowed(root, usual, lambda between: (np.abs(trial.at_numbers(between)) <= 1e-6 * scale).all(1))
+    return near if trial.slope_at(near) > 0 else None
+
+
+def _narrowed(low: float, high: float, holds: Callable[[np.ndarray], np.ndarray]) -> float:
+    """The last number from ``low`` to ``high`` up to which something holds."""
+    for _ in range(8):
+        between = np.linspace(low, high, 33)
+        last = int(np.argmin([*holds(between)[1:], False]))
+        low, high = between[last], between[min(last + 1, 32)]
+    return float(low)

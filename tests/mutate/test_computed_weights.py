@@ -1,0 +1,207 @@
+"""Weights that are functions of variables, against the model itself with neurons masked by hand.
+
+Masks, scores and the oracle are of the weight that meets an activation; growth and soft masks put the stored array to
+where the weight is 0.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import naivenas_jax as nas
+
+
+def rand(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def loss(apply, variables, x):
+    return (apply(variables, x) ** 2).mean()
+
+
+X = rand(1, 16, 4)
+
+
+def straight_through(w):
+    return w + jax.lax.stop_gradient(jnp.round(w / 0.1) * 0.1 - w)
+
+
+#: The weight, and parameters besides "w" of shape (6, 3).
+WEIGHTS = {
+    "softplus": (lambda p: nn.softplus(p["w"]), {}),
+    "shifted": (lambda p: p["w"] - 0.3, {}),
+    "zero point": (lambda p: (p["w"] - p["z"]) * p["s"], {"z": rand(9, 3), "s": rand(8, 3)}),
+    "gated": (lambda p: jax.nn.sigmoid(p["w"]) * p["z"], {"z": rand(9, 6, 3)}),
+    "product": (lambda p: p["w"] * p["z"], {"z": rand(9, 6, 3)}),
+    "square": (lambda p: p["w"] ** 2, {}),
+    "rectified": (lambda p: jax.nn.relu(p["w"]), {}),
+    "quantised": (lambda p: straight_through(p["w"]), {}),
+    "rows of norm one": (
+        lambda p: p["g"][:, None] * p["w"] / jnp.linalg.norm(p["w"], axis=1, keepdims=True),
+        {"g": rand(9, 6)},
+    ),
+    "low rank in an exponent": (lambda p: p["w"] * jnp.exp(p["u"] @ p["v"]), {"u": rand(9, 6, 2), "v": rand(7, 2, 3)}),
+    "never zero": (lambda p: nn.softplus(p["w"]) + 0.1, {}),
+    "standardised": (lambda p: (p["w"] - p["w"].mean(0)) / p["w"].std(0), {}),
+}
+COUPLED = ("never zero", "standardised")
+
+
+def compared(graph, variables, x, handle, by_hand):
+    """A shrink, soft masks, growth and scores of one handle; ``by_hand(variables, x, gates)`` is the model itself."""
+    size = graph.handles()[handle].size
+    cut = nas.delta_nout(graph, variables, {handle: -2})
+    alive = jnp.zeros(size).at[cut.indices(handle)].set(1)
+    wanted = by_hand(variables, x, alive)
+    coupled = graph.handles()[handle].coupled
+    assert cut.check(x).compared == (coupled is None)
+    if coupled is None:
+        np.testing.assert_allclose(cut.graph.apply(cut.variables, x), wanted, atol=1e-4)
+        soft = nas.masked(variables, nas.soft_masks(cut))
+        np.testing.assert_allclose(graph.apply(soft, x), wanted, atol=1e-4)
+        for new in ("default", "split"):
+            grown = nas.delta_nout(graph, variables, {handle: 3}, new=new)
+            np.testing.assert_allclose(grown.graph.apply(grown.variables, x), graph.apply(variables, x), atol=1e-4)
+            undone = grown.undo(grown.variables)[1]
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), undone, variables)
+    gate = jax.grad(lambda gates: (by_hand(variables, x, gates) ** 2).mean())(jnp.ones(size))
+    np.testing.assert_allclose(nas.taylor(graph, variables, loss, [x])[handle], np.abs(gate), rtol=1e-3, atol=1e-6)
+    return gate
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_function_of_parameters(name):
+    weight, others = WEIGHTS[name]
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ weight(p)
+
+    graph, variables = nas.from_function(model, {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3), **others}}, X)
+    assert (graph.handles()["a"].coupled is not None) == (name in COUPLED)
+    gate = compared(graph, variables, X, "a", model)
+    if name in ("softplus", "shifted", "gated"):
+        scored = nas.magnitude(graph, variables)["w"]
+        np.testing.assert_allclose(scored, np.abs(weight(variables["params"])).mean(0), rtol=1e-5)
+    if name not in COUPLED:
+        grads = jax.grad(lambda v: loss(graph.apply, v, X))(variables)
+        average = nas.TaylorAverage.init(graph).update(variables, grads)
+        np.testing.assert_allclose(average.scores()["a"], np.abs(gate), rtol=1e-3, atol=1e-6)
+
+
+class Layers(nn.Module):
+    """A registered layer with an axis of its own, which is read by positive weights."""
+
+    features: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x):
+        a = self.param("a", nn.initializers.normal(1.0), (x.shape[-1], self.hidden))
+        b = self.param("b", nn.initializers.normal(1.0), (self.hidden, self.features))
+        return jnp.tanh(x @ a) @ nn.softplus(b)
+
+
+nas.register_layer(Layers, leaves={"params/a": "in h", "params/b": "h out"}, sizes={"features": "out", "hidden": "h"})
+
+
+def test_a_registered_layer():
+    x = nas.input_vertex("x", 4)
+    graph = nas.Graph(x, nas.layer("layers", Layers(3, 6), x))
+
+    def by_hand(variables, x, gates):
+        p = variables["params"]["layers"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ nn.softplus(p["b"])
+
+    compared(graph, graph.init(jax.random.key(0), X), X, "layers:h", by_hand)
+
+
+@pytest.mark.parametrize("kind", ["absorb_vertex", "dot_general"])
+def test_a_vertex_written_by_hand(kind):
+    def contract(a, b, *args, **keywords):
+        return jax.lax.dot_general(a, b - 0.3, *args, **keywords)
+
+    x = nas.input_vertex("x", 4)
+    hidden = nas.invariant_vertex("tanh", jnp.tanh, nas.layer("hidden", nn.Dense(6), x))
+    if kind == "dot_general":
+        out = nas.layer("out", nn.Dense(3, use_bias=False, dot_general=contract), hidden)
+    else:
+        out = nas.absorb_vertex(
+            "out", lambda p, h: h @ (p["kernel"] - 0.3), hidden, nout=3, params={"kernel": "in out"}
+        )
+    graph = nas.Graph(x, out)
+
+    def by_hand(variables, x, gates):
+        p = variables["params"]
+        h = jnp.tanh(x @ p["hidden"]["kernel"] + p["hidden"]["bias"])
+        return (h * gates) @ (p["out"]["kernel"] - 0.3)
+
+    compared(graph, graph.init(jax.random.key(0), X), X, "hidden", by_hand)
+
+
+def test_in_a_loop_over_layers():
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+
+        def layer(x, w):
+            return x + (jnp.tanh(x @ w["a"]) * gates) @ (w["b"] - p["z"]), None
+
+        return jax.lax.scan(layer, x, {"a": p["a"], "b": p["b"]})[0]
+
+    variables = {"params": {"a": rand(1, 3, 4, 6), "b": rand(2, 3, 6, 4), "z": rand(3)}}
+    compared(*nas.from_function(model, variables, X), X, "a", model)
+
+
+def test_kernels_of_a_convolution():
+    def conv(x, w):
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return conv(jnp.tanh(conv(x, p["a"])) * gates, p["w"] ** 2)
+
+    variables = {"params": {"a": rand(1, 3, 3, 3, 6), "w": rand(2, 3, 3, 6, 2)}}
+    x = rand(0, 2, 5, 5, 3)
+    compared(*nas.from_function(model, variables, x), x, "a", model)
+
+
+def test_soft_masks_follow_what_is_trained():
+    """Where a weight is 0 depends on a parameter: masks put entries where that is now."""
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ (p["w"] - p["z"])
+
+    variables = {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3), "z": rand(5)}}
+    graph, variables = nas.from_function(model, variables, X)
+    cut = nas.delta_nout(graph, variables, {"a": -2})
+    trained = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, variables)
+    masks = nas.soft_masks(cut)
+    found = jax.jit(lambda v, m: graph.apply(nas.masked(v, m), X))(trained, masks)
+    alive = jnp.zeros(6).at[cut.indices("a")].set(1)
+    np.testing.assert_allclose(found, model(trained, X, alive), atol=1e-4)
+    hard = nas.Soft.whole(graph, variables).after(cut, variables).harden(trained)
+    np.testing.assert_allclose(hard.graph.apply(hard.variables, X), found, atol=1e-4)
+
+
+def test_weights_that_are_their_variables_stay_so():
+    """Casts, scales, masks and low-rank updates are no functions that anybody has to know of."""
+    p = {"w": rand(3, 6, 3), "u": rand(9, 6, 2), "v": rand(7, 2, 3), "s": rand(8, 3)}
+    for weight in (
+        lambda p: p["w"].astype(jnp.bfloat16).astype(jnp.float32),
+        lambda p: 2 * p["w"] * p["s"],
+        lambda p: p["w"] * np.tril(np.ones((6, 3))),
+        lambda p: p["w"] + p["u"] @ p["v"],
+        lambda p: jnp.concatenate([p["w"], 0 * p["w"]], 1),
+    ):
+        graph, _ = nas.from_function(
+            lambda v, x, weight=weight: x @ v["params"]["a"] @ weight(v["params"]),
+            {"params": {"a": rand(2, 4, 6), **p}},
+            X,
+        )
+        assert all(leaf.weight is None for leaf in graph.ties.leaves.values())
+        assert not graph.ties.coupled
