@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from flax import core
 from jaxtyping import Int
 
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.model_vertex import keys_of
+from naivenas_jax.graph.model_vertex import keys_of, outputs_of
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
@@ -46,7 +45,7 @@ def traced(
     def function(values: PyTree, data: PyTree, keys: PyTree, named: PyTree) -> tuple[PyTree, dict[str, PyTree]]:
         del keys, named
         given = {"rngs": keys_of(graph) or None, **kwargs}
-        return core.apply(graph.run, mutable=False)(values, *data, **given), {}
+        return outputs_of(graph, values, data, **given), {}
 
     analysed = analyse(capture(function, shapes, [traced_shape(x) for x in arrays], {}, []))
     return analysed, VectorSizes(graph.ties, analysed)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import jax
 import numpy as np
 
+from naivenas_jax.graph.evaluation.evaluate import Intercept
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import PyTree, Variables
 
@@ -75,6 +77,11 @@ class ModelOp(Op):
     def keys(self) -> Mapping[str, jax.Array]:
         """A key for each stream that the model draws from in evaluation, to call it with where any will do."""
 
+    @property
+    @abstractmethod
+    def writes(self) -> tuple[str, ...]:
+        """The collections that the model updates in evaluation, too: a cache."""
+
     @abstractmethod
     def changed(self, axes: Mapping[str, AxisChange]) -> ModelOp:
         """The same computation after a change of its axes: as `resized`, and constants follow the neurons that stay.
@@ -114,3 +121,23 @@ def keys_of(graph: Graph) -> dict[str, jax.Array]:
     """A key for each stream that models in a graph draw from in evaluation, where only shapes are asked for."""
     models = (vertex.op for vertex in graph.vertices if isinstance(vertex.op, ModelOp))
     return {name: key for op in models for name, key in op.keys.items()}
+
+
+def outputs_of(
+    graph: Graph, variables: Variables, inputs: Iterable[PyTree], intercept: Intercept | None = None, **kwargs: object
+) -> tuple[PyTree, ...]:
+    """The arrays of the outputs, where nobody asks for updates: what the network writes (a cache) goes nowhere.
+
+    Args:
+      graph: the graph.
+      variables: its variables.
+      inputs: as `Graph.apply` takes them.
+      intercept: as for `Graph.run`.
+      **kwargs: as for `Graph.apply`.
+    """
+    models = (vertex.op for vertex in graph.vertices if isinstance(vertex.op, ModelOp))
+    mutable = kwargs.pop("mutable", False) or sorted({name for op in models for name in op.writes})
+    if intercept is not None:
+        kwargs["intercept"] = intercept
+    made = graph.apply(variables, *inputs, mutable=mutable or False, **kwargs)  # type: ignore[arg-type]  # as given
+    return arrays_in(made[0] if mutable else made)

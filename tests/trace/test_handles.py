@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn, nnx
 
 import naivenas_jax as nas
-from naivenas_jax.mutate.result.oracle import masked_apply
+from naivenas_jax.mutate.result.oracle import masked_outputs
 
 X = jax.random.normal(jax.random.key(3), (2, 5, 4))
 NORMALISED, CONTRACTED = "reduce_", "two activations are contracted over it"
@@ -161,7 +161,7 @@ def test_a_neuron_that_is_gone_is_one_that_is_zero_unless_it_is_coupled(kind: st
         step = 4 if (kind, name) == ("grouped_query", "k") else 1
         mutation = nas.delta_nout(graph, variables, {name: -step}, utility={name: np.arange(float(size))})
         assert mutation.check(X).compared == (reason is None), name
-        zeroed = masked_apply(graph, variables, mutation.plan, X)
+        (zeroed,) = masked_outputs(graph, variables, mutation.plan, X)
         same = np.allclose(mutation.graph.apply(mutation.variables, X), zeroed, rtol=1e-4, atol=1e-5)
         assert same == (reason is None), name
 

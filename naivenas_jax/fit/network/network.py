@@ -18,7 +18,7 @@ from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.structure import arrays_in
+from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import placed_like
 from naivenas_jax.transfer.variables import check_network, flat
@@ -50,7 +50,7 @@ class Network:
         return self._tapes[key]
 
     def _arrays(self, variables: Variables, *inputs: Array) -> tuple[Array, ...]:
-        return arrays_in(self.graph.apply(variables, *inputs, **self.kwargs))
+        return outputs_of(self.graph, variables, inputs, **self.kwargs)
 
     def compiled(self, function: Callable[..., T], *fixed: object) -> Callable[..., T]:
         """``function(*fixed, ...)``, compiled, and kept as long as the network is."""

@@ -22,8 +22,7 @@ from naivenas_jax.errors import (
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.model_vertex import keys_of
-from naivenas_jax.graph.structure import arrays_in
+from naivenas_jax.graph.model_vertex import keys_of, outputs_of
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.inputs_after import inputs_after
@@ -173,7 +172,7 @@ def check_shapes(mutation: Mutation, inputs: Inputs) -> None:
     shapes = inputs_after(mutation.before, mutation.plan, [_shape(each) for each in given])
     try:
         rngs = keys_of(mutation.graph) or None
-        jax.eval_shape(lambda v, x: arrays_in(mutation.graph.apply(v, *x, rngs=rngs)), mutation.variables, shapes)
+        jax.eval_shape(lambda v, x: outputs_of(mutation.graph, v, x, rngs=rngs), mutation.variables, shapes)
     except NaiveNASError:
         raise
     except Exception as error:  # whatever a layer or function says to shapes that do not fit

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.random import define_prng_impl, threefry_2x32
 
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.structure import arrays_in
+from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.typing import PyTree, Variables
 
 #: A tree with keys in it.
@@ -87,7 +87,7 @@ def uneven(graph: Graph, variables: Variables, inputs: Sequence[PyTree], kwargs:
       kwargs: for ``apply``, with keys that draw evenly in ``rngs``.
     """
     try:
-        traced = jax.make_jaxpr(lambda arrays: arrays_in(graph.apply(variables, *arrays, **kwargs)))(list(inputs))
+        traced = jax.make_jaxpr(lambda arrays: outputs_of(graph, variables, arrays, **kwargs))(list(inputs))
     except NotImplementedError:  # Poisson numbers
         return "it draws random numbers in a way that JAX has for its own keys only"
     if "random_gamma" in str(traced):  # it makes a key for each entry

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import core
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.align.plan import Plan
@@ -25,7 +24,7 @@ from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.structure import arrays_in
+from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
@@ -77,7 +76,7 @@ def check(
     (graph, variables), (changed, new_variables) = before, after
     with jax.default_matmul_precision("highest"):
         inputs_now = inputs_after(graph, plan, inputs)
-        outputs = arrays_in(changed.apply(new_variables, *inputs_now, **kwargs))
+        outputs = outputs_of(changed, new_variables, inputs_now, **kwargs)
         reason = _nothing(inputs) or incomparable or _renumbered(graph, plan, inputs)
         reason = reason or _coupled(graph, plan) or _unread(graph, plan)
         if reason:
@@ -87,8 +86,8 @@ def check(
             variables, new_variables = with_even_keys(variables), with_even_keys(new_variables)
             if reason := uneven(changed, new_variables, inputs_now, kwargs):
                 return Check(False, reason)
-            outputs = arrays_in(changed.apply(new_variables, *inputs_now, **kwargs))
-        expected = arrays_in(masked_apply(graph, variables, plan, *inputs, **kwargs))
+            outputs = outputs_of(changed, new_variables, inputs_now, **kwargs)
+        expected = masked_outputs(graph, variables, plan, *inputs, **kwargs)
     difference = 0.0
     for vertex, got, wanted in zip(changed.outputs, outputs, expected, strict=True):
         difference = max(difference, _difference(vertex.name, got, wanted, plan, tolerance))
@@ -100,7 +99,9 @@ def _nothing(inputs: tuple[Array, ...]) -> str | None:
     return "the inputs are empty" if any(np.size(array) == 0 for array in inputs) else None
 
 
-def masked_apply(graph: Graph, variables: Variables, plan: Plan, *inputs: Array, **kwargs: object) -> PyTree:
+def masked_outputs(
+    graph: Graph, variables: Variables, plan: Plan, *inputs: Array, **kwargs: object
+) -> tuple[PyTree, ...]:
     """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
 
     def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: PyTree) -> PyTree:
@@ -116,10 +117,13 @@ def masked_apply(graph: Graph, variables: Variables, plan: Plan, *inputs: Array,
 
     def run(given: Mapping[Path, Array]) -> PyTree:
         every = jax.tree_util.tree_map_with_path(lambda keys, array: given.get(_path(keys), array), masked)
-        return core.apply(graph.run, mutable=False)(every, *inputs, intercept=mask, **kwargs)
+        return outputs_of(graph, every, inputs, mask, **kwargs)
 
     arrays = flat(masked) if factors else {}
-    return with_gates(run, {path: arrays[path] for path in factors}, factors) if factors else run({})
+    made: tuple[PyTree, ...] = (
+        with_gates(run, {path: arrays[path] for path in factors}, factors) if factors else run({})
+    )
+    return made
 
 
 def _path(keys: tuple[jax.tree_util.DictKey, ...]) -> Path:

@@ -22,7 +22,7 @@ from jax.extend import core as jex
 
 from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.graph.model_vertex import Place, outputs_of
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.jaxpr.value_numbering import ValueNumbering, new_equations, same_computation
 from naivenas_jax.trace.back.samples import as_numbers, disturbed_variables, random_inputs
@@ -121,7 +121,7 @@ class Comparison:
         return _can_run(self._graph_call, self.variables, self.shapes)
 
     def _graph_call(self, variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return self.graph.apply(variables, *arrays, rngs=dict(self.keys) or None)
+        return outputs_of(self.graph, variables, arrays, rngs=dict(self.keys) or None)
 
     def traced(self, call: ModelCall) -> jex.ClosedJaxpr:
         """A model as a jaxpr."""
@@ -136,7 +136,7 @@ class Comparison:
         """The graph with the names that its modules had."""
 
         def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
-            return self.op.computed(flat(variables), arrays, self.keys, False, {}, _keeping_names)[0]
+            return self.op.computed(flat(variables), arrays, self.keys, self.op.writes or False, {}, _keeping_names)[0]
 
         return self.traced(call)
 

@@ -139,6 +139,11 @@ class ImportedOp(ModelOp):
         """A key for each stream that the model was imported with."""
         return self.model.keys
 
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The collections that the model updates in evaluation, too."""
+        return self.model.writes
+
     @cached_property
     def ties(self) -> Ties:
         """The ties of the model's first trace, with the present sizes."""
@@ -260,6 +265,7 @@ class ImportedOp(ModelOp):
                 edits=self.model.edits + 1,
                 keywords=self.model.keywords,
                 streams=self.model.streams,
+                writes=self.model.writes,
             )
 
         every = {**{path: given[path] for path in present}, **flat(added)}

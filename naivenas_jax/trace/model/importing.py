@@ -9,14 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import core, nnx
+from flax.errors import ModifyScopeVariableError
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import Structure, arrays_in
 from naivenas_jax.paths import Path, subscripts
 from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
 from naivenas_jax.trace.model.model_graph import model_graph
 from naivenas_jax.trace.model.nnx_model import NnxModel
-from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
 from naivenas_jax.trace.program.module_names import linen_marks
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -122,13 +124,48 @@ def from_linen(
         args, keywords = signature.call(arguments, own)
         keywords["method"] = given.get("method")
         wanted = list(mutable) if isinstance(mutable, tuple) else mutable
-        with linen_marks():
-            result = module.apply(values, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
+        try:
+            with linen_marks():
+                result = module.apply(values, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
+        except ModifyScopeVariableError as error:
+            raise GraphError(
+                f"The model updates variables: {error} Pass graph.apply(..., mutable=[...]) with that collection, and "
+                "take the updated variables from the result."
+            ) from error
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
 
     arrays = _arrays(variables)
-    graph = model_graph(function, module, arrays, inputs, kwargs, signature, streams=_streams(rngs))
+    streams = _streams(rngs)
+    writes = _written(function, arrays, inputs, streams, kwargs)
+    graph = model_graph(function, module, arrays, inputs, kwargs, signature, streams=streams, writes=writes)
     return graph, as_given(nested(arrays), variables)
+
+
+def _written(
+    function: ModelFunction,
+    arrays: Mapping[Path, Array | Shape],
+    inputs: PyTree,
+    streams: tuple[tuple[str, Shape], ...],
+    kwargs: Keywords,
+) -> tuple[str, ...]:
+    """The collections that a linen module updates in evaluation, too: those that it cannot be called without."""
+    structure, data = Structure.split(inputs)
+    keys = {name: jax.random.key(0) for name, _ in streams}
+
+    def can_do(writes: list[str]) -> bool:
+        def call(values: Variables, given: list[Array]) -> tuple[PyTree, ...]:
+            return arrays_in(function(values, structure.join(given), keys, tuple(writes), kwargs))
+
+        try:
+            jax.eval_shape(call, nested(arrays), data)
+        except Exception as error:  # whatever else it says will be told of when the module is traced
+            return not isinstance(error.__cause__, ModifyScopeVariableError)
+        return True
+
+    every = sorted({path[0] for path in arrays} - {"params"})
+    if not every or can_do([]) or not can_do(every):
+        return ()
+    return tuple(name for name in every if not can_do([other for other in every if other != name]))
 
 
 def _method(module: nn.Module, method: object) -> Callable[..., PyTree]:
@@ -173,8 +210,10 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwarg
             "nas.from_linen, for functions nas.from_function."
         )
     own = NnxModel.of(model)
+    streams = _streams(rngs)
+    writes = own.written(inputs, {name: jax.random.key(0) for name, _ in streams}, kwargs)
     graph = model_graph(
-        own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), _streams(rngs)
+        own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), streams, writes
     )
     return graph, nested(own.arrays)
 

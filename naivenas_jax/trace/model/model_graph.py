@@ -26,6 +26,7 @@ def model_graph(
     signature: CallSignature,
     modes: tuple[str, ...] = (),
     streams: tuple[tuple[str, Shape], ...] = (),
+    writes: tuple[str, ...] = (),
 ) -> Graph:
     """A model as a graph of an input vertex for each array, a vertex for the model, and one for each array returned.
 
@@ -38,6 +39,7 @@ def model_graph(
       signature: what the model may be called with.
       modes: keyword arguments besides these of the signature.
       streams: the shapes of the keys that the model draws from, by stream.
+      writes: the collections that the model updates in evaluation, too.
     """
     arguments, leaves = Structure.split(inputs)
     if not leaves:
@@ -49,7 +51,15 @@ def model_graph(
     shapes = [traced_shape(leaf) for leaf in leaves]
     keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
     model = TracedModel.trace(
-        function, _hashable(identity), variables, arguments, shapes, kwargs, keywords=keywords, streams=streams
+        function,
+        _hashable(identity),
+        variables,
+        arguments,
+        shapes,
+        kwargs,
+        keywords=keywords,
+        streams=streams,
+        writes=writes,
     )
     called = tuple(signature.name(i) for i in range(len(inputs)))
     takes = Signature(arguments, model.base.program.outputs, called)

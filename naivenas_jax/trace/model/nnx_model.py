@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from flax import nnx
-from flax.core.scope import in_filter
+from flax.core.scope import DenyList, in_filter
 from flax.typing import PathParts
 
 from naivenas_jax.errors import GraphError
+from naivenas_jax.graph.structure import Structure, arrays_in
 from naivenas_jax.layers.ops.nnx_streams import disconnect, reconnect
 from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
 from naivenas_jax.paths import Path
@@ -83,6 +84,22 @@ class NnxModel:
         with nnx_marks(module):
             outputs = module(*args, **keywords)
         return outputs, self._updates(module, arrays, mutable)
+
+    def written(self, inputs: tuple[PyTree, ...], rngs: Keys, kwargs: Keywords) -> tuple[str, ...]:
+        """The collections that the model updates in evaluation, too, and that nobody may leave out: a cache."""
+        structure, data = Structure.split(inputs)
+        found: set[str] = set()
+
+        def call(values: Variables, arrays: list[Array]) -> tuple[PyTree, ...]:
+            outputs, updates = self.function(values, structure.join(arrays), rngs, DenyList(_OPTIONAL), kwargs)
+            found.update(path[0] for path in flat(updates))
+            return arrays_in(outputs)
+
+        try:
+            jax.eval_shape(call, nested(self.arrays), data)
+        except Exception:  # whatever it says will be told of when the model is traced
+            return ()
+        return tuple(sorted(found))
 
     def _updates(self, module: nnx.Module, before: Mapping[PathParts, Array], mutable: Mutable) -> dict[str, PyTree]:
         """The variables of a model that has been called, as far as they are others than before.

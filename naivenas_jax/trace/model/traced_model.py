@@ -47,6 +47,7 @@ class TracedModel:
       edits: how often it has been edited since the import.
       keywords: the keyword arguments that the function names.
       streams: the shapes of the keys that it was imported with, by stream.
+      writes: the collections that it updates in evaluation, too (a cache).
     """
 
     identity: Hashable
@@ -60,6 +61,7 @@ class TracedModel:
     edits: int = 0
     keywords: frozenset[str] = frozenset()
     streams: tuple[tuple[str, Shape], ...] = ()
+    writes: tuple[str, ...] = ()
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -75,6 +77,7 @@ class TracedModel:
         edits: int = 0,
         keywords: frozenset[str] = frozenset(),
         streams: tuple[tuple[str, Shape], ...] = (),
+        writes: tuple[str, ...] = (),
     ) -> TracedModel:
         """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
         shapes = {path: traced_shape(array) for path, array in variables.items()}
@@ -84,7 +87,7 @@ class TracedModel:
             values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
         ) -> tuple[PyTree, Variables]:
             del extra
-            return function(values, arguments.join(data), keys, None, kwargs)
+            return function(values, arguments.join(data), keys, writes or None, kwargs)
 
         try:
             program = capture(call, shapes, inputs, dict(streams), [])
@@ -105,6 +108,7 @@ class TracedModel:
             edits=edits,
             keywords=keywords,
             streams=streams,
+            writes=writes,
         )
 
     @property

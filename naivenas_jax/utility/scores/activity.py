@@ -18,7 +18,7 @@ from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.structure import arrays_in
+from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -156,7 +156,7 @@ _STATISTICS: Mapping[str, Callable[[ValueSums], np.ndarray]] = {
 def _observe(graph: Graph, variables: Variables, inputs: Batch, kwargs: PyTree) -> tuple[ValueSums, ValueSums]:
     """Sums over what weights read, and over the outputs."""
     ties = graph.ties
-    tape = record(lambda values, *given: arrays_in(graph.apply(values, *given, **kwargs)), variables, inputs)
+    tape = record(lambda values, *given: outputs_of(graph, values, given, **kwargs), variables, inputs)
     values = tape.evaluated(variables, inputs)
     where_read = in_outputs = ValueSums.none(class_count(ties))
     found = {(read.value, read.dim, runs): None for read in reads_of(tape, variables) if (runs := _runs(ties, read))}

@@ -31,6 +31,7 @@ from naivenas_jax.checks import require_mapping
 from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import as_given, flat, nested
@@ -173,9 +174,16 @@ def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " clas
         arrays = flat(variables)
         own = {path: arrays[path] for path in paths if path in arrays and holds_weight(graph.ties, path)}
         factors = {path: _factor(graph, path, np.shape(array), values) for path, array in own.items()}
-        return with_gates(
-            lambda given: graph.apply(as_given(nested({**arrays, **given}), variables), *inputs, **kwargs), own, factors
-        )
+        structures: list[Structure] = []  # of what is returned, constants among it
+
+        def run(given: Mapping[Path, Array]) -> list[Any]:
+            made = graph.apply(as_given(nested({**arrays, **given}), variables), *inputs, **kwargs)
+            structure, returned = Structure.split(made)
+            structures[:] = [structure]
+            return returned
+
+        returned = with_gates(run, own, factors)
+        return structures[0].join(returned)
 
     return apply
 

@@ -23,14 +23,16 @@ def linen_call(module: nn.Module, model: TracedModel) -> ModelCall:
 
     def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
         with linen_marks():
-            return module.apply(variables, *model.arguments.join(arrays), **_keywords(model))
+            made = module.apply(variables, *model.arguments.join(arrays), **_keywords(model))
+        return made[0] if model.writes else made
 
     return call
 
 
 def _keywords(model: TracedModel) -> dict[str, PyTree]:
     """The keyword arguments of ``module.apply`` at the import."""
-    return {**model.defaults, **({"rngs": model.keys} if model.streams else {})}
+    rngs, mutable = {"rngs": model.keys} if model.streams else {}, {"mutable": list(model.writes) or False}
+    return {**model.defaults, **rngs, **mutable}
 
 
 def linen_attempts(
