@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,13 +13,14 @@ from jaxtyping import Real
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.explain import explain, too_small
 from naivenas_jax.align.layout import layout
+from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.growth import solve_growth
-from naivenas_jax.align.solve.solution import rank
+from naivenas_jax.align.solve.growth import gained, solve_growth
+from naivenas_jax.align.solve.solution import rank, utility_lost
 from naivenas_jax.align.solve.solve import UnprovenError, solve
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
@@ -49,10 +49,18 @@ class _Solved:
     problem: Problem
     solution: Solution
 
+    grown: bool
+
     @cached_property
     def rank(self) -> tuple[float, ...]:
-        """How good the solution is; smaller is better."""
-        return rank(self.problem, self.solution)
+        """How good the solution is; smaller is better. In growth nothing is lost, and what is gained ranks last."""
+        found = rank(self.problem, self.solution)
+        return (*found[:-1], -self.weighed) if self.grown else found
+
+    @cached_property
+    def weighed(self) -> float:
+        """The utility that the gap of the solution is a share of: what is gained in growth, else what is kept."""
+        return gained(self.problem, self.solution) if self.grown else self.kept
 
     @property
     def kept(self) -> float:
@@ -62,8 +70,8 @@ class _Solved:
 
     @property
     def lost(self) -> float:
-        """The utility of what is dropped, which ranks last."""
-        return self.rank[-1]
+        """The utility of what is dropped."""
+        return utility_lost(self.problem, self.solution)
 
 
 def align(
@@ -74,6 +82,7 @@ def align(
     *,
     time_limit: float | None = None,
     grow: bool = False,
+    gap: float | None = None,
 ) -> Alignment:
     """Choose which neurons stay and where new ones go.
 
@@ -82,60 +91,61 @@ def align(
       targets: the requests.
       utility: for some axes the utility of each neuron, shape (size of the axis,).
       restrictions: what else limits the sizes.
-      time_limit: for the solver, in seconds.
+      time_limit: for all that is solved here together, in seconds.
       grow: whether what is left of the budgets is spent on new neurons, and nothing is dropped.
+      gap: within budgets, how near to the best is near enough; None: see `solve_with_budgets`.
 
     Raises:
       InfeasibleError: if no sizes satisfy the request; says why and what would.
       TooSmallError: if a request is for less than one neuron.
       TimeLimitError: if the time limit strikes; its ``best`` makes the plan of the best sizes found by then.
     """
+    deadline = Deadline.after(time_limit)
     small = [one for one in targets if one.exact and one.wish < restrictions.least.get(one.axis, 1)]
     targets = [replace(target, wish=1) if target in small else target for target in targets]
     problems = Reduction(ties, targets, utility, restrictions).problems()
     if small:
-        raise too_small(small[0], problems[0], time_limit)
-    solved, stops = _solve_all(problems, time_limit, grow)
+        raise too_small(small[0], problems[0], deadline)
+    solved, stops = _solve_all(problems, deadline, grow, gap)
     # of equal solutions that of the earlier choice
     chosen = min(solved, key=lambda each: each.rank, default=None)
     if stops:
         raise _out_of_time(ties, chosen, solved, stops)
     if chosen is None:
-        raise explain(problems, time_limit)
+        raise explain(problems, deadline)
     plans = layout(ties, chosen.problem, chosen.solution)
     if chosen.problem.pinned:
         _check_combinations(plans, restrictions.insertable)
-    return Alignment(plans, chosen.solution.gap if grow else _gap(chosen, solved), chosen.kept, chosen.lost)
+    return Alignment(plans, _gap(chosen, solved), chosen.kept, chosen.lost)
 
 
 def _solve_all(
-    problems: Sequence[Problem], time_limit: float | None, grow: bool
+    problems: Sequence[Problem], deadline: Deadline, grow: bool, gap: float | None
 ) -> tuple[list[_Solved], list[UnprovenError]]:
     """The problems that have solutions, and what was cut short by the time limit, with solutions or without."""
     solved: list[_Solved] = []
     stops: list[UnprovenError] = []
-    deadline = None if time_limit is None else time.monotonic() + time_limit
+    solver = solve_growth if grow else solve
     for problem in problems:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            solved.append(_Solved(problem, (solve_growth if grow else solve)(problem, time_limit=left)))
+            solved.append(_Solved(problem, solver(problem, time_limit=deadline.left, gap=gap), grow))
         except NoSolutionError:
             continue
         except UnprovenError as error:
             stops.append(error)
             if error.solution is not None:
-                solved.append(_Solved(problem, error.solution))
+                solved.append(_Solved(problem, error.solution, grow))
     return solved, stops
 
 
 def _gap(chosen: _Solved, solved: Collection[_Solved]) -> float:
-    """How much less utility could be lost, as a share of what is kept.
+    """How much less utility could be lost, or more gained in growth, as a share of what is kept or gained.
 
     All choices count that come as near to the requests, and have objectives as small.
     """
     alike = [each for each in solved if each.rank[:-1] == chosen.rank[:-1]]
-    least = min(each.lost - each.solution.gap * abs(each.kept) for each in alike)
-    gap = max(0.0, chosen.lost - least) / max(abs(chosen.kept), 1e-12)
+    least = min(each.rank[-1] - each.solution.gap * abs(each.weighed) for each in alike)
+    gap = max(0.0, chosen.rank[-1] - least) / max(abs(chosen.weighed), 1e-12)
     return max(gap, chosen.solution.gap) if gap > 1e-9 else chosen.solution.gap
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from naivenas_jax.align.problem.deadline import NEVER, Deadline
 from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.reduction import PRODUCT
 from naivenas_jax.align.problem.request import Target
@@ -31,24 +32,24 @@ class _Conflict(NamedTuple):
         return [*(target.axis for target in self.targets), *(axis for one in self.conditions for axis in one.axes)]
 
 
-def explain(problems: Sequence[Problem], time_limit: float | None = None) -> InfeasibleError:
+def explain(problems: Sequence[Problem], deadline: Deadline = NEVER) -> InfeasibleError:
     """Find a smallest set of requests and conditions that contradict one another, and the nearest sizes that do not.
 
     Args:
       problems: the choices of factors that may change, none of which has a solution; the first one is explained.
-      time_limit: for the solver, in seconds.
+      deadline: when the time of the whole call is over.
     """
     limited, bare = bool(problems[0].budgets), [replace(problem, budgets=()) for problem in problems]
-    if limited and not any(_feasible(problem, time_limit) for problem in bare):
+    if limited and not any(_feasible(problem, deadline) for problem in bare):
         problems = bare  # it is not the budgets
     problem = problems[0]
-    conflict = _conflict(problem, time_limit)
+    conflict = _conflict(problem, deadline)
     reasons = _reasons(problem, conflict)
     # what is near within a budget takes a search of its own
-    feasible, proven = ({}, True) if limited else _nearest(problem, time_limit)
+    feasible, proven = ({}, True) if limited else _nearest(problem, deadline)
     involved = [*map(str, conflict.targets), *map(str, conflict.conditions), *map(str, problem.budgets)]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
-    lines += [f"Budget: {text}." for text in _tight(problems, time_limit)]
+    lines += [f"Budget: {text}." for text in _tight(problems, deadline)]
     lines += [f"Fixed: {reason}." for reason in reasons]
     if feasible:
         lines.append(_instead(feasible, conflict))
@@ -68,15 +69,15 @@ def _instead(feasible: Mapping[str, int], conflict: _Conflict) -> str:
     return f"Nearest sizes that can: {{{found}}}.{relax}"
 
 
-def too_small(target: Target, problem: Problem, time_limit: float | None = None) -> TooSmallError:
+def too_small(target: Target, problem: Problem, deadline: Deadline = NEVER) -> TooSmallError:
     """The error for a request for less than one neuron.
 
     Args:
       target: the request.
       problem: the problem in which it asks for one neuron instead, which is as near to it as can be.
-      time_limit: for the solver, in seconds.
+      deadline: when the time of the whole call is over.
     """
-    feasible, _ = ({}, True) if problem.budgets else _nearest(problem, time_limit)
+    feasible, _ = ({}, True) if problem.budgets else _nearest(problem, deadline)
     axis, present = target.axis, target.present
     nearest = feasible.get(axis, 1)
     here = "" if nearest == 1 else f", and {nearest} is the nearest that can be had here"
@@ -90,17 +91,17 @@ def too_small(target: Target, problem: Problem, time_limit: float | None = None)
     )
 
 
-def _nearest(problem: Problem, time_limit: float | None) -> tuple[dict[str, int], bool]:
+def _nearest(problem: Problem, deadline: Deadline) -> tuple[dict[str, int], bool]:
     """The nearest sizes that are feasible, and whether there are no others."""
     try:
-        return nearest_sizes(problem, time_limit=time_limit), True
+        return nearest_sizes(problem, time_limit=deadline.left), True
     except NoSolutionError:
         return {}, True
     except StoppedError:
         return {}, False
 
 
-def _tight(problems: Sequence[Problem], time_limit: float | None) -> list[str]:
+def _tight(problems: Sequence[Problem], deadline: Deadline) -> list[str]:
     """For each budget, how small its count can be without the other budgets."""
     problem = problems[0]
     alone = "" if len(problem.budgets) == 1 else ", and no other budget,"
@@ -108,7 +109,7 @@ def _tight(problems: Sequence[Problem], time_limit: float | None) -> list[str]:
     for budget in problem.budgets:
         text = f"{budget}; now it is {budget.count.at(problem.named(problem.present))}"
         try:
-            least = smallest_count(problems, budget, time_limit)
+            least = smallest_count(problems, budget, deadline)
         except StoppedError:
             text += "; the time limit struck before the smallest was found"
         else:
@@ -122,29 +123,29 @@ def _is_held(problem: Problem, group: Group) -> bool:
     return group.fixed is not None and group.fixed != PRODUCT and group.fixed not in problem.resting.values()
 
 
-def _conflict(problem: Problem, time_limit: float | None) -> _Conflict:
+def _conflict(problem: Problem, deadline: Deadline) -> _Conflict:
     """Leave out one request or condition after the other, for as long as what remains is infeasible."""
     if len(problem.targets) + len(problem.conditions) <= _MOST_REQUESTS:
         for entry in problem.targets:
             if (entry[0], entry[1].wish) not in problem.pinned:  # the sizes of products stand and fall with it
                 smaller = replace(problem, targets=tuple(each for each in problem.targets if each is not entry))
-                problem = _if_infeasible(smaller, problem, time_limit)
+                problem = _if_infeasible(smaller, problem, deadline)
         for condition in problem.conditions:
             others = tuple(each for each in problem.conditions if each is not condition)
-            problem = _if_infeasible(replace(problem, conditions=others), problem, time_limit)
+            problem = _if_infeasible(replace(problem, conditions=others), problem, deadline)
     return _Conflict([target for _, target in problem.targets], problem.conditions)
 
 
-def _if_infeasible(smaller: Problem, problem: Problem, time_limit: float | None) -> Problem:
+def _if_infeasible(smaller: Problem, problem: Problem, deadline: Deadline) -> Problem:
     """The smaller problem if that is infeasible too, else the problem as it is."""
     smaller = replace(smaller, objectives=())
-    return problem if _feasible(smaller, time_limit) else smaller
+    return problem if _feasible(smaller, deadline) else smaller
 
 
-def _feasible(problem: Problem, time_limit: float | None) -> bool:
+def _feasible(problem: Problem, deadline: Deadline) -> bool:
     """Whether a problem has a solution, or may have one: the time limit struck before that was known."""
     try:
-        solve(problem, time_limit=time_limit)
+        solve(problem, time_limit=deadline.left)
     except NoSolutionError:
         return False
     except UnprovenError:

@@ -29,21 +29,31 @@ from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
 #: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a
 #: time, so that the solution is the same on every machine.
 _SMALL_BOXES, _BOXES = 2000, 60
+#: Where a user says how near is near enough, so many boxes are looked at before that is given up.
+_ASKED_BOXES = 600
 #: A box takes longer the more different numbers of classes groups can have: boxes times numbers are no more than this,
 #: unless there are fewer boxes than that.
 _WORK, _FEWEST_BOXES = 20_000_000, 10
 
 
-def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> tuple[Solution, bool]:
+def solve_with_budgets(
+    problem: Problem, *, time_limit: float | None = None, gap: float | None = None
+) -> tuple[Solution, bool]:
     """The best solution within the budgets that is found, with the gap that is proven; and if the time limit struck.
 
     Exact requests and conditions hold, as in `solve`; relaxed requests come as near as the search finds solutions.
+
+    Args:
+      problem: the problem.
+      time_limit: in seconds.
+      gap: how near to the best is near enough, as a share of the utility; the search stops there, and goes on for
+        longer where it is not reached. None: small problems are solved exactly, others to a thousandth.
 
     Raises:
       NoSolutionError: if none was found.
       StoppedError: if the time limit, in seconds, strikes before any was found.
     """
-    search = BudgetSearch(problem, time_limit)
+    search = BudgetSearch(problem, time_limit, gap)
     search.refine()
     bound, stopped = math.inf, False  # the requests might be met better
     try:
@@ -57,10 +67,8 @@ def solve_with_budgets(problem: Problem, *, time_limit: float | None = None) -> 
         stopped = True
     if search.best is None:
         raise NoSolutionError
-    gap = float(
-        max(0.0, bound - search.value) / max(abs(search.value), 1e-12)
-    )  # numpy's floats compare to numpy's bools
-    return Solution(search.best.kept, search.best.new, gap if gap > 1e-9 else 0.0), stopped and gap > 1e-9
+    left = float(max(0.0, bound - search.value) / max(abs(search.value), 1e-12))  # numpy's compare to numpy's bools
+    return Solution(search.best.kept, search.best.new, left if left > 1e-9 else 0.0), stopped and left > 1e-9
 
 
 def _bounds(search: BudgetSearch) -> Iterator[float]:
@@ -68,6 +76,7 @@ def _bounds(search: BudgetSearch) -> Iterator[float]:
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
     most = max(_FEWEST_BOXES, min(_SMALL_BOXES, _WORK // search.lagrangian.numbers)) if search.small else _BOXES
+    most = max(most, _ASKED_BOXES if search.asked else 0)
     while heap and number < most:
         yield max([search.value, points, *(-node.bound for node in heap)])
         node = heapq.heappop(heap)

@@ -60,13 +60,16 @@ class BudgetSearch:
       problem: the problem.
       form: its formulation.
       scale: the largest utility of a class.
-      small: whether the problem is solved exactly.
+      small: whether the problem is solved exactly, unless less is asked.
+      tolerance: the gap at which the search ends.
       best: the best solution so far.
       value: its utility, less a little for what is inserted.
     """
 
-    def __init__(self, problem: Problem, time_limit: float | None):
+    def __init__(self, problem: Problem, time_limit: float | None, gap: float | None = None):
         self.problem = problem
+        #: whether a user has said how near is near enough
+        self.asked = gap is not None
         self.form: Formulation = formulate(problem, time_limit, segment_count=_SEGMENTS)
         self.program, self.envelope = self.form.program, self.form.envelope
         free = [problem.groups[g] for g in self.form.free]
@@ -75,6 +78,7 @@ class BudgetSearch:
         self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense == "multiple of" for row in problem.conditions)
         self.small = len(free) <= _SMALL
+        self.tolerance = max(gap, _SMALL_GAP) if gap is not None else _SMALL_GAP if self.small else _GAP
         #: whether points of the program must be in whole numbers; else they are rounded down
         self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
         self.lagrangian = LagrangianBound(problem, self.form, self.scale, _INSERTED)
@@ -92,7 +96,7 @@ class BudgetSearch:
         """The search ends when no solution can have more utility than this."""
         if self.best is None:
             return -math.inf
-        return self.value + (_SMALL_GAP if self.small else _GAP) * abs(self.value)
+        return self.value + self.tolerance * abs(self.value)
 
     def most(self) -> float:
         """The utility of every free group at its own best, which no solution exceeds."""

@@ -29,8 +29,13 @@ _MOST = 2_000_000
 _HELD = "growth to a budget drops nothing"
 
 
-def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Solution:
+def solve_growth(problem: Problem, *, time_limit: float | None = None, gap: float | None = None) -> Solution:
     """The solution that keeps everything and inserts what has the most utility within the budgets.
+
+    Args:
+      problem: the problem.
+      time_limit: in seconds.
+      gap: how near to the best is near enough, as for `solve`.
 
     Raises:
       NoSolutionError, UnprovenError: as `solve`.
@@ -45,9 +50,15 @@ def solve_growth(problem: Problem, *, time_limit: float | None = None) -> Soluti
         return Solution(solution.kept[: len(problem.groups)], new, solution.gap)
 
     try:
-        return smaller(solve(_enlarged(problem, growing), time_limit=time_limit))
+        return smaller(solve(_enlarged(problem, growing), time_limit=time_limit, gap=gap))
     except UnprovenError as stop:
         raise UnprovenError(stop.solution and smaller(stop.solution), stop.gap) from stop
+
+
+def gained(problem: Problem, solution: Solution) -> float:
+    """The utility of the classes that a solution inserts."""
+    groups = zip(problem.groups, solution.new, strict=True)
+    return float(sum(_imagined(group, int(new)).utility_kept[-1] for group, new in groups if new))
 
 
 def _rows(problem: Problem) -> list[int]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from naivenas_jax.align.problem.budget import Budget, Polynomial
+from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.formulate import Formulation, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point
@@ -22,18 +23,18 @@ from naivenas_jax.align.solve.solution import read, violations
 _ROUNDS = 12
 
 
-def smallest_count(problems: Iterable[Problem], budget: Budget, time_limit: float | None = None) -> int | None:
+def smallest_count(problems: Iterable[Problem], budget: Budget, deadline: Deadline) -> int | None:
     """The smallest count of a budget that is found, of sizes that satisfy all but the budgets; None if there are none.
 
     Args:
       problems: the choices of factors that may change, of which any will do.
       budget: whose count is meant.
-      time_limit: for each problem, in seconds.
+      deadline: when the time is over.
 
     Raises:
       StoppedError: if the time limit strikes.
     """
-    return min((count for problem in problems for count in _falling(problem, budget, time_limit)), default=None)
+    return min((count for problem in problems for count in _falling(problem, budget, deadline.left)), default=None)
 
 
 def _falling(problem: Problem, budget: Budget, time_limit: float | None) -> Iterable[int]:

@@ -42,8 +42,13 @@ class UnprovenError(Exception):
         self.solution, self.gap = solution, gap
 
 
-def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
+def solve(problem: Problem, *, time_limit: float | None = None, gap: float | None = None) -> Solution:
     """The optimum of the reduced problem.
+
+    Args:
+      problem: the problem.
+      time_limit: in seconds.
+      gap: within budgets, how near to the best is near enough; None: see `solve_with_budgets`.
 
     Raises:
       NoSolutionError: if there is none.
@@ -53,7 +58,7 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
     if not violations(problem, apart) and _wishes_met(problem, apart) and not problem.objectives:
         return apart  # every group at its own best: nothing can be better
     if problem.budgets:
-        return _within(problem, time_limit)
+        return _within(problem, time_limit, gap)
     largest = max(group.size for group in problem.groups)
     solution = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, largest)
     if solution is None:
@@ -66,10 +71,10 @@ def solve(problem: Problem, *, time_limit: float | None = None) -> Solution:
     return solution
 
 
-def _within(problem: Problem, time_limit: float | None) -> Solution:
+def _within(problem: Problem, time_limit: float | None, gap: float | None) -> Solution:
     """The best solution within budgets."""
     try:
-        solution, stopped = solve_with_budgets(problem, time_limit=time_limit)
+        solution, stopped = solve_with_budgets(problem, time_limit=time_limit, gap=gap)
     except StoppedError as stop:
         raise UnprovenError(None, "") from stop
     if broken := violations(problem, solution):

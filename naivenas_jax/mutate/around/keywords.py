@@ -78,6 +78,7 @@ class ChainKeywords(SearchKeywords, CallKeywords, total=False):
     latency: Latency | None
     multiple_of: int | Mapping[str, int] | None
     grow: bool
+    gap: float | None
     new: New
 
 
@@ -176,7 +177,7 @@ def check_chain_keywords(graph: Graph, keywords: ChainKeywords) -> None:
       Others: as `resize`.
     """
     search = {name: value for name, value in keywords.items() if name in SearchKeywords.__annotations__}
-    options, sizes = Options(new=keywords.get("new"), **search), graph.ties.sizes  # type: ignore[arg-type]  # by name
+    options, sizes = Options(new=keywords.get("new"), gap=keywords.get("gap"), **search), graph.ties.sizes  # type: ignore[arg-type]  # by name
     strategy_of(options.new)
     options.insertable(sizes)
     conditions(options.constraints, sizes)

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 
 from naivenas_jax.align.axis_plan import AxisPlan
-from naivenas_jax.checks import require_function
+from naivenas_jax.align.problem.deadline import Deadline
+from naivenas_jax.checks import as_number, require_function
 from naivenas_jax.errors import (
     GraphError,
     InfeasibleError,
@@ -51,7 +52,8 @@ def first_result(function: Callable[..., Mutation], arguments: Mapping[str, Any]
       InfeasibleError, SolverError: those of the first call, with notes on what was tried, if no step helps.
       RequestError: if a step is no function, or returns something else than a request, a `Mutation` or None.
     """
-    steps = fallback_steps(fallback)
+    steps, limit = fallback_steps(fallback), as_number(arguments.get("time_limit"))
+    deadline = Deadline.after(limit)
     try:
         return function(**arguments)
     except (InfeasibleError, SolverError) as error:
@@ -71,7 +73,8 @@ def first_result(function: Callable[..., Mutation], arguments: Mapping[str, Any]
         tried = f"{tried} asked for {dict(request)}"
         notes.append(tried)
         try:
-            found = function(**{**arguments, "request": request})
+            left = {} if limit is None else {"time_limit": deadline.left}  # of the time for the whole call
+            found = function(**{**arguments, **left, "request": request})
             return replace(found, notes=(*notes, *found.notes))
         except (InfeasibleError, SolverError) as error:
             last = error

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from typing import SupportsFloat, TypeAlias
 
 from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.align.problem.deadline import NEVER, Deadline
 from naivenas_jax.align.problem.request import to
 from naivenas_jax.checks import as_number, require_function, shown
 from naivenas_jax.cost.latency import PICOSECONDS, LatencyTable
 from naivenas_jax.cost.parts import require_placed
-from naivenas_jax.errors import BudgetError, InfeasibleError
+from naivenas_jax.errors import BudgetError, InfeasibleError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.budget_request import Latency, require_fraction
 from naivenas_jax.mutate.request.size_request import SizeRequest
-from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.result.mutation import Mutation, unproven
 from naivenas_jax.sizes.count import Count
 
 #: ``(further sizes asked, further budgets) -> mutation``
@@ -104,7 +105,9 @@ class LatencyLimit:
         """Whether the latency of the graph is within the limit."""
         return self.seconds(graph) <= self.bound
 
-    def search(self, graph: Graph, count: Count, attempt: Attempt, grows: bool) -> Mutation:
+    def search(
+        self, graph: Graph, count: Count, attempt: Attempt, grows: bool, *, gap: float = 0.0, deadline: Deadline = NEVER
+    ) -> Mutation:
         """The best that is found within the limit.
 
         A budget on ``count`` (operations, or parameters) is halved until the latency holds, and brought as near to
@@ -118,27 +121,38 @@ class LatencyLimit:
           count: what to set budgets on.
           attempt: makes a mutation.
           grows: whether sizes may exceed the present ones, of which a table says nothing.
+          gap: how near to the best is near enough.
+          deadline: when the time for all attempts together is over.
 
         Raises:
           BudgetError: if the latency held for nothing that was tried.
+          TimeLimitError: if the time is over; its ``best`` makes the best that was found within the limit by then.
         """
+        attempts = _Attempts(self, attempt, deadline)
+        try:
+            return self._searched(graph, count, attempts, grows, gap)
+        except TimeLimitError as stop:
+            raise attempts.out_of_time(stop) from stop
+
+    def _searched(self, graph: Graph, count: Count, attempt: Attempt, grows: bool, near: float) -> Mutation:
         best = attempt({}, ())
         if self.holds(best.graph):  # the limit does not bind
-            return self._noted(best, best.gap)
+            return self.noted(best, best.gap)
         ideal = None
         if isinstance(self.latency, LatencyTable):
             count = self.latency.below()
             ideal = None if grows else self._ideal(count, attempt)
             if ideal is not None and self.holds(ideal.graph):
-                return self._noted(ideal, ideal.gap)
+                return self.noted(ideal, ideal.gap)
         found, tried = self._bisect(graph, count, attempt)
         if found is None:
             raise BudgetError(
                 f"No sizes were found with a latency of at most {self.bound:.3g} s; the smallest that was tried "
                 f"takes {tried:.3g} s. Allow more, or let more axes change."
             )
-        best = self._fill(graph, found, attempt)
-        return self._noted(best, math.inf if ideal is None else _gap(best, ideal))
+        if ideal is None or _gap(found, ideal) > near:
+            found = self._fill(graph, found, attempt)
+        return self.noted(found, math.inf if ideal is None else _gap(found, ideal))
 
     def _ideal(self, below: Count, attempt: Attempt) -> Mutation | None:
         """The best where only a count below the latency is within the limit; None if not even that can be."""
@@ -148,7 +162,8 @@ class LatencyLimit:
         except InfeasibleError:
             return None
 
-    def _noted(self, mutation: Mutation, gap: float) -> Mutation:
+    def noted(self, mutation: Mutation, gap: float) -> Mutation:
+        """A mutation that was found within the limit, with a note of its latency and this gap."""
         what = f"{self.name}: {self.seconds(mutation.graph):.3g} s of {self.bound:.3g} s by the model"
         unproven = "; found by search, nothing is proven" if math.isinf(gap) else ""
         return replace(mutation, gap=gap, notes=(*mutation.notes, what + unproven))
@@ -191,6 +206,41 @@ class LatencyLimit:
         except InfeasibleError:
             return None
         return mutation if self.holds(mutation.graph) else None
+
+
+class _Attempts:
+    """Attempts of one search, with the best of them that keeps to the limit."""
+
+    def __init__(self, limit: LatencyLimit, attempt: Attempt, deadline: Deadline):
+        self.limit, self.attempt, self.deadline = limit, attempt, deadline
+        self.best: Mutation | None = None
+
+    def __call__(self, sizes: SizeRequest, budgets: Sequence[Budget]) -> Mutation:
+        """Make an attempt.
+
+        Raises:
+          TimeLimitError: if no time is left, or it ends meanwhile.
+        """
+        if self.deadline.is_over:
+            raise TimeLimitError("")
+        found = self.attempt(sizes, budgets)
+        better = self.best is None or found.request_record.lost < self.best.request_record.lost
+        if self.deadline.at is not None and better and self.limit.holds(found.graph):
+            self.best = found
+        return found
+
+    def out_of_time(self, stop: TimeLimitError) -> TimeLimitError:
+        """The error for the whole search, when the time was over in an attempt."""
+        best = self.best
+        if best is None and stop.best is not None and self.limit.holds((found := stop.best()).graph):
+            best = found
+        words = f"The time limit struck before the search within {self.limit.name} ended. Allow more, time_limit=."
+        if best is None:
+            return TimeLimitError(f"{words} No sizes within it had been found.")
+        held = best
+        later = TimeLimitError(words, gap=f"{self.limit.name} holds, and the search for it did not end")
+        later.best = lambda: unproven(self.limit.noted(held, math.inf), later)
+        return later
 
 
 def _gap(found: Mutation, ideal: Mutation) -> float:

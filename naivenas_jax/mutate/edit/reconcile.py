@@ -62,7 +62,7 @@ def reconcile(
         if wanted is None:
             continue
         try:
-            aligned = align(staged.ties, wanted, utility, restrictions, time_limit=options.time_limit)
+            aligned = align(staged.ties, wanted, utility, restrictions, time_limit=options.deadline.left)
             return aligned.axes, mode if disagree else "none"
         except TimeLimitError as error:
             raise error.then(partial(_with_way, mode if disagree else "none")) from error

@@ -69,8 +69,9 @@ def change_widths(
                 objectives=sums,
                 budgets=budgets,
             ),
-            time_limit=options.time_limit,
+            time_limit=options.deadline.left,
             grow=grow,
+            gap=options.gap,
         )
     except TimeLimitError as error:
         raise error.then(lambda axes, stop: unproven(carry_out(graph, variables, axes, options), stop)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 import jax
 
+from naivenas_jax.align.problem.deadline import NEVER, Deadline
 from naivenas_jax.checks import as_number, as_whole, is_one_of, require_function, shown
 from naivenas_jax.errors import RequestError, StructureError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
@@ -149,11 +151,13 @@ class Options:
     Attributes:
       align: how sizes that disagree after an edit are brought in line; see `EditKeywords`.
       new: what parameters of new neurons start at.
+      gap: within budgets, how near to the best is near enough; see `resize`.
+      deadline: when the time that ``time_limit`` allows is over.
       utility, rng, time_limit, max_new, free_outputs, constraints, minimise, layer_keywords: see `delta_nout`.
 
     Raises:
       StructureError: if ``align`` is no way of aligning.
-      RequestError: if ``time_limit`` is no number of seconds.
+      RequestError: if ``time_limit`` is no number of seconds, or ``gap`` no share.
       PlanError: if ``rng`` is no key.
     """
 
@@ -161,12 +165,14 @@ class Options:
     new: New = None
     rng: jax.Array | None = None
     time_limit: float | None = None
+    gap: float | None = None
     max_new: MaxNew = None
     free_outputs: FreeOutputs = False
     constraints: Constraints = None
     minimise: Minimise = None
     layer_keywords: Mapping[str, Mapping[str, object]] | None = None
     align: Ways = "auto"
+    deadline: Deadline = NEVER
 
     def __post_init__(self) -> None:
         if not self.ways or not all(is_one_of(way, WAYS) for way in self.ways):
@@ -174,6 +180,14 @@ class Options:
         limit = self.time_limit
         if limit is not None and not ((seconds := as_number(limit)) is not None and seconds >= 0):  # not NaN either
             raise RequestError(f"time_limit must be a number of seconds, 0 or more, or None; found {shown(limit)}.")
+        near = None if self.gap is None else as_number(self.gap)
+        if self.gap is not None and not (near is not None and 0 <= near < math.inf):
+            raise RequestError(
+                "gap must be a number of at least 0, a share of the utility (0.01: within a hundredth of the best), or "
+                f"None; found {shown(self.gap)}."
+            )
+        if limit is not None and self.deadline == NEVER:
+            object.__setattr__(self, "deadline", Deadline.after(float(limit)))  # it runs from here on
         if self.rng is not None:
             key_for(self.rng, ())
 

@@ -57,7 +57,7 @@ def delta_nout(
       utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
         Negative: rather drop. Default: `magnitude`.
       rng: a key for new parameters; default ``jax.random.key(0)``.
-      time_limit: of the solver, in seconds.
+      time_limit: in seconds, for all that is solved: attempts of a search, ways of aligning and fallbacks together.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
         its size, at least 200.
       free_outputs: the outputs of the graph that may lose and gain neurons without being named by the request: True
@@ -155,6 +155,7 @@ def resize(
     min_size: Bound = None,
     max_size: Bound = None,
     grow: bool = False,
+    gap: float | None = None,
     inputs: Inputs = None,
     new: New = None,
     **keywords: Unpack[ResizeKeywords],
@@ -191,6 +192,10 @@ def resize(
       grow: drop nothing, and spend what is left of the budgets on new neurons. The j-th new neuron of a group of tied
         ones has the mean utility of the group divided by 1 + j, and the total is the largest that is found.
         ``max_params=2.0`` doubles the network, where it helps most by that measure; ``max_new`` caps each axis.
+      gap: how near to the best is near enough: the search within budgets stops where it is proven that no sizes keep
+        more utility than these by more than this share (0.01: a hundredth), and goes on for longer where that takes
+        long. ``mutation.gap`` is what was proven. The sizes are the same on every machine. None: networks of few layers
+        are solved exactly, others to about a thousandth, if it is found soon.
       inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
         graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
       new: as for `delta_nout`.
@@ -220,7 +225,7 @@ def resize(
     if request is not None:
         require_mapping(request, "request", RequestError)
     sizes = graph.ties.sizes
-    options, between = Options.of(keywords, new), bounds(graph, min_size, max_size)
+    options, between = replace(Options.of(keywords, new), gap=gap), bounds(graph, min_size, max_size)
     growing = request or grow or asks_growth(between, sizes)
     if not growing and options.constraints is None and options.minimise is None and options.max_new is None:
         options = replace(options, max_new=0)  # nothing is asked to grow: no neuron is replaced by a new one
@@ -259,4 +264,5 @@ def resize(
 
     if limit is None:
         return once({})
-    return limit.search(graph, limits.effort(graph, variables), once, grows)
+    effort = limits.effort(graph, variables)
+    return limit.search(graph, effort, once, grows, gap=options.gap or 0.0, deadline=options.deadline)

@@ -1,0 +1,39 @@
+"""When the time that a user allows is over."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment at which the time of a whole call is over, however many problems it solves.
+
+    Attributes:
+      at: a moment of the monotonic clock, in seconds; None: never.
+
+    >>> Deadline().left is None, Deadline.after(0.0).left, Deadline.after(60.0).left > 50
+    (True, 0.0, True)
+    """
+
+    at: float | None = None
+
+    @classmethod
+    def after(cls, seconds: float | None) -> Deadline:
+        """The moment so many seconds from now; None: never."""
+        return cls(None if seconds is None else time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float | None:
+        """The seconds until then, at least 0; None: without limit."""
+        return None if self.at is None else max(0.0, self.at - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self.left == 0.0
+
+
+#: Without a limit of time.
+NEVER = Deadline()
