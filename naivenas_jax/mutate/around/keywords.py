@@ -124,7 +124,7 @@ class EditKeywords(WidthKeywords, total=False):
 
 
 DEFAULTS: dict[str, Any] = {
-    **{field.name: field.default for field in fields(Options)},
+    **{each.name: each.default for each in fields(Options) if each.name != "deadline"},  # follows from time_limit
     "inputs": None,
     "fallback": (),
     "on_change": None,
