@@ -67,6 +67,7 @@ from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary
 from naivenas_jax.sizes.condition import multiple_of, size
+from naivenas_jax.trace.back.class_constraints import class_constraints
 from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
 from naivenas_jax.transfer.carrying.carry import CarryReport
@@ -105,6 +106,7 @@ __all__ = [
     "from_nnx",
     "from_function",
     "rebuild",
+    "class_constraints",
     # Look at a network
     "Handle",
     "Summary",

@@ -89,6 +89,7 @@ NAMES = [
     "normalise",
     "random_utility",
     "rebuild",
+    "class_constraints",
     "recalibrate",
     "register_layer",
     "relaxed",

@@ -96,6 +96,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "from_nnx": {"model": model(), "inputs": (X,)},
         "from_function": {"fn": dense.apply, "variables": params, "inputs": (X,)},
         "rebuild": {"model": model(), "mutation": rebuildable()},
+        "class_constraints": {"model": model(), "graph": rebuildable().graph},
         "summary": on,
         "diagram": {"graph": graph},
         "costs": {**on, "inputs": (X,)},

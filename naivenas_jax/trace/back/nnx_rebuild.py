@@ -17,9 +17,9 @@ from flax import nnx
 
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.trace.back.candidates import Decision, MakeAttempt, Picked, RebuildAttempt
-from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath, possible_values
 from naivenas_jax.trace.back.compare import ModelCall
-from naivenas_jax.trace.back.config_numbers import (
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSizes, ModulePath, possible_values
+from naivenas_jax.trace.back.numbers.config_numbers import (
     ConfigNumber,
     ConfigPath,
     NewNumbers,
@@ -27,7 +27,7 @@ from naivenas_jax.trace.back.config_numbers import (
     config_text,
     reconfigured,
 )
-from naivenas_jax.trace.back.config_search import Sizes, search_numbers, sizes_of
+from naivenas_jax.trace.back.numbers.config_search import Sizes, search_numbers, sizes_of
 from naivenas_jax.trace.model.nnx_model import NnxModel, copied_leaf
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.transfer.variables import flat
@@ -156,7 +156,7 @@ def _likely(number: ConfigNumber, place: ModulePath, changed: ChangedSizes) -> l
 
 def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, check_time: Callable[[], None]) -> _Fits:
     """The numbers of a module and of the modules inside it that its constructor changes to make the new shapes."""
-    arguments = _arguments(node)
+    arguments = nnx_arguments(node)
     if arguments is None:
         return []
     shapes = changed.shapes_in(place)
@@ -183,7 +183,7 @@ def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, chec
 _MOST_FITS = 4
 
 
-def _arguments(node: nnx.Pytree) -> dict[str, object] | None:
+def nnx_arguments(node: nnx.Pytree) -> dict[str, object] | None:
     """The arguments that a module could have been built with, as far as it keeps them; None: it does not."""
     found: dict[str, object] = {}
     for name, parameter in list(inspect.signature(type(node).__init__).parameters.items())[1:]:
@@ -205,6 +205,12 @@ def _built(kind: Callable[..., nnx.Pytree], arguments: Mapping[str, object]) -> 
         return nnx.eval_shape(lambda: kind(**arguments, **({"rngs": nnx.Rngs(0)} if needs_rngs else {})))
     except Exception:  # whatever the constructor raises: these are not the arguments
         return None
+
+
+def built_like(model: nnx.Module, arguments: Mapping[str, object]) -> nnx.Module | None:
+    """A model of the same class built with these arguments, with shapes in place of arrays; None: it cannot be."""
+    made = _built(type(model), arguments)
+    return made if isinstance(made, nnx.Module) else None
 
 
 def _state_shapes(module: nnx.Pytree) -> _Shapes:

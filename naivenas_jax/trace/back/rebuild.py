@@ -11,16 +11,16 @@ from flax import nnx
 from naivenas_jax.checks import as_number, require_flag
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.source import Source
 from naivenas_jax.trace.back.candidates import MakeAttempt, ModuleT
-from naivenas_jax.trace.back.changed_sizes import ChangedSizes
 from naivenas_jax.trace.back.compare import ModelCall, comparisons, input_shapes
+from naivenas_jax.trace.back.imported_model import check_same_model, imported_op
 from naivenas_jax.trace.back.linen.linen_rebuild import linen_attempts, linen_call
-from naivenas_jax.trace.back.nnx_rebuild import nnx_attempts, nnx_call, nnx_shapes, with_arrays
+from naivenas_jax.trace.back.nnx_rebuild import nnx_attempts, nnx_call, with_arrays
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSizes
 from naivenas_jax.trace.back.query_rescaling import Rescaling, query_rescalings
 from naivenas_jax.trace.back.rebuild_errors import Failure, refusal
 from naivenas_jax.trace.back.rebuild_search import Clock, RebuildSearch
-from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
+from naivenas_jax.trace.model.imported_op import ImportedOp
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.typing import Variables
 
@@ -114,19 +114,15 @@ def rebuild(
             "rebuild takes the model that was imported, then a mutation of its graph, as the verbs return it; found "
             f"{type(mutation).__name__}: {mutation!r:.80}."
         )
-    op = _imported_op(mutation.graph)
+    op = imported_op(mutation.graph)
+    check_same_model(model, op.model)
     require_flag(rescale_queries, "rescale_queries", RebuildError)
     how = _How(op, mutation, Clock(_seconds(time_limit)), bool(rescale_queries))
     rebuilt: nn.Module | nnx.Module
     if isinstance(model, nn.Module):
         rebuilt, variables = _linen(model, how)
-    elif isinstance(model, nnx.Module):
-        rebuilt, variables = _nnx(model, how)
     else:
-        raise RebuildError(
-            f"rebuild takes the linen module or nnx model that was imported, found {type(model).__name__}. What "
-            "from_function has imported has no class to go back to: keep using mutation.graph."
-        )
+        rebuilt, variables = _nnx(cast(nnx.Module, model), how)  # it has been checked
     same = cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
     return (same, variables) if rescale_queries else same
 
@@ -157,7 +153,6 @@ class _How(NamedTuple):
 
 def _linen(module: nn.Module, how: _How) -> tuple[nn.Module, Variables]:
     model, variables = how.op.model, how.mutation.variables
-    _check_linen(module, model)
     changed, inputs = ChangedSizes.of(how.op, variables), input_shapes(how.mutation.graph, model)
     make = linen_attempts(module, model, inputs, changed, variables, how.clock.check)
     found, rescaling = _rebuilt(module, linen_call, make, how)
@@ -166,7 +161,6 @@ def _linen(module: nn.Module, how: _How) -> tuple[nn.Module, Variables]:
 
 def _nnx(model: nnx.Module, how: _How) -> tuple[nnx.Module, Variables]:
     variables = how.mutation.variables
-    _check_nnx(model, how.op.model)
     make = nnx_attempts(model, ChangedSizes.of(how.op, variables), variables, how.clock.check)
     found, rescaling = _rebuilt(model, nnx_call, make, how)
     if rescaling is None:
@@ -205,47 +199,3 @@ def _rebuilt(
     failure = search.failure or Failure("nothing had been tried by then", None, None, "")
     changed = ChangedSizes.of(op, variables)
     raise refusal(type(model).__name__, failure, changed, graph, search.ended) from failure.error
-
-
-def _check_linen(module: nn.Module, imported: TracedModel) -> None:
-    """Raise unless this is the module that was imported."""
-    if isinstance(imported.identity, nn.Module) and imported.identity != module:
-        raise RebuildError(_OTHER.format(type(module).__name__))
-
-
-def _check_nnx(module: nnx.Module, imported: TracedModel) -> None:
-    """Raise unless this may be the model that was imported."""
-    if nnx_shapes(module) != {path: tuple(struct.shape) for path, struct in imported.variables}:
-        raise RebuildError(_OTHER.format(type(module).__name__))
-
-
-_OTHER = (
-    "This {} is not the model that the graph was imported from. Pass the very model that from_linen or from_nnx was "
-    "given, also after several mutations; or import this one and mutate that."
-)
-
-
-def _imported_op(graph: Graph) -> ImportedOp:
-    """The imported model that a graph consists of.
-
-    Raises:
-      RebuildError: if the graph holds no imported model, several, or other vertices, or if the model has been edited.
-    """
-    found = [vertex.op for vertex in graph.vertices if isinstance(vertex.op, ImportedOp)]
-    others = [v.name for v in graph.vertices if not isinstance(v.op, ImportedOp | ModelOutput | Source)]
-    if len(found) != 1:
-        raise RebuildError(
-            "The graph of this mutation is not that of one imported model, so there is no class to go back to. Keep "
-            "using mutation.graph, or mutation.graph.as_module()."
-        )
-    if others:
-        raise RebuildError(
-            f"The graph has vertices that the model has not: {', '.join(others[:6])}. Its own class cannot compute "
-            "them. Keep using mutation.graph, or mutation.graph.as_module()."
-        )
-    if found[0].model.edits:
-        raise RebuildError(
-            "The structure of the model has been changed since its import (a layer was inserted or removed, or an edge "
-            "created), which its own class does not know. Keep using mutation.graph, or mutation.graph.as_module()."
-        )
-    return found[0]

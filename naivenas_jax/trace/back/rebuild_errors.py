@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import Place
-from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSize, ChangedSizes
 from naivenas_jax.trace.back.source_lines import SourceLine
 from naivenas_jax.trace.model.imported_op import ImportedOp
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import JaxprEqn
 
-from naivenas_jax.trace.back.changed_sizes import ChangedSize
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSize
 
 #: Where a frame of a traceback is: the file, and the number of the line.
 _Location: TypeAlias = tuple[str, int]

@@ -85,6 +85,8 @@ def capture(
     inputs: Sequence[Array | Shape],
     rngs: Mapping[str, Array | Shape],
     keywords: Sequence[Array | Shape],
+    *,
+    once: bool = False,
 ) -> TracedProgram:
     """Trace ``fn`` at the shapes of these arguments; values have names, if the function allows it without noticing.
 
@@ -94,6 +96,7 @@ def capture(
       inputs: arrays or shapes.
       rngs: keys, or their shapes, by the name of the stream.
       keywords: arrays or shapes.
+      once: trace it once, without names and without a proof that it is the same computation each time.
 
     Raises:
       GraphError: if the shapes or the Python code of the function depend on values (names the line), or if it computes
@@ -104,6 +107,8 @@ def capture(
     def trace() -> TracedProgram:
         return _traced(fn, variables, inputs, rngs, keywords)
 
+    if once:
+        return trace()
     try:
         with naming():  # first, since calls that are compiled are traced once: they keep the names that they get now
             named = trace()

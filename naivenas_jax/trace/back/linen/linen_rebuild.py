@@ -8,11 +8,11 @@ import flax.linen as nn
 
 from naivenas_jax.paths import path_text
 from naivenas_jax.trace.back.candidates import MakeAttempt, OutOfTimeError, Picked, RebuildAttempt
-from naivenas_jax.trace.back.changed_sizes import ChangedSizes, ModulePath
 from naivenas_jax.trace.back.compare import ModelCall
-from naivenas_jax.trace.back.config_numbers import NewNumbers, config_text
 from naivenas_jax.trace.back.linen.linen_search import LinenSearch, NumbersByModule, SearchMemory, held
 from naivenas_jax.trace.back.linen.resized_module import resized_module, without_resizing
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSizes, ModulePath
+from naivenas_jax.trace.back.numbers.config_numbers import NewNumbers, config_text
 from naivenas_jax.trace.model.traced_model import TracedModel
 from naivenas_jax.trace.program.module_names import linen_marks
 from naivenas_jax.typing import Array, PyTree, Shape, Variables

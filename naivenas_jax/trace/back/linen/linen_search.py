@@ -19,8 +19,9 @@ import numpy as np
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.trace.back.candidates import Decision, Picked
-from naivenas_jax.trace.back.changed_sizes import ChangedSize, ChangedSizes, ModulePath, possible_values
-from naivenas_jax.trace.back.config_numbers import (
+from naivenas_jax.trace.back.linen.shape_memo import ShapeMemo, call_key
+from naivenas_jax.trace.back.numbers.changed_sizes import ChangedSize, ChangedSizes, ModulePath, possible_values
+from naivenas_jax.trace.back.numbers.config_numbers import (
     ConfigNumber,
     ConfigPath,
     NewNumbers,
@@ -28,8 +29,7 @@ from naivenas_jax.trace.back.config_numbers import (
     held_values,
     reconfigured,
 )
-from naivenas_jax.trace.back.config_search import NumberOptions, Sizes, search_numbers, sizes_of
-from naivenas_jax.trace.back.linen.shape_memo import ShapeMemo, call_key
+from naivenas_jax.trace.back.numbers.config_search import NumberOptions, Sizes, search_numbers, sizes_of
 from naivenas_jax.trace.model.traced_model import Keywords
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Shape, Variables

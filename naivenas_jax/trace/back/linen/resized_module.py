@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, cast
 import flax.linen as nn
 
 from naivenas_jax.paths import path_text
-from naivenas_jax.trace.back.changed_sizes import ModulePath
-from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers, config_text, reconfigured
 from naivenas_jax.trace.back.linen.linen_search import NumbersByModule, give, held
+from naivenas_jax.trace.back.numbers.changed_sizes import ModulePath
+from naivenas_jax.trace.back.numbers.config_numbers import ConfigPath, NewNumbers, config_text, reconfigured
 from naivenas_jax.typing import PyTree
 
 #: `NewNumbers` as a hashable value.
@@ -27,7 +27,7 @@ class Resizing:
     Attributes:
       modules: for each module its path and its numbers.
 
-    >>> from naivenas_jax.trace.back.config_numbers import ConfigKey
+    >>> from naivenas_jax.trace.back.numbers.config_numbers import ConfigKey
     >>> Resizing(((("block", "up"), (((ConfigKey(".", "features"),), 6),)),))
     {'block/up': {'features': 6}}
     """

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core.scope import Scope
 
-from naivenas_jax.trace.back.config_numbers import held_values
+from naivenas_jax.trace.back.numbers.config_numbers import held_values
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import PyTree
 

@@ -128,7 +128,7 @@ def split(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Valu
     """The neurons of an axis in ranges."""
     del analysis, frame
     along, dim, start, results = eqn.params["axis"], values[0].dims[eqn.params["axis"]], 0, []
-    for size in eqn.params["sizes"]:
+    for size in map(int, eqn.params["sizes"]):  # jnp.split gives numbers of numpy, and sizes of ties are Python's
         dims = list(values[0].dims)
         dims[along] = None if dim is None else dim.cut(start, start + size)
         results.append(replace(values[0], dims=tuple(dims), summed=None))

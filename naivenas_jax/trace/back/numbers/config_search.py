@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.back.config_numbers import ConfigPath, NewNumbers
+from naivenas_jax.trace.back.numbers.config_numbers import ConfigPath, NewNumbers
 
 #: Sizes of a module by where they are: a variable and one of its dimensions.
 Sizes: TypeAlias = Mapping[Hashable, int]
