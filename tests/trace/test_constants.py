@@ -282,7 +282,26 @@ def test_what_is_added_to_a_weight_is_fixed() -> None:
     """A stored 0 would be no weight of 0."""
     graph, _ = nas.from_function(lambda v, x: jnp.tanh(x @ (_params(v)[0] + TABLE[0])) @ _params(v)[1], V, X)
     assert "a" not in graph.handles()
-    assert "add ties it to an axis of fixed size" in graph.fixed().values()
+    fixed = graph.fixed()
+    assert all("a constant is added to a weight of it" in reason for reason in fixed.values())
+    assert len(fixed) == 2
+
+
+def test_what_is_added_to_parameters_of_neurons_is_cut() -> None:
+    """Offsets of a fixed grid, positions that are learned besides: nothing reads neurons by them."""
+    v = {"params": {**V["params"], "moved": _rand(3, 4, 6), "width": _rand(4, 6)}}
+
+    def fn(v: Any, x: Any, table: Any) -> Any:
+        p = v["params"]
+        h = (x @ p["a"] + (p["moved"] + table)) * jnp.where(table[0] > 0, p["width"], 2.0)
+        return jnp.exp(-(h**2)) @ p["b"]
+
+    graph, v = nas.from_function(lambda v, x: fn(v, x, TABLE), v, X)
+    cut = nas.delta_nout(graph, v, {"a": -2})
+    _same(cut.graph.apply(cut.variables, X), fn(cut.variables, X, TABLE[:, cut.indices("a")]))
+    for new in (None, "split"):
+        grown = nas.delta_nout(graph, v, {"a": 2}, new=new)
+        _same(grown.graph.apply(grown.variables, X), fn(v, X, TABLE))
 
 
 def test_neurons_of_constants_alone_are_fixed() -> None:

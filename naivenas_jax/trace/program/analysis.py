@@ -138,6 +138,11 @@ class Analysis:
         self.tying.index(dim)
         return True
 
+    def fix_added(self, value: Value, read: Dim) -> None:
+        """A weight is contracted over ``read``, where a new neuron needs a weight of 0. What constants add is no 0."""
+        for dim in (*value.added, read) if value.added else ():
+            self.fix(dim, "a constant is added to a weight of it, of which a stored 0 is then no weight of 0")
+
     def couple(self, dim: Dim, reason: str) -> None:
         """A neuron of the dimension that is zero is not the same as one that is not there."""
         if dim is not None and not self.quiet:
@@ -167,6 +172,8 @@ class Analysis:
         """
         tied = self.tie(left.dims[a], right.dims[b], "it is contracted with an axis of fixed size")
         entries = left.origin(a), right.origin(b)
+        for value in (left, right):
+            self.fix_added(value, tied)
         if any(one.constant and not other.weight for one, other in ((left, right), (right, left))):
             self.couple(tied, "it is contracted with a constant, of which no entry can be masked")
         if left.weight and right.weight and all(entries):

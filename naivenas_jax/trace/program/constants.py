@@ -5,13 +5,15 @@ something that is no constant, each of its dimensions gets neurons of its own, w
 those that it meets. The frame keeps them as `Entries`; there the constant is cut when the program is evaluated with
 other sizes. What is computed from constants alone is computed at the sizes of the trace, and cut where it is used.
 
-Constants that meet nothing but variables get neurons only where a weight of 0 stays one: as factors, as masks that
-choose between a weight and 0, and where they are multiplied as matrices.
+Where constants meet nothing but variables, a weight of 0 stays one if they are factors, masks that choose between a
+weight and 0, or multiplied as matrices. What they are put together with in other ways may have any number of neurons
+only if it is never contracted (`Value.added`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -20,7 +22,7 @@ from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Entries, Frame
-from naivenas_jax.trace.program.value import Value
+from naivenas_jax.trace.program.value import Dim, Value
 
 #: ``rule(eqn, operands, number)``: the dimensions on which an operand that is a constant has neurons.
 _EntriesRule: TypeAlias = Callable[[Equation, Sequence[Value], int], Collection[int]]
@@ -51,7 +53,7 @@ def with_entries(
         )
         if any(dim is not None for dim in dims):
             frame.constants.setdefault(eqn, {})[number] = Entries(dims, _reads(eqn, operands, number))
-            found[number] = frame.operand(eqn, number)
+            found[number] = replace(frame.operand(eqn, number), added=_added(eqn, operands, number, dims))
     return found
 
 
@@ -59,8 +61,6 @@ def _beside(eqn: Equation, operands: Sequence[Value], number: int) -> Collection
     """Elementwise: the dimensions on which something else has neurons, or has nothing of its own."""
     shapes = [atom.aval.shape for atom in eqn.invars]
     weights = all(value.weight for value in operands)
-    if weights and not _keeps_zero(eqn, operands, number):
-        return ()
     found = []
     for d, n in enumerate(shapes[number]):
         others = [v for i, v in enumerate(operands) if i != number and shapes[i] and shapes[i][d] == n]
@@ -70,6 +70,12 @@ def _beside(eqn: Equation, operands: Sequence[Value], number: int) -> Collection
             take = any(value.dims[d] is not None for value in others) or (n > 1 and all(v.constant for v in others))
         found += [d] if take else []
     return found
+
+
+def _added(eqn: Equation, operands: Sequence[Value], number: int, dims: Sequence[Dim]) -> frozenset[Vector]:
+    """The neurons of a constant, if a weight is put together with it so that 0 does not stay 0."""
+    weights = all(value.weight for value in operands) and eqn.primitive.name in ELEMENTWISE
+    return frozenset(dim for dim in dims if dim and weights and not _keeps_zero(eqn, operands, number))
 
 
 def _keeps_zero(eqn: Equation, operands: Sequence[Value], number: int) -> bool:

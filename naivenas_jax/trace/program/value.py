@@ -151,6 +151,7 @@ class Value:
       known: its content, if that depends on neither variables nor inputs, and somebody may want to read it.
       lookup: what entries can be looked up by it.
       constant: whether it depends on neither variables nor inputs.
+      added: the neurons of constants that a weight has been put together with, so that a stored 0 is no weight of 0.
     """
 
     dims: tuple[Dim, ...]
@@ -162,6 +163,7 @@ class Value:
     known: Known | None = field(default=None, compare=False, repr=False)
     lookup: Lookup | None = field(default=None, compare=False, repr=False)
     constant: bool = False
+    added: frozenset[Vector] = frozenset()
 
     def origin(self, dim: int) -> frozenset[Origin]:
         """The dimensions of variables that lie on this one."""
@@ -187,9 +189,12 @@ def together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:
 
 def weight_of(dims: Sequence[Dim], origins: Sequence[frozenset[Origin]], sources: Iterable[Value]) -> Value:
     """A weight made of others, given the dimensions of variables on its own. What is not made of variables has none."""
+    made = list(sources)
+    added = frozenset().union(*(source.added for source in made))
     if not any(origins):
-        return Value(tuple(dims), True)
-    return Value(tuple(dims), True, tuple(origins), frozenset().union(*(s.products for s in sources if any(s.origins))))
+        return Value(tuple(dims), True, added=added)
+    products = frozenset().union(*(source.products for source in made if any(source.origins)))
+    return Value(tuple(dims), True, tuple(origins), products, added=added)
 
 
 def constant(array: Array) -> Value:

@@ -71,6 +71,7 @@ def conv(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value
         read = _grouped(analysis, inputs, outputs, groups, (shape[numbers.rhs_spec[1]], shape[numbers.rhs_spec[0]]))
     analysis.tie(read, kernel.dims[numbers.rhs_spec[1]], "it meets a kernel of fixed size")
     analysis.reads(kernel.origin(numbers.rhs_spec[1]))
+    analysis.fix_added(kernel, read)
     analysis.made(kernel.origin(numbers.rhs_spec[0]))
     if not kernel.weight:
         analysis.couple(inputs, "it is convolved with an activation")
