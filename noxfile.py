@@ -67,6 +67,7 @@ def tests(session: nox.Session) -> None:
 def zoo(session: nox.Session) -> None:
     """Third-party models: import, shrink, grow, compare. `python tests/zoo/table.py` writes the table in docs/."""
     session.install("-e", ".[test,zoo]")
+    session.install("--no-deps", "-r", "tests/zoo/no_deps.txt")
     session.run("pytest", "-m", "zoo", "tests/zoo", *session.posargs)
 
 

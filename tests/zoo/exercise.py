@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from models import ZOO, Loaded
+from own_model import as_numbers, far, without
+from shares import Shares, shares
 
 import naivenas_jax as nas
 from naivenas_jax.jaxpr.primitive_tables import FROZEN
 from naivenas_jax.trace.program.analysis import TIES
-from naivenas_jax.transfer.variables import flat, nested
 
-SHRINKS, GROWTHS = 6, 3
+#: So many axes of a model, each shrunk once and grown once.
+MOST = 6
 
 
 @dataclass
@@ -29,27 +31,29 @@ class Row:
     Attributes:
       kind: how it was imported: linen, nnx or function.
       handles: how many it has.
-      tried: how many handles without a neuron in common were changed.
-      share: of its parameters, those on an axis that can change.
-      froze: what fixed the others.
+      axes: how many can change by themselves: handles without a neuron in common.
+      tried: how many of them were changed.
+      shares: of its parameters, those on an axis that can change, and what fixed the others.
       seconds: CPU time of the import.
       exact: whether the graph computes what the model does.
       shrinks: how many were made and evaluated.
       growths: likewise.
       gradients: how many of the changed models were differentiated, the first shrink and a growth.
       compared: how many of both the oracle compared with the original.
-      own: how many shrinks were also compared with the user's own model, zero in the weights that read what went.
+      own: how many shrinks were also compared with the user's own model, where those neurons are dead.
       felt: how many of the compared shrinks changed the outputs at all.
-      why: why the others could not be compared, and how often.
+      rebuilt: whether the user's own class with the sizes of the first shrink came back: yes, no, or not asked.
+      why: why the others could not be compared, and how often; likewise with the user's own model.
       problems: what went wrong.
+      at: the state of the library that it was measured with.
     """
 
     name: str
     kind: str = ""
     handles: int = 0
+    axes: int = 0
     tried: int = 0
-    share: float = 0.0
-    froze: str = ""
+    shares: Shares = field(default_factory=Shares)
     seconds: float = 0.0
     exact: bool = False
     shrinks: int = 0
@@ -58,20 +62,23 @@ class Row:
     compared: int = 0
     own: int = 0
     felt: int = 0
+    rebuilt: str = ""
     why: Counter[str] = field(default_factory=Counter)
+    why_not_own: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    at: str = ""
 
 
-def exercise(name: str, shrinks: int = SHRINKS, growths: int = GROWTHS) -> Row:
-    """Import one model of the zoo, shrink and grow it at random, and compare."""
+def exercise(name: str, most: int = MOST) -> Row:
+    """Import one model of the zoo, shrink and grow each of its axes, and compare."""
     try:
         loaded = ZOO[name]()
     except Exception as error:  # the table is to show what happened
         return Row(name, problems=[short("the model itself", error)])
-    return exercise_loaded(name, loaded, shrinks, growths)
+    return exercise_loaded(name, loaded, most)
 
 
-def exercise_loaded(name: str, loaded: Loaded, shrinks: int, growths: int) -> Row:
+def exercise_loaded(name: str, loaded: Loaded, most: int) -> Row:
     """The same for a model that is there already."""
     row = Row(name, loaded.kind)
     with loaded.context(), jax.default_matmul_precision("highest"):
@@ -79,28 +86,12 @@ def exercise_loaded(name: str, loaded: Loaded, shrinks: int, growths: int) -> Ro
             start = time.process_time()
             graph, variables = loaded.bring()
             row.seconds = time.process_time() - start
-            _describe(row, graph, variables)
+            row.handles, row.shares = len(graph.handles()), shares(graph, variables)
             _guard(row, loaded, variables)
-            _mutate(row, loaded, graph, variables, shrinks, growths)
+            _mutate(row, loaded, graph, variables, most)
         except Exception as error:
             row.problems.append(short("import", error))
     return row
-
-
-def _describe(row: Row, graph: Any, variables: Any) -> None:
-    """Handles, the share of parameters that a handle touches, and what fixed the rest."""
-    ties, free, total, reasons = graph.ties, 0, 0, Counter[str]()
-    fixed = {axis: all(r in ties.fixed for r in ties.plain(runs)) for axis, runs in ties.axes.items()}
-    for path, array in flat(variables["params"]).items():
-        total += array.size
-        axes = [axis for axis in ties.leaves[("params", *path)].axes if axis is not None]
-        if any(not fixed[axis] for axis in axes):
-            free += array.size
-        else:
-            found = [ties.fixed[r] for axis in axes for r in ties.plain(ties.axes[axis]) if r in ties.fixed]
-            reasons[(found or ["it lies on no axis"])[0]] += array.size
-    row.handles, row.share = len(graph.handles()), free / max(total, 1)
-    row.froze = "; ".join(reason for reason, _ in reasons.most_common(2))
 
 
 def _guard(row: Row, loaded: Loaded, variables: Any) -> None:
@@ -120,26 +111,25 @@ def primitives(jaxpr: Any) -> Iterator[str]:
                     yield from primitives(getattr(inner, "jaxpr", inner))
 
 
-def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, shrinks: int, growths: int) -> None:
-    own, arrays = loaded.function, jax.tree.leaves(loaded.inputs)
-    before = jax.tree.leaves(own(variables, *loaded.inputs))
-    row.exact = _far(before, jax.tree.leaves(jax.jit(graph.apply)(variables, *arrays))) <= 1e-5
+def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int) -> None:
+    arrays = jax.tree.leaves(loaded.inputs)
+    before = jax.tree.leaves(loaded.function(variables, *loaded.inputs))
+    row.exact = far(before, jax.tree.leaves(jax.jit(graph.apply)(variables, *arrays))) <= 1e-5
     if not row.exact:
         row.problems.append("the graph differs from the model")
     rng = np.random.default_rng(zlib.crc32(row.name.encode()))
     handles = inner(graph)
-    chosen = [handles[i] for i in rng.permutation(len(handles))]
-    row.tried = min(len(chosen), shrinks + growths)
-    for number in range(shrinks + growths if chosen else 0):
-        handle = chosen[number % len(chosen)]
-        change = int(rng.integers(1, max(2, handle.size // 3))) * (-1 if number < shrinks else 1)
-        try:
-            mutation = nas.delta_nout(graph, variables, {handle.name: nas.relaxed(change)})
-            row.shrinks, row.growths = row.shrinks + (change < 0), row.growths + (change > 0)
-            _one(row, own, mutation, variables, loaded.inputs, before)
-        except Exception as error:
-            row.problems.append(short(f"{handle.name} {change:+d}", error))
-    if chosen and row.gradients < 2:
+    row.axes, row.tried = len(handles), min(len(handles), most)
+    for handle in [handles[i] for i in rng.permutation(len(handles))][:most]:
+        for sign in (-1, 1):
+            change = sign * int(rng.integers(1, max(2, handle.size // 3)))
+            try:
+                mutation = nas.delta_nout(graph, variables, {handle.name: nas.relaxed(change)})
+                row.shrinks, row.growths = row.shrinks + (change < 0), row.growths + (change > 0)
+                _one(row, loaded, mutation, variables, before)
+            except Exception as error:
+                row.problems.append(short(f"{handle.name} {change:+d}", error))
+    if handles and row.gradients < 2:
         row.problems.append("not differentiated")
 
 
@@ -151,30 +141,44 @@ def inner(graph: Any) -> list[Any]:
     return [handle for runs, handle in distinct.items() if not runs & outer]
 
 
-def _one(row: Row, own: Any, mutation: Any, variables: Any, inputs: Any, before: list[Any]) -> None:
+def _one(row: Row, loaded: Loaded, mutation: Any, variables: Any, before: list[Any]) -> None:
     """Evaluate what came out, and compare it with the original where that is defined."""
-    arrays = jax.tree.leaves(inputs)
+    inputs, arrays = loaded.inputs, jax.tree.leaves(loaded.inputs)
 
-    # Not under jit: nine programs would be compiled from scratch, where most single operations are compiled already.
+    # Not under jit: a dozen programs would be compiled from scratch, where most single operations are compiled already.
     after = jax.tree.leaves(mutation.graph.apply(mutation.variables, *arrays))
     assert all(np.isfinite(x).all() for x in after), "outputs are not finite"
     assert [x.shape for x in after] == [x.shape for x in before], "outputs have another shape"
     if row.gradients < 2 and (row.growths or not row.gradients):  # of one shrink and one growth
         _differentiate(mutation, arrays)
         row.gradients += 1
+    shrunk = any(axis.dropped.size for axis in mutation.plan.changed.values())
+    if shrunk and not row.rebuilt and loaded.model is not None:
+        _rebuild(row, loaded, mutation)
     check = mutation.check(*arrays)
     if not check.compared:
         row.why[check.reason.rpartition("' ")[2]] += 1
         return
     row.compared += 1
-    if any(axis.dropped.size for axis in mutation.plan.changed.values()):
-        row.felt += _far(before, after) > 1e-6
-        if read := _zeroed(mutation.before, variables, mutation.plan):
-            expected = jax.tree.leaves(own(read, *inputs))
-            assert _far(expected, after) < 2e-3, f"differs from the zeroed model by {_far(expected, after):.2g}"
-            row.own += 1
+    if shrunk:
+        row.felt += far(before, after) > 1e-6
+        expected, why = without(loaded.function, variables, mutation, inputs)
+        if why:
+            row.why_not_own[why] += 1
+            return
+        assert far(expected, after) < 2e-3, f"differs from the user's own model by {far(expected, after):.2g}"
+        row.own += 1
     else:
-        assert _far(before, after) < 2e-3, f"growth changed the function by {_far(before, after):.2g}"
+        assert far(before, after) < 2e-3, f"growth changed the function by {far(before, after):.2g}"
+
+
+def _rebuild(row: Row, loaded: Loaded, mutation: Any) -> None:
+    """The user's own class with the new sizes, where there is one; that it computes the same is checked inside."""
+    try:
+        nas.rebuild(loaded.model, mutation)
+        row.rebuilt = "yes"
+    except nas.RebuildError:
+        row.rebuilt = "no"
 
 
 def _differentiate(mutation: Any, arrays: list[Any]) -> None:
@@ -183,28 +187,9 @@ def _differentiate(mutation: Any, arrays: list[Any]) -> None:
         return sum((jnp.abs(x.astype(jnp.float32)) ** 2).mean() for x in outputs)
 
     gradient = jax.tree.leaves(jax.jit(jax.grad(loss, allow_int=True))(mutation.variables["params"]))
-    arrays = [np.asarray(g, np.float64) for g in gradient if g.dtype != jax.dtypes.float0]
+    arrays = [as_numbers(g) for g in gradient if g.dtype != jax.dtypes.float0]
     assert all(np.isfinite(g).all() for g in arrays), "the gradient is not finite"
     assert any(g.any() for g in arrays), "the gradient is zero"
-
-
-def _zeroed(graph: Any, variables: Any, plan: Any) -> Any:
-    """The original variables, zero where weights read what was dropped; the user's own model runs with them."""
-    arrays, hit = {}, False
-    for path, array in flat(variables).items():
-        leaf = graph.ties.leaves[path]
-        for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
-            if role == "in" and axis in plan.changed and plan.axes[axis].dropped.size:
-                array, hit = np.array(array), True
-                array[(slice(None),) * dim + (plan.axes[axis].dropped,)] = 0
-        arrays[path] = jnp.asarray(array)
-    return nested(arrays) if hit else None
-
-
-def _far(a: list[Any], b: list[Any]) -> float:
-    """The largest difference, relative to the largest entry. In numpy, which compiles nothing."""
-    pairs = [(np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in zip(a, b, strict=True)]
-    return max(float(np.abs(x - y).max() / max(np.abs(x).max(), 1e-6)) for x, y in pairs)
 
 
 def short(where: str, error: Exception) -> str:

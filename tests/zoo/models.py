@@ -5,68 +5,18 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from loading import TOKENS, Loaded, image, linen, nnx_model, noisy, of
+from pictures import PICTURES
+from science import SCIENCE
+from sequences import SEQUENCES
 
 import naivenas_jax as nas
-from naivenas_jax.transfer.variables import flat
-
-
-class Loaded(NamedTuple):
-    """A model that is ready.
-
-    Attributes:
-      bring: imports it.
-      function: the model by itself, of (variables, inputs).
-      inputs: to call it with.
-      kind: how it is imported.
-      context: what it has to be run in.
-    """
-
-    bring: Callable[[], Any]
-    function: Callable[..., Any]
-    inputs: tuple[Any, ...]
-    kind: str
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-
-def image(size: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(3), (2, size, size, 3))
-
-
-TOKENS = jax.random.randint(jax.random.key(4), (2, 12), 3, 60)
-
-
-def linen(module: Any, *inputs: Any, static: tuple[Any, ...] = (), **kwargs: Any) -> Loaded:
-    """A linen module."""
-    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1), "drop_path": jax.random.key(2)}
-    variables = noisy(module.init(rngs, *inputs, *static, **kwargs))
-    return Loaded(
-        lambda: nas.from_linen(module, variables, *inputs, *static, **kwargs),
-        lambda v, *xs: module.apply(v, *xs, *static, **kwargs),
-        inputs,
-        "linen",
-    )
-
-
-def nnx_model(model: nnx.Module, *inputs: Any, context: Callable[[], Any] = nullcontext) -> Loaded:
-    """An nnx model, called through what nnx itself offers."""
-    model.eval()
-    nnx.update(model, noisy(nnx.state(model, nnx.Param)))
-    graphdef, state = nnx.split(model)
-    leaves = dict(nnx.to_flat_state(state))
-
-    def function(variables: Any, *xs: Any) -> Any:
-        given = {path[1:]: array for path, array in flat(variables).items()}
-        changed = {path: leaf.replace(given.get(tuple(map(str, path)), leaf[...])) for path, leaf in leaves.items()}
-        return nnx.merge(graphdef, nnx.from_flat_state(changed))(*xs)
-
-    return Loaded(lambda: nas.from_nnx(model, *inputs), function, inputs, "nnx", context)
 
 
 def hugging_face(module: str, prefix: str, task: str, *inputs: Any, output: str = "logits", **config: Any) -> Loaded:
@@ -81,23 +31,6 @@ def hugging_face(module: str, prefix: str, task: str, *inputs: Any, output: str 
         return getattr(model(*xs, params=values["params"] if flat else values, train=False), output)
 
     return Loaded(lambda: nas.from_function(function, variables, *inputs), function, inputs, "function")
-
-
-def noisy(tree: Any) -> Any:
-    """Add noise everywhere, so that what starts at zero does not hide anything."""
-
-    def one(path: Any, x: Any) -> Any:
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return x
-        noise = 0.02 * jax.random.normal(jax.random.key(len(jax.tree_util.keystr(path))), x.shape, x.dtype)
-        return jnp.abs(x + noise) + 0.1 if "var" in jax.tree_util.keystr(path[-1:]) else x + noise
-
-    return jax.tree_util.tree_map_with_path(one, tree)
-
-
-def of(package: str, name: str, *args: Any, **kwargs: Any) -> Any:
-    """An object of a package, called."""
-    return getattr(importlib.import_module(package), name)(*args, **kwargs)
 
 
 def flaim(name: str, size: int, **changed: Any) -> Loaded:
@@ -152,8 +85,8 @@ _TWO_TOWERS = {"image_resolution": 32, "vision_layers": 1, "vision_hidden_size":
 _ROPE = {"rope_theta": 10_000, "norm_eps": 1e-6}
 hf = hugging_face
 
-#: Cheap packages first.
-ZOO: dict[str, Callable[[], Loaded]] = {
+#: Those that the zoo began with, cheap packages first.
+FIRST: dict[str, Callable[[], Loaded]] = {
     "brax/MLP": lambda: linen(of("brax.training.networks", "MLP", [32, 24, 4]), jnp.ones((2, 9))),
     "brax/MLP normalised": lambda: linen(
         of("brax.training.networks", "MLP", [32, 24, 4], layer_norm=True), jnp.ones((2, 9))
@@ -206,3 +139,5 @@ ZOO: dict[str, Callable[[], Loaded]] = {
         of("flaxmodels", "ResNet18", output="logits", pretrained=None, num_classes=5), image(32), train=False
     ),
 }
+
+ZOO: dict[str, Callable[[], Loaded]] = {**FIRST, **SCIENCE, **SEQUENCES, **PICTURES}

@@ -12,40 +12,50 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import argparse
+import json
 import platform
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from exercise import GROWTHS, SHRINKS, Row, exercise
+from exercise import MOST, Row, exercise
 from models import ZOO
 from revision import revision
+from shares import Shares, compared, percent
 
-ROOT = Path(__file__).parents[2]
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "zoo.md"
+#: What ``shares.py`` found with an older state of the library, and with a present one.
+SHARES = [PAGE.with_name(f"zoo_shares_{state}.json") for state in ("before", "after")]
+ROWS = Path(__file__).with_name("rows.json")
 HEAD = """# Models that other people wrote
 
-Each model is imported with random weights in a small size, shrunk {shrinks} times and grown {growths} times, at handles
-that are chosen at random (seeded by its name). They have no neuron in common; where a model has fewer ("tried"),
-each more often.
+Each model is imported with random weights in a small size. Its *axes* are handles without a neuron in common; each is
+shrunk once and grown once, by a random amount (seeded by its name); of many axes a few are picked at random ("tried").
 
 - A shrink or growth counts if it was made. That the new network runs, with finite outputs of the old shapes, is checked
   each time; that its gradient is finite and not zero, for one shrink and one growth of each model.
 - *Compared*: of both, how many the dead-neuron oracle (`Mutation.check`) found equal to the original with the dropped
   neurons forced to zero; a growth: to the original. The others are legal changes of coupled neurons, counted below.
-- *Own model*: how many of the compared shrinks also agree with the user's own model, run by itself with zeros in the
-  weights that read the dropped neurons.
+- *Own model*: how many of the compared shrinks also agree with the user's own model, run by itself. Which entries of
+  its arrays went is read off the values; those that read the dropped neurons are set to what makes them no weight (0,
+  or very negative before an exponential or softplus), and all others that went are changed at random, which must not
+  change what the user's model returns: the neurons are dead there.
 - *Felt*: how many of the compared shrinks changed the outputs at all.
+- *Rebuilt*: whether `rebuild` gave the user's own class with the sizes of the first shrink.
+- *Resizable*: the share of its parameters on an axis that can change.
+- *At*: the state of the library that the row was measured with; a state of this table may be older than the library.
 - A primitive that the table of rules does not know is an error.
 
-    {command}
+    python tests/zoo/table.py
 
-{date}, on {machine}; naivenas_jax at {revision}; {versions}.
+{date}, on {machine}; naivenas_jax at {found}; {versions}.
 
 {count} models of {wanted}, from {packages} packages: {kinds}. {changes} changes were made, of which {compared} were
-compared. It took {seconds:.0f} CPU seconds, compiling included; other work ran on the machine.
+compared.
 
 {columns}
 {rule}
@@ -55,24 +65,28 @@ LEFT_OUT = """
 
 {not_run}
 
-Not in the zoo at all:
+Not in the zoo at all, although they were tried:
 
 - jax-image-models CLIP asks the type of its input for a mesh, and imports trace at shape and dtype alone.
 - jax-models ConvNeXt calls `.item()` on an array, so JAX cannot trace it.
 - jaxgarden and hyperbolix need Python 3.12, gensbi a JAX below 0.10, nnx-lm Flax 0.10.4; the package of jax-bonsai on
   the registry is empty.
+- recurrentgemma imports `for_loop`, which JAX no longer has, and asks for absl-py below 2; fttjax imports a package
+  that it does not bring; sbijax needs `jax.tree_map`; jvt `jax.numpy.DeviceArray`; jimmy-vision `flax.nnx.nnx`;
+  vit-flax `flax.nn`; pet-jax a package that the registry lacks; dopamine-rl OpenAI's baselines with TensorFlow;
+  lrnnx does not build. canvit-nnx, heal-swin-nnx, sparxml and zlynx have no release for Python 3.11.
 
 Every Flax class of the package transformers is in [transformers.md](transformers.md).
 """
-COLUMNS = ("package", "model", "as", "handles", "tried", "resizable", "froze the rest", "shrinks", "growths")
-COLUMNS += ("compared", "own model", "felt", "import, CPU s")
+COLUMNS = ("package", "model", "as", "handles", "axes", "tried", "resizable", "froze the rest", "shrinks", "growths")
+COLUMNS += ("compared", "own model", "felt", "rebuilt", "import, CPU s", "at")
 
 
 def line(row: Row) -> str:
     package, model = row.name.split("/", 1)
-    cells = [package, model, row.kind, row.handles, row.tried, f"{row.share:.0%}", row.froze.replace("|", "/")]
-    cells += [f"{row.shrinks} of {SHRINKS}", f"{row.growths} of {GROWTHS}"]
-    cells += [row.compared, row.own, row.felt, f"{row.seconds:.2f}"]
+    froze = "; ".join(list(row.shares.frozen)[:2]).replace("|", "/")
+    cells = [package, model, row.kind, row.handles, row.axes, row.tried, percent(row.shares.free), froze]
+    cells += [row.shrinks, row.growths, row.compared, row.own, row.felt, row.rebuilt, f"{row.seconds:.2f}", row.at]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -80,8 +94,6 @@ def text(rows: list[Row], **about: Any) -> str:
     packages = list(dict.fromkeys(row.name.split("/")[0] for row in rows))
     kinds = Counter(row.kind for row in rows)
     head = HEAD.format(
-        shrinks=SHRINKS,
-        growths=GROWTHS,
         date=time.strftime("%Y-%m-%d"),
         machine=f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}",
         versions=", ".join(f"{package} {metadata.version(package)}" for package in ("jax", "flax", *packages)),
@@ -96,6 +108,7 @@ def text(rows: list[Row], **about: Any) -> str:
         kinds=", ".join(f"{count} as {kind}" for kind, count in kinds.most_common()),
     )
     why = sum((row.why for row in rows), Counter[str]())
+    why_not_own = sum((row.why_not_own for row in rows), Counter[str]())
     problems = [f"- {row.name}: {problem}" for row in rows for problem in row.problems]
     missing = [name for name in ZOO if name not in {row.name for row in rows}]
     not_run = f"For want of time: {', '.join(missing)}." if missing else "All models were run."
@@ -104,6 +117,10 @@ def text(rows: list[Row], **about: Any) -> str:
             head + "\n".join(map(line, rows)),
             "\n## Not compared\n",
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
+            "\nWith the user's own model:\n",
+            *(f"- {count} times: {reason}" for reason, count in why_not_own.most_common()),
+            "\n## What can change, before and after\n",
+            *compared(*(json.loads(path.read_text()) for path in SHARES)),
             "\n## What fails\n",
             *(problems or ["Nothing."]),
             LEFT_OUT.format(not_run=not_run).rstrip("\n"),
@@ -112,24 +129,33 @@ def text(rows: list[Row], **about: Any) -> str:
     )
 
 
+def stored() -> dict[str, Row]:
+    """The rows that were measured so far, by name."""
+    found = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+    return {name: as_row(fields) for name, fields in found.items()}
+
+
+def as_row(fields: dict[str, Any]) -> Row:
+    counters = {key: Counter(fields[key]) for key in ("why", "why_not_own")}
+    return Row(**{**fields, **counters, "shares": Shares(*fields["shares"])})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the zoo and write docs/benchmarks/zoo.md.")
-    parser.add_argument("--minutes", type=float, help="begin no model after this time; all are run without it")
-    parser.add_argument("--only", default="", help="a part of the names; print their rows and write nothing")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no model after this time")
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of names; the other rows are those of last time")
+    parser.add_argument("--new", action="store_true", help="only models that have no row yet")
+    parser.add_argument("--most", type=int, default=MOST, help="so many axes of each model")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # these packages were written for older versions of JAX and Flax
-    rows: list[Row] = []
-    found = revision()
-    start, minutes = time.monotonic(), float("inf") if options.minutes is None else options.minutes
-    command = "python tests/zoo/table.py" + (f" --minutes {options.minutes:g}" if options.minutes else "")
-    page = ROOT / "docs" / "benchmarks" / "zoo.md"
-    for name in (name for name in ZOO if options.only in name):
-        if time.monotonic() - start > 60 * minutes:
-            break
-        rows.append(exercise(name))
-        print(line(rows[-1]), *rows[-1].problems, sep="\n    ", flush=True)
-        if not options.only:
-            page.write_text(text(rows, command=command, revision=found, seconds=time.process_time()))
+    rows, start = stored(), time.monotonic()
+    for name in (name for name in ZOO if any(part in name for part in options.only)):
+        if time.monotonic() - start > 60 * options.minutes or (options.new and name in rows):
+            continue
+        rows[name] = replace(exercise(name, options.most), at=revision())
+        print(line(rows[name]), *rows[name].problems, sep="\n    ", flush=True)
+        ROWS.write_text(json.dumps({name: vars(row) for name, row in rows.items()}, indent=1) + "\n")
+    PAGE.write_text(text([rows[name] for name in ZOO if name in rows], found=revision()))
 
 
 if __name__ == "__main__":
