@@ -175,7 +175,7 @@ def _one(row: Row, loaded: Loaded, mutation: Any, variables: Any, before: list[A
 def _rebuild(row: Row, loaded: Loaded, mutation: Any) -> None:
     """The user's own class with the new sizes, where there is one; that it computes the same is checked inside."""
     try:
-        nas.rebuild(loaded.model, mutation)
+        nas.rebuild(loaded.model, mutation, time_limit=10)
         row.rebuilt = "yes"
     except nas.RebuildError:
         row.rebuilt = "no"

@@ -120,7 +120,7 @@ def text(rows: list[Row], **about: Any) -> str:
             "\nWith the user's own model:\n",
             *(f"- {count} times: {reason}" for reason, count in why_not_own.most_common()),
             "\n## What can change, before and after\n",
-            *compared(*(json.loads(path.read_text()) for path in SHARES)),
+            *(compared(*(json.loads(path.read_text()) for path in SHARES)) if all(p.exists() for p in SHARES) else ()),
             "\n## What fails\n",
             *(problems or ["Nothing."]),
             LEFT_OUT.format(not_run=not_run).rstrip("\n"),
