@@ -164,9 +164,9 @@ class Chain:
         self.seen[outcome] += 1
         if self.subject.kind == "vertices" and chance() < 0.3:
             check_fresh_shapes(mutation, inputs)
-        if chance() < 0.12:
+        if chance() < 0.03:
             check_jit(graph, variables, inputs, trace, self.subject.draws, chance() < 0.5)
-        if chance() < 0.2:
+        if chance() < 0.06:
             check_library_oracle(mutation, self.inputs, draws(self.subject), outcome)
         if chance() < 0.5:
             check_undo(mutation)
@@ -186,7 +186,7 @@ class Chain:
         if not self.mutations:
             return
         self.verb = "end"
-        check_jit(self.graph, self.variables, self.inputs, self.trace, self.subject.draws, False)
+        check_jit(self.graph, self.variables, self.inputs, self.trace, self.subject.draws, self.recipe.seed % 2 == 0)
         plans = [nas.Plan.from_json(mutation.plan.to_json()) for mutation in self.mutations]
         try:
             plan = reduce(lambda earlier, later: later @ earlier, plans)

@@ -68,7 +68,7 @@ def main() -> int:
             print(told(find), flush=True)
         if (took := time.process_time() - before) > 20 and not find:
             print(f"SLOW  seed {seed} took {took:.0f} CPU seconds", flush=True)
-        if done % 50 == 0:
+        if done % 20 == 0:
             jax.clear_caches()
             print(f"{done} chains, {len(finds)} finds, {time.process_time() - started:.0f} CPU s", flush=True)
     seconds = time.process_time() - started
