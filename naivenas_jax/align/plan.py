@@ -180,13 +180,18 @@ class Plan:
         leaves = {}
         for path, dims in self.leaves.items():
             before = dims if path in self.created else earlier.leaves.get(path, dims)
-            leaves[path] = tuple(_joint(late, early) for late, early in zip(dims, before, strict=True))
+            leaves[path] = tuple(
+                _joint(late, early, early in self.axes if late is None else late in earlier.axes)
+                for late, early in zip(dims, before, strict=True)
+            )
             for joint, late, early in zip(leaves[path], dims, before, strict=True):
                 if joint is None or joint in axes:
                     continue
-                if late is None:  # a window that only the earlier plan changes
-                    axes[joint] = earlier.axes[joint]
-                elif early is not None:  # an edit has put the leaf on another axis in between
+                if late is None and early is not None:  # a window that only the earlier plan changes
+                    axes[joint] = earlier.axes[early]
+                elif early is None and late is not None:  # a dimension of fixed size that was put on an axis
+                    axes[joint] = self.axes[late]
+                elif late is not None and early is not None:  # an edit has put the leaf on another axis in between
                     axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
         return Plan(
             axes=axes,
@@ -370,10 +375,17 @@ def _first_names(names: Iterable[KeyT], first: Mapping[KeyT, KeyT], last: Mappin
     return {new: old for new, old in pairs if new != old}
 
 
-def _joint(late: str | None, early: str | None) -> str | None:
-    """The name of the axis of a dimension over two plans; a name of its own if the dimension was put on another."""
+def _joint(late: str | None, early: str | None, in_both: bool) -> str | None:
+    """The name of the axis of a dimension over two plans; a name of its own if the dimension was put on another.
+
+    Args:
+      late: the axis in the later plan; None: the size is fixed there.
+      early: the axis in the earlier plan.
+      in_both: if only one of the two is an axis, whether both plans have it. The dimension has been on it for a part of
+        its changes only: the kernel of a depthwise convolution that is left with one channel reads like any other.
+    """
     if late is None or early is None:
-        return late or early
+        return f"{early or 'fixed'} => {late or 'fixed'}" if in_both and (late or early) else late or early
     return late if late == early else f"{early} => {late}"
 
 

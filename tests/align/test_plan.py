@@ -2,7 +2,12 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
 import pytest
 
 import naivenas_jax as nas
@@ -62,3 +67,24 @@ def test_plans_and_ties_can_be_stored():
     assert copy.deepcopy(own) == pickle.loads(pickle.dumps(own)) == own
     plan = Plan.identity(own)
     assert copy.deepcopy(plan) == pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_a_dimension_is_on_an_axis_for_a_part_of_the_changes():
+    """The kernel of a depthwise convolution with one channel is that of any convolution: it reads its input."""
+    x = nas.input_vertex("x", 2, shape=(4, 2))
+    narrow = nas.layer("narrow", nn.Dense(2), x)
+    conv = nas.layer("conv", nn.Conv(2, (3,), feature_group_count=2), narrow)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), conv))
+    variables = graph.init(jax.random.key(0), np.ones((1, 4, 2)))
+    one = nas.delta_nout(graph, variables, {"conv": -1})
+    same = nas.rename(*one, {"out": "head"})
+    more = nas.delta_nout(*same, {"narrow": 2})
+    plan = Plan.from_json((more.plan @ same.plan @ one.plan).to_json())
+    path = ("params", "conv", "kernel")
+    sizes = [plan.axes[axis] for axis in plan.leaves[path] if axis is not None]
+    assert [(axis.before, axis.after) for axis in sizes][-2:] == [(1, 3), (2, 1)]
+    one_step = replace(more, plan=plan, variables_before=variables, before=graph)
+    state = optax.adam(1e-3).init(variables["params"])
+    at_once = one_step.carry(state, fresh=optax.adam(1e-3).init(more.variables["params"]))
+    in_steps = more.carry(same.carry(one.carry(state)))
+    jax.tree.map(np.testing.assert_array_equal, at_once, in_steps)

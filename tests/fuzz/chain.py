@@ -123,16 +123,15 @@ class Chain:
     def start(cls, recipe: Recipe) -> Chain:
         subject = GRAMMARS[recipe.kind](recipe.seed, recipe.blocks)
         graph, variables = subject.graph, subject.variables
-        trace = traced(graph, variables, subject.inputs, **draws(subject))
-        if subject.own is not None:
-            check_import(subject.own, trace, variables, subject.inputs)
+        trace = traced(graph, variables, subject.inputs, subject.join, **draws(subject))
+        check_import(subject, trace)
         return cls(recipe, subject, graph, variables, subject.inputs, trace, some_state(variables), numbered(variables))
 
     def step(self, number: int) -> None:
         """One mutation, checked; or a refusal by an error of ours, which leaves all as it was."""
         rng = rng_of(self.recipe.seed, "step", number)
         self.verb = random_verb(rng)
-        call = Call(self.graph, self.variables, self.inputs, rng, number)
+        call = Call(self.graph, self.variables, self.subject.join(self.inputs), rng, number)
         copies = [np.array(leaf) for leaf in jax.tree.leaves(self.variables)]
         try:
             mutation = VERBS[self.verb](call)
@@ -154,7 +153,7 @@ class Chain:
         check_plan(mutation)
         inputs = inputs_after(mutation, self.inputs)
         try:
-            trace = traced(graph, variables, inputs, **draws(self.subject))
+            trace = traced(graph, variables, inputs, self.subject.join, **draws(self.subject))
         except Exception as error:
             if self.verb not in WIDTHS and not is_ours(error):
                 self.seen["positions do not fit"] += 1  # edits are tried on shapes only where inputs= are given
@@ -165,9 +164,9 @@ class Chain:
         if self.subject.kind == "vertices" and chance() < 0.3:
             check_fresh_shapes(mutation, inputs)
         if chance() < 0.03:
-            check_jit(graph, variables, inputs, trace, self.subject.draws, chance() < 0.5)
+            check_jit(graph, variables, inputs, trace, self.subject, chance() < 0.5)
         if chance() < 0.06:
-            check_library_oracle(mutation, self.inputs, draws(self.subject), outcome)
+            check_library_oracle(mutation, self.inputs, self.subject, outcome)
         if chance() < 0.5:
             check_undo(mutation)
         self.inputs, self.trace = inputs, trace
@@ -186,7 +185,7 @@ class Chain:
         if not self.mutations:
             return
         self.verb = "end"
-        check_jit(self.graph, self.variables, self.inputs, self.trace, self.subject.draws, self.recipe.seed % 2 == 0)
+        check_jit(self.graph, self.variables, self.inputs, self.trace, self.subject, self.recipe.seed % 2 == 0)
         plans = [nas.Plan.from_json(mutation.plan.to_json()) for mutation in self.mutations]
         try:
             plan = reduce(lambda earlier, later: later @ earlier, plans)

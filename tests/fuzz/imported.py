@@ -71,8 +71,8 @@ class LinenModel(nn.Module):
     design: Design
 
     @nn.compact
-    def __call__(self, x: Any, context: Any, train: bool = False) -> Any:
-        return self.design.compute(LinenBuild(self, train), x, context)
+    def __call__(self, x: Any, context: Any = None, train: bool = False) -> Any:
+        return self.design.compute(LinenBuild(self, train), *arrays_of(x, context))
 
 
 class NnxBuild:
@@ -134,19 +134,24 @@ class NnxModel(nnx.Module):
         self.design = design
         self(*inputs)
 
-    def __call__(self, x: Any, context: Any) -> Any:
-        return self.design.compute(NnxBuild(self), x, context)
+    def __call__(self, x: Any, context: Any = None) -> Any:
+        return self.design.compute(NnxBuild(self), *arrays_of(x, context))
+
+
+def arrays_of(x: Any, context: Any) -> tuple[Any, Any]:
+    """The two inputs of a model, which may come in one dict."""
+    return (x["seen"], x["beside"]["context"]) if isinstance(x, dict) else (x, context)
 
 
 def design_of(seed: int, blocks: Sequence[int]) -> Design:
     rng = rng_of(seed, "design")
     words = 7 if rng.random() < 0.2 else 0
     images = not words and rng.random() < 0.3
-    return Design(seed, tuple(blocks), images, words, rng.random() < 0.2)
+    return Design(seed, tuple(blocks), images, words, rng.random() < 0.2, rng.random() < 0.25)
 
 
 def described(design: Design) -> str:
-    ends = "words " * bool(design.words) + "images " * design.images + "pair" * design.pair
+    ends = "words " * bool(design.words) + "images " * design.images + "pair " * design.pair + "named" * design.named
     return f"{ends}: " + ", ".join(f"{number} {design.block(number)[0]}" for number in design.blocks)
 
 
@@ -159,28 +164,36 @@ def inputs_of(design: Design) -> tuple[np.ndarray, np.ndarray]:
     return generator.normal(size=shape).astype(np.float32), context
 
 
+def joined(design: Design, inputs: Sequence[Any]) -> tuple[tuple[Any, ...], Any]:
+    """The arrays of the inputs in the order of input vertices, and what makes the arguments of a model from them."""
+    if not design.named:
+        return tuple(inputs), tuple
+    leaves, tree = jax.tree.flatten({"seen": inputs[0], "beside": {"context": inputs[1]}})
+    return tuple(leaves), lambda arrays: (tree.unflatten(arrays),)
+
+
 def linen(seed: int, blocks: Sequence[int]) -> Subject:
     """A random linen model, imported."""
     design = design_of(seed, blocks)
-    inputs, module = inputs_of(design), LinenModel(design)
+    (inputs, join), module = joined(design, inputs_of(design)), LinenModel(design)
     keys = {"noise": jax.random.key(5)}
-    shapes = jax.eval_shape(lambda *xs: module.init({"params": jax.random.key(0), **keys}, *xs), *inputs)
+    shapes = jax.eval_shape(lambda *xs: module.init({"params": jax.random.key(0), **keys}, *xs), *join(inputs))
     variables = filled(shapes, seed)
-    graph, variables = nas.from_linen(module, variables, *inputs, rngs=keys)
+    graph, variables = nas.from_linen(module, variables, *join(inputs), rngs=keys)
     own = lambda v, *xs: module.apply(v, *xs, rngs=keys)  # noqa: E731
-    return Subject(graph, variables, inputs, "linen", module, own, silent_of(variables), keys, described(design))
+    return Subject(graph, variables, inputs, "linen", module, own, silent_of(variables), keys, described(design), join)
 
 
 def of_nnx(seed: int, blocks: Sequence[int]) -> Subject:
     """A random nnx model, imported."""
     design = design_of(seed, blocks)
-    inputs = inputs_of(design)
-    model = nnx.eval_shape(lambda: NnxModel(design, *inputs))
+    inputs, join = joined(design, inputs_of(design))
+    model = nnx.eval_shape(lambda: NnxModel(design, *join(inputs)))
     definition, state = nnx.split(model)
     shapes = jax.tree.map(lambda leaf: leaf, state)
     model = nnx.merge(definition, _filled_state(shapes, seed))
     keys = {"noise": jax.random.key(5)} if hasattr(model, "rngs") else {}
-    graph, variables = nas.from_nnx(model, *inputs, **({"rngs": keys} if keys else {}))
+    graph, variables = nas.from_nnx(model, *join(inputs), **({"rngs": keys} if keys else {}))
 
     def own(variables: Any, *xs: Any) -> Any:
         copy = nnx.clone(model)
@@ -188,7 +201,7 @@ def of_nnx(seed: int, blocks: Sequence[int]) -> Subject:
             nnx.reseed(copy, **keys)
         return copy(*xs)
 
-    return Subject(graph, variables, inputs, "nnx", model, own, silent_of(variables), keys, described(design))
+    return Subject(graph, variables, inputs, "nnx", model, own, silent_of(variables), keys, described(design), join)
 
 
 def _filled_state(shapes: Any, seed: int) -> Any:

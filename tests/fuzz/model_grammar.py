@@ -481,6 +481,7 @@ class Design:
       images: whether there are two axes of positions.
       words: the size of the vocabulary, if the input is tokens; else 0.
       pair: whether a second array comes out.
+      named: whether what comes in and goes out are dicts.
     """
 
     seed: int
@@ -488,6 +489,7 @@ class Design:
     images: bool
     words: int
     pair: bool
+    named: bool
 
     def block(self, number: int) -> tuple[str, random.Random]:
         """Which kind of block one is, and what makes its further choices."""
@@ -506,4 +508,6 @@ class Design:
         if self.words:
             return attend(build.dense("head", h, 4))
         out = build.dense("head", h.mean(tuple(range(1, h.ndim - 1))), 3)
+        if self.named:
+            return {"logits": out, "features": {"last": h}} if self.pair else {"logits": out}
         return (out, h) if self.pair else out

@@ -25,14 +25,14 @@ class Call:
 
     Attributes:
       graph, variables: the network.
-      inputs: arrays, one for each input vertex.
+      inputs: what the network is called with.
       rng: every choice is made with it.
       tag: a number of its own, for names of new vertices.
     """
 
     graph: nas.Graph
     variables: Any
-    inputs: tuple[np.ndarray, ...]
+    inputs: tuple[Any, ...]
     rng: random.Random
     tag: int
 

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from mutations import is_tokens
 from numpy_evaluation import evaluate
+from subject import Subject
 
 import naivenas_jax as nas
 
@@ -65,8 +66,11 @@ def as_tuple(outputs: Any) -> tuple[Any, ...]:
 # -- evaluation ------------------------------------------------------------------------------------------------------
 
 
-def traced(graph: nas.Graph, variables: Any, inputs: Sequence[Any], **kwargs: Any) -> Any:
-    return jax.make_jaxpr(lambda v, xs: graph.apply(v, *xs, **kwargs))(variables, list(inputs))
+Join = Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+def traced(graph: nas.Graph, variables: Any, inputs: Sequence[Any], join: Join = tuple, **kwargs: Any) -> Any:
+    return jax.make_jaxpr(lambda v, xs: graph.apply(v, *join(xs), **kwargs))(variables, list(inputs))
 
 
 def inputs_after(mutation: nas.Mutation, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -74,10 +78,12 @@ def inputs_after(mutation: nas.Mutation, inputs: Sequence[np.ndarray]) -> tuple[
     found = []
     for vertex, x in zip(mutation.before.inputs, inputs, strict=True):
         now = next((name for name, old in mutation.plan.renamed.items() if old == vertex.name), vertex.name)
-        if is_tokens(vertex) or now not in mutation.plan.axes or not mutation.plan.axes[now].changed:
+        if is_tokens(vertex):
+            words = [axis.after for name, axis in mutation.plan.axes.items() if name == now or ":vocabulary" in name]
+            found.append(np.minimum(x, min(words) - 1).astype(x.dtype))  # words that are left
+            continue
+        if now not in mutation.plan.axes or not mutation.plan.axes[now].changed:
             found.append(np.asarray(x))
-            if is_tokens(vertex) and now in mutation.plan.axes:  # words that are left
-                found[-1] = np.minimum(x, mutation.plan.axes[now].after - 1).astype(x.dtype)
             continue
         source = mutation.plan.axes[now].source
         fresh = np.random.default_rng(len(source)).normal(size=(*np.shape(x)[:-1], len(source)))
@@ -112,7 +118,7 @@ def incomparable(mutation: nas.Mutation, inputs: Sequence[Any]) -> str | None:
         return "coupled"
     for vertex in mutation.before.inputs:
         axis = mutation.plan.axes.get(vertex.name)
-        if axis is not None and is_tokens(vertex) and axis.dropped.size:
+        if axis is not None and is_tokens(vertex) and (np.diff(axis.kept) != 1).any():
             return "renumbered"
     return None
 
@@ -161,12 +167,14 @@ def _old_inputs(mutation: nas.Mutation, old: Sequence[Any], new: Sequence[Any]) 
 # -- what else is promised -------------------------------------------------------------------------------------------
 
 
-def check_import(own: Callable[..., Any], trace: Any, variables: Any, inputs: Sequence[Any]) -> None:
+def check_import(subject: Subject, trace: Any) -> None:
     """The graph of a model computes what the model itself does."""
-    wanted = evaluate(
-        jax.make_jaxpr(lambda v, xs: as_tuple(own(v, *xs)))(variables, list(inputs)), variables, list(inputs)
-    )
-    for a, b in zip(wanted, evaluate(trace, variables, list(inputs)), strict=True):
+    own, variables, inputs = subject.own, subject.variables, list(subject.inputs)
+    if own is None:
+        return
+    own_trace = jax.make_jaxpr(lambda v, xs: as_tuple(own(v, *subject.join(xs))))(variables, inputs)
+    wanted = evaluate(own_trace, variables, inputs)
+    for a, b in zip(wanted, evaluate(trace, variables, inputs), strict=True):
         require(np.allclose(a, b, rtol=1e-6, atol=1e-6, equal_nan=True), "import", "the graph is not the model")
 
 
@@ -193,9 +201,10 @@ def check_fresh_shapes(mutation: nas.Mutation, inputs: Sequence[Any]) -> None:
 
 
 def check_jit(
-    graph: nas.Graph, variables: Any, inputs: Sequence[Any], trace: Any, draws: Mapping[str, Any], train: bool
+    graph: nas.Graph, variables: Any, inputs: Sequence[Any], trace: Any, subject: Subject, train: bool
 ) -> None:
     """Under jit the network computes what it is traced as; the gradient of what is finite is finite."""
+    draws, join = subject.draws, subject.join
     kwargs = {"rngs": dict(draws)} if draws else {}
     in_training: dict[str, Any] = dict(kwargs)
     if train:
@@ -204,12 +213,12 @@ def check_jit(
 
     def program(variables: Any, xs: Any) -> Any:
         def loss(params: Any) -> Any:
-            result = graph.apply({**variables, "params": params}, *xs, **in_training)
+            result = graph.apply({**variables, "params": params}, *join(xs), **in_training)
             outputs = result[0] if train else result
             return sum(jnp.mean(jnp.tanh(y) ** 2) for y in as_tuple(outputs))
 
         value, gradient = jax.value_and_grad(loss, allow_int=True)(variables.get("params", {}))
-        return as_tuple(nas.apply(graph, variables, *xs, **kwargs)), value, gradient
+        return as_tuple(nas.apply(graph, variables, *join(xs), **kwargs)), value, gradient
 
     outputs, value, gradient = jax.jit(program, compiler_options=QUICK)(variables, list(inputs))
     wanted = evaluate(trace, variables, list(inputs))
@@ -279,9 +288,10 @@ def check_undo(mutation: nas.Mutation) -> None:
         require(bool(same), "undo", f"{path}")
 
 
-def check_library_oracle(mutation: nas.Mutation, inputs: Sequence[Any], kwargs: Mapping[str, Any], ours: str) -> None:
-    """The library's own check agrees, and compares wherever ours does."""
-    found = mutation.check(*inputs, **kwargs)
+def check_library_oracle(mutation: nas.Mutation, inputs: Sequence[Any], subject: Subject, ours: str) -> None:
+    """The library's own check agrees; it compares, or says why not."""
+    kwargs = {"rngs": dict(subject.draws)} if subject.draws else {}
+    found = mutation.check(*subject.join(inputs), **kwargs)
     require(found.compared or bool(found.reason), "check", "no reason")
 
 

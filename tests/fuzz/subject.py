@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class Subject:
         the parameter. It is 0 for all others.
       draws: the keys that an evaluation takes.
       described: what it is made of, in words.
+      join: the arguments of the model, from the arrays of its inputs.
     """
 
     graph: nas.Graph
@@ -38,6 +39,7 @@ class Subject:
     silent: Mapping[str, float] = field(default_factory=dict)
     draws: Mapping[str, jax.Array] = field(default_factory=dict)
     described: str = ""
+    join: Callable[[Sequence[Any]], tuple[Any, ...]] = tuple
 
 
 def filled(shapes: Any, seed: int) -> Any:

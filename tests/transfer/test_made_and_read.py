@@ -90,3 +90,16 @@ def test_a_whole_model_is_read_by_no_layer():
     beside = nas.insert_vertex(graph, variables, "output", lambda v: v + nas.layer("more", nn.Dense(7), v))
     with pytest.raises(nas.StructureError, match="'model' is an imported model as a whole"):
         nas.create_edge(*beside, "model", beside.graph.outputs[0].name)
+
+
+@pytest.mark.parametrize("module", [nn.Dense(3), nn.LayerNorm(), nnx.Linear(10, 3, rngs=nnx.Rngs(0))], ids=str)
+def test_numbers_of_words_are_no_values(module):
+    tokens = nas.input_vertex("tokens", 10, shape=(4,), dtype="int32")
+    with pytest.raises(
+        nas.SizeMismatchError, match=r"holds numbers of words below 10, of shape \(4,\). Embed them first"
+    ):
+        nas.layer("dense", module, tokens)
+    graph = nas.Graph(tokens, nas.layer("out", nn.Dense(2), nas.layer("embed", nn.Embed(10, 3), tokens)))
+    variables = graph.init(jax.random.key(0), TOKENS)
+    with pytest.raises(nas.SizeMismatchError, match="Embed them first"):
+        nas.replace_layer(graph, variables, "embed", module)

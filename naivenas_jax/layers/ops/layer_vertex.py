@@ -8,8 +8,9 @@ import flax.linen as nn
 from flax import nnx
 
 from naivenas_jax.checks import shown
-from naivenas_jax.errors import GraphError
+from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.subgraph import graph_vertex
 from naivenas_jax.layers.ops.linen_op import LinenOp
@@ -30,7 +31,7 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
 
     Raises:
       UnregisteredLayerError: if nobody has said what a layer of this type ties; the message says how.
-      SizeMismatchError: if the layer has been made for another input size.
+      SizeMismatchError: if the layer has been made for another input size, or reads values where there are indices.
       GraphError: if what is given is no layer, cannot be called with this number of inputs, or computes one step of a
         recurrence only.
 
@@ -53,9 +54,24 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
         )
     _check_arity(name, type(flax_module), len(inputs))
     nin = tuple(source.nout for source in inputs)
+    op: LinenOp | NnxOp
     if isinstance(flax_module, nn.Module):
-        return Vertex(name, LinenOp.of(flax_module, nin, rule_of), inputs)
-    return Vertex(name, NnxOp.of(flax_module, nin, rule_of), inputs)
+        op = LinenOp.of(flax_module, nin, rule_of)
+    else:
+        op = NnxOp.of(flax_module, nin, rule_of)
+    _check_values(name, op, inputs)
+    return Vertex(name, op, inputs)
+
+
+def _check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> None:
+    """What reads the values of neurons cannot read the numbers of neurons: tokens have no dimension of neurons."""
+    for source in () if op.rule.indexed else (each.op for each in inputs):
+        if isinstance(source, Source) and source.indices and source.shape and source.shape[-1] != source.size:
+            raise SizeMismatchError(
+                f"Vertex {name!r} ({op.describe()}) reads the values of {source.size} neurons, and its input holds "
+                f"numbers of words below {source.size}, of shape {source.shape}. Embed them first: nas.layer('embed', "
+                f"nn.Embed({source.size}, features), tokens)."
+            )
 
 
 def _check_module(name: str, given: object) -> None:
