@@ -60,6 +60,8 @@ from naivenas_jax.mutate.verbs.rename import rename
 from naivenas_jax.mutate.verbs.replace import map_vertices, replace_layer
 from naivenas_jax.mutate.verbs.resize import delta_nin, delta_nout, resize
 from naivenas_jax.mutate.verbs.vertex_edits import insert_vertex, remove_vertex
+from naivenas_jax.population.population import Population
+from naivenas_jax.population.sorting import populations
 from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
@@ -174,6 +176,9 @@ __all__ = [
     "Soft",
     "group_lasso",
     "group_shrink",
+    # Many networks at once
+    "Population",
+    "populations",
     # Errors
     "ArgumentError",
     "BudgetError",

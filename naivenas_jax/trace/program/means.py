@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.jaxpr.interpret import Atom, Equation
@@ -40,9 +42,11 @@ class TermCount(NamedTuple):
     exponent: float
     less: int = 0
 
-    def number(self, length: Callable[[Vector], int]) -> float:
-        """The number, for given numbers of neurons."""
+    def number(self, length: Callable[[Vector], int | jax.Array]) -> float | jax.Array:
+        """The number, for given numbers of neurons, which may be traced."""
         count = self.summed.count(length) - self.less
+        if isinstance(count, jax.Array):
+            return jnp.power(count.astype(float), self.exponent)  # of no terms infinite where it is a divisor's inverse
         return float(count) ** self.exponent if count > 0 or self.exponent > 0 else math.inf
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import TypeAlias
 
 import jax
@@ -36,6 +37,8 @@ class NewSizes:
       before: the same ties, with the sizes that the function was traced at.
       origins: which of the neurons that the function was traced with there are now, where constants need to know.
       watch: sees the named values of the evaluation.
+      alive: for runs of the analysis that are no products, which neurons count. What is reduced or contracted over the
+        others is as if they were not there; see `silent`. A run that is missing is whole.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
@@ -43,10 +46,39 @@ class NewSizes:
     before: Ties
     origins: Origins
     watch: Watch | None = None
+    alive: Mapping[int, jax.Array] = field(default_factory=dict)
 
     def length(self, vector: Vector) -> int:
         """The number of neurons of a vector now."""
         return self.now.length(self.rows[vector])
+
+    def count(self, vector: Vector) -> int | jax.Array:
+        """The number of neurons of a vector that count; traced if that depends on ``alive``."""
+        mask = self.mask(vector)
+        return self.length(vector) if mask is None else jnp.sum(mask)
+
+    def mask(self, vector: Vector | None) -> jax.Array | None:
+        """Shape (neurons,), bool: which neurons of a vector count; None if all of them do."""
+        return None if vector is None or not self.alive else self._mask(self.rows[vector])
+
+    def _mask(self, runs: Sequence[int]) -> jax.Array | None:
+        parts = [self._mask_of(run) for run in runs]
+        if all(part is None for part in parts):
+            return None
+        sizes = [self.now.run_sizes[run] for run in runs]
+        return jnp.concatenate([jnp.ones(n, bool) if p is None else p for p, n in zip(parts, sizes, strict=True)])
+
+    def _mask_of(self, run: int) -> jax.Array | None:
+        """The mask of one run; of a product all combinations of those of its factors."""
+        if run not in self.now.products:
+            return self.alive.get(run)
+        factors = [(self._mask(row), self.now.length(row)) for row in self.now.products[run]]
+        if all(mask is None for mask, _ in factors):
+            return None
+        return reduce(
+            lambda whole, part: (whole[:, None] & part[None, :]).ravel(),
+            [jnp.ones(n, bool) if mask is None else mask for mask, n in factors],
+        )
 
     def positions(self, source: Vector, picked: Vector, old: np.ndarray) -> np.ndarray:
         """Where neurons that were picked from an axis lie on it now.
@@ -123,12 +155,28 @@ def binds(*primitives: str) -> Callable[[BindRule], BindRule]:
     return register(BINDS, primitives)
 
 
+#: ``rule(sizes, frame, eqn, operands) -> operands`` in which neurons that do not count are as if they were not there.
+SilenceRule: TypeAlias = Callable[[NewSizes, Frame, Equation, list[Array]], list[Array]]
+
+#: What is done to the operands of primitives that mix neurons, where some neurons do not count. Primitives that are not
+#: in the table compute each neuron by itself, or fix it.
+SILENCES: dict[str, SilenceRule] = {}
+
+
+def silences(*primitives: str) -> Callable[[SilenceRule], SilenceRule]:
+    """Register how primitives are kept from noticing neurons that do not count."""
+    return register(SILENCES, primitives)
+
+
 def evaluate_resized(closed: ClosedJaxpr, frame: Frame, sizes: NewSizes, arguments: Sequence[Array]) -> list[Array]:
     """The results of a jaxpr for arguments of the new sizes; ``frame`` is what its analysis found out."""
 
     def equation(eqn: Equation, operands: list[Array]) -> Sequence[Array]:
         rule, constants = BINDS.get(eqn.primitive.name), frame.constants.get(eqn, {})
+        silence = SILENCES.get(eqn.primitive.name) if sizes.alive else None
         operands = [sizes.cut(x, constants[i]) if i in constants else x for i, x in enumerate(operands)]
+        if silence:
+            operands = silence(sizes, frame, eqn, operands)
         with computing(*computed_in(eqn)):
             return rule(sizes, frame, eqn, operands) if rule else bind(eqn, operands)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +84,13 @@ class Sum:
     rest: int
     power: float = 1.0
 
-    def count(self, length: Callable[[Vector], int] = len) -> int:
+    @overload
+    def count(self, length: Callable[[Vector], int] = ...) -> int: ...
+    @overload
+    def count(self, length: Callable[[Vector], int | jax.Array]) -> int | jax.Array: ...
+    def count(self, length: Callable[[Vector], int | jax.Array] = len) -> int | jax.Array:
         """The number of terms, for given numbers of neurons."""
-        return self.rest * math.prod(map(length, self.over))
+        return math.prod(map(length, self.over), start=self.rest)
 
 
 @dataclass(frozen=True, eq=False)

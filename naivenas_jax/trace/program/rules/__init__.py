@@ -11,5 +11,6 @@ from naivenas_jax.trace.program.rules import (
     random as random,
     reduce as reduce,
     shape as shape,
+    silence as silence,
     update as update,
 )

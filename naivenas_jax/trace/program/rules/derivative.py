@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from naivenas_jax.errors import StructureError
 from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.sizes.origins import carried
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
@@ -98,10 +99,11 @@ def _evaluate_apart(
     plain = [run for run in parts if run not in sizes.before.products]
     vectors = [*(parts[run] for run in plain), *frame.vectors()]
     ties, rows = analysis.tying.freeze_with(vectors)
-    runs = _runs_apart(dict(zip(plain, rows, strict=False)), ties.run_sizes, sizes)
-    same = [([run], row[0]) for run, row in zip(plain, rows, strict=False) if len(row) == 1]
-    origins = carried(sizes.origins, ties, same)
-    apart = NewSizes(dict(zip(vectors, rows, strict=True)), ties.resized(dict(enumerate(runs))), ties, origins)
+    own = dict(zip(plain, rows, strict=False))
+    now = ties.resized(dict(enumerate(_runs_apart(own, ties.run_sizes, sizes))))
+    same = [([run], row[0]) for run, row in own.items() if len(row) == 1]
+    origins, alive = carried(sizes.origins, ties, same), _alive_apart(own, now, sizes)
+    apart = NewSizes(dict(zip(vectors, rows, strict=True)), now, ties, origins, alive=alive)
     return evaluate_resized(closed, frame, apart, arrays)
 
 
@@ -126,6 +128,17 @@ def _runs_apart(rows: Mapping[int, tuple[int, ...]], before: Sequence[int], size
             raise StructureError("A custom derivative rule takes a resized axis apart, which is not understood.")
         runs[row[0]] = now
     return runs
+
+
+def _alive_apart(rows: Mapping[int, tuple[int, ...]], now: Ties, sizes: NewSizes) -> dict[int, jax.Array]:
+    """Which neurons count of the runs of an analysis apart; ``rows`` as for `_runs_apart`."""
+    alive = {}
+    for run, mask in sizes.alive.items():
+        start = 0
+        for part in rows.get(run, ()):
+            alive[part] = mask[start : start + now.run_sizes[part]]
+            start += now.run_sizes[part]
+    return alive
 
 
 @dataclass(frozen=True, eq=False)

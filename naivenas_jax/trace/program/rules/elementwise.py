@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
@@ -87,5 +89,7 @@ def bind_scaled(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array
         found = TermCount(operand, found, 1.0 if eqn.primitive.name == "div" else -1.0)
     if isinstance(found, TermCount):
         atom = eqn.invars[found.operand]
-        arrays[found.operand] = np.full(np.shape(arrays[found.operand]), found.number(sizes.length), atom.aval.dtype)
+        number, shape = found.number(sizes.count), np.shape(arrays[found.operand])
+        fill = jnp.full if isinstance(number, jax.Array) else np.full
+        arrays[found.operand] = fill(shape, number, atom.aval.dtype)
     return bind(eqn, arrays)

@@ -1,0 +1,1 @@
+"""Many networks of one structure and different widths, as one program."""

@@ -1,0 +1,315 @@
+"""Networks that differ in widths, evaluated and trained as one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar, dataclass_transform
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.core.scope import CollectionFilter
+from flax.typing import PRNGKey, RNGSequences
+
+from naivenas_jax.align.axis_plan import Positions
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.checks import as_whole
+from naivenas_jax.errors import RequestError, StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.paths import is_unnamed
+from naivenas_jax.population.common_shape import at_run_sizes, back, in_common_shape, plan_to
+from naivenas_jax.population.masked_network import MaskedNetwork
+from naivenas_jax.population.members import Member, placed_in, placed_members
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.transfer.carrying.carry import carry
+from naivenas_jax.transfer.take import take
+from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.typing import PyTree, Variables
+
+ClassT = TypeVar("ClassT", bound=type)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _chex_dataclass(cls: ClassT) -> ClassT:
+    """A frozen dataclass of chex that keeps a method ``replace`` of its own; chex puts one there that sets fields."""
+    own: object = cls.replace  # type: ignore[attr-defined]  # Python has no bound for classes with a method
+    made: ClassT = chex.dataclass(cls, frozen=True, mappable_dataclass=False)
+    made.replace = own  # type: ignore[attr-defined]
+    return made
+
+
+@_chex_dataclass
+class Population:
+    """Networks of one structure and different widths, in one shape.
+
+    Every member lies in the common shape of all. Masks say which neurons it has, so that one program evaluates all
+    members, whoever they are: a pytree whose leaves have a leading member dimension, and an argument of jitted
+    functions.
+
+    Attributes:
+      graph: the network in the common shape.
+      variables: those of all members, with a leading member dimension.
+      masks: for each run of neurons in which members differ, by the name of an axis that it lies on, shape (members,
+        neurons), bool: which of them a member has.
+      places: likewise, shape (members, neurons), int: where the neurons of a member lie, in its own order.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> sizes = [nas.delta_nout(graph, variables, {"hidden": change}) for change in (-5, -1, 2)]
+    >>> population = nas.Population.of(sizes)
+    >>> len(population), population.graph.nout("hidden"), population.masks["hidden"].sum(1).tolist()
+    (3, 10, [3, 7, 10])
+    >>> population.apply(population.variables, jax.numpy.ones((5, 3))).shape
+    (3, 5, 2)
+    >>> population.member(1)[0].nout("hidden")
+    7
+    """
+
+    graph: Graph
+    variables: PyTree
+    masks: Mapping[str, jax.Array]
+    places: Mapping[str, jax.Array]
+
+    @classmethod
+    def of(cls, members: Sequence[Member]) -> Population:
+        """A population; see `Population`.
+
+        Args:
+          members: mutations of one network, whose neurons keep their places, or pairs of a graph and its variables,
+            whose neurons are aligned by position.
+
+        Returns:
+          The members, in order.
+
+        Raises:
+          PlanError: if there are none, or one is neither a mutation nor a pair.
+          StructureError: if their structures differ.
+        """
+        common, placed = placed_members(list(members))
+        ties = common.ties
+        differing = [r for r, n in enumerate(ties.run_sizes) if any(len(m.places.get(r, range(n))) < n for m in placed)]
+        names = run_names(ties, differing)
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *(in_common_shape(ties, member) for member in placed))
+        masks = {name: np.stack([_mask(m.places[r], ties.run_sizes[r]) for m in placed]) for name, r in names.items()}
+        places = {
+            name: np.stack([_padded(m.places[r], ties.run_sizes[r]) for m in placed]) for name, r in names.items()
+        }
+        return cls(graph=common, variables=stacked, masks=_on_device(masks), places=_on_device(places))
+
+    def __len__(self) -> int:
+        return int(jax.tree.leaves(self.variables)[0].shape[0])
+
+    def apply(
+        self,
+        variables: Variables,
+        *inputs: PyTree,
+        mutable: CollectionFilter = False,
+        rngs: PRNGKey | RNGSequences | None = None,
+        chunk: int | None = None,
+        **kwargs: object,
+    ) -> PyTree:
+        """What every member computes; see `Population`.
+
+        Args:
+          variables: of all members, such as ``population.variables``.
+          *inputs: arrays for the graph, the same for all members.
+          mutable: collections that may be updated, as for `Graph.apply`.
+          rngs: keys by stream, as for `Graph.apply`, the same for all members.
+          chunk: how many members are computed side by side. None: one after the other where the network has
+            convolutions and the machine no accelerator, since a CPU takes longer for a batch of convolutions than for
+            each of them; else all.
+          **kwargs: as for `Graph.apply`.
+
+        Returns:
+          What `Graph.apply` returns, with a leading member dimension. Of an output in which members differ, neurons
+          that a member does not have are zero.
+
+        Raises:
+          StructureError: if an axis in which members differ cannot be masked; names it.
+          Others: as `Graph.apply`.
+        """
+        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), variables)
+        keys = dict(rngs) if isinstance(rngs, Mapping) else {} if rngs is None else {"params": rngs}
+        network = MaskedNetwork.of(self.graph, shapes, inputs, mutable=mutable, rngs=keys, kwargs=kwargs)
+        runs = run_names(self.graph.ties)
+
+        def one(member: tuple[Variables, Mapping[str, jax.Array]]) -> PyTree:
+            own, masks = member
+            return network(own, {runs[name]: mask for name, mask in masks.items()})
+
+        if chunk is None and not (network.convolves and jax.default_backend() == "cpu"):
+            return jax.vmap(one)((variables, self.masks))
+        return jax.lax.map(one, (variables, self.masks), batch_size=chunk)
+
+    def init(self, tx: optax.GradientTransformation) -> optax.OptState:
+        """The first state of an optimizer for every member; see `Population`.
+
+        Use it with ``jax.vmap(tx.update)(gradients, state, params)``, so that what an optimizer computes from all
+        parameters (a norm that is clipped) is of each member alone.
+
+        Args:
+          tx: an optax optimizer of the parameters of one member.
+
+        Returns:
+          A state with a leading member dimension.
+        """
+        return jax.vmap(tx.init)(self.variables["params"])
+
+    def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
+        """One member as a network of its own; see `Population`.
+
+        Args:
+          number: which.
+          variables: of all members, as trained; ``population.variables`` where not given.
+
+        Returns:
+          Its graph and variables, without neurons that it does not have, bit for bit.
+
+        Raises:
+          RequestError: if there is no such member.
+        """
+        own = _row(self.variables if variables is None else variables, self._number(number))
+        graph, plan = self._way_to(number)
+        return graph, _moved(plan, own)
+
+    def carry(self, tree: PyTree, number: int) -> PyTree:
+        """What belongs to one member of a tree of all of them, in the shape of the member; see `Population`.
+
+        Args:
+          tree: optimizer state, averages, or whatever is shaped like the variables, with a leading member dimension.
+          number: which member.
+
+        Returns:
+          The tree of that member alone, for the network that `member` returns.
+
+        Raises:
+          CarryError: as `Mutation.carry`.
+        """
+        before = _row(self.variables, self._number(number))
+        _, plan = self._way_to(number)
+        return carry(plan, _row(tree, number), before, _moved(plan, before))[0]
+
+    def put(self, tree: PyTree, number: int, own: PyTree) -> PyTree:
+        """The inverse of `carry`: a tree of all members, with that of one member in its place.
+
+        Args:
+          tree: of all members.
+          number: which member is put in.
+          own: the tree of that member, in its own shape.
+
+        Returns:
+          A new tree. Entries of neurons that the member does not have are zero.
+
+        Raises:
+          CarryError: as `Mutation.carry`.
+        """
+        after = _row(self.variables, self._number(number))
+        _, plan = self._way_to(number)
+        widened = carry(back(plan), own, _moved(plan, after), after)[0]
+        return _with_row(tree, number, widened)
+
+    def replace(self, number: int, change: Member) -> Population:
+        """Another network in the place of one member, in the same shape, so that nothing is compiled anew.
+
+        Args:
+          number: which member goes.
+          change: a mutation of this member, of another one or of the ancestor; its neurons keep their places, and new
+            ones get places that are free. Or a pair of a graph and its variables, whose neurons come first.
+
+        Returns:
+          A population of the same shapes.
+
+        Raises:
+          StructureError: if the network has another structure, or does not fit in: make a new population of it.
+          RequestError: if there is no such member.
+        """
+        self._number(number)
+        ties, names = self.graph.ties, {run: name for name, run in run_names(self.graph.ties).items()}
+        others = [number, *(i for i in range(len(self)) if i != number)]
+        placed = placed_in(self.graph, change, map(self._places, others))
+        for run, places in placed.places.items():
+            if names[run] not in self.masks and len(places) < ties.run_sizes[run]:
+                raise StructureError(
+                    f"{names[run]!r} has {ties.run_sizes[run]} neurons in all members of this population, and "
+                    f"{len(places)} in the new one. Make a new population: nas.Population.of([...])."
+                )
+        own = {name: placed.places[run] for name, run in run_names(ties).items() if name in self.masks}
+        sizes = {name: self.masks[name].shape[1] for name in own}
+        masks = {name: _mask(places, sizes[name]) for name, places in own.items()}
+        padded = {name: _padded(places, sizes[name]) for name, places in own.items()}
+        return Population(
+            graph=self.graph,
+            variables=_with_row(self.variables, number, in_common_shape(ties, placed)),
+            masks=_with_row(self.masks, number, masks),
+            places=_with_row(self.places, number, padded),
+        )
+
+    def _number(self, number: int) -> int:
+        found = as_whole(number)
+        if found is None or not 0 <= found < len(self):
+            raise RequestError(
+                f"number= is one of the {len(self)} members, 0 to {len(self) - 1}; found {number!r:.80}."
+            )
+        return found
+
+    def _way_to(self, number: int) -> tuple[Graph, Plan]:
+        """The graph of a member, and the plan that leads to it from the common shape."""
+        places = self._places(number)
+        leaves = {path: leaf.axes for path, leaf in self.graph.ties.leaves.items()}
+        graph = at_run_sizes(self.graph, {run: len(each) for run, each in places.items()})
+        return graph, Plan(plan_to(self.graph, places), leaves)
+
+    def _places(self, number: int) -> dict[int, Positions]:
+        """The places of the neurons of a member, for each run in which members differ."""
+        runs = run_names(self.graph.ties)
+        counts = {name: int(np.asarray(mask)[number].sum()) for name, mask in self.masks.items()}
+        return {runs[name]: np.asarray(each[number])[: counts[name]] for name, each in self.places.items()}
+
+
+def run_names(ties: Ties, runs: Sequence[int] | None = None) -> dict[str, int]:
+    """The runs that are no products, by the name of an axis that consists of it, or else by number."""
+    named_first = sorted(ties.axes.items(), key=lambda item: is_unnamed(item[0]))
+    own = {row[0]: axis for axis, row in reversed(named_first) if len(row) == 1}
+    wanted = range(len(ties.run_sizes)) if runs is None else runs
+    return {own.get(run, f"~run{run}"): run for run in wanted if run not in ties.products}
+
+
+def _mask(places: Positions, size: int) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    mask[places] = True
+    return mask
+
+
+def _padded(places: Positions, size: int) -> np.ndarray:
+    """Places, and behind them those where the member has no neuron."""
+    return np.concatenate([places, np.flatnonzero(~_mask(places, size))]).astype(np.int32)
+
+
+def _on_device(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.asarray, tree)
+
+
+@jax.jit
+def _row(tree: PyTree, number: int) -> PyTree:
+    """What belongs to one member; compiled once, whichever it is."""
+    return jax.tree.map(lambda array: array[number], tree)
+
+
+@jax.jit
+def _with_row(tree: PyTree, number: int, row: PyTree) -> PyTree:
+    """A tree of all members with other values for one of them; compiled once, whichever it is."""
+    return jax.tree.map(lambda array, own: array.at[number].set(own), tree, row)
+
+
+def _moved(plan: Plan, variables: Variables) -> Variables:
+    """The variables of a member, from those in the common shape."""
+    taken = {
+        path: jnp.asarray(take(array, [None if axis is None else plan.axes[axis].source for axis in plan.leaves[path]]))
+        for path, array in flat(variables).items()
+    }
+    made: Variables = as_given(nested(taken), variables)
+    return made
