@@ -62,6 +62,8 @@ def methods(owner: type) -> Iterator[tuple[str, object]]:
     ours = [cls for cls in owner.__mro__ if cls.__module__.startswith("naivenas_jax")]
     for name in sorted({name for cls in ours for name in vars(cls) if not name.startswith("_")}):
         found = inspect.getattr_static(owner, name)
+        if getattr(getattr(found, "__func__", found), "__module__", "").startswith("chex"):
+            continue  # chex gives its dataclasses methods
         if inspect.isfunction(found) or isinstance(found, classmethod | staticmethod | COMPUTED):
             yield name, found
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan, Positions
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Variables
@@ -24,16 +24,43 @@ class Placed:
       graph: the network.
       variables: its variables.
       places: for each run of neurons that is no product the place of each of its neurons.
+      axes: where the neurons of each axis came from, if it is a change of the network that all are changes of.
     """
 
     graph: Graph
     variables: Variables
     places: Mapping[int, Positions]
+    axes: Mapping[str, AxisPlan] = field(default_factory=dict)
 
 
-def at_run_sizes(graph: Graph, sizes: Mapping[int, int]) -> Graph:
-    """The same network with other sizes of its runs of neurons."""
-    return with_sizes(graph, graph.ties.sizes_with(sizes))
+def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
+    """A network in the common shape of its changes; its own neurons come first in every run.
+
+    Args:
+      first: the network.
+      members: its changes, or networks that differ from it in widths.
+    """
+    whole = {run: np.arange(n) for run, n in enumerate(first.ties.run_sizes) if run not in first.ties.products}
+    every = [whole, *(member.places for member in members)]
+    sizes = {run: max(int(places[run].max(initial=-1)) + 1 for places in every if run in places) for run in whole}
+    ties = first.ties.resized(sizes)
+    own = axis_places(ties, whole)
+    placed = [(axis_places(ties, member.places), member.axes) for member in members]
+    axes = {}
+    for axis, positions in own.items():
+        source, twin = np.full(ties.size(axis), NEW), np.full(ties.size(axis), NEW)
+        source[positions] = np.arange(len(positions))
+        for places, changes in reversed(placed):
+            if axis in changes:
+                new = changes[axis].source == NEW
+                twin[places[axis][new]] = changes[axis].twin[new]
+        axes[axis] = AxisPlan.of(len(positions), source, np.where(source == NEW, twin, NEW))
+    return with_axes(first, axes)
+
+
+def graph_at(common: Graph, places: Mapping[int, Positions]) -> Graph:
+    """The network of a member."""
+    return with_axes(common, plan_to(common, places))
 
 
 def axis_places(ties: Ties, places: Mapping[int, Positions]) -> dict[str, Positions]:

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax.core.scope import CollectionFilter
 
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import Structure
 from naivenas_jax.jaxpr.interpret import flattened
 from naivenas_jax.paths import Path
 from naivenas_jax.population.alive import alive_runs, mask_of_axis
-from naivenas_jax.trace.model.call_arguments import Arguments, traced_shape
+from naivenas_jax.sizes.origins import Origins
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.program.analyse import Analysed, analyse
 from naivenas_jax.trace.program.capture import Role, capture
 from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized
@@ -64,7 +66,7 @@ class MaskedNetwork:
           rngs: likewise, by stream.
           kwargs: likewise.
         """
-        arguments, data = Arguments.split((inputs, dict(kwargs)))
+        arguments, data = Structure.split((inputs, dict(kwargs)))
         updating = mutable is not False
 
         def call(
@@ -99,7 +101,8 @@ class MaskedNetwork:
           StructureError: if neurons cannot be told apart in the computation.
         """
         analysed, program = self.analysed, self.analysed.program
-        sizes = NewSizes(analysed.rows, analysed.ties, analysed.ties, alive=alive_runs(self.graph, analysed, masks))
+        ties, alive = analysed.ties, alive_runs(self.graph, analysed, masks)
+        sizes = NewSizes(analysed.rows, ties, ties, Origins(ties), alive=alive)
         arrays = _for_full_size(self.graph, flat(variables), masks)
         given: dict[Role, Array] = {
             **{Role("variable", path): array for path, array in arrays.items()},
@@ -108,14 +111,13 @@ class MaskedNetwork:
         }
         results = evaluate_resized(program.closed, analysed.frame, sizes, [given[role] for role in program.arguments])
         known = [analysed.frame.read(atom) for atom in program.closed.jaxpr.outvars]
-        outputs, updates = program.outputs(
+        outputs, updates = program.returned(
             [
                 silent(sizes, value, array, range(len(value.dims)), given.get(role, 0))
                 for value, array, role in zip(known, results, program.results, strict=True)
             ]
         )
-        returned = jax.tree.unflatten(program.out_tree, outputs)
-        return (returned, nested(updates)) if self.updating else returned
+        return (outputs, nested(updates)) if self.updating else outputs
 
 
 def _for_full_size(graph: Graph, arrays: dict[Path, Array], masks: Mapping[int, jax.Array]) -> dict[Path, Array]:

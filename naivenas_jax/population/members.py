@@ -11,7 +11,7 @@ from naivenas_jax.align.axis_plan import NEW, Positions
 from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.population.common_shape import Placed, at_run_sizes
+from naivenas_jax.population.common_shape import Placed, common_graph, graph_at
 from naivenas_jax.population.run_positions import positions_of_runs, sizes_of_runs
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
@@ -46,7 +46,7 @@ def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
     else:
         first = as_pair(members[0])[0]
         placed = [_by_position(first, member, number) for number, member in enumerate(members)]
-    common = at_run_sizes(first, _largest(placed, {} if ancestor is None else _in_order(ancestor.ties)))
+    common = common_graph(first, placed)
     for number, member in enumerate(placed):
         _check_structure(common, member, number)
     return common, placed
@@ -119,13 +119,6 @@ def _in_order(ties: Ties) -> dict[int, Positions]:
     return {run: np.arange(n) for run, n in enumerate(ties.run_sizes) if run not in ties.products}
 
 
-def _largest(placed: Sequence[Placed], whole: Places) -> dict[int, int]:
-    """For each run the number of places that all members need together."""
-    every = [*(member.places for member in placed), whole]
-    runs = {run for places in every for run in places}
-    return {run: max(int(places[run].max(initial=-1)) + 1 for places in every if run in places) for run in runs}
-
-
 def _changed(ties: Ties, change: Mutation, places: Places, number: int) -> Placed:
     """A mutation of a network whose neurons have places: what stays keeps them, what is new gets free ones."""
     axes = change.plan.axes
@@ -133,7 +126,8 @@ def _changed(ties: Ties, change: Mutation, places: Places, number: int) -> Place
         raise StructureError(f"Member {number} is a mutation of a network of another structure: {change!r:.80}.")
     after = sizes_of_runs(ties, {axis: axes[axis].after for axis in ties.axes})
     sources = positions_of_runs(ties, axes, after)
-    return Placed(change.graph, change.variables, {run: _placed(own, places[run]) for run, own in sources.items()})
+    found = {run: _placed(own, places[run]) for run, own in sources.items()}
+    return Placed(change.graph, change.variables, found, axes)
 
 
 def _placed(source: Positions, places: Positions) -> Positions:
@@ -175,7 +169,7 @@ def _by_position(first: Graph, member: Member, number: int) -> Placed:
 
 def _check_structure(common: Graph, member: Placed, number: int) -> None:
     """Raise unless a member is the network of the common shape with other widths."""
-    if at_run_sizes(common, {run: len(places) for run, places in member.places.items()}) != member.graph:
+    if graph_at(common, member.places) != member.graph:
         raise _other_structure(number, "its graph is not that of the first one with other widths")
 
 

@@ -19,7 +19,7 @@ from naivenas_jax.checks import as_whole
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import is_unnamed
-from naivenas_jax.population.common_shape import at_run_sizes, back, in_common_shape, plan_to
+from naivenas_jax.population.common_shape import back, graph_at, in_common_shape, plan_to
 from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, placed_in, placed_members
 from naivenas_jax.sizes.ties import Ties
@@ -55,7 +55,7 @@ class Population:
         neurons), bool: which of them a member has.
       places: likewise, shape (members, neurons), int: where the neurons of a member lie, in its own order.
 
-    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> import jax, optax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
     >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
     >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
@@ -67,6 +67,12 @@ class Population:
     (3, 5, 2)
     >>> population.member(1)[0].nout("hidden")
     7
+    >>> population.replace(1, nas.delta_nout(graph, variables, {"hidden": nas.to(5)})).member(1)[0].nout("hidden")
+    5
+    >>> state = population.init(optax.adam(1e-3))
+    >>> own = population.carry(state, 1)
+    >>> own[0].mu["hidden"]["bias"].shape, population.put(state, 1, own)[0].mu["hidden"]["bias"].shape
+    ((7,), (3, 10))
     """
 
     graph: Graph
@@ -194,7 +200,7 @@ class Population:
         return carry(plan, _row(tree, number), before, _moved(plan, before))[0]
 
     def put(self, tree: PyTree, number: int, own: PyTree) -> PyTree:
-        """The inverse of `carry`: a tree of all members, with that of one member in its place.
+        """The inverse of `carry`: a tree of all members, with that of one member in its place; see `Population`.
 
         Args:
           tree: of all members.
@@ -213,7 +219,7 @@ class Population:
         return _with_row(tree, number, widened)
 
     def replace(self, number: int, change: Member) -> Population:
-        """Another network in the place of one member, in the same shape, so that nothing is compiled anew.
+        """Another network in the place of one member, in the same shape, so that nothing is compiled; see `Population`.
 
         Args:
           number: which member goes.
@@ -260,8 +266,7 @@ class Population:
         """The graph of a member, and the plan that leads to it from the common shape."""
         places = self._places(number)
         leaves = {path: leaf.axes for path, leaf in self.graph.ties.leaves.items()}
-        graph = at_run_sizes(self.graph, {run: len(each) for run, each in places.items()})
-        return graph, Plan(plan_to(self.graph, places), leaves)
+        return graph_at(self.graph, places), Plan(plan_to(self.graph, places), leaves)
 
     def _places(self, number: int) -> dict[int, Positions]:
         """The places of the neurons of a member, for each run in which members differ."""

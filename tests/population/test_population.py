@@ -370,3 +370,34 @@ def test_a_list_is_sorted_by_structure_and_size():
             chex.assert_trees_all_equal(dict(population.member(place)[1]), dict(own_variables))
     with pytest.raises(nas.RequestError, match="ratio= must be a number of at least 1"):
         nas.populations(members, ratio=0.5)
+
+
+def test_constants_with_an_entry_per_neuron_follow_their_neurons():
+    table = jnp.linspace(-1.0, 1.0, 7)
+
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(jnp.tanh(nn.Dense(7)(x) * table))
+
+    x = jax.random.normal(KEY, (4, 3))
+    graph, variables = nas.from_linen(Scaled(), Scaled().init(jax.random.key(0), x), x)
+    members = [nas.delta_nout(graph, varied(variables), {"Dense_1": change}) for change in (-3, 2, -1)]
+    matches(nas.Population.of(members), members, x)
+
+
+def test_the_structures_of_a_model_stay():
+    class Pair(nn.Module):
+        @nn.compact
+        def __call__(self, batch):
+            hidden = nn.relu(nn.Dense(6)(batch["image"]))
+            return {"logits": nn.Dense(2)(hidden), "mean": hidden.mean(-1, keepdims=True)}
+
+    batch = {"image": jax.random.normal(KEY, (4, 3))}
+    graph, variables = nas.from_linen(Pair(), Pair().init(jax.random.key(0), batch), batch)
+    members = [nas.delta_nout(graph, variables, {"Dense_0": change}) for change in (-3, 2)]
+    population = nas.Population.of(members)
+    outputs = population.apply(population.variables, batch)
+    for number, (own, own_variables) in enumerate(members):
+        wanted = own.apply(own_variables, batch)
+        chex.assert_trees_all_close(jax.tree.map(lambda a, n=number: a[n], outputs), wanted, rtol=1e-5, atol=1e-6)
