@@ -1,4 +1,4 @@
-"""Variables that are cast, transposed, reshaped, broadcast or scaled before a network uses them."""
+"""Variables that are cast, transposed, reshaped, broadcast or put through functions before a network uses them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from naivenas_jax.dataflow.tape import Tape
+from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
@@ -26,7 +27,7 @@ class Rearranged:
       moves: how the entries were moved: functions of an array of the variable's shape, in the order of application.
       dims: for each dimension of the variable the one that it lies on now; None where that cannot be told.
       spread: whether it has been broadcast, so that an entry of the variable is found more than once.
-      scaled: whether entries have been computed with other variables or constants (scaled, shifted, clipped).
+      scaled: whether entries are functions of those of the variable (scaled, shifted, clipped), perhaps of others too.
     """
 
     path: Path
@@ -67,11 +68,11 @@ def _result(eqn: Equation, operands: Sequence[Rearranged | None]) -> Rearranged 
     name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
     if name in _MOVES:
         return None if operands[0] is None else _MOVES[name](eqn, operands[0])
-    if name not in _SCALING:
+    if name not in ELEMENTWISE:
         return None
     own = [was for was, atom in zip(operands, eqn.invars, strict=True) if was and atom.aval.shape == shape]
     whole = [was for was in own if not was.spread]
-    return replace(whole[0], scaled=True) if len(whole) == 1 else None
+    return replace(whole[0], scaled=True) if whole else None
 
 
 def _cast(eqn: Equation, was: Rearranged) -> Rearranged:
@@ -118,5 +119,3 @@ _MOVES: Mapping[str, Callable[[Equation, Rearranged], Rearranged]] = {
     "expand_dims": _reshaped,
     "broadcast_in_dim": _broadcast,
 }
-#: What may be done to the entries of a variable without another variable taking its place.
-_SCALING = frozenset(("reduce_precision", "mul", "div", "add", "sub", "neg", "max", "min"))

@@ -9,7 +9,7 @@ nothing is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import jax
@@ -38,7 +38,7 @@ class WeightUse:
     """
 
     path: Path
-    weights: tuple[Weight, ...]
+    weights: tuple[Weight, ...] = field(repr=False)
     zero: Found | None
     linear: bool = False
     holds: bool = True

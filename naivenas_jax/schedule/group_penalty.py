@@ -63,7 +63,7 @@ class GroupPenalty:
         free, none = _free(graph), class_count(ties)
         found: dict[Path, tuple[ClassedDim, ...]] = {}
         for path, leaf in ties.leaves.items():
-            if path[0] != "params" or leaf.new is not None:
+            if path[0] != "params" or leaf.new is not None or not _zero_is_zero(leaf):
                 continue
             dims = _classed_dims(ties, leaf, free, makers)
             if makers and len(dims) > 1:
@@ -107,6 +107,11 @@ class GroupPenalty:
             along = values.at[self.total].set(0.0)[own.classes].reshape(_along(own.dim, array.ndim))
             spread = spread + along * _once(array.ndim, dims[:i], own, self.total)
         return spread
+
+
+def _zero_is_zero(leaf: Leaf) -> bool:
+    """Whether a weight is 0 where the variable is: it is no function of it like ``softplus(w)``."""
+    return leaf.weight is None or leaf.weight.linear
 
 
 def _classed_dims(ties: Ties, leaf: Leaf, free: Bool[np.ndarray, " classes"], makers: bool) -> tuple[ClassedDim, ...]:

@@ -90,7 +90,7 @@ def masked(variables: PyTree, masks: PyTree) -> PyTree:
     the value at which the weight is 0.
 
     Args:
-      variables: any tree of arrays. Arrays of whole numbers, such as counters and keys, stay as they are.
+      variables: any tree of arrays. Keys and flags stay as they are.
       masks: a tree of the same structure; its leaves broadcast against those of ``variables``.
 
     Returns:
@@ -134,8 +134,10 @@ def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> Variables
 
 
 def _times(array: ArrayLike, mask: ArrayLike) -> ArrayLike:
+    if jnp.issubdtype(jnp.result_type(array), jnp.integer):
+        return jnp.where(jnp.asarray(mask) == 0, 0, array)  # quantised weights; counters have a mask of 1
     if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):
-        return array  # counters and keys; no weight reads neurons with them
+        return array  # keys and flags; no weight reads neurons with them
     return array * jnp.asarray(mask, jnp.result_type(array))
 
 

@@ -26,7 +26,7 @@ def group_lasso(graph: Graph, strength: float | jax.Array) -> optax.GradientTran
     with ``|w_c|`` the number of entries, and 0 where the norm is 0. Of complex weights it is the conjugate, as
     `jax.grad` has it. Where neurons are combinations, such as features of heads, the classes of each factor are groups:
     a head, and a feature of all heads. Classes that may not change, and classes on inputs and outputs of the graph, are
-    left out; so are biases, scales and statistics.
+    left out; so are biases, scales and statistics, and parameters of which a weight is a function that is not 0 at 0.
 
     Put it before the optimizer, as a penalty on the loss; or after it, before the learning rate, like decoupled decay.
 

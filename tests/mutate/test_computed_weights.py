@@ -51,8 +51,17 @@ WEIGHTS = {
 COUPLED = ("never zero", "standardised")
 
 
-def compared(graph, variables, x, handle, by_hand):
-    """A shrink, soft masks, growth and scores of one handle; ``by_hand(variables, x, gates)`` is the model itself."""
+def _at(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def compared(graph, variables, x, handle, by_hand, path=None):
+    """A shrink, soft masks, growth and scores of one handle; ``by_hand(variables, x, gates)`` is the model itself.
+
+    Where ``path`` is given, new neurons that it makes have a gradient there at once.
+    """
     size = graph.handles()[handle].size
     cut = nas.delta_nout(graph, variables, {handle: -2})
     alive = jnp.zeros(size).at[cut.indices(handle)].set(1)
@@ -66,6 +75,10 @@ def compared(graph, variables, x, handle, by_hand):
         for new in ("default", "split"):
             grown = nas.delta_nout(graph, variables, {handle: 3}, new=new)
             np.testing.assert_allclose(grown.graph.apply(grown.variables, x), graph.apply(variables, x), atol=1e-4)
+            if new == "default" and path is not None:  # new neurons learn
+                slopes = jax.grad(lambda v: loss(grown.graph.apply, v, x))(grown.variables)  # noqa: B023
+                made = _at(slopes, path)[..., size:]
+                assert float(jnp.abs(made).reshape(-1, 3).max(0).min()) > 1e-3
             undone = grown.undo(grown.variables)[1]
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), undone, variables)
     gate = jax.grad(lambda gates: (by_hand(variables, x, gates) ** 2).mean())(jnp.ones(size))
@@ -83,7 +96,8 @@ def test_a_function_of_parameters(name):
 
     graph, variables = nas.from_function(model, {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3), **others}}, X)
     assert (graph.handles()["a"].coupled is not None) == (name in COUPLED)
-    gate = compared(graph, variables, X, "a", model)
+    flat_at_zero = name in ("softplus", "square")
+    gate = compared(graph, variables, X, "a", model, ("params", "a") if flat_at_zero else None)
     if name in ("softplus", "shifted", "gated"):
         scored = nas.magnitude(graph, variables)["w"]
         np.testing.assert_allclose(scored, np.abs(weight(variables["params"])).mean(0), rtol=1e-5)
@@ -186,6 +200,21 @@ def test_soft_masks_follow_what_is_trained():
     np.testing.assert_allclose(found, model(trained, X, alive), atol=1e-4)
     hard = nas.Soft.whole(graph, variables).after(cut, variables).harden(trained)
     np.testing.assert_allclose(hard.graph.apply(hard.variables, X), found, atol=1e-4)
+
+
+def test_neurons_that_are_not_zero_where_they_read_zero():
+    """Of a sigmoid: new neurons are read by weights too small to count, which have a derivative."""
+
+    def model(variables, x):
+        return jax.nn.sigmoid(x @ variables["params"]["a"]) @ variables["params"]["w"] ** 2
+
+    variables = {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3)}}
+    graph, variables = nas.from_function(model, variables, X)
+    grown = nas.delta_nout(graph, variables, {"a": 3})
+    np.testing.assert_allclose(grown.graph.apply(grown.variables, X), model(variables, X), atol=1e-4)
+    slopes = jax.grad(lambda v: loss(grown.graph.apply, v, X))(grown.variables)["params"]["w"][6:]
+    assert float(jnp.abs(slopes).min()) > 1e-5
+    assert set(nas.activity(graph, variables, [X])) >= {"a"}  # activations that such weights read are in sight
 
 
 def test_weights_that_are_their_variables_stay_so():

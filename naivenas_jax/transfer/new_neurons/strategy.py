@@ -16,6 +16,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.entries import Fill, NewEntries
 from naivenas_jax.transfer.new_neurons.fills import Constant, initialised, keep_function, zeros
+from naivenas_jax.transfer.new_neurons.learnable import learnable
 from naivenas_jax.typing import PyTree
 
 #: What ``new=`` may be: a name, a fill, or a mapping from names of parameters to either or to a number.
@@ -73,7 +74,7 @@ class Finishing(Protocol):
         """The variables of the new graph, with other values at new positions; the function has to be kept."""
 
 
-_KEEP = Strategy(keep_function, keeps_function=True)
+_KEEP = Strategy(keep_function, keeps_function=True, finish=learnable)
 STRATEGIES: dict[str, Strategy] = {
     "default": _KEEP,
     "zeros": Strategy(zeros, keeps_function=True),
@@ -156,7 +157,7 @@ def _part(name: object, value: object) -> Strategy:
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return Strategy(Constant(float(value)))
     part = strategy_of(value)
-    if part.copies or part.finish or isinstance(part.fill, FillByName):
+    if part.copies or (part.finish and part is not _KEEP) or isinstance(part.fill, FillByName):
         raise PlanError(
             f"new= gives {name!r} {value!r:.80}, which concerns a neuron as a whole and not one parameter. Single "
             "parameters may be 'default', 'zeros', 'init', a number, or a function of nas.NewEntries."
