@@ -638,6 +638,14 @@ class TestProbing:
         with pytest.raises(nas.InfeasibleError, match=r"(?s)'v' keeps its size.*4 neurons only"):
             nas.delta_nout(graph, variables, {"a": -1})
 
+    @pytest.mark.parametrize("size", [4, 6, 100])
+    def test_a_constant_with_an_entry_per_neuron_fixes_whatever_its_size(self, size):
+        table = jnp.arange(float(size))
+        graph, variables = self.build(lambda x: x + table, size)
+        assert not {"a", "v"} & set(graph.handles())
+        with pytest.raises(nas.InfeasibleError, match="'v' keeps its size: its function"):
+            nas.delta_nout(graph, variables, {"a": -1})
+
     def test_window_needs_an_image(self):
         x = nas.input_vertex("x", 3)
         v = nas.invariant_vertex("v", pooled, nas.layer("a", nn.Conv(4, (3, 3)), x))

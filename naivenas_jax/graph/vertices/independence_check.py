@@ -108,25 +108,23 @@ def _coupling(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], c
     inputs = _inputs(arity, leading, count)
     whole = _run(fn, inputs, train)
     if whole is None:
-        return Probe() if train else Probe(coupled=_CERTAIN)
+        return Probe() if train else Probe(fixed=_CERTAIN)
     order = np.random.default_rng(1).permutation(count)
     for keep in (np.sort(order[: count // 2]), order[:1], np.arange(count)[::-1], order):
         part = _run(fn, [x[..., keep] for x in inputs], train)
-        if part is None or part.shape != whole[..., keep].shape:
-            return _reason(fn, inputs, whole, train, _CERTAIN)
+        if part is None or part.shape != whole[..., keep].shape:  # a constant of the function has so many entries
+            return Probe(fixed=_reason(fn, inputs, whole, train).fixed or _CERTAIN)
         if not np.allclose(part, whole[..., keep], rtol=1e-4, atol=1e-6, equal_nan=True):
-            return _reason(fn, inputs, whole, train, None)
+            return _reason(fn, inputs, whole, train)
     return Probe()
 
 
-def _reason(
-    fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool, known: str | None
-) -> Probe:
-    """Why a function is none of its neurons one by one; ``known``: why it is coupled, if it is."""
+def _reason(fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool) -> Probe:
+    """Why a function is none of its neurons one by one."""
     mixes = _mixes(fn, inputs, whole, train)
     if mixes and _moves(fn, inputs, whole, train):
         return Probe(fixed=_MOVES)
-    return Probe(coupled=known or (_MIXES if mixes else _DEPENDS))
+    return Probe(coupled=_MIXES if mixes else _DEPENDS)
 
 
 def _mixes(fn: Callable[..., PyTree], inputs: list[np.ndarray], whole: np.ndarray, train: bool) -> bool:
