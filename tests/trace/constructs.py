@@ -162,8 +162,8 @@ def soft_experts(p: Any, x: Any) -> Any:
 
 
 @construct({"r": (5, 3), "u": (3, 5, 6), "d": (3, 6, 2)}, x=(4, 5),
-           sizes={"u:0": 5, "u:1": 6, "d:0": 6, "d:1": 2}, changes={"u:1": 1}, coupled=("u:0", "u:1", "d:0"),
-           fixed={"r": "top_k selects along it"})  # fmt: skip
+           sizes={"r": 3, "u:0": 5, "u:1": 6, "d:0": 6, "d:1": 2}, changes={"u:1": 1},
+           coupled=("r", "u:0", "u:1", "d:0"))  # fmt: skip
 def top_two_experts(p: Any, x: Any) -> Any:
     weights, chosen = lax.top_k(jax.nn.softmax(x @ p["r"]), 2)
     h = jnp.tanh(jnp.einsum("bd,bkdf->bkf", x, p["u"][chosen]))

@@ -114,6 +114,7 @@ def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray) -> Val
 
 def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
     """Tie a result: an updated variable to the variable, an output to nothing but its last dimension."""
+    analysis.fix_positions(value.lookup, "that is a result of the model")
     if variable is None:
         analysis.joins(value)
         for dim in value.dims[:-1]:
@@ -129,9 +130,10 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value], weights: Mappi
     for path, value in variables.items():
         read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
         made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
-        roles = tuple(None if dim is None else "in" if d in read else "out" for d, dim in enumerate(value.dims))
+        drawn = {d for d in read if (path, d) in analysis.drawn}
+        roles = tuple(None if dim is None else "in" if d in read - drawn else "out" for d, dim in enumerate(value.dims))
         neutral = 1.0 if path in analysis.neutral else 0.0
-        looked_up = tuple(sorted(d for d in read if (path, d) in analysis.indexed))
+        looked_up = tuple(sorted(d for d in read - drawn if (path, d) in analysis.indexed))
         start, weight = None if read else neutral, weights.get(path)
         analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up, weight=weight)
         for d in sorted(read - set(looked_up)):

@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Literal
 
 from naivenas_jax.graph.model_vertex import Place
-from naivenas_jax.jaxpr.interpret import Equation, bind, interpret
+from naivenas_jax.jaxpr.interpret import CALLS, Equation, bind, interpret
 from naivenas_jax.jaxpr.primitive_tables import FOLDED, FROZEN, register
 from naivenas_jax.paths import Path
+from naivenas_jax.sizes.condition import size
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.constants import with_entries
 from naivenas_jax.trace.program.frame import Frame, NamedValue
-from naivenas_jax.trace.program.lookups import looked_up, wraps_around
+from naivenas_jax.trace.program.lookups import LOOKING, looked_up, wraps_around
 from naivenas_jax.trace.program.value import (
     LARGEST,
     Dim,
@@ -56,6 +57,8 @@ class Analysis:
       products: contractions of two variables, and whether their results have met an activation.
       neutral: the variables that multiply, whose new entries start at 1.
       parts: dimensions that may not become empty.
+      drawn: dimensions of variables on which neurons that are selected have a part each, as experts have weights.
+      selected: the dimensions among whose neurons some are selected, by the names of their axes.
       places: the values that the model has names for, once for each time that they are computed.
       quiet: set inside a rule for derivatives. Such a rule ties neurons, but what it reads or sums is no part of the
         network.
@@ -68,6 +71,8 @@ class Analysis:
     products: dict[WeightProduct, bool] = field(default_factory=dict)
     neutral: set[Path] = field(default_factory=set)
     parts: dict[Vector, None] = field(default_factory=dict)
+    drawn: set[Origin] = field(default_factory=set)
+    selected: dict[str, Vector] = field(default_factory=dict)
     places: dict[Place, list[NamedValue]] = field(default_factory=dict)
     quiet: bool = False
 
@@ -84,6 +89,7 @@ class Analysis:
                 results = [replace(results[0], lookup=lookup)]
             if all(value.constant for value in operands):
                 results = [replace(value, constant=True) for value in results]
+            self._lose_positions(eqn, operands, results)
             return [_folded(eqn, number, operands, value) for number, value in enumerate(results)]
 
         return interpret(closed, arguments, equation, lambda value, _: constant(value), frame.values)
@@ -132,16 +138,53 @@ class Analysis:
             self.fix(dim, reason)
 
     def looks_up(self, dim: Dim, lookup: Lookup | None) -> bool:
-        """Whether positions on a dimension are known to come from outside; then neurons keep their positions."""
-        if dim is None or lookup is None or not wraps_around(lookup, dim):
+        """Whether it is known what positions on a dimension are, so that neurons there can change.
+
+        Neurons whose positions come from outside keep them. Others are those that were selected among, one by one.
+        """
+        if lookup is None:
             return False
-        self.tying.index(dim)
+        if dim is None or not wraps_around(lookup, dim):
+            self.fix_positions(lookup, "what is looked up by it is of fixed size")
+            return False
+        if lookup.over is None:
+            self.tying.index(dim)
+        else:
+            self.tie(dim, lookup.over, "it is selected among an axis of fixed size")
         return True
 
     def fix_added(self, value: Value, read: Dim) -> None:
         """A weight is contracted over ``read``, where a new neuron needs a weight of 0. What constants add is no 0."""
         for dim in (*value.added, read) if value.added else ():
             self.fix(dim, "a constant is added to a weight of it, of which a stored 0 is then no weight of 0")
+
+    def selects(self, dim: Dim, count: int, name: str) -> Lookup | None:
+        """Some neurons of a dimension are selected by what they are: all take part, and there must be as many."""
+        if dim is None:
+            return None
+        if count == len(dim) > 1:
+            self.fix(dim, f"{name} selects along it, and orders all of it")
+            return None
+        self.couple(dim, f"{name} selects among its neurons")
+        axis = f"~selected{len(self.selected)}"
+        self.selected[axis] = dim
+        self.tying.require((size(axis) >= count).because(f"{name} selects as many"), {axis: dim})
+        return Lookup(dim, by=name)
+
+    def fix_positions(self, lookup: Lookup | None, reason: str) -> None:
+        """Positions among neurons are used for something else than looking up, so that none may change."""
+        for one in (lookup, *(lookup.columns if lookup else ())):
+            if one is not None:
+                self.fix(one.over, f"{one.by} returns a position along it, and {reason}")
+
+    def _lose_positions(self, eqn: Equation, operands: Sequence[Value], results: Sequence[Value]) -> None:
+        """Fix the neurons whose positions an equation computes something from that is not understood."""
+        name = eqn.primitive.name
+        if name in CALLS or name in LOOKING or any(result.lookup for result in results):
+            return
+        zero = name == "lt" and isinstance(eqn.invars[1], Literal) and not np.any(eqn.invars[1].val)  # is it negative?
+        for operand in () if zero else operands:
+            self.fix_positions(operand.lookup, f"{name} computes with it")
 
     def couple(self, dim: Dim, reason: str) -> None:
         """A neuron of the dimension that is zero is not the same as one that is not there."""

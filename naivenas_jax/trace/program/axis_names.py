@@ -142,4 +142,5 @@ def _renamed(ties: Ties, names: Mapping[str, str]) -> Ties:
         axes={str(new(axis)): ties.axes[axis] for axis in sorted(ties.axes, key=lambda axis: axis not in names)},
         leaves={path: replace(leaf, axes=tuple(map(new, leaf.axes))) for path, leaf in ties.leaves.items()},
         coupled={str(new(axis)): reason for axis, reason in ties.coupled.items()},
+        conditions=tuple(one.renamed({axis: str(new(axis)) for axis in one.axes}) for one in ties.conditions),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from naivenas_jax.jaxpr.interpret import Atom, Equation
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.value import Dim, Lookup, Value, Wrap
 
 #: What moves whole numbers, or changes their type, and leaves each what it is.
@@ -16,6 +17,15 @@ _MOVING = frozenset(
     (
         *["reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "slice", "rev", "dynamic_slice"],
         *["gather", "convert_element_type", "copy", "copy_p", "stop_gradient", "sharding_constraint", "device_put"],
+    )
+)
+
+
+#: What looks up by positions, or looks into a call; its rule says what becomes of them.
+LOOKING = frozenset(
+    (
+        *["gather", "dynamic_slice", "eq", "cond", "scatter"],
+        *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")),
     )
 )
 
@@ -74,21 +84,37 @@ def _together(cases: Sequence[Lookup | None]) -> Lookup | None:
     if len(known) < len(cases) or len({case.over for case in known}) > 1 or all(case.wrap for case in known):
         return None
     wraps = [wrap for case in known for wrap in (*case.wraps, case.wrap) if wrap]
-    return Lookup(known[0].over, None, tuple(dict.fromkeys(wraps)))
+    return replace(known[0], wrap=None, wraps=tuple(dict.fromkeys(wraps)))
 
 
 def wraps_around(lookup: Lookup, dim: Dim) -> bool:
-    """Whether negative numbers count from the end of this dimension; if so, notes that they do whatever its size.
+    """Whether these are positions on a dimension of this size; notes that negative ones count from its end.
 
     Args:
       lookup: the numbers.
       dim: the neurons on the dimension that is looked up on.
     """
-    if dim is None or lookup.wrap or lookup.columns or any(wrap.size != len(dim) for wrap in lookup.wraps):
+    sizes = [wrap.size for wrap in lookup.wraps] + ([] if lookup.over is None else [len(lookup.over)])
+    if dim is None or lookup.wrap or lookup.columns or any(size != len(dim) for size in sizes):
         return False
     for wrap in lookup.wraps:
         wrap.notes.setdefault(wrap.eqn, WrapSize(wrap.operand, dim))
     return True
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """All positions on an axis, one after the other, that a traced function compares others with.
+
+    Attributes:
+      operand: the operand of its equation that they are.
+      place: the dimension that they lie on.
+      dim: the neurons of the axis.
+    """
+
+    operand: int
+    place: int
+    dim: Vector
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,14 @@ class Lookup:
 
     Attributes:
       over: the neurons whose positions they are; None: they come from outside, as the numbers of words do.
+      by: the primitive that has selected them.
       wrap: a number that has been added to all of them.
       wraps: numbers that have been added to the negative ones.
       columns: of positions on several axes at once, which lie side by side: what each of them looks up.
     """
 
     over: Dim = None
+    by: str = ""
     wrap: Wrap | None = None
     wraps: tuple[Wrap, ...] = ()
     columns: tuple[Lookup | None, ...] = ()

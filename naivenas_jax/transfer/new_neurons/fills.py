@@ -20,7 +20,8 @@ def keep_function(entries: NewEntries) -> object:
     """Random incoming and zero outgoing weights: the network computes what it did, and new neurons can learn.
 
     Entries that make a new neuron are normal with variance ``1 / fan_in``; entries by which present neurons read a new
-    one are zero. Parameters per neuron (biases, scales, statistics) start at their neutral value.
+    one are zero. Weights that only make neurons (of experts that are picked by position) vary as the present ones do.
+    Parameters per neuron (biases, scales, statistics) start at their neutral value.
 
     Where the weight is a function of the parameter, new entries are drawn from those that there are, so that they are
     of their kind (positive, say); entries that read a new neuron are where the function is zero, or near that place
@@ -37,11 +38,12 @@ def keep_function(entries: NewEntries) -> object:
         return _with_made(entries, np.broadcast_to(off, entries.shape).astype(drawn.dtype), drawn)
     values, draws, made = np.zeros(entries.shape), generator(entries.key), entries.made
     fan_in = max(1, math.prod(size for d, size in enumerate(entries.shape) if d not in made))
+    scale = float(np.std(entries.old)) if len(made) == len(entries.shape) else 1 / np.sqrt(fan_in)
     for dim in made:
         axis = entries.axes[dim]
         if axis is not None and axis.new.size:
             index = (slice(None),) * dim + (axis.new,)
-            values[index] = draws.normal(size=values[index].shape) / np.sqrt(fan_in)
+            values[index] = draws.normal(size=values[index].shape) * scale
     return values
 
 

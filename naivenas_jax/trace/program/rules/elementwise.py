@@ -13,7 +13,7 @@ from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
 from naivenas_jax.jaxpr.interpret import Equation, bind
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
-from naivenas_jax.trace.program.lookups import WrapSize
+from naivenas_jax.trace.program.lookups import OneHot, WrapSize
 from naivenas_jax.trace.program.means import TermCount, scaled
 from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.value import Dim, Sum, Value, weight_of
@@ -26,6 +26,8 @@ _MULTIPLYING = ("mul", "div", "rsqrt", "sqrt", "pow", "log", "integer_pow")
 def elementwise(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Tie all operands dimension by dimension; scalars, and dimensions of size one, are broadcast."""
     name = eqn.primitive.name
+    if name == "eq" and (found := _one_hot(analysis, frame, eqn, values)):
+        return [found]
     if name in _MULTIPLYING:
         for value in values:
             analysis.multiplies(value)
@@ -37,6 +39,37 @@ def elementwise(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequenc
     weight = all(value.weight for value in values)
     result = _weight(dims, values, shapes, eqn.outvars[0].aval.shape) if weight else Value(dims)
     return [scaled(frame, eqn, values, result)]
+
+
+def _one_hot(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> Value | None:
+    """Positions that are compared with all positions, one after the other: a dimension of the neurons they are of."""
+    result = eqn.outvars[0].aval.shape
+    for number, lookup in enumerate(value.lookup for value in values):
+        every, shapes = values[1 - number], [atom.aval.shape for atom in eqn.invars]
+        long = [d for d, n in enumerate(shapes[1 - number]) if n != 1]
+        if lookup is None or len(long) != 1 or shapes[number] != (*result[: long[0]], 1, *result[long[0] + 1 :]):
+            continue
+        content = frame.read(eqn.invars[1 - number]).known
+        known = content.array.ravel() if content else np.zeros(0)
+        dim = every.dims[long[0]] or analysis.tying.new(result[long[0]])
+        if np.array_equal(known, np.arange(len(dim))) and analysis.looks_up(dim, lookup):
+            frame.notes[eqn] = OneHot(1 - number, long[0], dim)
+            return Value(tuple(dim if d == long[0] else one for d, one in enumerate(values[number].dims)))
+    for value in values:
+        analysis.fix_positions(value.lookup, "eq compares it")
+    return None
+
+
+@binds("eq")
+def bind_one_hot(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
+    """All positions that there are now."""
+    found, arrays = frame.notes.get(eqn), list(arrays)
+    if isinstance(found, OneHot):
+        atom = eqn.invars[found.operand]
+        shape = [1] * atom.aval.ndim
+        shape[found.place] = -1
+        arrays[found.operand] = np.arange(sizes.length(found.dim), dtype=atom.aval.dtype).reshape(shape)
+    return bind(eqn, arrays)
 
 
 def _weight(

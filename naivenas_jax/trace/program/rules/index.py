@@ -40,9 +40,14 @@ def gather(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Val
         return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]
     lookups = _lookups(eqn, whole, indices)
     for d in set(range(len(shape))) - whole:
-        if not analysis.looks_up(operand.dims[d], lookups.get(d)):
+        lookup = lookups.get(d)
+        if not analysis.looks_up(operand.dims[d], lookup):
             analysis.fix(operand.dims[d], "it is read by index")
         analysis.indexes(operand.origin(d))
+        if lookup is not None and lookup.over is not None:
+            analysis.drawn.update(operand.origin(d))
+    if not lookups:
+        analysis.fix_positions(indices.lookup, "it looks up in a way that is not understood")
     for d in whole:
         analysis.made(operand.origin(d))
     return [weight_of(dims, origins, [operand]) if weight else Value(tuple(dims))]

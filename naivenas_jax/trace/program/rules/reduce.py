@@ -36,12 +36,12 @@ def reduce(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Val
 
 @ties("argmax", "argmin")
 def arg(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
-    """The result is a position, so positions may not change."""
+    """The result is a position. By it something can be looked up; if else is done with it, positions may not change."""
     del frame
     (value,), axes = values, eqn.params["axes"]
-    for d in axes:
-        analysis.fix(value.dims[d], f"{eqn.primitive.name} returns a position along it")
-    return [Value(tuple(dim for d, dim in enumerate(value.dims) if d not in axes), value.weight)]
+    found = [analysis.selects(value.dims[d], 1, eqn.primitive.name) for d in axes]
+    dims = tuple(dim for d, dim in enumerate(value.dims) if d not in axes)
+    return [Value(dims, value.weight, lookup=found[0] if len(found) == 1 else None)]
 
 
 @ties(*["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"])
@@ -73,12 +73,13 @@ def sort(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value
 
 @ties("top_k")
 def top_k(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
-    """The results are positions along the axis, and what is there, so its positions may not change."""
+    """What is at some positions along the axis, and the positions, by which something can be looked up."""
     del frame
     axis = eqn.params.get("axis", len(values[0].dims) - 1)
-    analysis.fix(values[0].dims[axis], "top_k selects along it")
+    lookup = analysis.selects(values[0].dims[axis], eqn.params["k"], "top_k")
     dims = tuple(None if d == axis else dim for d, dim in enumerate(values[0].dims))
-    return [together(dims, values)] * 2
+    found = together(dims, values)
+    return [found, replace(found, lookup=lookup)]
 
 
 @ties(

@@ -15,7 +15,7 @@ from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
 from naivenas_jax.trace.program.rules.pick import first_of, pick
-from naivenas_jax.trace.program.value import Dim, Value, weight_of
+from naivenas_jax.trace.program.value import Dim, Lookup, Value, weight_of
 from naivenas_jax.typing import Array
 
 
@@ -99,17 +99,32 @@ def scatter(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Va
     analysis.fix_all(indices, "it holds indices")
     dims: list[Dim] = [None] * len(operand.dims)
     picks: list[Dim] = [None] * len(operand.dims)
-    places = _places(eqn)
+    places, lookups = _places(eqn), _lookups(eqn, indices)
     for d, dim in enumerate(operand.dims):
         place = places.get(d)
+        if d in lookups and analysis.looks_up(dim, lookups[d]):
+            analysis.fix(None if place is None else updates.dims[place], f"{name} writes it to a list of positions")
+            dims[d] = dim
+            continue
         update = None if place is None else updates.dims[place]
         positions = _positions(analysis, eqn, d, indices if dim or update else None)
         dims[d], picked = _written(analysis, dim, positions, update, name)
         picks[d] = picked if d in numbers.scatter_dims_to_operand_dims else None
+    if not any(dims[d] is not None for d in lookups):
+        analysis.fix_positions(indices.lookup, f"{name} writes there")
     for place in set(range(len(updates.dims))) - set(places.values()):
         analysis.fix(updates.dims[place], f"{name} writes it to several places")
     frame.picked[eqn] = tuple(picks)
     return _overwritten(operand, updates, [indices], dims, places)
+
+
+def _lookups(eqn: Equation, indices: Value) -> dict[int, Lookup | None]:
+    """For dimensions of the operand that are written to one entry at a time the positions, where they are known."""
+    numbers, lookup = eqn.params["dimension_numbers"], indices.lookup
+    axes = numbers.scatter_dims_to_operand_dims
+    columns = () if lookup is None else lookup.columns or ((lookup,) if len(axes) == 1 else ())
+    pairs = zip(axes, columns, strict=True) if columns else ()
+    return {d: column for d, column in pairs if column is not None and d in numbers.inserted_window_dims}
 
 
 def _places(eqn: Equation) -> dict[int, int]:
