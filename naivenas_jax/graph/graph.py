@@ -15,7 +15,7 @@ from naivenas_jax.checks import require_function
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
-from naivenas_jax.graph.evaluation.linen_module import GraphModule
+from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.vertex import Vertex
@@ -26,7 +26,7 @@ from naivenas_jax.typing import PyTree, Variables
 
 
 @jax.tree_util.register_static
-class Graph(Dag):
+class Graph(AsModules, Dag):
     """A network as a value: input vertices, output vertices and everything between them.
 
     A graph holds no arrays: variables are passed to `apply`, as in Flax. It is frozen, hashable, compared by value
@@ -173,23 +173,6 @@ class Graph(Dag):
         if not self.signature.returned_now(whole, any(behind)):
             return whole
         return self.signature.outputs.join(compute(self.vertices, self.outputs, fed))
-
-    def as_module(self, name: str | None = None) -> GraphModule:
-        """The graph as a ``flax.linen`` module, on its own or inside other modules.
-
-        Args:
-          name: the name of the module inside its parent, as of any linen module.
-
-        Returns:
-          A module whose variables are those of the graph.
-
-        >>> import flax.linen as nn, naivenas_jax as nas
-        >>> x = nas.input_vertex("x", 3)
-        >>> module = nas.Graph(x, nas.layer("dense", nn.Dense(2), x)).as_module()
-        >>> isinstance(module, nn.Module)
-        True
-        """
-        return GraphModule(self, name=name)
 
     def check_inputs(self, inputs: tuple[PyTree, ...]) -> None:
         """Check that there is one array per input vertex, with its neurons on the last axis.

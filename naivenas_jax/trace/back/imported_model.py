@@ -49,16 +49,17 @@ def imported_op(graph: Graph) -> ImportedOp:
     if len(found) != 1:
         raise RebuildError(
             "The graph of this mutation is not that of one imported model, so there is no class to go back to. Keep "
-            "using mutation.graph, or mutation.graph.as_module()."
+            "using mutation.graph, or mutation.graph.as_module() or .as_nnx(mutation.variables)."
         )
     if others:
         raise RebuildError(
             f"The graph has vertices that the model has not: {', '.join(others[:6])}. Its own class cannot compute "
-            "them. Keep using mutation.graph, or mutation.graph.as_module()."
+            "them. Keep using mutation.graph, or mutation.graph.as_module() or .as_nnx(mutation.variables)."
         )
     if found[0].model.edits:
         raise RebuildError(
             "The structure of the model has been changed since its import (a layer was inserted or removed, or an edge "
-            "created), which its own class does not know. Keep using mutation.graph, or mutation.graph.as_module()."
+            "created), which its own class does not know. Keep using mutation.graph, or mutation.graph.as_module() or "
+            ".as_nnx(mutation.variables)."
         )
     return found[0]
