@@ -15,8 +15,8 @@ nox.options.reuse_venv = "yes"
 # The tests come last, so that pytest's closing line does too. They include the docs.
 nox.options.sessions = ["lint", "types", "imports", "short", "tests"]
 
-# The tests compile thousands of programs and run each once or twice. Without LLVM's costly passes these compute the same,
-# and all takes a quarter less time.
+# The tests compile thousands of programs and run each once or twice. Without costly passes of LLVM these compute the
+# same, and all takes a quarter less time.
 FAST_COMPILER = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
 # Reading the source needs no installed package.
