@@ -309,3 +309,28 @@ def test_neurons_of_constants_alone_are_fixed() -> None:
     graph, v = nas.from_function(lambda v, x: (x @ _params(v)[0])[..., None] * jnp.arange(3.0), V, X)
     assert "nothing but constants of the model has these neurons" in graph.fixed()["output"]
     assert nas.summary(graph, v) is not None
+
+
+@pytest.mark.parametrize("beside", ["features", "time", "behind"])
+@pytest.mark.parametrize("change", [-2, 3])
+def test_an_array_of_no_entries_has_no_neurons(beside: str, change: int) -> None:
+    """Features of edges that there are not, a memory of no steps: what stands beside them grows by itself."""
+
+    def fn(v: Any, x: Any) -> Any:
+        (a, b), nothing = _params(v), jnp.zeros((4, 0))
+        h = jnp.tanh(x @ a)
+        if beside == "features":
+            h = jnp.concatenate([h, nothing], -1)
+        elif beside == "time":
+            h = jnp.concatenate([jnp.zeros((0, h.shape[-1])), h])
+        else:
+            h = jnp.concatenate([nothing, h, nothing + 1.0], -1)
+        return h @ b
+
+    graph, v = nas.from_function(fn, V, X)
+    mutation = nas.delta_nout(graph, v, {"a": change})
+    assert mutation.graph.handles()["a"].size == 6 + change
+    _same(mutation.graph.apply(mutation.variables, X), fn(mutation.variables, X))
+    assert mutation.check(X).compared
+    if beside != "time":
+        assert set(graph.handles()) == {"x", "a", "b", "output"}

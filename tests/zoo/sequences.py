@@ -121,6 +121,6 @@ SEQUENCES: dict[str, Callable[[], Loaded]] = {
     "nano-moe-jax/NanoMoE": nano_moe,
     "dantinox/transformer": dantinox,
     "local-attention-flax/attention": lambda: linen(
-        of("local_attention_flax", "LocalAttention", dim=12, window_size=4, heads=2, dim_head=4), normal(2, 16, 12)
+        of("local_attention_flax", "LocalAttention", dim=12, window_size=4, heads=2, dim_head=4), normal(16, 12)
     ),
 }

@@ -48,7 +48,7 @@ def with_entries(
         value, shape = operands[number], eqn.invars[number].aval.shape
         wanted = rule(eqn, operands, number)
         dims = tuple(
-            new(n) if dim is None and d in wanted else None
+            new(n) if n and dim is None and d in wanted else None  # where nothing is, there are no neurons
             for d, (dim, n) in enumerate(zip(value.dims, shape, strict=True))
         )
         if any(dim is not None for dim in dims):
