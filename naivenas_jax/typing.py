@@ -21,5 +21,6 @@ Shape: TypeAlias = jax.ShapeDtypeStruct
 #: A tree of arrays, of any node types: what only ``jax.tree`` knows how to walk. Python cannot say it more exactly.
 PyTree: TypeAlias = Any
 
-#: The variables of a network as Flax has them: collection, vertex or module, parameter.
-Variables: TypeAlias = Mapping[str, PyTree]
+#: The variables of a network as Flax has them: collection, vertex or module, parameter; or, of an imported function,
+#: any pytree whose arrays are its parameters.
+Variables: TypeAlias = Mapping[str, PyTree] | PyTree

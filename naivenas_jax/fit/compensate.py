@@ -12,7 +12,7 @@ from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
-from naivenas_jax.transfer.variables import handed_out
+from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
@@ -138,10 +138,11 @@ def compensated(
             f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "
             "before and after. Compensate a mutation that leaves inputs alone."
         )
-    runs = Runs(data, tuple(zip(networks, (mutation.variables_before, mutation.variables), strict=True)))
-    fitting = Fitting(mutation, networks, runs, weights, outcomes, ridge)
+    before, variables = plain(mutation.variables_before), plain(mutation.variables)
+    runs = Runs(data, ((networks[0], before), (networks[1], variables)))
+    on_dicts = replace(mutation, variables=variables, variables_before=before)
+    fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
-    variables = mutation.variables
     for stage in tracked(stages, "compensate", progress):
         if isinstance(stage, Statistic):
             variables = fitting.restandardised(variables, stage)

@@ -26,6 +26,7 @@ from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize
+from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
@@ -104,6 +105,7 @@ def compress(
     7
     """
     check_values(graph, variables)
+    given, variables = variables, plain(variables)
     if "utility" in options:
         raise UtilityError("compress finds the utility of neurons on the batches; utility= is for resize.")
     if not 1 <= (as_whole(steps) or 0) <= 1000:
@@ -137,7 +139,8 @@ def compress(
         network = Network(found.graph, kwargs)
         found = compensated(found, (first, network), data, outcomes=outcomes, ridge=ridge)
     assert found is not None
-    return replace(found, notes=tuple(dict.fromkeys(found.notes)))
+    handed = replace(found, notes=tuple(dict.fromkeys(found.notes)), variables=as_given(found.variables, given))
+    return handed if variables is given else replace(handed, variables_before=given)
 
 
 def in_solver_range(costs: Scores) -> Scores:

@@ -8,7 +8,7 @@ from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_val
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised, standardised
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
-from naivenas_jax.transfer.variables import handed_out
+from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -54,6 +54,7 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
     """
     check_values(graph, variables)
     network, data, given = Network(graph, kwargs), Data.of(graph, batches), variables
+    variables = plain(variables)
     runs = Runs(data, ((network, variables),))
     for path in standardised(network, variables, data):
         present = on_device(variables)

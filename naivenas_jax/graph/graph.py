@@ -16,6 +16,7 @@ from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
+from naivenas_jax.graph.evaluation.variable_trees import plain
 from naivenas_jax.graph.graph_summary import Summary, summarise
 from naivenas_jax.graph.handles import Handle, fixed, handles
 from naivenas_jax.graph.vertex import Vertex
@@ -118,6 +119,9 @@ class Graph(AsModules, Dag):
         >>> y.shape, list(updates)
         ((5, 3), ['batch_stats'])
         """
+        if self.signature is not None:
+            self.signature.check_variables(variables)
+            variables = plain(variables)
         if not isinstance(variables, Mapping):
             raise VariablesError(
                 "variables must be a dict of collections, {'params': ...}, as graph.init makes it; found "
@@ -278,7 +282,7 @@ class Graph(AsModules, Dag):
         """
         ends = {v.name: "an output, which changes when a request names it" for v in self.outputs}
         ends |= {v.name: "an input, which changes when a request names it" for v in self.inputs}
-        return summarise(self.ties, self.handles(), ends, variables)
+        return summarise(self.ties, self.handles(), ends, plain(variables))
 
     def fixed(self) -> dict[str, str]:
         """Why axes may not change, or some of their neurons.

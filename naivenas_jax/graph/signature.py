@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
 
-from naivenas_jax.errors import GraphError
+from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.graph.structure import ARRAY, KeyPath, Structure, is_array, leaf_name, same_constant
 from naivenas_jax.typing import PyTree
 
@@ -20,11 +20,25 @@ class Signature:
       inputs: the structure of the tuple of arguments; what is no array in them is a constant of the model.
       outputs: the structure of what is returned.
       names: the name of each argument.
+      variables: the structure of the variables, where they are no mapping.
     """
 
     inputs: Structure
     outputs: Structure
     names: tuple[str, ...]
+    variables: Structure | None = None
+
+    def check_variables(self, variables: PyTree) -> None:
+        """Raise unless variables that are no mapping are of the kind that they were.
+
+        Raises:
+          VariablesError: if they have another structure or other constants than at the import.
+        """
+        if not isinstance(variables, Mapping) and Structure.split(variables)[0] != self.variables:
+            raise VariablesError(
+                f"The variables are {type(variables).__name__} of another structure, or with other constants, than at "
+                "the import. Import the model with these, or give nested dicts, {'params': ...}."
+            )
 
     @property
     def input_names(self) -> tuple[str, ...]:

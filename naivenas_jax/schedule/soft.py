@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import PlanError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.structure import is_array
 from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
@@ -134,6 +135,8 @@ def masks_of(graph: Graph, plan: Plan | None, variables: Variables) -> Variables
 
 
 def _times(array: ArrayLike, mask: ArrayLike) -> ArrayLike:
+    if not is_array(array):
+        return array  # a constant beside the variables
     if jnp.issubdtype(jnp.result_type(array), jnp.integer):
         return jnp.where(jnp.asarray(mask) == 0, 0, array)  # quantised weights; counters have a mask of 1
     if not jnp.issubdtype(jnp.result_type(array), jnp.inexact):

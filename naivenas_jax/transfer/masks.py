@@ -51,7 +51,7 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     {'stem': {'kernel': True, 'bias': True}, 'out': {'kernel': False, 'bias': False}}
     """
     require_graph(graph)
-    params = flat(variables["params"]) if isinstance(variables, Mapping) and "params" in variables else {}
+    params = {path[1:]: array for path, array in flat(variables).items() if path[0] == "params"}
     if not params:
         raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")
     require_flag(entries, "entries", RequestError)
@@ -61,8 +61,9 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
         raise RequestError(f"names= takes names or shell patterns, found {shown(names)}.")
     frozen = {path for name in wanted for path in _named(name, params, graph)}
     flags = nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
-    made: Variables = as_given(flags, variables["params"])
-    return made
+    made = as_given({"params": flags}, variables)
+    masks: Variables = made["params"] if isinstance(variables, Mapping) else made
+    return masks
 
 
 def _named(name: str, params: Collection[Path], graph: Graph) -> list[Path]:

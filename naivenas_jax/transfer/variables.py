@@ -2,93 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Hashable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
 
 import jax
 import numpy as np
-from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from naivenas_jax.errors import VariablesError
+from naivenas_jax.graph.evaluation.variable_trees import (
+    as_given as as_given,
+    flat as flat,
+    flat_mappings as flat_mappings,
+    nested as nested,
+    plain as plain,
+)
 from naivenas_jax.graph.graph import require_graph
 from naivenas_jax.paths import Path, path_text, subscripts
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.take import shape_of_leaf
 from naivenas_jax.typing import PyTree
-
-ValueT = TypeVar("ValueT")
-
-
-def flat(variables: Mapping[str, PyTree]) -> dict[Path, Any]:
-    """All arrays by path.
-
-    Args:
-      variables: nested mappings of any kind; keys that are no strings are spelled as `str` does.
-
-    >>> flat({"params": {"dense": {"bias": 0.5}}})
-    {('params', 'dense', 'bias'): 0.5}
-    """
-    return {tuple(map(str, path)): array for path, array in flatten_dict(_as_dicts(variables)).items()}
-
-
-def _as_dicts(node: PyTree) -> PyTree:
-    if isinstance(node, nnx.Variable):
-        return node.get_value()
-    return {key: _as_dicts(child) for key, child in node.items()} if isinstance(node, Mapping) else node
-
-
-def nested(arrays: Mapping[Path, ValueT]) -> dict[str, Any]:
-    """The inverse of `flat`.
-
-    >>> nested({("params", "dense", "bias"): 0.5})
-    {'params': {'dense': {'bias': 0.5}}}
-    """
-    tree: dict[str, Any] = unflatten_dict(dict(arrays))
-    return tree
-
-
-def as_given(variables: PyTree, given: PyTree) -> PyTree:
-    """The variables in mappings of the kinds that the user gave, from top to bottom.
-
-    So they have the structure that the states of optimizers made for them have. What is new is held as its neighbours
-    are. Keys keep their type and order, and what was an ``nnx.Variable`` is one again.
-
-    Args:
-      variables: nested mappings.
-      given: what the user gave, before the change.
-
-    >>> from collections import OrderedDict
-    >>> made = as_given({"params": {"a": 1, "new": {"b": 2}}}, OrderedDict(params={"a": 0}))
-    >>> type(made).__name__, dict(made)
-    ('OrderedDict', {'params': {'a': 1, 'new': {'b': 2}}})
-    """
-    if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
-        return given.replace(variables)
-    if not isinstance(variables, Mapping) or not isinstance(given, Mapping):
-        return variables
-    keys = {str(key): key for key in given}
-    left = {str(key): child for key, child in variables.items()}
-    names = [*(name for name in keys if name in left), *(name for name in left if name not in keys)]
-    held = given.raw_mapping if isinstance(given, nnx.State) else given  # a State wraps what it is asked for
-    beside = _of_kind({}, given)
-    children = {n: as_given(left[n], held[keys[n]] if n in keys else beside) for n in names}
-    return _of_kind({keys.get(name, name): child for name, child in children.items()}, given)
-
-
-def _of_kind(items: dict[Hashable, PyTree], given: Mapping[Hashable, PyTree]) -> Mapping[Hashable, PyTree]:
-    """A mapping of the same kind that holds these items; a dict where such a mapping cannot be made."""
-    try:
-        made: Mapping[Hashable, PyTree] = type(given)(items)  # type: ignore[call-arg]  # most mappings take items
-        return made
-    except TypeError:
-        if not isinstance(given, MutableMapping):
-            return items
-    emptied = copy.copy(given)  # a defaultdict: with the same default
-    emptied.clear()
-    emptied.update(items)
-    return emptied
 
 
 def unshared(tree: PyTree, *others: PyTree) -> PyTree:
@@ -142,7 +73,7 @@ def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], varia
     Raises:
       VariablesError: names the first variable that is missing, unknown, or of another shape.
     """
-    if not isinstance(variables, Mapping):
+    if not isinstance(variables, Mapping) and not (leaves and leaves.keys() <= flat(variables).keys()):
         raise VariablesError(
             f"variables must be a dict of collections, {{'params': ...}}, as graph.init makes it; found "
             f"{type(variables).__name__}."

@@ -317,7 +317,10 @@ def test_handles_have_the_names_of_modules():
         (lambda g, v: g.apply({"params": v["params"]}, X), r"variables\['batch_stats'\]"),
         (lambda g, v: nas.from_linen(Linen(), v), "Give example inputs"),
         (lambda g, v: nas.from_linen(Linen(), [v], X), "found list"),
-        (lambda g, v: nas.from_function(lambda v, x: x, {"a": {"w": [1.0]}}, X), "put lists into dicts"),
+        (
+            lambda g, v: nas.from_function(lambda v, x: x, {"a": {"w": [1.0]}}, X),
+            r"\['0'\] is float, and must be an array",
+        ),
         (lambda g, v: nas.from_function(lambda v, x: x, {"w": X}, X), "must be in a collection"),
         (lambda g, v: nas.from_function(lambda v, x: None, {"a": {"w": X}}, X), "returns no arrays"),
     ],

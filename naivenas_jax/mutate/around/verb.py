@@ -14,7 +14,7 @@ from naivenas_jax.mutate.around.keywords import CallKeywords, bound_arguments, f
 from naivenas_jax.mutate.around.steps import check_shapes, first_result, notify, with_coupled_changes
 from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.transfer.variables import check_network, handed_out
+from naivenas_jax.transfer.variables import check_network, handed_out, plain
 from naivenas_jax.typing import Variables
 
 P = ParamSpec("P")
@@ -43,6 +43,7 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
         given = bound_arguments(function.__name__, signature, args, keywords)
         graph, variables = given["graph"], given["variables"]
         check_network(graph, variables)
+        given["variables"] = plain(variables)
         check_free_outputs(graph, given.get("free_outputs", False))
         arguments = {name: value for name, value in given.items() if name not in hidden}
         try:
@@ -59,6 +60,9 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
 
 def _finished(mutation: Mutation, given: Variables) -> Mutation:
     """What a user gets: variables as they were given, notes on coupled axes, and the proof that all fits."""
-    finished = with_coupled_changes(replace(mutation, variables=handed_out(mutation.variables, given)))
+    handed = replace(mutation, variables=handed_out(mutation.variables, given))
+    if plain(given) is not given:
+        handed = replace(handed, variables_before=given)
+    finished = with_coupled_changes(handed)
     check_fit(finished)
     return finished

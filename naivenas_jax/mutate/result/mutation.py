@@ -20,7 +20,7 @@ from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
-from naivenas_jax.transfer.variables import as_given, unshared
+from naivenas_jax.transfer.variables import as_given, plain, unshared
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -130,7 +130,7 @@ class Mutation:
         for record in reversed(self.undo_records):
             variables = record.restore(variables)
         kept = [record.removed for record in self.undo_records]
-        return self.before, as_given(unshared(dict(variables), given, kept), self.variables_before)
+        return self.before, as_given(unshared(plain(variables), given, kept), self.variables_before)
 
     def carry(
         self,
@@ -170,7 +170,7 @@ class Mutation:
           PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
         """
         require_flag(report, "report", CarryError)
-        before, after = self.variables_before, self.variables
+        before, after = plain(self.variables_before), plain(self.variables)
         if isinstance(tree, Follows):
             moved = tree.follow(self)
             return (moved, CarryReport(())) if report else moved
@@ -205,8 +205,8 @@ class Mutation:
         if tolerance is not None and (allowed is None or not 0 <= allowed < math.inf):
             raise RequestError(f"tolerance must be a number of at least 0, or None; found {shown(tolerance)}.")
         return check(
-            (self.before, self.variables_before),
-            (self.graph, self.variables),
+            (self.before, plain(self.variables_before)),
+            (self.graph, plain(self.variables)),
             self.plan,
             arrays,
             kwargs,

@@ -18,7 +18,7 @@ from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import mark, place_of
-from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.transfer.variables import flat, flat_mappings, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
@@ -82,7 +82,7 @@ class EditedEvaluation:
             return made
         mutable = list(self.mutable) if isinstance(self.mutable, tuple) else self.mutable
         made, updates = piece.apply(current, *arrays, mutable=mutable, **given)
-        self.updates |= flat(updates)
+        self.updates |= flat_mappings(updates)
         return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -34,7 +35,8 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
 
     Args:
       fn: ``fn(variables, *inputs, **kwargs) -> outputs``; outputs are any pytree of arrays, neurons on the last axis.
-      variables: a nested dict of arrays.
+      variables: nested dicts of arrays, or any other pytree: lists, dataclasses, an Equinox module. Its arrays are
+        parameters, named by the keys on the way; what is no array in a class of its own is a constant.
       *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
         those. A leaf that is no array is a constant of the model.
       **kwargs: keyword arguments of the function, unless ``graph.apply`` is given others.
@@ -65,10 +67,14 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
     ) -> tuple[PyTree, Variables]:
         del rngs, mutable
         args, keywords = signature.call(arguments, given)
-        return fn(values, *args, **keywords), {}
+        return fn(as_given(values, variables), *args, **keywords), {}
 
     arrays = _arrays(variables)
-    return model_graph(function, fn, arrays, inputs, kwargs, signature), as_given(nested(arrays), variables)
+    graph = model_graph(function, fn, arrays, inputs, kwargs, signature)
+    if not isinstance(variables, Mapping) and graph.signature is not None:
+        known = replace(graph.signature, variables=Structure.split(variables)[0])
+        graph = Graph(graph.inputs, graph.outputs, signature=known)
+    return graph, as_given(nested(arrays), variables)
 
 
 def from_linen(
@@ -250,14 +256,14 @@ def _arrays(variables: Variables) -> dict[Path, Array | Shape]:
     Raises:
       GraphError: if the variables are no nested dict of arrays.
     """
-    if not isinstance(variables, Mapping):
-        raise GraphError(f"variables must be a nested dict of arrays, found {type(variables).__name__}.")
     arrays = flat(variables)
+    if not arrays or not all(len(path) > 1 or isinstance(variables, Mapping) for path in arrays):
+        raise GraphError(f"variables must be nested dicts of arrays, or another pytree; found {_said(variables)}.")
     for path, array in arrays.items():
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise GraphError(
-                f"{subscripts(path)} is {type(array).__name__}, and must be an array: "
-                "put lists into dicts, {'0': ..., '1': ...}; unbox partitioned parameters with flax.core.meta.unbox."
+                f"{subscripts(path)} is {type(array).__name__}, and must be an array: jnp.asarray(...); unbox "
+                "partitioned parameters with flax.core.meta.unbox."
             )
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             raise GraphError(

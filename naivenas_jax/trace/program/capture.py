@@ -20,7 +20,7 @@ from naivenas_jax.jaxpr.value_numbering import same_computation
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.program.import_errors import NEEDS_A_VALUE, does_not_fit, needs_a_value, traces_differ
 from naivenas_jax.trace.program.module_names import naming
-from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.transfer.variables import flat_mappings, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: ``fn(variables, inputs, rngs, keywords) -> (outputs, updated variables)``; inputs and keywords are lists of arrays
@@ -145,10 +145,10 @@ def _traced(
     ) -> tuple[list[Array | Shape], list[PyTree]]:
         given = nested(dict(zip(variables, values, strict=True)))
         outputs, updates = fn(given, data, dict(zip(names, keys, strict=True)), named)
-        paths[:] = flat(updates)
+        paths[:] = flat_mappings(updates)
         structure, arrays = Structure.split(outputs)
         structures[:] = [structure]
-        return arrays, list(flat(updates).values())
+        return arrays, list(flat_mappings(updates).values())
 
     arguments = [list(variables.values()), list(inputs), [rngs[name] for name in names], list(keywords)]
     try:

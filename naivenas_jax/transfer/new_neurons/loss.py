@@ -11,10 +11,19 @@ from jaxtyping import Float
 
 from naivenas_jax.errors import NaiveNASError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 
 #: ``(apply, variables, batch) -> one number``, where ``apply`` is ``graph.apply``.
 Loss: TypeAlias = Callable[[Callable[..., PyTree], Variables, PyTree], Float[jax.Array, ""]]
+
+
+def on_plain(loss_fn: Loss, variables: Variables) -> tuple[Loss, Variables]:
+    """A loss of variables as nested dicts, and the variables as such; ``loss_fn`` gets them as they were given."""
+    dicts = plain(variables)
+    if dicts is variables:
+        return loss_fn, variables
+    return lambda apply, values, batch: loss_fn(apply, as_given(values, variables), batch), dicts
 
 
 def loss_of(

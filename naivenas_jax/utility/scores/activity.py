@@ -20,7 +20,7 @@ from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.variables import check_network
+from naivenas_jax.transfer.variables import check_network, plain
 from naivenas_jax.typing import Array, PyTree, Variables
 from naivenas_jax.utility.tied import (
     by_handle,
@@ -85,6 +85,7 @@ def activity(
     if missing is not None and (score is None or not math.isfinite(score)):
         raise UtilityError(f"missing must be a finite number, or None; found {shown(missing)}.")
     check_network(graph, variables)
+    variables = plain(variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[ValueSums, ValueSums] | None = None
     for number, inputs in enumerate(inputs_of(graph, batches, UtilityError)):

@@ -15,7 +15,7 @@ from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import examples_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.structure import Structure, compiled
-from naivenas_jax.transfer.new_neurons.loss import Loss
+from naivenas_jax.transfer.new_neurons.loss import Loss, on_plain
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.scores.taylor import slopes
@@ -76,6 +76,7 @@ def fisher(
     check_network(graph, variables)
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
+    loss_fn, variables = on_plain(loss_fn, variables)
     step = compiled(partial(_halves, graph, loss_fn))
     given = examples_of(batches, UtilityError, words=graph.signature is not None)
     portions = (step(variables, batch) for batch in given)

@@ -20,7 +20,7 @@ from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.structure import Structure, compiled
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.carrying.follow import Followed
-from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of
+from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of, on_plain
 from naivenas_jax.transfer.variables import check_network, flat, nested
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.scores.gates import computed_weights, gate_derivatives, gated, gates
@@ -114,6 +114,7 @@ def taylor(
     require_flag(errors, "errors", UtilityError)
     if not is_one_of(each, ("batch", "example")):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
+    loss_fn, variables = on_plain(loss_fn, variables)
     step = compiled(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
     read = batches_of if each == "batch" else examples_of
     portions = (step(variables, batch) for batch in read(batches, UtilityError, words=graph.signature is not None))

@@ -1,0 +1,161 @@
+"""Variables as people hold them: nested mappings, modules and lists of arrays, any pytrees; and by path."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+import jax
+from flax import core, nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from naivenas_jax.paths import Path, key_text
+from naivenas_jax.typing import PyTree
+
+ValueT = TypeVar("ValueT")
+
+
+def flat(variables: PyTree) -> dict[Path, Any]:
+    """All arrays by path.
+
+    Args:
+      variables: nested mappings, or any other pytree, whose arrays are parameters then; keys that are no strings are
+        spelled as `str` does. What is no array in a class of its own (a number, a function) is left out.
+
+    >>> flat({"params": {"dense": {"bias": 0.5}}}), flat([{"bias": np.zeros(2)}]).keys()
+    ({('params', 'dense', 'bias'): 0.5}, dict_keys([('params', '0', 'bias')]))
+    """
+    tree = _as_dicts(variables)
+    if not isinstance(variables, Mapping):
+        tree = {"params": tree}
+    return {tuple(map(str, path)): array for path, array in flatten_dict(tree).items()}
+
+
+def flat_mappings(variables: Mapping[str, PyTree]) -> dict[Path, PyTree]:
+    """What nested mappings hold, by path: arrays, or trees of them, such as what a model has sown."""
+    return {tuple(map(str, path)): value for path, value in flatten_dict(_mappings(variables)).items()}
+
+
+def plain(variables: PyTree) -> PyTree:
+    """The variables as nested mappings, where they are another pytree; constants in it are left out."""
+    return variables if variables is None or _is_plain(variables) else nested(flat(variables))
+
+
+def _is_plain(node: PyTree, below: bool = False) -> bool:
+    if isinstance(node, Mapping):
+        return all(_is_plain(child, True) for child in node.values())
+    return below and (isinstance(node, nnx.Variable) or _children(node) is None)
+
+
+def _mappings(node: PyTree) -> PyTree:
+    if isinstance(node, nnx.Variable):
+        return node.get_value()
+    return {key: _mappings(child) for key, child in node.items()} if isinstance(node, Mapping) else node
+
+
+def _as_dicts(node: PyTree) -> PyTree:
+    if isinstance(node, nnx.Variable):
+        return node.get_value()
+    if isinstance(node, Mapping):
+        return {key: _as_dicts(child) for key, child in node.items()}
+    if (children := _children(node)) is None:
+        return node
+    return {key: _as_dicts(child) for key, child in children.items() if not _is_constant(node, child)}
+
+
+def _children(node: PyTree) -> dict[str, PyTree] | None:
+    """The children of a node of a pytree by name; None: it is a leaf, or a box around one."""
+    if isinstance(node, core.meta.AxisMetadata):
+        return None
+    found = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda value: value is not node)[0]
+    if len(found) == 1 and not found[0][0]:
+        return None
+    return {key_text(path[0]): child for path, child in found}
+
+
+def _is_constant(node: PyTree, child: PyTree) -> bool:
+    """Whether a child is no variable. What is no array in a tuple or list is a mistake, and no constant."""
+    if isinstance(node, tuple | list) or isinstance(child, Mapping | nnx.Variable):
+        return False
+    return not hasattr(child, "dtype") and _children(child) is None
+
+
+def nested(arrays: Mapping[Path, ValueT]) -> dict[str, Any]:
+    """The inverse of `flat`.
+
+    >>> nested({("params", "dense", "bias"): 0.5})
+    {'params': {'dense': {'bias': 0.5}}}
+    """
+    tree: dict[str, Any] = unflatten_dict(dict(arrays))
+    return tree
+
+
+def as_given(variables: PyTree, given: PyTree, top: bool = True) -> PyTree:
+    """The variables in mappings, or other pytrees, of the kinds that the user gave, from top to bottom.
+
+    So they have the structure that the states of optimizers made for them have. What is new is held as its neighbours
+    are. Keys keep their type and order, and what was an ``nnx.Variable`` is one again.
+
+    Args:
+      variables: nested mappings.
+      given: what the user gave, before the change. A pytree of another kind has no place for variables that are new:
+        the mappings are returned then.
+      top: whether these are all variables, so that a pytree of another kind is their collection "params".
+
+    >>> from collections import OrderedDict
+    >>> made = as_given({"params": {"a": 1, "new": {"b": 2}}}, OrderedDict(params={"a": 0}))
+    >>> type(made).__name__, dict(made)
+    ('OrderedDict', {'params': {'a': 1, 'new': {'b': 2}}})
+    """
+    if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
+        return given.replace(variables)
+    if isinstance(variables, Mapping) and not isinstance(given, Mapping):
+        own = variables.get("params") if top and set(variables) == {"params"} else None if top else variables
+        made = None if own is None else _restored(own, given)
+        return variables if made is None else made
+    if not isinstance(variables, Mapping):
+        return variables
+    keys = {str(key): key for key in given}
+    left = {str(key): child for key, child in variables.items()}
+    names = [*(name for name in keys if name in left), *(name for name in left if name not in keys)]
+    held = given.raw_mapping if isinstance(given, nnx.State) else given  # a State wraps what it is asked for
+    beside = _of_kind({}, given)
+    children = {n: as_given(left[n], held[keys[n]] if n in keys else beside, False) for n in names}
+    return _of_kind({keys.get(name, name): child for name, child in children.items()}, given)
+
+
+def _restored(variables: Mapping[str, PyTree], given: PyTree) -> PyTree | None:
+    """A pytree like ``given`` with these variables, and its constants; None: it has other children."""
+    children = _children(given)
+    if children is None:
+        return None
+    held = {name: child for name, child in children.items() if not _is_constant(given, child)}
+    held = {name: child for name, child in held.items() if flat_mappings({"": _as_dicts(child)})}
+    if held.keys() != variables.keys():
+        return None
+    made = {name: _restored_child(variables[name], child) for name, child in held.items()}
+    if any(value is None for value in made.values()):
+        return None
+    treedef = jax.tree.structure(given, is_leaf=lambda value: value is not given)
+    return jax.tree.unflatten(treedef, [made.get(name, child) for name, child in children.items()])
+
+
+def _restored_child(variables: PyTree, given: PyTree) -> PyTree | None:
+    if isinstance(given, Mapping | nnx.Variable) or not isinstance(variables, Mapping):
+        return as_given(variables, given, False)
+    return _restored(variables, given)
+
+
+def _of_kind(items: dict[Hashable, PyTree], given: Mapping[Hashable, PyTree]) -> Mapping[Hashable, PyTree]:
+    """A mapping of the same kind that holds these items; a dict where such a mapping cannot be made."""
+    try:
+        made: Mapping[Hashable, PyTree] = type(given)(items)  # type: ignore[call-arg]  # most mappings take items
+        return made
+    except TypeError:
+        if not isinstance(given, MutableMapping):
+            return items
+    emptied = copy.copy(given)  # a defaultdict: with the same default
+    emptied.clear()
+    emptied.update(items)
+    return emptied
