@@ -316,7 +316,7 @@ def test_handles_have_the_names_of_modules():
         (lambda g, v: g.apply(v, X, wrong=1), "takes no argument 'wrong'; its arguments are scale, train, x"),
         (lambda g, v: g.apply({"params": v["params"]}, X), r"variables\['batch_stats'\]"),
         (lambda g, v: nas.from_linen(Linen(), v), "Give example inputs"),
-        (lambda g, v: nas.from_linen(Linen(), [v], X), "found list"),
+        (lambda g, v: nas.from_linen(Linen(), [v], X), "as module.init makes them; found list"),
         (
             lambda g, v: nas.from_function(lambda v, x: x, {"a": {"w": [1.0]}}, X),
             r"\['0'\] is float, and must be an array",

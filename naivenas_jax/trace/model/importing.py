@@ -21,7 +21,7 @@ from naivenas_jax.trace.model.model_graph import model_graph
 from naivenas_jax.trace.model.nnx_model import NnxModel
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
 from naivenas_jax.trace.program.module_names import linen_marks
-from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.transfer.variables import as_given, flat, nested, plain
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: What an import returns: the graph, and the variables in the layout that they had.
@@ -116,7 +116,11 @@ def from_linen(
             f"from_linen takes a linen module, then its variables and inputs; found {_said(module)}. For nnx models "
             "there is nas.from_nnx, for functions nas.from_function."
         )
-    if isinstance(variables, Mapping) and "params" in (variables.get("params") or ()):
+    if not isinstance(variables, Mapping):
+        raise GraphError(
+            f"variables must be nested dicts of arrays, as module.init makes them; found {_said(variables)}."
+        )
+    if "params" in (variables.get("params") or ()):
         raise GraphError(
             "variables['params'] has 'params' inside, which Flax takes for a mistake. Pass the variables as init "
             "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
@@ -127,12 +131,13 @@ def from_linen(
         values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords
     ) -> tuple[PyTree, Variables]:
         own = {key: value for key, value in given.items() if key != "method"}
+        held = values if plain(variables) is variables else as_given(values, variables)
         args, keywords = signature.call(arguments, own)
         keywords["method"] = given.get("method")
         wanted = list(mutable) if isinstance(mutable, tuple) else mutable
         try:
             with linen_marks():
-                result = module.apply(values, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
+                result = module.apply(held, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
         except ModifyScopeVariableError as error:
             raise GraphError(
                 f"The model updates variables: {error} Pass graph.apply(..., mutable=[...]) with that collection, and "
