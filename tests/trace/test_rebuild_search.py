@@ -206,7 +206,8 @@ def test_the_message_names_the_natural_try():
 
 def test_a_limit_of_time():
     mutation = nas.delta_nout(*imported(Halves(), ROWS), {"up": -3})
-    with pytest.raises(nas.RebuildError, match=r"time_limit=0 was over"):
+    with pytest.raises(nas.RebuildError, match=r"time_limit=0 was over") as error:
         nas.rebuild(Halves(), mutation, time_limit=0)
+    assert "nn.Dense(2 * self.width" in str(error.value)  # the line is named that holds the first size
     with pytest.raises(nas.RebuildError, match="time_limit= takes a number of seconds"):
         nas.rebuild(Halves(), mutation, time_limit="long")

@@ -189,6 +189,7 @@ def _rebuilt(
     op, graph, variables = how.op, how.mutation.graph, how.mutation.variables
     search: RebuildSearch[ModuleT] = RebuildSearch(
         lambda candidate: call_of(candidate, op.model),
+        model,
         comparisons(graph, op, variables, call_of(model, op.model)),
         how.clock,
         query_rescalings(op) if how.rescale else (),

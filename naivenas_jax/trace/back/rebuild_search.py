@@ -69,6 +69,7 @@ class RebuildSearch(Generic[ModuleT]):
 
     Attributes:
       call_of: makes a function of a model.
+      unchanged: the user's model; what it says to the new variables is the reason if there is no time to try another.
       wanted: compare models with the graph.
       clock: the time limit.
       rescalings: ways to rescale queries that may be tried.
@@ -77,6 +78,7 @@ class RebuildSearch(Generic[ModuleT]):
     """
 
     call_of: Callable[[ModuleT], ModelCall]
+    unchanged: ModuleT
     wanted: Sequence[Comparison]
     clock: Clock
     rescalings: Sequence[Rescaling] = ()
@@ -112,6 +114,8 @@ class RebuildSearch(Generic[ModuleT]):
                 return ran
         except OutOfTimeError:
             self.ended = f"time_limit={self.clock.limit:g} was over"
+            if self.failure is None and (as_it_was := self._judge(self.unchanged, "")):
+                self.failure = as_it_was.failure
         tries = "1 way" if attempts.made == 1 else f"{attempts.made} ways"
         self.ended = f"{tries} to choose the sizes in {self.clock.seconds():.0f} s" + (self.ended and f"; {self.ended}")
         return None
