@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=numbers, help="only these blocks of the network, by number")
     parser.add_argument("--steps", type=numbers, help="only these steps, by number")
     parser.add_argument("--kind", choices=list(GRAMMARS), help="only networks of this kind")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no further chain after that time")
     parser.add_argument("--no-reduce", action="store_true", help="leave chains that fail as they are")
     return parser.parse_args()
 
@@ -49,8 +50,10 @@ def main() -> int:
     given = arguments()
     logging.getLogger("naivenas_jax").setLevel(logging.ERROR)  # what starts again is said for every carried tree
     seen, finds, started = Counter[str](), [], time.process_time()
-    done = 0
+    done, begun = 0, time.monotonic()
     for seed in range(given.seed, given.seed + given.chains):
+        if time.monotonic() - begun > given.seconds:
+            break
         recipe = Recipe.of(seed)
         if given.kind and recipe.kind != given.kind:
             continue

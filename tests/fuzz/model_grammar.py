@@ -305,10 +305,10 @@ def computed(name: str, fn: Callable[[Array], Array], silent: float) -> None:
     block(made)
 
 
-# computed("softplus_weight", jax.nn.softplus, -200.0)
-# computed("exp_weight", jnp.exp, -200.0)
-# computed("offset_weight", lambda w: w - 0.3, 0.3)
-# computed("squared_weight", lambda w: w**2, 0.0)
+computed("softplus_weight", jax.nn.softplus, -200.0)
+computed("exp_weight", jnp.exp, -200.0)
+computed("offset_weight", lambda w: w - 0.3, 0.3)
+computed("squared_weight", lambda w: w**2, 0.0)
 computed("tanh_weight", jnp.tanh, 0.0)
 computed("standardised_weight", lambda w: (w - w.mean(0)) / jnp.sqrt(w.var(0) + 1e-3), 0.0)
 computed("quantised_weight", lambda w: w + jax.lax.stop_gradient(jnp.round(w * 8) / 8 - w), 0.0)

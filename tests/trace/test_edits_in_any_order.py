@@ -123,3 +123,17 @@ def test_a_result_whose_variables_do_not_fit_is_never_returned():
     wrong["params"]["b"]["kernel"] = jnp.ones((6, 6))
     with pytest.raises(nas.InternalError, match=r"\['b'\]\['kernel'\].* \(6, 6\).*mistake of naivenas_jax"):
         check_fit(replace(mutation, variables=wrong))
+
+
+@pytest.mark.parametrize("model", [linen, of_nnx])
+def test_keywords_of_an_edit_inside_name_parts_of_the_whole_network(model):
+    graph, variables = model()
+    make = lambda v: nas.layer("inner", nn.Dense(v.nout), v)  # noqa: E731
+    given = {"utility": nas.magnitude(graph, variables), "free_outputs": ("output",)}
+    inserted = nas.insert_vertex(graph, variables, "a", make, **given)
+    assert inserted.graph.handles()["inner"].size == 6
+    fits(inserted)
+    with pytest.raises(nas.UnknownNameError, match="free_outputs: There is no vertex or axis named 'none'"):
+        nas.insert_vertex(graph, variables, "a", make, free_outputs=("none",))
+    with pytest.raises(nas.UtilityError, match="utility: There is no vertex or axis named 'none'"):
+        nas.insert_vertex(graph, variables, "a", make, utility={"none": 1.0})

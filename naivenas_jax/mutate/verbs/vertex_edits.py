@@ -16,11 +16,13 @@ from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
 from naivenas_jax.mutate.edit.model_edits import insert_inside, model_at, remove_inside
 from naivenas_jax.mutate.edit.realign import realign
+from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, source_of, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
+from naivenas_jax.utility.user_scores import scores
 
 
 @verb
@@ -73,7 +75,8 @@ def insert_vertex(
                 f"{after!r} is a module inside {where.vertex.name!r}, where everything that reads it reads what is "
                 "inserted; outputs= is for vertices."
             )
-        insert = partial(insert_vertex, variables={}, after=after, make=make, new=new, **keywords)
+        own = _of_the_piece(graph, keywords)
+        insert = partial(insert_vertex, variables={}, after=after, make=make, new=new, **own)
         return insert_inside(graph, variables, where, after, insert)
     source = source_of(graph, after)
     last, added = added_by(graph, source, make)
@@ -98,6 +101,21 @@ def insert_vertex(
         created_as=how,
         comparable=kept,
     )
+
+
+def _of_the_piece(graph: Graph, keywords: EditKeywords) -> EditKeywords:
+    """The keywords without those that choose among neurons of the whole network, all of which stay: these are checked.
+
+    What is inserted inside a model has the width of its place, and is made in a graph of its own.
+    """
+    check_free_outputs(graph, keywords.get("free_outputs", False))
+    utility = keywords.get("utility")
+    if utility is not None:
+        scores(utility, graph.ties.sizes)
+    own = keywords.copy()
+    own.pop("free_outputs", None)
+    own.pop("utility", None)
+    return own
 
 
 @verb
