@@ -81,7 +81,7 @@ class Origins:
         """The positions of the neurons of a run, the n-th time that it occurs."""
         numbers = self.of(run)
         homes = np.searchsorted(self.ties.starts, old(numbers), side="right") - 1
-        first = {}
+        moves = np.zeros(len(self.ties.run_sizes), int)
         for home in np.unique(homes).tolist():
             there = offsets.get(home, ())
             if occurrence >= len(there):
@@ -89,8 +89,8 @@ class Origins:
                     "A new neuron is like one that is not on its axis, so that the entries that a constant of the "
                     "model has for it are not known."
                 )
-            first[home] = there[occurrence] - self.ties.starts[home]
-        return _shifted(numbers, np.array([first[home] for home in homes.tolist()], int))
+            moves[home] = there[occurrence] - self.ties.starts[home]
+        return _shifted(numbers, moves[homes])
 
 
 def old(numbers: Numbers) -> Numbers:
