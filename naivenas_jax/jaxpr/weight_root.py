@@ -14,6 +14,7 @@ import numpy as np
 from naivenas_jax.jaxpr.weight_expression import Weight, has_tables
 from naivenas_jax.jaxpr.weight_value import Evaluation, UnknownWeightError, in_places, in_rows
 from naivenas_jax.paths import Path
+from naivenas_jax.typing import Array
 
 #: Functions are tried on arrays of so many entries along each dimension, if they can be; None: as many as there are.
 _SIZES = (3, None)
@@ -46,42 +47,46 @@ class _Trial:
 
     Attributes:
       weight: the weight.
-      path: the variable.
+      paths: the variable; or several, all of which have the same entries then.
       draws: several choices of numbers for all variables.
       most: how many entries of constants take part along each dimension.
     """
 
     weight: Weight
-    path: Path
+    paths: tuple[Path, ...]
     draws: tuple[Draw, ...]
     most: int | None
 
-    def _at(self, own: jax.Array, others: Draw) -> jax.Array:
-        """The entries of the weight."""
-        return jnp.asarray(Evaluation({**others, self.path: own}, 0, self.most).value(self.weight))
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the variable."""
+        return np.dtype(jnp.result_type(*(self.draws[0][path] for path in self.paths)))
+
+    def _at(self, number: jax.Array, others: Draw) -> jax.Array:
+        """The entries of the weight where all entries of the variable are the same; of complex ones the modulus."""
+        own = {path: jnp.broadcast_to(number, others[path].shape).astype(others[path].dtype) for path in self.paths}
+        return _real(Evaluation({**others, **own}, 0, self.most).value(self.weight))
 
     @cached_property
     def _at_all(self) -> Callable[[jax.Array, Draw], jax.Array]:
         """Compiled once, for all numbers and draws."""
 
         def at_all(numbers: jax.Array, others: Draw) -> jax.Array:
-            shape = others[self.path].shape
-            return jax.vmap(lambda number: self._at(jnp.broadcast_to(number, shape), others).ravel())(numbers)
+            return jax.vmap(lambda number: self._at(number, others).ravel())(numbers)
 
         return jax.jit(at_all)
 
     def at_numbers(self, numbers: Sequence[float] | np.ndarray, draw: int = 0) -> np.ndarray:
         """Shape (numbers, entries): the entries of the weight where all entries of the variable are the same."""
-        others = self.draws[draw]
         padded = np.resize(np.asarray(numbers, np.float64), _AT_ONCE)
-        made = self._at_all(jnp.asarray(padded, others[self.path].dtype), others)
+        made = self._at_all(jnp.asarray(padded, self.dtype), self.draws[draw])
         return np.asarray(made, np.float64)[: len(numbers)]
 
     @cached_property
     def scale(self) -> float:
         """How large entries of the weight are."""
-        at = jax.jit(lambda draw: self._at(draw[self.path], draw))
-        return max(float(np.nanmedian(np.abs(np.asarray(at(draw), np.float64)))) for draw in self.draws)
+        at = jax.jit(lambda draw: jnp.abs(Evaluation(draw, 0, self.most).value(self.weight)))
+        return max(float(np.nanmedian(np.asarray(at(draw), np.float64))) for draw in self.draws)
 
     def zero_at(self, number: float, tolerance: float) -> bool:
         """Whether all entries are zero there, whatever the other variables are."""
@@ -90,35 +95,47 @@ class _Trial:
     @cached_property
     def _slope(self) -> Callable[[jax.Array, Draw], jax.Array]:
         def slope(number: jax.Array, others: Draw) -> jax.Array:
-            own = jnp.broadcast_to(number, others[self.path].shape)
-            made, pulled = jax.vjp(lambda array: self._at(array, others), own)  # some functions have no other rule
-            return jnp.abs(pulled(jnp.ones_like(made))[0]).max(initial=0.0)
+            own = {path: jnp.broadcast_to(number, others[path].shape).astype(others[path].dtype) for path in self.paths}
+
+            def value(arrays: Draw) -> jax.Array:
+                return jnp.asarray(Evaluation({**others, **arrays}, 0, self.most).value(self.weight))
+
+            made, pulled = jax.vjp(value, own)  # some functions have no other rule
+            (slopes,) = pulled(jnp.ones_like(made))
+            return jnp.stack([jnp.abs(each).max(initial=0.0) for each in slopes.values()]).max()
 
         return jax.jit(slope)
 
     def slope_at(self, number: float) -> float:
         """The largest derivative of an entry there."""
-        dtype = self.draws[0][self.path].dtype
-        return (
-            float(self._slope(jnp.asarray(number, dtype), self.draws[0])) if jnp.issubdtype(dtype, jnp.inexact) else 1.0
-        )
+        own = jnp.asarray(number, self.dtype)
+        return float(self._slope(own, self.draws[0])) if jnp.issubdtype(self.dtype, jnp.inexact) else 1.0
 
 
-def root_of(weight: Weight, path: Path, dtypes: Mapping[Path, np.dtype]) -> Found | None:
-    """Where a weight is zero as a function of one of its variables; None if no place is found.
+def _real(array: Array) -> jax.Array:
+    return jnp.abs(array) if jnp.iscomplexobj(array) else jnp.asarray(array)
+
+
+def root_of(weight: Weight, paths: tuple[Path, ...], dtypes: Mapping[Path, np.dtype]) -> Found | None:
+    """Where a weight is zero as a function of some of its variables; None if no place is found.
+
+    Args:
+      weight: the weight.
+      paths: a variable; or several, which are all to have the same entries.
+      dtypes: of all variables of the weight.
 
     >>> import jax.numpy as jnp
     >>> from naivenas_jax.jaxpr.weight_expression import weight_reads
     >>> traced = jax.make_jaxpr(lambda w, x: x @ jnp.exp(w))(jnp.ones((2, 3)), jnp.ones((5, 2)))
     >>> (read,) = weight_reads(traced, [("w",), None])
-    >>> root_of(read.weight, ("w",), {("w",): np.dtype("float32")}).number
+    >>> root_of(read.weight, (("w",),), {("w",): np.dtype("float32")}).number
     -10000.0
     """
     _remember_rules(weight)
     for most in _SIZES:
         try:
             with jax.ensure_compile_time_eval(), np.errstate(all="ignore"):
-                return _root(_Trial(weight, path, _draws(weight, dtypes, most), most))
+                return _root(_Trial(weight, paths, _draws(weight, dtypes, most), most))
         except UnknownWeightError:
             continue
     return None
@@ -145,7 +162,7 @@ def _draws(weight: Weight, dtypes: Mapping[Path, np.dtype], most: int | None) ->
         return {path: jnp.asarray(random.uniform(low, 1.2, shape), dtypes[path]) for path, shape in cut.items()}
 
     positive, signed = (draw(0.2), draw(0.2)), draw(-1.2)
-    value = jax.jit(lambda draw: Evaluation(draw, 0, most).value(weight))
+    value = jax.jit(lambda draw: _real(Evaluation(draw, 0, most).value(weight)))
     finite = np.isfinite(np.asarray(value(signed), np.float64)).all()
     return (*positive, signed) if finite else positive
 
@@ -161,7 +178,7 @@ def _root(trial: _Trial) -> Found | None:
     scale = trial.scale
     if not np.isfinite(scale):
         return None
-    dtype = jnp.promote_types(trial.draws[0][trial.path].dtype, jnp.bfloat16)
+    dtype = jnp.promote_types(trial.dtype, jnp.bfloat16)
     small = 32 * scale * float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # jax does not type it
     if trial.zero_at(0.0, 0.0):
         return Found(0.0, near=_near(trial, 0.0, scale))
@@ -178,9 +195,10 @@ def _root(trial: _Trial) -> Found | None:
 
 def _affine(trial: _Trial, small: float) -> bool:
     """Whether one step of Newton's method goes to a zero, wherever it starts."""
-    first, path = in_rows(trial.weight, trial.path), trial.path  # of a loop, the first row is tried
-    if not jnp.issubdtype(trial.draws[0][path].dtype, jnp.floating):
+    path = trial.paths[0]
+    if len(trial.paths) > 1 or not jnp.issubdtype(trial.dtype, jnp.floating):
         return False
+    first = in_rows(trial.weight, path)  # of a loop, the first row is tried
 
     def after_a_step(start: jax.Array, others: Draw) -> jax.Array:
         def value(own: jax.Array) -> jax.Array:
@@ -195,14 +213,16 @@ def _affine(trial: _Trial, small: float) -> bool:
         ends = [step(factor * draw[path], draw) for draw in trial.draws for factor in (1, -3)]
     except UnknownWeightError:
         return False
-    return all(bool((np.abs(np.asarray(end, np.float64)) <= small).all()) for end in ends)
+    return all(bool((np.abs(np.asarray(end)) <= small).all()) for end in ends)
 
 
 def _crossings(trial: _Trial) -> Iterator[float]:
     """Numbers at which all entries change their sign."""
-    if not jnp.issubdtype(trial.draws[0][trial.path].dtype, jnp.floating):
-        whole = np.arange(-256.0, 257.0)
-        found = [(trial.at_numbers(part) == 0).all(1) for part in np.split(whole, range(_AT_ONCE, 513, _AT_ONCE))]
+    if jnp.issubdtype(trial.dtype, jnp.integer):
+        info = jnp.iinfo(trial.dtype)  # type: ignore[no-untyped-call]  # jax does not type it
+        whole = np.arange(max(-256.0, info.min), min(256.0, info.max) + 1)
+        parts = np.split(whole, range(_AT_ONCE, len(whole), _AT_ONCE))
+        found = [(trial.at_numbers(part) == 0).all(1) for part in parts]
         yield from whole[np.concatenate(found)].tolist()
         return
     signs = _signs(trial, _GRID)
@@ -221,7 +241,7 @@ def _near(trial: _Trial, root: float, scale: float) -> float | None:
     """Where entries are a millionth of what they are, between a zero without derivative and usual numbers."""
     if trial.slope_at(root) > 1e-6 * scale:
         return None
-    usual = float(np.median(np.asarray(trial.draws[0][trial.path], np.float64)))
+    usual = float(np.median(np.asarray(_real(trial.draws[0][trial.paths[0]]), np.float64)))
     near = _narrowed(root, usual, lambda between: (np.abs(trial.at_numbers(between)) <= 1e-6 * scale).all(1))
     return near if trial.slope_at(near) > 0 else None
 

@@ -8,7 +8,7 @@ nothing is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.jaxpr.weight_expression import Origin, Weight, WeightRead, weight_reads
 from naivenas_jax.jaxpr.weight_root import Found, root_of
-from naivenas_jax.jaxpr.weight_value import UnknownWeightError, degree, in_places, in_rows, is_as_large
+from naivenas_jax.jaxpr.weight_value import ANY, UnknownWeightError, degree, in_places, in_rows, is_as_large
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.typing import Array
 
@@ -47,6 +47,15 @@ class WeightUse:
     def within(self, scope: Path) -> WeightUse:
         """The same, for a program that a vertex computes: variables lie below its scope."""
         return replace(self, scope=(*scope, *self.scope))
+
+    def together(self, other: WeightUse | None) -> WeightUse:
+        """The same variable in other weights too, which are off where these are."""
+        if other is None or self.zero is None or other.zero is None:
+            return self
+        near = [zero.near for zero in (self.zero, other.zero) if zero.near is not None]
+        least = min(near, key=lambda each: abs(each - self.zero.number)) if len(near) == 2 else None  # type: ignore[union-attr]  # see above
+        weights, zero = (*other.weights, *self.weights), replace(self.zero, near=least)
+        return replace(self, weights=weights, zero=zero, linear=self.linear and other.linear)
 
     @property
     def switches(self) -> bool:
@@ -143,15 +152,25 @@ def weight_uses(program: ClosedJaxpr, paths: Sequence[Path | None], reads: Calla
     >>> float(uses["params", "w"].switched_off({("params", "w"): jnp.zeros((2, 3))})[0, 0]), dict(never_zero)
     (0.5, {})
     """
-    every = [_Read(read.weight, frozenset(filter(reads, read.origin))) for read in weight_reads(program, paths)]
+    parts = (part for read in weight_reads(program, paths) for part in _parts(read))
+    every = [_Read(read.weight, frozenset(filter(reads, read.origin))) for read in parts]
     every = [read for read in every if read.origin]
-    plain = [read for read in every if degree(read.weight, read.paths) == 1]
+    plain = [read for read in every if degree(read.weight, read.paths) in (1.0, ANY)]
     if len(plain) == len(every):
         return WeightUses({}, {})
     dtypes = {p: var.aval.dtype for p, var in zip(paths, program.jaxpr.invars, strict=True) if p is not None}
     return _Deciding(dtypes, frozenset().union(*(read.paths for read in plain))).decided(
         [read for read in every if read not in plain], plain
     )
+
+
+def _parts(read: WeightRead) -> Iterator[WeightRead]:
+    """A weight that consists of several, side by side, is these."""
+    if read.weight.eqn is None or read.weight.eqn.primitive.name != "concatenate":
+        yield read
+        return
+    for operand in read.weight.operands:
+        yield from _parts(WeightRead(operand, read.dim))
 
 
 @dataclass(frozen=True)
@@ -170,35 +189,38 @@ class _Deciding:
         uses: dict[Path, WeightUse] = {}
         never: dict[Origin, str] = {}
         for read in functions:
-            found = self._switch(read, uses)
-            if found is None or not read.paths.isdisjoint(set(self.plain) - {found.path}):
+            found = self._switches(read, uses)
+            if not found or not read.paths.isdisjoint(set(self.plain) - {use.path for use in found}):
                 never.update(dict.fromkeys(read.origin, _reason(read)))
-            else:
-                before = uses.get(found.path)
-                uses[found.path] = found if before is None else replace(before, weights=(*before.weights, read.weight))
+            uses.update((use.path, use.together(uses.get(use.path))) for use in found)
         for read in functions:
             for path in read.paths - uses.keys():
                 uses[path] = WeightUse(path, (read.weight,), None)
         for read in functions:
             own = sorted(read.paths, key=lambda path: (not uses[path].switches, path))
-            holder = next((path for path in own if is_as_large(read.weight, path)), own[0])
+            holder = next((path for path in own if is_as_large(read.weight, path)), None)
             for path in own:
-                uses[path] = replace(uses[path], holds=uses[path].holds and (path == holder or path in self.plain))
+                holds = path == holder or path in self.plain or (holder is None and uses[path].switches)
+                uses[path] = replace(
+                    uses[path], holds=uses[path].holds and (holds or (holder is None and path == own[0]))
+                )
         for read in _touching(plain, uses):  # parts of the same weights: what is told of some is told of all
             for path in read.paths - uses.keys():
                 uses[path] = WeightUse(path, (read.weight,), Found(0.0), linear=True)
         return WeightUses(uses, never)
 
-    def _switch(self, read: _Read, uses: Mapping[Path, WeightUse]) -> WeightUse | None:
-        """The variable that switches a weight off; one that does so elsewhere is asked first."""
+    def _switches(self, read: _Read, uses: Mapping[Path, WeightUse]) -> list[WeightUse]:
+        """The variables that switch a weight off; those that do so elsewhere are asked first. None are found: empty."""
         for path in sorted(read.paths, key=lambda path: (path not in uses, path not in self.plain, path)):
             if degree(read.weight, (path,)) == 1 and self._fits(path, Found(0.0), uses):
-                return WeightUse(path, (read.weight,), Found(0.0), linear=True)
-        for path in sorted(read.paths, key=lambda path: (path not in uses, path)):
-            found = root_of(read.weight, path, self.dtypes)
-            if found is not None and self._fits(path, found, uses):
-                return WeightUse(path, (read.weight,), found)
-        return None
+                return [WeightUse(path, (read.weight,), Found(0.0), linear=True)]
+        single = [(path,) for path in sorted(read.paths, key=lambda path: (path not in uses, path))]
+        for paths in dict.fromkeys((*single, tuple(sorted(read.paths)))):  # parts of one weight are off together
+            found = root_of(read.weight, paths, self.dtypes)
+            if found is not None and all(self._fits(path, found, uses) for path in paths):
+                near = None if set(paths) & set(self.plain) else found.near
+                return [WeightUse(path, (read.weight,), replace(found, near=near)) for path in paths]
+        return []
 
     def _fits(self, path: Path, found: Found, uses: Mapping[Path, WeightUse]) -> bool:
         """Whether a variable can be there: all weights that it switches off have to agree."""

@@ -31,7 +31,7 @@ _WRITING = {"scatter": 2, "scatter-add": 2, "scatter-sub": 2, "dynamic_update_sl
 _MULTIPLYING = frozenset(("mul", "dot_general", "conv_general_dilated"))
 MOVES = frozenset(("reshape", "transpose", "squeeze", "broadcast_in_dim", "expand_dims", "copy", "copy_p"))
 #: The degree of zero, which is homogeneous of any degree.
-_ANY = math.inf
+ANY = math.inf
 
 
 class UnknownWeightError(Exception):
@@ -59,20 +59,20 @@ def _degree(one: Weight, of: Collection[Path], follow: Callable[[Weight], float 
     if one.eqn is None:
         if one.operands:
             return follow(one.operands[0])
-        return _ANY if _is_zero(one.constant) else 0.0
+        return ANY if _is_zero(one.constant) else 0.0
     if one.variables.isdisjoint(of):
-        return _ANY if one.operands and all(follow(operand) == _ANY for operand in one.operands[:1]) else 0.0
+        return ANY if one.operands and all(follow(operand) == ANY for operand in one.operands[:1]) else 0.0
     found, name = [follow(operand) for operand in one.operands], one.eqn.primitive.name
     degrees = [each for each in found if each is not None]
     if len(degrees) < len(found):
         return None
     if name in _LINEAR:
-        return degrees[0] if all(each in (0.0, _ANY) for each in degrees[1:]) else None
-    if name in _ADDING or (name == "select_n" and degrees[0] in (0.0, _ANY)):
-        each = set(degrees[name == "select_n" :]) - {_ANY}
+        return degrees[0] if all(each in (0.0, ANY) for each in degrees[1:]) else None
+    if name in _ADDING or (name == "select_n" and degrees[0] in (0.0, ANY)):
+        each = set(degrees[name == "select_n" :]) - {ANY}
         return each.pop() if len(each) == 1 else None
     if name in _WRITING:
-        both = {degrees[0], degrees[_WRITING[name]]} - {_ANY}
+        both = {degrees[0], degrees[_WRITING[name]]} - {ANY}
         return both.pop() if len(both) == 1 else None
     if name in _MULTIPLYING:
         return sum(degrees)
@@ -206,7 +206,7 @@ def _in_portions(eqn: Equation, arrays: Sequence[jax.Array], traced: tuple[int, 
 
 def _typed(eqn: Equation, number: int, array: Array) -> jax.Array:
     """A literal is a number of Python, of the dtype that the equation says."""
-    return jnp.asarray(array, eqn.invars[number].aval.dtype)
+    return array if isinstance(array, jax.Array) else jnp.asarray(array, eqn.invars[number].aval.dtype)
 
 
 def _reshape(eqn: Equation, value: _Spread, weight: Weight) -> _Spread:

@@ -183,6 +183,33 @@ def test_kernels_of_a_convolution():
     compared(*nas.from_function(model, variables, x), x, "a", model)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda p, h: h @ jnp.concatenate([jnp.exp(p["w"]), p["z"]], 1),  # parts side by side
+        lambda p, h: h @ nn.softplus(jnp.concatenate([p["w"], p["z"]], 1)),  # off together
+        lambda p, h: h @ p["w"] + h @ p["w"] ** 2,  # as it is, and by a function
+    ],
+)
+def test_weights_of_several_parts(read):
+    def model(variables, x, gates=1.0):
+        return read(variables["params"], jnp.tanh(x @ variables["params"]["a"]) * gates)
+
+    variables = {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3), "z": rand(5, 6, 2)}}
+    compared(*nas.from_function(model, variables, X), X, "a", model)
+
+
+def test_quantised_weights_with_a_zero_point():
+    """Whole numbers are masked, scored and grown too."""
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ ((p["q"].astype(jnp.float32) - 3) * 0.05)
+
+    variables = {"params": {"a": rand(2, 4, 6), "q": jnp.round(20 * rand(3, 6, 3)).astype(jnp.int8)}}
+    compared(*nas.from_function(model, variables, X), X, "a", model)
+
+
 def test_soft_masks_follow_what_is_trained():
     """Where a weight is 0 depends on a parameter: masks put entries where that is now."""
 

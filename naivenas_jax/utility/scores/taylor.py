@@ -124,6 +124,8 @@ def taylor(
 def slopes(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, " classes"]:
     """The derivative of the loss by the gate of every class."""
     arrays, computed = flat(variables), computed_weights(graph)
+    whole = {gate.path for gate in gates(graph) if not jnp.issubdtype(jnp.result_type(arrays[gate.path]), jnp.inexact)}
+    computed = (*computed, *(whole - set(computed)))  # quantised weights have no gradients
     weights = {gate.path: arrays[gate.path] for gate in gates(graph) if gate.path not in computed}
 
     def loss(weights: dict[Path, jax.Array], values: Float[jax.Array, " classes"]) -> Float[jax.Array, ""]:
