@@ -74,6 +74,7 @@ from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
 from naivenas_jax.transfer.carrying.carry import CarryReport
 from naivenas_jax.transfer.masks import freeze_mask
+from naivenas_jax.transfer.merge import merge_neurons
 from naivenas_jax.transfer.new_neurons.entries import NewEntries
 from naivenas_jax.transfer.new_neurons.gradmax import gradmax
 from naivenas_jax.utility.combine import combine, normalise, replace_nonfinite
@@ -148,6 +149,7 @@ __all__ = [
     "Report",
     "report",
     "freeze_mask",
+    "merge_neurons",
     # New neurons
     "NewEntries",
     "gradmax",

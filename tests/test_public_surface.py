@@ -86,6 +86,7 @@ NAMES = [
     "map_vertices",
     "masked",
     "measure_latency",
+    "merge_neurons",
     "multiple_of",
     "normalise",
     "populations",

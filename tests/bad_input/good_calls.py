@@ -118,6 +118,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "change_kernel": {**dict(zip(("graph", "variables"), images(), strict=True)), "request": {"conv": (5, 5)}},
         "report": {"mutation": narrower(), "inputs": (X,)},
         "freeze_mask": {**on, "names": "a"},
+        "merge_neurons": {**on, "keep": {"x": [0]}},
         "gradmax": {"loss_fn": loss, "batch": X},
         "magnitude": on,
         "taylor": {**on, "loss_fn": loss, "batches": batches},

@@ -64,6 +64,7 @@ OF_A_GRAPH = {
     "comparable": lambda g, v: nas.comparable(g, {"a": 1.0}),
     "diagram": lambda g, v: nas.diagram(g),
     "freeze_mask": lambda g, v: nas.freeze_mask(g, v, "a"),
+    "merge_neurons": lambda g, v: nas.merge_neurons(g, v, {"x": [0]}),
     "group_lasso": lambda g, v: nas.group_lasso(g, 0.1).init(v["params"]),
     "group_shrink": lambda g, v: nas.group_shrink(g, 0.1).init(v["params"]),
     "random_utility": lambda g, v: nas.random_utility(g, jax.random.key(0)),
