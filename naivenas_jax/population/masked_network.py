@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.core.scope import CollectionFilter
 
+from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.jaxpr.interpret import flattened
@@ -65,8 +66,13 @@ class MaskedNetwork:
           mutable: likewise.
           rngs: likewise, by stream.
           kwargs: likewise.
+
+        Raises:
+          GraphError: if an input is the shape of an array.
         """
         arguments, data = Structure.split((inputs, dict(kwargs)))
+        if any(isinstance(array, jax.ShapeDtypeStruct) for array in data):
+            raise GraphError("Inputs of `Population.apply` are arrays, found a jax.ShapeDtypeStruct.")
         updating = mutable is not False
 
         def call(

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, Positions
+from naivenas_jax.checks import as_items, shown
 from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -33,11 +34,8 @@ def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
       members: mutations of one network, or networks of one structure.
 
     Raises:
-      PlanError: if there are no members, or one is neither a mutation nor a pair.
       StructureError: if the members have no common structure.
     """
-    if not members:
-        raise PlanError("A population needs members: mutations of one network, or pairs of a graph and its variables.")
     ancestor = ancestor_of(members)
     if ancestor is not None:
         first = ancestor
@@ -52,6 +50,21 @@ def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
     return common, placed
 
 
+def listed(members: object) -> list[Member]:
+    """The members that a user gave, in a list.
+
+    Raises:
+      PlanError: if there are none, or it is no collection.
+    """
+    items = None if isinstance(members, Mapping | Mutation) else as_items(members)
+    if not items:
+        raise PlanError(
+            "members= takes a list of mutations of one network, or of pairs of a graph and its variables; found "
+            f"{shown(members)}."
+        )
+    return [as_member(item, number) for number, item in enumerate(items)]
+
+
 def ancestor_of(members: Sequence[Member]) -> Graph | None:
     """The network that all members are changes of, if there is one whose structure they have."""
     changes = [member for member in members if isinstance(member, Mutation)]
@@ -60,18 +73,24 @@ def ancestor_of(members: Sequence[Member]) -> Graph | None:
     return first if same else None
 
 
-def as_pair(member: Member, number: int = 0) -> tuple[Graph, Variables]:
-    """A member as a network.
+def as_member(given: object, number: int) -> Member:
+    """What a user gave for a member.
 
     Raises:
       PlanError: if it is neither a mutation nor a pair of a graph and its variables.
     """
-    pair = tuple(member) if isinstance(member, Mutation) else member
-    if isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Graph):
-        return pair
+    if isinstance(given, Mutation):
+        return given
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Graph):
+        return given[0], given[1]
     raise PlanError(
-        f"Member {number} is {member!r:.80}. Members are mutations, or pairs (graph, variables), to which these unpack."
+        f"Member {number} is {given!r:.80}. Members are mutations, or pairs (graph, variables), to which these unpack."
     )
+
+
+def as_pair(member: Member) -> tuple[Graph, Variables]:
+    """A member as a network."""
+    return (member.graph, member.variables) if isinstance(member, Mutation) else member
 
 
 def placed_in(common: Graph, change: Member, others: Iterable[Places]) -> Placed:
@@ -157,7 +176,7 @@ def _sizes(first: Graph, graph: Graph) -> Mapping[str, int]:
 
 def _by_position(first: Graph, member: Member, number: int) -> Placed:
     """A network by itself: its neurons come first in every run."""
-    graph, variables = as_pair(member, number)
+    graph, variables = as_pair(member)
     check_network(graph, variables)
     try:
         sizes = sizes_of_runs(first.ties, _sizes(first, graph))

@@ -15,17 +15,17 @@ from flax.typing import PRNGKey, RNGSequences
 
 from naivenas_jax.align.axis_plan import Positions
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.checks import as_whole
-from naivenas_jax.errors import RequestError, StructureError
+from naivenas_jax.checks import as_whole, shown
+from naivenas_jax.errors import RequestError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.paths import is_unnamed
+from naivenas_jax.paths import is_unnamed, subscripts
 from naivenas_jax.population.common_shape import back, graph_at, in_common_shape, plan_to
 from naivenas_jax.population.masked_network import MaskedNetwork
-from naivenas_jax.population.members import Member, placed_in, placed_members
+from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
 from naivenas_jax.transfer.take import take
-from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.transfer.variables import as_given, check_network, flat, nested
 from naivenas_jax.typing import PyTree, Variables
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -95,7 +95,7 @@ class Population:
           PlanError: if there are none, or one is neither a mutation nor a pair.
           StructureError: if their structures differ.
         """
-        common, placed = placed_members(list(members))
+        common, placed = placed_members(listed(members))
         ties = common.ties
         differing = [r for r, n in enumerate(ties.run_sizes) if any(len(m.places.get(r, range(n))) < n for m in placed)]
         names = run_names(ties, differing)
@@ -138,7 +138,12 @@ class Population:
           StructureError: if an axis in which members differ cannot be masked; names it.
           Others: as `Graph.apply`.
         """
-        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), variables)
+        rows = None if chunk is None else as_whole(chunk)
+        if chunk is not None and (rows is None or rows < 1):
+            raise RequestError(f"chunk= is a number of members of at least 1, or None for all; found {shown(chunk)}.")
+        self._check_tree(variables, "variables")
+        shapes = jax.eval_shape(_row, variables, 0)
+        check_network(self.graph, shapes)
         keys = dict(rngs) if isinstance(rngs, Mapping) else {} if rngs is None else {"params": rngs}
         network = MaskedNetwork.of(self.graph, shapes, inputs, mutable=mutable, rngs=keys, kwargs=kwargs)
         runs = run_names(self.graph.ties)
@@ -147,9 +152,9 @@ class Population:
             own, masks = member
             return network(own, {runs[name]: mask for name, mask in masks.items()})
 
-        if chunk is None and not (network.convolves and jax.default_backend() == "cpu"):
+        if rows is None and not (network.convolves and jax.default_backend() == "cpu"):
             return jax.vmap(one)((variables, self.masks))
-        return jax.lax.map(one, (variables, self.masks), batch_size=chunk)
+        return jax.lax.map(one, (variables, self.masks), batch_size=rows)
 
     def init(self, tx: optax.GradientTransformation) -> optax.OptState:
         """The first state of an optimizer for every member; see `Population`.
@@ -162,7 +167,12 @@ class Population:
 
         Returns:
           A state with a leading member dimension.
+
+        Raises:
+          RequestError: if ``tx`` is no optimizer.
         """
+        if not isinstance(tx, optax.GradientTransformation):
+            raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
         return jax.vmap(tx.init)(self.variables["params"])
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
@@ -177,8 +187,11 @@ class Population:
 
         Raises:
           RequestError: if there is no such member.
+          VariablesError: if the variables are not those of all members.
         """
-        own = _row(self.variables if variables is None else variables, self._number(number))
+        every = self.variables if variables is None else variables
+        self._check_variables(every)
+        own = _row(every, self._number(number))
         graph, plan = self._way_to(number)
         return graph, _moved(plan, own)
 
@@ -196,6 +209,7 @@ class Population:
           CarryError: as `Mutation.carry`.
         """
         before = _row(self.variables, self._number(number))
+        self._check_tree(tree, "tree")
         _, plan = self._way_to(number)
         return carry(plan, _row(tree, number), before, _moved(plan, before))[0]
 
@@ -212,10 +226,18 @@ class Population:
 
         Raises:
           CarryError: as `Mutation.carry`.
+          VariablesError: if ``own`` is no such tree of one member.
         """
         after = _row(self.variables, self._number(number))
+        self._check_tree(tree, "tree")
         _, plan = self._way_to(number)
         widened = carry(back(plan), own, _moved(plan, after), after)[0]
+        wanted, found = jax.tree.map(lambda array: array.shape[1:], tree), jax.tree.map(np.shape, widened)
+        if wanted != found:
+            raise VariablesError(
+                f"own= is what `carry` gives of one member of this tree; found {shown(own)}, which has the shapes "
+                f"{shown(found)} in the common shape, where the tree has {shown(wanted)}."
+            )
         return _with_row(tree, number, widened)
 
     def replace(self, number: int, change: Member) -> Population:
@@ -236,7 +258,7 @@ class Population:
         self._number(number)
         ties, names = self.graph.ties, {run: name for name, run in run_names(self.graph.ties).items()}
         others = [number, *(i for i in range(len(self)) if i != number)]
-        placed = placed_in(self.graph, change, map(self._places, others))
+        placed = placed_in(self.graph, as_member(change, number), map(self._places, others))
         for run, places in placed.places.items():
             if names[run] not in self.masks and len(places) < ties.run_sizes[run]:
                 raise StructureError(
@@ -253,6 +275,33 @@ class Population:
             masks=_with_row(self.masks, number, masks),
             places=_with_row(self.places, number, padded),
         )
+
+    def _check_tree(self, tree: PyTree, name: str) -> None:
+        """Raise unless every leaf of a tree is an array with a leading dimension of members."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            numbers = isinstance(leaf, jax.Array) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufcV")
+            if not numbers or leaf.shape[:1] != (len(self),):
+                where = jax.tree_util.keystr(path) or "its root"
+                found = f"shape {leaf.shape}" if numbers else shown(leaf)
+                raise VariablesError(
+                    f"{name}= is a tree of arrays with a leading dimension of the {len(self)} members; found {found} "
+                    f"at {where}."
+                )
+
+    def _check_variables(self, variables: object) -> None:
+        """Raise unless they are variables of all members, all of them or some collections."""
+        self._check_tree(variables, "variables")
+        if not isinstance(variables, Mapping) or not variables:
+            raise VariablesError(
+                f"variables= is a dict of collections, such as {{'params': ...}}; found {shown(variables)}."
+            )
+        known = flat(jax.eval_shape(lambda tree: tree, self.variables))
+        for path, array in flat(variables).items():
+            if path not in known or np.shape(array) != known[path].shape:
+                raise VariablesError(
+                    f"variables= has {subscripts(path)} of shape {np.shape(array)}, where this population has "
+                    f"{known[path].shape if path in known else 'no such variable'}."
+                )
 
     def _number(self, number: int) -> int:
         found = as_whole(number)

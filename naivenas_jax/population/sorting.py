@@ -8,7 +8,7 @@ import numpy as np
 
 from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError, StructureError
-from naivenas_jax.population.members import Member, ancestor_of, as_pair, placed_members
+from naivenas_jax.population.members import Member, ancestor_of, as_pair, listed, placed_members
 from naivenas_jax.population.population import Population
 from naivenas_jax.transfer.variables import flat
 
@@ -42,6 +42,7 @@ def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Pop
     largest = as_number(ratio)
     if largest is None or not largest >= 1:
         raise RequestError(f"ratio= must be a number of at least 1, found {ratio!r:.80}.")
+    members = listed(members)
     groups: list[list[int]] = []
     for number in range(len(members)):
         home = next((group for group in groups if _alike([members[group[0]], members[number]])), None)
@@ -57,7 +58,7 @@ def _alike(members: Sequence[Member]) -> bool:
     """Whether members have one structure."""
     if ancestor_of(members) is not None:
         return True
-    pairs = [as_pair(member, number) for number, member in enumerate(members)]
+    pairs = [as_pair(member) for member in members]
     try:
         placed_members(pairs)
     except StructureError:

@@ -38,7 +38,7 @@ class Call(NamedTuple):
 #: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
 RESULTS = (
     *("Handle", "Summary", "Costs", "LatencyTable", "Mutation", "Plan", "CarryReport", "Report", "NewEntries"),
-    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "watch.SizeChange", "Vertex"),
+    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex"),
 )
 #: Dicts of keywords for annotations, which are not called.
 ANNOTATIONS = ("VerbKeywords", "WidthKeywords", "EditKeywords")
@@ -117,6 +117,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "rename": {**on, "names": {"a": "first"}},
         "change_kernel": {**dict(zip(("graph", "variables"), images(), strict=True)), "request": {"conv": (5, 5)}},
         "report": {"mutation": narrower(), "inputs": (X,)},
+        "populations": {"members": [narrower(), narrower()]},
         "freeze_mask": {**on, "names": "a"},
         "merge_neurons": {**on, "keep": {"x": [0]}},
         "gradmax": {"loss_fn": loss, "batch": X},
@@ -180,6 +181,7 @@ def _of_results() -> dict[str, Call]:
     params = {"params": variables["params"]}
     soft, schedule = nas.Soft.whole(graph, variables), nas.gradual(graph, variables, end=10, max_params=0.8)
     mutation = narrower()
+    population = nas.Population.of([mutation, nas.delta_nout(graph, variables, {"c": 1})])
     return {
         "Summary.totals": Call(graph.summary(variables).totals, {}),
         "LatencyTable.at": Call(timed().at, {"sizes": graph.ties.sizes}),
@@ -212,4 +214,13 @@ def _of_results() -> dict[str, Call]:
         "Soft.whole": Call(nas.Soft.whole, {"graph": graph, "variables": variables}),
         "Soft.harden": Call(soft.harden, {"variables": variables}),
         "Soft.after": Call(soft.after, {"mutation": mutation, "variables": variables}),
+        "Population.of": Call(nas.Population.of, {"members": [mutation, mutation]}),
+        "Population.apply": Call(population.apply, {"variables": population.variables, "inputs": (X,)}),
+        "Population.init": Call(population.init, {"tx": optax.sgd(0.1)}),
+        "Population.member": Call(population.member, {"number": 0, "variables": population.variables}),
+        "Population.carry": Call(population.carry, {"tree": population.variables, "number": 0}),
+        "Population.put": Call(
+            population.put, {"tree": population.variables, "number": 0, "own": population.member(0)[1]}
+        ),
+        "Population.replace": Call(population.replace, {"number": 0, "change": mutation}),
     }

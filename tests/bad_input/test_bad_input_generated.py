@@ -42,7 +42,16 @@ OF_FUNCTIONS = (
     *("on_change", "timer"),
 )
 #: What comes of these is computed from the user's numbers by the user's network: it is as finite as they are.
-AS_GIVEN = ("apply", "Graph.apply", "Graph.run", "Graph.init", "masked", "Mutation.carry", "TaylorAverage.update")
+AS_GIVEN = (
+    "apply",
+    "Graph.apply",
+    "Graph.run",
+    "Graph.init",
+    "Population.apply",
+    "masked",
+    "Mutation.carry",
+    "TaylorAverage.update",
+)
 
 
 def cases() -> Iterator[Case]:
