@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
-from naivenas_jax.graph.signature import Signature
+from naivenas_jax.graph.signature import Signature, checked_signature
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 
@@ -48,7 +48,7 @@ class Dag:
     def __init__(self, inputs: _Ends, outputs: _Ends, *, signature: Signature | None = None):
         self.__dict__["inputs"] = _vertices_of("inputs", inputs)
         self.__dict__["outputs"] = _vertices_of("outputs", outputs)
-        self.__dict__["signature"] = signature
+        self.__dict__["signature"] = checked_signature(signature)
         self.__dict__["_order"] = _ordered(self.inputs, self.outputs)
         self.__dict__["_by_name"] = _by_names(self._order)
         key = self._flat()

@@ -154,3 +154,16 @@ def _leaves(tree: PyTree, none: bool = True) -> Iterator[tuple[KeyPath, object]]
     """Each leaf of a tree with the path to it; None is a leaf if it is to be shown."""
     is_leaf = (lambda value: value is None) if none else None
     return iter(jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0])
+
+
+def checked_signature(signature: object) -> Signature | None:
+    """``signature``, if it is one, or None.
+
+    Raises:
+      GraphError: if it is something else.
+    """
+    if signature is None or isinstance(signature, Signature):
+        return signature
+    raise GraphError(
+        f"signature= is the signature of an imported graph, graph.signature, or None; found {type(signature).__name__}."
+    )

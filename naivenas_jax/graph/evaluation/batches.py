@@ -82,7 +82,7 @@ def examples_of(batches: object, error: type[NaiveNASError], *, words: bool = Fa
     for number, batch in enumerate(batches_of(batches, error, words=words)):
         count: int | None = None
         for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-            if not is_array(leaf):
+            if path and not is_array(leaf):
                 continue  # a constant, the same for each example
             name, shape = _name(number, path), np.shape(leaf)
             if not shape:
@@ -90,6 +90,8 @@ def examples_of(batches: object, error: type[NaiveNASError], *, words: bool = Fa
             if count not in (None, shape[0]):
                 raise error(f"{name} has {shape[0]} examples along its first axis, other arrays of the batch {count}.")
             count = shape[0]
+        if count is None:
+            raise error(f"Batch {number} holds no arrays, with the examples along their first axis: {shown(batch)}.")
         yield batch
 
 
