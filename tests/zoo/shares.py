@@ -74,7 +74,7 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         *(f"| {reason} | {counts[0][reason]:,} | {counts[1][reason]:,} |" for reason, _ in _most(*counts)),
         "",
         *("| models whose share changed | before | after |", "|---|---|---|"),
-        *(f"| {name} | {percent(a.free)} | {percent(b.free)} |" for name, a, b in rows if a != b),
+        *(f"| {name} | {percent(a.free)} | {percent(b.free)} |" for name, a, b in rows if a.free != b.free),
         *(
             f"| {name} | {_told(before['models'][name])} | {_told(after['models'][name])} |"
             for name in refused

@@ -119,7 +119,7 @@ def text(rows: list[Row], **about: Any) -> str:
             "\n## Not compared\n",
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\nWith the user's own model:\n",
-            *(f"- {count} times: {reason}" for reason, count in why_not_own.most_common()),
+            *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
             "\n## What can change, before and after\n",
             *(compared(*(json.loads(path.read_text()) for path in SHARES)) if all(p.exists() for p in SHARES) else ()),
             "\n## What fails\n",
