@@ -261,3 +261,18 @@ def test_weights_that_are_their_variables_stay_so():
         )
         assert all(leaf.weight is None for leaf in graph.ties.leaves.values())
         assert not graph.ties.coupled
+
+
+def test_all_neurons_of_an_axis_are_new():
+    """Utility may want none of the old ones: no weight is left for the new ones to be like."""
+
+    def f(v, x):
+        return jnp.tanh(x @ v["params"]["a"]) @ jax.nn.softplus(v["params"]["b"])
+
+    x = np.asarray(jax.random.normal(jax.random.key(0), (4, 3)))
+    keys = jax.random.split(jax.random.key(1))
+    v = {"params": {"a": jax.random.normal(keys[0], (3, 4)), "b": jax.random.normal(keys[1], (4, 2))}}
+    graph, v = nas.from_function(f, v, x)
+    grown = nas.delta_nout(graph, v, {"a": 2}, utility={"a": -np.ones(4)})
+    assert (grown.indices("a") == -1).all()
+    assert grown.check(x).compared

@@ -85,6 +85,8 @@ def _reading_zero(
     tried = {path: np.array(to_host(arrays[path])) for path, _, _ in (*readers, *makers)}
     for path, dim, axis in readers:
         old = np.take(tried[path], np.flatnonzero(plan.axes[axis].source >= 0), dim)
+        if not old.size:  # all neurons of the axis are new: no weight is left to be like
+            continue
         index = (slice(None),) * dim + (plan.axes[axis].new,)
         tried[path][index] = generator(key_for(None, path)).choice(old.ravel(), tried[path][index].shape)
     for path, dim, axis in makers:
