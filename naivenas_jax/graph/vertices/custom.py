@@ -10,7 +10,7 @@ from typing import TypeAlias
 import jax
 from flax.core import Scope
 
-from naivenas_jax.checks import MOST_NEURONS, as_count, require_mapping, shown
+from naivenas_jax.checks import MOST_NEURONS, as_count, require_function, require_mapping, shown
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
@@ -165,6 +165,9 @@ def absorb_vertex(
         require_mapping(inner, f"Vertex {name!r}: inner", GraphError)
     entries = tuple(_entry(name, key, value) for key, value in params.items())
     sizes = tuple(_inner_size(name, factor, size) for factor, size in (inner or {}).items())
+    if constraints is not None:
+        require_function(constraints, f"Vertex {name!r}: constraints", "sizes", GraphError)
+        checked_function(name, constraints)
     op = Custom(checked_function(name, fn), tuple(v.nout for v in inputs), made, entries, sizes, constraints)
     return Vertex(name, op, inputs)
 
