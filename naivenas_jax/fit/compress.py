@@ -9,7 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
-from naivenas_jax.checks import as_whole, require_flag, require_words
+from naivenas_jax.checks import as_flag, as_whole, require_flag, require_words
 from naivenas_jax.errors import BudgetError, GraphError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network, check_values
@@ -116,7 +116,7 @@ def compress(
         max_bytes=max_bytes,
         max_activation_bytes=max_activation_bytes,
         inputs=inputs,
-        grows=request is not None or bool(options.get("grow")),
+        grows=request is not None or as_flag(options.get("grow")) is True,
     )
     if not limits:
         raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")

@@ -8,7 +8,7 @@ from typing import TypeAlias, Unpack
 
 import optax
 
-from naivenas_jax.checks import as_whole, require_function, shown
+from naivenas_jax.checks import as_flag, as_whole, require_function, shown
 from naivenas_jax.errors import BudgetError, CarryError, RequestError, StructureError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
@@ -172,7 +172,7 @@ class Gradual:
         mutation = self.mutation(step, graph, variables)
         if mutation is None:
             return graph, variables, opt_state
-        if tx is not None and not callable(getattr(tx, "init", None)):
+        if tx is not None and not all(callable(getattr(tx, name, None)) for name in ("init", "update")):
             raise CarryError(f"tx must be an optax optimizer; found {type(tx).__name__}: {shown(tx)}.")
         fresh = None if tx is None else tx.init(mutation.variables["params"])
         carried = None if opt_state is None else mutation.carry(opt_state, fresh=fresh)
@@ -289,7 +289,7 @@ def gradual(
         max_macs=max_macs,
         max_activation_bytes=max_activation_bytes,
         inputs=inputs,
-        grows=request is not None or bool(keywords.get("grow")),
+        grows=request is not None or as_flag(keywords.get("grow")) is True,
     )
     if not limits:
         raise BudgetError(f"gradual needs a budget to reach: one of {', '.join(BUDGETS)}.")

@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 #: Parameters that go to Flax as they are, which says itself what is wrong with them.
-OF_FLAX = ("mutable", "rngs", "rng of Graph.init", "name of Graph.as_module")
+OF_FLAX = ("mutable", "rngs", "rng of Graph.init", "name of Graph.as_module", "inputs of Graph.run")
 #: Where arrays are taken, one that was deleted is tried; elsewhere even its repr fails.
 OF_ARRAYS = ("inputs", "batches", "request", "utility")
 #: Where functions are taken a module is a function, whose own errors are those of its call.
@@ -51,6 +51,7 @@ AS_GIVEN = (
     "masked",
     "Mutation.carry",
     "TaylorAverage.update",
+    "Gradual.prune",
 )
 
 
@@ -70,7 +71,7 @@ def _is_tried(function: str, parameter: str, bad: str) -> bool:
         return parameter in OF_ARRAYS and "graph" in calls()[function].arguments
     if bad == "a key":
         return parameter != "inputs"  # an array like any other, to which the model says what it does not like
-    return bad != "a module" or parameter not in OF_FUNCTIONS
+    return bad != "a module" or (parameter not in OF_FUNCTIONS and function != "Graph.find")
 
 
 def fault_of(case: Case) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from naivenas_jax.checks import as_whole
+from naivenas_jax.checks import as_items, as_whole, shown
 from naivenas_jax.errors import RequestError
 
 _LARGEST = 10**9
@@ -79,16 +79,17 @@ def _positions(keep: object) -> tuple[int, ...]:
     Raises:
       RequestError: if they are no whole numbers of 0 or more, one greater than the other.
     """
-    given = tuple(keep) if isinstance(keep, Iterable) and not isinstance(keep, str | Mapping) else (None,)
+    items = as_items(keep)
+    given = (None,) if items is None else items
     found = tuple(number for one in given if (number := as_whole(one)) is not None and number >= 0)
     if len(found) < len(given):
         raise RequestError(
-            f"keep= takes the positions of the neurons that stay, such as [0, 3, 4]; found {keep!r:.80}."
+            f"keep= takes the positions of the neurons that stay, such as [0, 3, 4]; found {shown(keep)}."
         )
     if any(a >= b for a, b in pairwise(found)):
         raise RequestError(
             f"keep= takes positions in ascending order, each once, since neurons stay in their order; found "
-            f"{keep!r:.80}. Give sorted(set(...)), and mutation.indices(...) has the old position of each."
+            f"{shown(keep)}. Give sorted(set(...)), and mutation.indices(...) has the old position of each."
         )
     return found
 
