@@ -116,9 +116,10 @@ def incomparable(mutation: nas.Mutation, inputs: Sequence[Any]) -> str | None:
         return "another computation"
     if mutation.before.ties.changed_coupled(mutation.plan.changed):
         return "coupled"
-    for vertex in mutation.before.inputs:
-        axis = mutation.plan.axes.get(vertex.name)
-        if axis is not None and is_tokens(vertex) and (np.diff(axis.kept) != 1).any():
+    tokens = [vertex.name for vertex in mutation.before.inputs if is_tokens(vertex)]
+    for name, axis in mutation.plan.axes.items():
+        words = name in tokens or ":vocabulary" in name
+        if words and not np.array_equal(axis.kept, np.arange(len(axis.kept))):
             return "renumbered"
     return None
 
