@@ -326,7 +326,7 @@ class TestRefusals:
             nas.Population.of([nas.delta_nout(graph, variables, {"h": -1}), other])
 
     def test_nothing_and_no_members(self):
-        with pytest.raises(nas.PlanError, match="needs members"):
+        with pytest.raises(nas.PlanError, match="takes a list of mutations"):
             nas.Population.of([])
         with pytest.raises(nas.PlanError, match="Member 0 is 3"):
             nas.Population.of([3])
