@@ -180,11 +180,10 @@ class Plan:
         leaves = {}
         for path, dims in self.leaves.items():
             before = dims if path in self.created else earlier.leaves.get(path, dims)
-            leaves[path] = tuple(
-                _joint(late, early, early in self.axes if late is None else late in earlier.axes)
-                for late, early in zip(dims, before, strict=True)
-            )
-            for joint, late, early in zip(leaves[path], dims, before, strict=True):
+            pairs = list(zip(dims, before, strict=True))
+            known = [early in self.axes if late is None else late in earlier.axes for late, early in pairs]
+            leaves[path] = tuple(_joint(*pair, both) for pair, both in zip(pairs, known, strict=True))
+            for joint, (late, early) in zip(leaves[path], pairs, strict=True):
                 if joint is None or joint in axes:
                     continue
                 if late is None and early is not None:  # a window that only the earlier plan changes
