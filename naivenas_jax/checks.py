@@ -141,6 +141,16 @@ def require_mapping(value: object, argument: str, error: type[NaiveNASError]) ->
         raise error(f"{argument} must be a dict, found {type(value).__name__}: {shown(value)}.")
 
 
+def require_mappings(values: Mapping[str, object], error: type[NaiveNASError]) -> None:
+    """Raise unless all values are mappings, given by what messages call them.
+
+    Raises:
+      error: says what was found.
+    """
+    for argument, value in values.items():
+        require_mapping(value, argument, error)
+
+
 def require_words(value: object, argument: str, error: type[NaiveNASError]) -> None:
     """Raise unless ``value`` is a mapping from words, so that it can be keyword arguments.
 

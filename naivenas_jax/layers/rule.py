@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
-from naivenas_jax.checks import as_count, require_flag, require_function, require_mapping
+from naivenas_jax.checks import as_count, require_flag, require_function, require_mappings
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Identity
 from naivenas_jax.graph.vertices.expression import names_in
@@ -100,10 +100,9 @@ class LayerRule:
     indexed: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("leaves", "sizes", "inner", "composed", "shapes", "rescaled", "new", "initialisers"):
-            require_mapping(getattr(self, name), f"LayerRule: {name}", GraphError)
-        if self.identity is not None:
-            require_mapping(self.identity, "LayerRule: identity", GraphError)
+        dicts = ["leaves", "sizes", "inner", "composed", "shapes", "rescaled", "new", "initialisers"]
+        dicts += ["identity"] if self.identity is not None else []
+        require_mappings({f"LayerRule: {name}": getattr(self, name) for name in dicts}, GraphError)
         for name, takes in (("train", "train"), ("constraints", "sizes")):
             if (function := getattr(self, name)) is not None:
                 require_function(function, f"LayerRule: {name}", takes, GraphError)

@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from networks import narrower
 
@@ -91,7 +90,7 @@ BAD: dict[str, Callable[[], Any]] = {
     "number of jax": lambda: jnp.array(0.5),
     "array of nan": lambda: np.full((4, 3), np.nan),
     "array of halves": lambda: np.ones((4, 3), np.float16),
-    "array of bfloat16": lambda: np.ones((4, 3), ml_dtypes.bfloat16),
+    "array of bfloat16": lambda: np.ones((4, 3), jnp.bfloat16),
     "complex array": lambda: np.ones((4, 3), np.complex64),
     "array of flags": lambda: np.ones((4, 3), bool),
     "array of words": lambda: np.array(["a", "b"]),

@@ -80,13 +80,14 @@ class Analysis:
         """What is known of the results of a jaxpr; fills in its frame."""
 
         def equation(eqn: Equation, given: list[Value]) -> list[Value]:
-            operands = with_entries(self.tying.new, frame, eqn, given)
+            constants = any(value.constant for value in given)
+            operands = with_entries(self.tying.new, frame, eqn, given) if constants else given
             results = TIES.get(eqn.primitive.name, unknown)(self, frame, eqn, operands)
             if not all(value.weight for value in results):
                 for operand in operands:
                     self.joins(operand)
-            if len(results) == 1 and (lookup := looked_up(frame.notes, eqn, operands, eqn.invars)):
-                results = [replace(results[0], lookup=lookup)]
+            if len(results) == 1 and any(value.lookup for value in operands):
+                results = [replace(results[0], lookup=looked_up(frame.notes, eqn, operands, eqn.invars))]
             if all(value.constant for value in operands):
                 results = [replace(value, constant=True) for value in results]
             self._lose_positions(eqn, operands, results)
