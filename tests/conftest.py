@@ -58,3 +58,12 @@ def strike(monkeypatch):
         monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
 
     return strike_at
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked: arguments are wrong on purpose."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

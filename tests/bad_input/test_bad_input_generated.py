@@ -22,6 +22,8 @@ from good_calls import ANNOTATIONS, RESULTS, calls, surface
 
 import naivenas_jax as nas
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SECONDS = 20
 SAMPLE = 400
 

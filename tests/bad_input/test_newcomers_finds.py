@@ -18,6 +18,8 @@ from networks import X, loss, model, network, rebuildable
 import naivenas_jax as nas
 from naivenas_jax.graph.dag import unknown_name
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def resized(**keywords: Any) -> Callable[[], Any]:
     return lambda: nas.resize(*network(), **keywords)

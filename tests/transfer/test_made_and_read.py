@@ -92,7 +92,9 @@ def test_a_whole_model_is_read_by_no_layer():
         nas.create_edge(*beside, "model", beside.graph.outputs[0].name)
 
 
-@pytest.mark.parametrize("module", [nn.Dense(3), nn.LayerNorm(), nnx.Linear(10, 3, rngs=nnx.Rngs(0))], ids=str)
+@pytest.mark.parametrize(
+    "module", [nn.Dense(3), nn.LayerNorm(), nnx.Linear(10, 3, rngs=nnx.Rngs(0))], ids=["Dense", "LayerNorm", "Linear"]
+)
 def test_numbers_of_words_are_no_values(module):
     tokens = nas.input_vertex("tokens", 10, shape=(4,), dtype="int32")
     with pytest.raises(

@@ -59,12 +59,16 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
         op = LinenOp.of(flax_module, nin, rule_of)
     else:
         op = NnxOp.of(flax_module, nin, rule_of)
-    _check_values(name, op, inputs)
+    check_values(name, op, inputs)
     return Vertex(name, op, inputs)
 
 
-def _check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> None:
-    """What reads the values of neurons cannot read the numbers of neurons: tokens have no dimension of neurons."""
+def check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> None:
+    """Raise if a layer that reads the values of neurons would read numbers of words, which lie on no axis of neurons.
+
+    Raises:
+      SizeMismatchError: names the vertex.
+    """
     for source in () if op.rule.indexed else (each.op for each in inputs):
         if isinstance(source, Source) and source.indices and source.shape and source.shape[-1] != source.size:
             raise SizeMismatchError(

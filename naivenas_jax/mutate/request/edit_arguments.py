@@ -16,6 +16,9 @@ from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.graph.vertices.stack import Flatten
+from naivenas_jax.layers.ops.layer_vertex import check_values
+from naivenas_jax.layers.ops.linen_op import LinenOp
+from naivenas_jax.layers.ops.nnx_op import NnxOp
 from naivenas_jax.mutate.request.defaults import freed_outputs
 from naivenas_jax.mutate.request.options import FreeOutputs
 
@@ -111,6 +114,7 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
 
     Raises:
       StructureError: names the first vertex whose inputs no longer fit together, or an output of another width.
+      SizeMismatchError: names a layer that would read numbers of words.
     """
     freed = freed_outputs(after, free_outputs)
     for vertex in after.outputs:
@@ -120,6 +124,8 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
                 "free_outputs=True if it may."
             )
     for vertex in after.vertices:
+        if isinstance(vertex.op, LinenOp | NnxOp):
+            check_values(vertex.name, vertex.op, vertex.inputs)
         shapes = [shape for source in vertex.inputs if (shape := shape_of(source)) is not None]
         if isinstance(vertex.op, Flatten) or len(shapes) < len(vertex.inputs):
             continue

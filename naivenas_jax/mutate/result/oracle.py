@@ -163,21 +163,24 @@ def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]
 
     These are inner axes, and of a recurrent layer its own output.
     """
-    lossy = _inner_losses(graph, plan)
+    lossy, now = _inner_losses(graph, plan), {old: new for new, old in plan.renamed.items()}
     found: dict[Path, list[tuple[str, int]]] = {}
     for path, leaf in graph.ties.leaves.items():
         for dim, (axis, role) in enumerate(zip(leaf.axes, leaf.roles, strict=True)):
-            if axis is not None and role == "in" and (axis in lossy or _reads_itself(path, axis, plan)):
-                found.setdefault(path, []).append((axis, dim))
-        for dim, name in enumerate(plan.leaves.get(path, ())):
-            if name is not None and leaf.axes[dim] is None and name in lossy:  # taps of a window
+            if axis is None or role != "in" or now.get(axis, axis) not in plan.axes:
+                continue
+            name = now.get(axis, axis)
+            if name in lossy or (_is_own(path, axis) and plan.axes[name].dropped.size):
                 found.setdefault(path, []).append((name, dim))
+        for dim, window in enumerate(plan.leaves.get(path, ())):
+            if window is not None and leaf.axes[dim] is None and window in lossy:  # taps of a kernel
+                found.setdefault(path, []).append((window, dim))
     return found
 
 
-def _reads_itself(path: Path, axis: str, plan: Plan) -> bool:
-    """Whether a leaf that reads an axis belongs to the vertex that puts it out, and neurons are lost there."""
-    return "/".join(path[1:]).startswith(f"{axis}/") and bool(plan.axes[axis].dropped.size)
+def _is_own(path: Path, axis: str) -> bool:
+    """Whether a leaf that reads an axis belongs to the vertex that puts it out."""
+    return "/".join(path[1:]).startswith(f"{axis}/")
 
 
 def _inner_losses(graph: Graph, plan: Plan) -> list[str]:
