@@ -58,6 +58,12 @@ def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
     return with_axes(first, axes)
 
 
+def there_and_back(common: Graph, member: Placed) -> Graph:
+    """The graph of a member, widened and narrowed again: its layers say sizes that they leave out elsewhere."""
+    way = {axis: _inverse(plan) for axis, plan in plan_to(common, member.places).items()}
+    return graph_at(with_axes(member.graph, way), member.places)
+
+
 def graph_at(common: Graph, places: Mapping[int, Positions]) -> Graph:
     """The network of a member."""
     return with_axes(common, plan_to(common, places))

@@ -173,7 +173,8 @@ class Population:
         """
         if not isinstance(tx, optax.GradientTransformation):
             raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
-        return jax.vmap(tx.init)(self.variables["params"])
+        collections = isinstance(self.variables, Mapping) and "params" in self.variables
+        return jax.vmap(tx.init)(self.variables["params"] if collections else self.variables)
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
         """One member as a network of its own; see `Population`.
@@ -291,7 +292,8 @@ class Population:
     def _check_variables(self, variables: object) -> None:
         """Raise unless they are variables of all members, all of them or some collections."""
         self._check_tree(variables, "variables")
-        if not isinstance(variables, Mapping) or not variables:
+        alike = isinstance(variables, type(self.variables))  # a list, a module of Equinox
+        if not alike and (not isinstance(variables, Mapping) or not variables):
             raise VariablesError(
                 f"variables= is a dict of collections, such as {{'params': ...}}; found {shown(variables)}."
             )

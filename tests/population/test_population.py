@@ -386,6 +386,66 @@ def test_constants_with_an_entry_per_neuron_follow_their_neurons():
     matches(nas.Population.of(members), members, x)
 
 
+def one_of_experts(x, p):
+    values, chosen = jax.lax.top_k(x @ p["router"], 2)
+    hidden = jax.nn.relu(jnp.einsum("nd,nkdh->nkh", x, p["up"][chosen]))
+    return jnp.einsum("nk,nkh,nkhd->nd", jax.nn.softmax(values), hidden, p["down"][chosen])
+
+
+def hard_choice(x, p):
+    chosen = jax.nn.one_hot(jnp.argmax(x @ p["router"], -1), p["router"].shape[1])
+    return jnp.einsum("nd,ne,edh->nh", x, chosen, p["up"]) @ p["down"][0]
+
+
+def masked_softmax(x, p):
+    scores = x @ p["router"]
+    least = jax.lax.top_k(scores, 2)[0][..., -1:]
+    gates = jax.nn.softmax(jnp.where(scores >= least, scores, -jnp.inf))
+    return jnp.einsum("nd,ne,edh->nh", x, gates, p["up"]) @ p["down"][0]
+
+
+@pytest.mark.parametrize("mixture", [one_of_experts, hard_choice, masked_softmax])
+def test_experts_are_chosen_among_those_that_a_member_has(mixture):
+    shapes = {"router": (4, 5), "up": (5, 4, 6), "down": (5, 6, 4)}
+    params = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    x = jax.random.normal(KEY, (9, 4))
+    graph, variables = nas.from_function(lambda v, x: mixture(x, v["params"]), {"params": params}, x)
+    handle = next(name for name, each in graph.handles().items() if each.size == 5)
+    members = [nas.delta_nout(graph, variables, {handle: change}) for change in (-2, 1, -1)]
+    matches(nas.Population.of(members), members, x)
+
+
+def test_a_member_that_says_a_size_and_one_that_leaves_it_out():
+    x = nas.input_vertex("x", 6)
+    hidden = nas.layer("a", nn.Dense(8), x)
+    graph = nas.Graph(x, nas.layer("o", nn.Dense(3), nas.layer("att", nn.MultiHeadDotProductAttention(2), hidden)))
+    data = jax.random.normal(KEY, (2, 5, 6))
+    variables = varied(graph.init(jax.random.key(0), data))
+    members = [nas.delta_nout(graph, variables, {"a": change}) for change in (2, 0)]
+    population = nas.Population.of(members)
+    outputs = population.apply(population.variables, data)
+    for number, (own, own_variables) in enumerate(members):
+        np.testing.assert_allclose(outputs[number], own.apply(own_variables, data), rtol=1e-4, atol=1e-5)
+
+
+def test_variables_that_are_lists():
+    params = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(4, 6), (6, 2)])]
+    x = jax.random.normal(KEY, (9, 4))
+    graph, variables = nas.from_function(lambda w, x: jax.nn.relu(x @ w[0]) @ w[1], params, x)
+    members = [nas.delta_nout(graph, variables, {"0": change}) for change in (-2, 1)]
+    population = nas.Population.of(members)
+    tx = optax.adam(1e-2)
+    state = population.init(tx)
+    gradients = jax.grad(lambda v: jnp.sum(population.apply(v, x) ** 2))(population.variables)
+    updates, state = jax.vmap(tx.update)(gradients, state, population.variables)
+    trained = optax.apply_updates(population.variables, updates)
+    for number, (own, own_variables) in enumerate(members):
+        hard = jax.grad(lambda v, g=own: jnp.sum(g.apply(v, x) ** 2))(own_variables)
+        moved, _ = tx.update(hard, tx.init(own_variables), own_variables)
+        wanted = optax.apply_updates(own_variables, moved)
+        chex.assert_trees_all_close(population.member(number, trained)[1], wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_the_structures_of_a_model_stay():
     class Pair(nn.Module):
         @nn.compact

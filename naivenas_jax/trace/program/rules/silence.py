@@ -68,6 +68,19 @@ def silence_reduce(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Ar
     return [silent(sizes, frame.read(eqn.invars[0]), arrays[0], eqn.params["axes"], neutral)]
 
 
+#: Of what is chosen along neurons, what is chosen last.
+_CHOSEN_LAST: Mapping[str, Callable[[np.dtype], ArrayLike]] = {"argmax": _lowest, "argmin": _highest, "top_k": _lowest}
+
+
+@silences(*_CHOSEN_LAST)
+def silence_choice(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
+    """Entries that are chosen after all others."""
+    neutral = _CHOSEN_LAST[eqn.primitive.name](eqn.invars[0].aval.dtype)
+    value = frame.read(eqn.invars[0])
+    axes = eqn.params["axes"] if "axes" in eqn.params else [eqn.params.get("axis", len(value.dims) - 1)]
+    return [silent(sizes, value, arrays[0], axes, neutral)]
+
+
 @silences("dot_general")
 def silence_dot(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Zeros in the activations that are contracted; where both are activations, or weights, in both."""
