@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from naivenas_jax.errors import StructureError
 from naivenas_jax.jaxpr.weight_expression import Origin, Weight, WeightRead, weight_reads
 from naivenas_jax.jaxpr.weight_root import Found, root_of
 from naivenas_jax.jaxpr.weight_value import ANY, UnknownWeightError, degree, in_places, in_rows, is_as_large
@@ -72,11 +73,20 @@ class WeightUse:
 
         Args:
           arrays: all variables of the network by path, as they are now.
+
+        Raises:
+          StructureError: if the weight cannot be computed at their sizes.
         """
         assert self.zero is not None, self.path
         if not self.zero.affine:
             return self.zero.number
-        value, slope = self._with_slope(arrays)
+        try:
+            value, slope = self._with_slope(arrays)
+        except UnknownWeightError as error:
+            raise StructureError(
+                f"New entries of {path_text(self.path)} are to make a weight that it is part of zero, and that weight "
+                f"cannot be computed at the new sizes ({error}). Leave the neurons that it reads as they are."
+            ) from error
         return self._own(arrays) - value / slope
 
     def value(self, arrays: Mapping[Path, Array]) -> Array | None:
@@ -153,8 +163,9 @@ def weight_uses(program: ClosedJaxpr, paths: Sequence[Path | None], reads: Calla
     (0.5, {})
     """
     parts = (part for read in weight_reads(program, paths) for part in _parts(read))
-    every = [_Read(read.weight, frozenset(filter(reads, read.origin))) for read in parts]
-    every = [read for read in every if read.origin]
+    arguments = zip(paths, program.jaxpr.invars, strict=True)
+    shapes = {path: var.aval.shape for path, var in arguments if path is not None}
+    every = [_Read(read.weight, own) for read in parts for own in _factors(read, reads, shapes)]
     plain = [read for read in every if degree(read.weight, read.paths) in (1.0, ANY)]
     if len(plain) == len(every):
         return WeightUses({}, {})
@@ -162,6 +173,20 @@ def weight_uses(program: ClosedJaxpr, paths: Sequence[Path | None], reads: Calla
     return _Deciding(dtypes, frozenset().union(*(read.paths for read in plain))).decided(
         [read for read in every if read not in plain], plain
     )
+
+
+def _factors(
+    read: WeightRead, reads: Callable[[Origin], bool], shapes: Mapping[Path, tuple[int, ...]]
+) -> list[frozenset[Origin]]:
+    """The dimensions of variables on which neurons are read, those of one factor of the neurons together.
+
+    A variable that is smaller than the weight along the dimension lies on a factor of the neurons (of a Kronecker
+    product for one), and switches no neurons off but those. Of such a weight each variable answers for itself.
+    """
+    origin = frozenset(filter(reads, read.origin))
+    if all(shapes[path][dim] == read.weight.shape[read.dim] for path, dim in origin):
+        return [origin] if origin else []
+    return [frozenset(each for each in origin if each[0] == path) for path in sorted({path for path, _ in origin})]
 
 
 def _parts(read: WeightRead) -> Iterator[WeightRead]:

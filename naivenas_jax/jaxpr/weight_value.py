@@ -316,6 +316,12 @@ def _shape_of(weight: Weight, path: Path) -> tuple[int, ...] | None:
     return next(found, None)
 
 
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether an array can be broadcast to a shape."""
+    pairs = zip(reversed(shape), reversed(wanted), strict=False)
+    return len(shape) <= len(wanted) and all(n in (1, m) for n, m in pairs)
+
+
 def in_places(
     weight: Weight, path: Path, arrays: Mapping[Path, Array], row: int | Array = 0, most: int | None = None
 ) -> jax.Array:
@@ -341,6 +347,6 @@ def in_places(
         raise UnknownWeightError("tables")  # which of their entries belong to these neurons is not known here
     shape = np.shape(arrays[path])[in_rows(weight, path) :]
     value, place = Evaluation(arrays, row, most).value(weight), places(weight, path, shape)
-    if place.size != math.prod(shape) or np.broadcast_shapes(np.shape(value), place.shape) != place.shape:
+    if place.size != math.prod(shape) or not _fits(np.shape(value), place.shape):
         raise UnknownWeightError("of another size")
     return jnp.broadcast_to(value, place.shape).ravel()[np.argsort(place, axis=None)].reshape(shape)

@@ -52,7 +52,7 @@ def merge_neurons(
       GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
       UnknownNameError: if there is no such axis.
       RequestError: if positions are not those of neurons, ``how`` is something else, or something else is done with the
-        neurons than to read them.
+        neurons than to read them (a sum over them, a normalisation).
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> image = nas.input_vertex("image", 3)
@@ -72,6 +72,11 @@ def merge_neurons(
     merged = flat(variables)
     for axis, positions in keep.items():
         stay = _stays(graph, axis, positions)
+        if axis in graph.ties.coupled:
+            raise RequestError(
+                f"Neurons of {axis!r} cannot be merged: they are coupled ({graph.ties.coupled[axis]}), so that fewer "
+                "of them are not the same as some that are equal. Leave that out of the model, or keep the neurons."
+            )
         for path, leaf in graph.ties.leaves.items():
             for dim in _reading(graph, axis, leaf, path_text(path)):
                 if not isinstance(merged[path], Shape):

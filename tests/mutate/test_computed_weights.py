@@ -276,3 +276,61 @@ def test_all_neurons_of_an_axis_are_new():
     grown = nas.delta_nout(graph, v, {"a": 2}, utility={"a": -np.ones(4)})
     assert (grown.indices("a") == -1).all()
     assert grown.check(x).compared
+
+
+def test_a_kronecker_product_is_switched_off_factor_by_factor():
+    params = {"k": rand(1, 3, 3), "b": rand(2, 2, 1), "a": rand(0, 4, 6)}
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ jnp.kron(p["k"], p["b"])
+
+    graph, variables = nas.from_function(model, {"params": params}, X)
+    for handle in ("a:0", "a:1"):
+        grown = nas.delta_nout(graph, variables, {handle: 1})
+        np.testing.assert_allclose(grown.graph.apply(grown.variables, X), model(variables, X), atol=1e-5)
+        cut = nas.delta_nout(graph, variables, {handle: -1})
+        wanted = model(variables, X, jnp.zeros(6).at[cut.indices("a")].set(1))
+        np.testing.assert_allclose(cut.graph.apply(cut.variables, X), wanted, atol=1e-5)
+        np.testing.assert_allclose(graph.apply(nas.masked(variables, nas.soft_masks(cut)), X), wanted, atol=1e-5)
+        assert cut.check(X).compared
+
+
+def test_a_kronecker_product_that_is_added_to_a_weight():
+    params = {"w": rand(4, 6, 3), "k": rand(1, 3, 3), "b": rand(2, 2, 1), "a": rand(0, 4, 6)}
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        return (jnp.tanh(x @ p["a"]) * gates) @ (p["w"] + jnp.kron(p["k"], p["b"]))
+
+    graph, variables = nas.from_function(model, {"params": params}, X)
+    for handle in ("a:0", "a:1"):
+        cut = nas.delta_nout(graph, variables, {handle: -1})
+        wanted = model(variables, X, jnp.zeros(6).at[cut.indices("a")].set(1))
+        np.testing.assert_allclose(cut.graph.apply(cut.variables, X), wanted, atol=1e-5)
+        grown = nas.delta_nout(graph, variables, {handle: 1})
+        assert graph.handles()[handle].coupled
+        np.testing.assert_allclose(grown.graph.apply(grown.variables, X), model(variables, X), atol=1e-5)
+
+
+def test_a_factor_that_is_never_zero_couples_its_neurons_alone():
+    params = {"k": rand(1, 3, 3), "b": rand(2, 2, 1), "a": rand(0, 4, 6)}
+
+    def model(variables, x):
+        p = variables["params"]
+        return jnp.tanh(x @ p["a"]) @ jnp.kron(jax.nn.sigmoid(p["k"]) + 1, p["b"])
+
+    graph, _ = nas.from_function(model, {"params": params}, X)
+    coupled = {name: handle.coupled is not None for name, handle in graph.handles().items()}
+    assert coupled["a:0"]
+    assert not coupled["a:1"]
+
+
+@pytest.mark.parametrize("weight", [lambda w: w @ (w.T @ w), lambda w: 1.5 * w - 0.5 * (w @ w.T) @ w])
+def test_a_weight_that_is_summed_over_the_neurons_it_reads_is_coupled(weight):
+    params = {"w": rand(1, 6, 3), "a": rand(0, 4, 6)}
+    graph, variables = nas.from_function(
+        lambda v, x: jnp.tanh(x @ v["params"]["a"]) @ weight(v["params"]["w"]), {"params": params}, X
+    )
+    assert "summed over" in graph.handles()["a"].coupled
+    assert not nas.delta_nout(graph, variables, {"a": -2}).check(X).compared

@@ -88,3 +88,13 @@ def test_positions_are_checked(keep):
         nas.merge_neurons(*hand_written(), {"nothing": [0]})
     with pytest.raises(nas.RequestError, match="how must be"):
         nas.merge_neurons(*hand_written(), {"image": [0]}, how="max")
+
+
+@pytest.mark.parametrize("over", [jnp.sum, jnp.linalg.norm])
+def test_what_is_computed_over_the_neurons_is_refused(over):
+    x, params = jax.random.normal(jax.random.key(0), (5, 3)), {"w": jnp.ones((3, 2))}
+    graph, variables = nas.from_function(
+        lambda v, x: x @ v["params"]["w"] + over(x, axis=-1, keepdims=True), {"params": params}, x
+    )
+    with pytest.raises(nas.RequestError, match="'x' cannot be merged: they are coupled"):
+        nas.merge_neurons(graph, variables, {"x": [0]})

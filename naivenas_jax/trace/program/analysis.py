@@ -229,6 +229,8 @@ class Analysis:
         for value, entry in zip((left, right), entries, strict=True):
             self.reads(entry)
             self.joins(value, entry)
+            if any(entry & (product.left | product.right) for product in value.products):
+                self.couple(tied, "the weight that reads it is summed over it as well")
         return None
 
     def joins(self, value: Value, entry: frozenset[Origin] = frozenset()) -> None:

@@ -43,7 +43,8 @@ def transfer(
     for path in late:
         found[path] = _taken(arrays[path], plan, leaves[path])
     for path in late:  # where these weights are zero may depend on the other variables
-        off = _off(arrays[path], leaves[path], found)
+        grows = any(axis is not None and plan.axes[axis].new.size for axis in leaves[path].axes)
+        off = _off(arrays[path], leaves[path], found) if grows else 0.0
         found[path] = _transferred(path, arrays[path], plan, leaves[path], strategy, rng, off)
     return nested({path: found[path] for path in arrays})
 
