@@ -86,8 +86,9 @@ class Analysis:
             if not all(value.weight for value in results):
                 for operand in operands:
                     self.joins(operand)
-            if len(results) == 1 and any(value.lookup for value in operands):
-                results = [replace(results[0], lookup=looked_up(frame.notes, eqn, operands, eqn.invars))]
+            looks = len(results) == 1 and any(value.lookup for value in operands)
+            if looks and (lookup := looked_up(frame.notes, eqn, operands, eqn.invars)):
+                results = [replace(results[0], lookup=lookup)]
             if all(value.constant for value in operands):
                 results = [replace(value, constant=True) for value in results]
             self._lose_positions(eqn, operands, results)
