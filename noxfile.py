@@ -15,9 +15,12 @@ nox.options.reuse_venv = "yes"
 # The tests come last, so that pytest's closing line does too. They include the docs.
 nox.options.sessions = ["lint", "types", "imports", "short", "tests"]
 
-# The tests compile thousands of programs and run each once or twice. Without costly passes of LLVM these compute the
-# same, and all takes a quarter less time.
-FAST_COMPILER = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
+# The tests compile thousands of programs, many of them again and again: each is compiled once for both workers.
+CACHED = {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(".jax_cache").resolve()),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 # Reading the source needs no installed package.
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
@@ -64,13 +67,7 @@ def examples(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones. Arguments go to pytest: `nox -s tests -- -k plan`."""
     session.install("-e", ".[test]")
-    session.run(
-        "pytest",
-        "-n",
-        "2",
-        *session.posargs,
-        env={"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *FAST_COMPILER])},
-    )
+    session.run("pytest", "-n", "2", *session.posargs, env=CACHED)
 
 
 @nox.session
@@ -107,7 +104,7 @@ def short(session: nox.Session) -> None:
     """Every benchmark and example, or those named, with so little data that it only shows that they run."""
     session.install("-e", ".[examples,test]")
     named = ["-k", " or ".join(Path(name).stem for name in session.posargs)] if session.posargs else []
-    session.run("pytest", "-n", "2", "-m", "scripts", "tests/test_scripts.py", *named)
+    session.run("pytest", "-n", "2", "-m", "scripts", "tests/test_scripts.py", *named, env=CACHED)
 
 
 def _scripts(folder: str) -> list[str]:

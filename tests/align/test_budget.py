@@ -224,7 +224,7 @@ def deep(share) -> Asked:
     return Asked(scores, [Budget("max_params", count, int(full * share))], [], {})
 
 
-@pytest.mark.parametrize("share", [0.25, 1.5])
+@pytest.mark.parametrize("share", [0.25, pytest.param(1.5, marks=pytest.mark.slow)])
 def test_deep_networks_are_near_the_best(share):
     asked = deep(share)
     problem = asked.problem(insertable=dict.fromkeys(asked.scores, 2000 if share > 1 else 0))

@@ -89,7 +89,17 @@ def dense():
     return graph, graph.init(jax.random.key(0), jnp.ones((1, 3)))
 
 
-@pytest.mark.parametrize("bound", [5, 7, 9, 12, 0.5, 0.8])
+@pytest.mark.parametrize(
+    "bound",
+    [
+        pytest.param(5, marks=pytest.mark.slow),
+        7,
+        pytest.param(9, marks=pytest.mark.slow),
+        12,
+        0.5,
+        pytest.param(0.8, marks=pytest.mark.slow),
+    ],
+)
 def test_a_function_of_ones_own_is_never_exceeded_and_nothing_more_fits(bound):
     graph, variables = dense()
     scores = {"a": np.linspace(1, 2, 12), "b": np.linspace(1, 2, 10)}

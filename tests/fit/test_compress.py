@@ -76,7 +76,7 @@ def test_what_the_rest_reconstructs_costs_nothing():
     kernel = np.array(variables["params"]["hidden"]["kernel"])
     kernel[:, 7] = kernel[:, 2]  # a twin, with large weights that read it
     variables["params"]["hidden"]["kernel"] = kernel
-    costs = importance(Network(graph, {}), variables, Data.of([DATA]), ridge=1e-8)["hidden"]
+    costs = importance(Network(graph, {}), variables, Data.of(graph, [DATA]), ridge=1e-8)["hidden"]
     assert min(costs[2], costs[7]) < 1e-3 * np.median(costs) < np.median(costs) < max(costs[2], costs[7]) * 10
 
 

@@ -206,7 +206,7 @@ def test_costs_of_neurons_from_fewer_rows_than_inputs_far_from_zero():
     graph = nas.Graph(x, nas.layer("out", nn.Dense(7), nas.invariant_vertex("relu", nn.relu, hidden)))
     data = jax.random.normal(jax.random.key(1), (20, 4))
     variables = graph.init(jax.random.key(2), data)
-    costs = importance(Network(graph, {}), variables, Data.of([data]))["hidden"]
+    costs = importance(Network(graph, {}), variables, Data.of(graph, [data]))["hidden"]
     assert np.isfinite(costs).all()
     assert (costs >= 0).all()
 

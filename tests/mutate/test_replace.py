@@ -159,7 +159,7 @@ class TestReplaceLayer:
         graph, variables, _ = net
         with pytest.raises(nas.UnknownNameError, match="nowhere"):
             nas.replace_layer(graph, variables, "nowhere", nn.Dense(3))
-        with pytest.raises(nas.UnregisteredLayerError):
+        with pytest.raises(nas.GraphError, match="'act' needs a Flax layer"):
             nas.replace_layer(graph, variables, "act", 3)
         with pytest.raises(nas.ArgumentError, match="keyword"):
             nas.replace_layer(graph, variables, "act", nn.Dense(4), colour="red")

@@ -23,6 +23,7 @@ def flat(variables: PyTree) -> dict[Path, Any]:
       variables: nested mappings, or any other pytree, whose arrays are parameters then; keys that are no strings are
         spelled as `str` does. What is no array in a class of its own (a number, a function) is left out.
 
+    >>> import numpy as np
     >>> flat({"params": {"dense": {"bias": 0.5}}}), flat([{"bias": np.zeros(2)}]).keys()
     ({('params', 'dense', 'bias'): 0.5}, dict_keys([('params', '0', 'bias')]))
     """

@@ -59,8 +59,9 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
         op = LinenOp.of(flax_module, nin, rule_of)
     else:
         op = NnxOp.of(flax_module, nin, rule_of)
+    vertex = Vertex(name, op, inputs)
     check_values(name, op, inputs)
-    return Vertex(name, op, inputs)
+    return vertex
 
 
 def check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> None:
