@@ -14,6 +14,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.program.analyse import Analysed, end_axis
+from naivenas_jax.trace.program.rebind import mask_of_runs
 
 #: A range of a run of the graph.
 Range: TypeAlias = tuple[int, int, int]
@@ -38,7 +39,7 @@ def alive_runs(graph: Graph, analysed: Analysed, masks: Mapping[int, jax.Array])
             raise _cannot(axis, what, "it does not lie on an axis of neurons there")
         try:
             matched = dict(
-                _matched(ties, whole_ranges(ties, ties.axes[axis]), analysed.ties, analysed.ties.axes[other], masks)
+                _matched(ties, _whole_ranges(ties, ties.axes[axis]), analysed.ties, analysed.ties.axes[other], masks)
             )
         except StructureError as error:
             raise _cannot(axis, what, str(error)) from error
@@ -49,32 +50,20 @@ def alive_runs(graph: Graph, analysed: Analysed, masks: Mapping[int, jax.Array])
                 raise _cannot(axis, what, analysed.ties.fixed[run])
             if found.setdefault(run, ranges) != ranges:
                 raise _cannot(axis, what, "it is tied to neurons that are others in the graph")
-    return {run: mask_of_ranges(ties, masks, ranges) for run, ranges in found.items()}
+    return {run: _mask_of_ranges(ties, masks, ranges) for run, ranges in found.items()}
 
 
-def mask_of_axis(ties: Ties, masks: Mapping[int, jax.Array], row: Sequence[int]) -> jax.Array:
-    """Shape (neurons,), bool: which neurons of an axis count, that consists of the runs ``row``."""
-    return mask_of_ranges(ties, masks, whole_ranges(ties, row))
+def _mask_of_ranges(ties: Ties, masks: Mapping[int, jax.Array], ranges: Collection[Range]) -> jax.Array:
+    """Shape (neurons,), bool: which neurons of some ranges of runs count."""
+    parts = [(mask_of_runs(ties, masks, (run,)), start, stop) for run, start, stop in ranges]
+    return jnp.concatenate(
+        [jnp.ones(stop - start, bool) if mask is None else mask[start:stop] for mask, start, stop in parts]
+    )
 
 
-def whole_ranges(ties: Ties, row: Sequence[int]) -> list[Range]:
+def _whole_ranges(ties: Ties, row: Sequence[int]) -> list[Range]:
     """The runs of an axis, each from its first neuron to its last."""
     return [(run, 0, ties.run_sizes[run]) for run in row]
-
-
-def mask_of_ranges(ties: Ties, masks: Mapping[int, jax.Array], ranges: Collection[Range]) -> jax.Array:
-    """The same for ranges of runs."""
-    return jnp.concatenate([_mask_of_run(ties, masks, run)[start:stop] for run, start, stop in ranges])
-
-
-def _mask_of_run(ties: Ties, masks: Mapping[int, jax.Array], run: int) -> jax.Array:
-    """The mask of a run; of a product all combinations of those of its factors."""
-    if run not in ties.products:
-        return masks.get(run, jnp.ones(ties.run_sizes[run], bool))
-    whole = jnp.ones(1, bool)
-    for row in ties.products[run]:
-        whole = (whole[:, None] & mask_of_axis(ties, masks, row)[None, :]).ravel()
-    return whole
 
 
 def _cannot(axis: str, what: str, why: str) -> StructureError:
@@ -127,7 +116,7 @@ def _factors(ties: Ties, ranges: tuple[Range, ...], other: Ties, run: int) -> li
     sizes = [other.length(row) for row in other.products[run]]
     rows = ties.products.get(ranges[0][0], ()) if len(ranges) == 1 else ()
     if [ties.length(row) for row in rows] == sizes:
-        return [whole_ranges(ties, row) for row in rows]
+        return [_whole_ranges(ties, row) for row in rows]
     block = _repeated(ranges, math.prod(sizes[:-1]))
     if block is None:
         raise StructureError("it is taken apart into factors in another way than the graph says")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan, Positions
-from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_axes
+from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.transfer.take import take
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Variables
 
@@ -60,46 +61,24 @@ def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
 
 def there_and_back(common: Graph, member: Placed) -> Graph:
     """The graph of a member, widened and narrowed again: its layers say sizes that they leave out elsewhere."""
-    way = {axis: _inverse(plan) for axis, plan in plan_to(common, member.places).items()}
-    return graph_at(with_axes(member.graph, way), member.places)
-
-
-def graph_at(common: Graph, places: Mapping[int, Positions]) -> Graph:
-    """The network of a member."""
-    return with_axes(common, plan_to(common, places))
+    way = plan_to(common.ties, member.places)
+    return with_axes(with_axes(member.graph, inverse(way)), way)
 
 
 def axis_places(ties: Ties, places: Mapping[int, Positions]) -> dict[str, Positions]:
     """For every axis of the common shape the places of the neurons of a member, in order."""
-    return {axis: _row_places(ties, places, row) for axis, row in ties.axes.items()}
+    member = Origins.of_classes(ties, {run: ties.starts[run] + own for run, own in places.items()})
+    return {axis: member.positions(row) for axis, row in ties.axes.items()}
 
 
-def _row_places(ties: Ties, places: Mapping[int, Positions], row: Sequence[int]) -> Positions:
-    parts, start = [np.zeros(0, int)], 0
-    for run in row:
-        parts.append(start + _run_places(ties, places, run))
-        start += ties.run_sizes[run]
-    return np.concatenate(parts)
-
-
-def _run_places(ties: Ties, places: Mapping[int, Positions], run: int) -> Positions:
-    if run not in ties.products:
-        return places.get(run, np.arange(ties.run_sizes[run]))
-    whole = np.zeros(1, int)
-    for row in ties.products[run]:
-        whole = (whole[:, None] * ties.length(row) + _row_places(ties, places, row)[None, :]).ravel()
-    return whole
-
-
-def plan_to(common: Graph, places: Mapping[int, Positions]) -> dict[str, AxisPlan]:
+def plan_to(ties: Ties, places: Mapping[int, Positions]) -> dict[str, AxisPlan]:
     """From the common shape to a member, axis by axis."""
-    sizes = common.ties.sizes
-    return {axis: AxisPlan.of(sizes[axis], own) for axis, own in axis_places(common.ties, places).items()}
+    return {axis: AxisPlan.of(ties.size(axis), own) for axis, own in axis_places(ties, places).items()}
 
 
-def back(plan: Plan) -> Plan:
+def inverse(axes: Mapping[str, AxisPlan]) -> dict[str, AxisPlan]:
     """From a member to the common shape: neurons that it does not have are new."""
-    return Plan({name: _inverse(axis) for name, axis in plan.axes.items()}, plan.leaves)
+    return {name: _inverse(axis) for name, axis in axes.items()}
 
 
 def _inverse(axis: AxisPlan) -> AxisPlan:
@@ -108,15 +87,16 @@ def _inverse(axis: AxisPlan) -> AxisPlan:
     return AxisPlan.of(axis.after, source)
 
 
-def in_common_shape(ties: Ties, member: Placed) -> Variables:
-    """The variables of a member in the common shape; where it has no neuron, what changes nothing."""
-    places, arrays = axis_places(ties, member.places), {}
-    for path, array in flat(member.variables).items():
+def moved(variables: Variables, ties: Ties, axes: Mapping[str, AxisPlan]) -> Variables:
+    """Variables on other axes, as they are: nothing is rescaled, and new entries change nothing."""
+    taken = {}
+    for path, array in flat(variables).items():
         leaf = ties.leaves[path]
-        shape = [n if axis is None else ties.size(axis) for n, axis in zip(np.shape(array), leaf.axes, strict=True)]
-        whole = np.full(shape, leaf.new or 0, array.dtype)
-        own = [np.arange(n) if a is None else places[a] for n, a in zip(shape, leaf.axes, strict=True)]
-        whole[np.ix_(*own)] = array
-        arrays[path] = whole
-    made: Variables = as_given(nested(arrays), member.variables)
+        taken[path] = take(array, [None if a is None else axes[a].source for a in leaf.axes], leaf.new or 0)
+    made: Variables = as_given(nested(taken), variables)
     return made
+
+
+def in_common_shape(ties: Ties, member: Placed) -> Variables:
+    """The variables of a member in the common shape."""
+    return moved(member.variables, ties, inverse(plan_to(ties, member.places)))

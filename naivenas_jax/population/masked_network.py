@@ -14,12 +14,12 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.jaxpr.interpret import flattened
 from naivenas_jax.paths import Path
-from naivenas_jax.population.alive import alive_runs, mask_of_axis
+from naivenas_jax.population.alive import alive_runs
 from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.program.analyse import Analysed, analyse
 from naivenas_jax.trace.program.capture import Role, capture
-from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized
+from naivenas_jax.trace.program.rebind import NewSizes, evaluate_resized, mask_of_runs
 from naivenas_jax.trace.program.rules.silence import silent
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -131,8 +131,8 @@ def _for_full_size(graph: Graph, arrays: dict[Path, Array], masks: Mapping[int, 
     found = dict(arrays)
     for path, dim in graph.ties.rescaled.items():
         axis = graph.ties.leaves[path].axes[dim]
-        if axis is not None and not graph.ties.plain(graph.ties.axes[axis]).isdisjoint(masks):
-            mask = mask_of_axis(graph.ties, masks, graph.ties.axes[axis])
+        mask = None if axis is None else mask_of_runs(graph.ties, masks, graph.ties.axes[axis])
+        if mask is not None:
             factor = jnp.sqrt(mask.size / jnp.sum(mask))
             found[path] = arrays[path] * factor.astype(jnp.result_type(arrays[path]))
     return found

@@ -11,8 +11,9 @@ from naivenas_jax.align.axis_plan import NEW, Positions
 from naivenas_jax.checks import as_items, shown
 from naivenas_jax.errors import PlanError, StructureError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.population.common_shape import Placed, common_graph, graph_at, there_and_back
+from naivenas_jax.population.common_shape import Placed, common_graph, plan_to, there_and_back
 from naivenas_jax.population.run_positions import positions_of_runs, sizes_of_runs
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network
@@ -188,7 +189,7 @@ def _by_position(first: Graph, member: Member, number: int) -> Placed:
 
 def _check_structure(common: Graph, member: Placed, number: int) -> None:
     """Raise unless a member is the network of the common shape with other widths."""
-    graph = graph_at(common, member.places)
+    graph = with_axes(common, plan_to(common.ties, member.places))
     if graph != member.graph and graph != there_and_back(common, member):
         raise _other_structure(number, "its graph is not that of the first one with other widths")
 

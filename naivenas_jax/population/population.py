@@ -13,19 +13,19 @@ import optax
 from flax.core.scope import CollectionFilter
 from flax.typing import PRNGKey, RNGSequences
 
-from naivenas_jax.align.axis_plan import Positions
+from naivenas_jax.align.axis_plan import AxisPlan, Positions
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.checks import as_whole, shown
 from naivenas_jax.errors import RequestError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.paths import is_unnamed, subscripts
-from naivenas_jax.population.common_shape import back, graph_at, in_common_shape, plan_to
+from naivenas_jax.population.common_shape import in_common_shape, inverse, moved, plan_to
 from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
-from naivenas_jax.transfer.take import take
-from naivenas_jax.transfer.variables import as_given, check_network, flat, nested
+from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.typing import PyTree, Variables
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -193,8 +193,8 @@ class Population:
         every = self.variables if variables is None else variables
         self._check_variables(every)
         own = _row(every, self._number(number))
-        graph, plan = self._way_to(number)
-        return graph, _moved(plan, own)
+        axes = self._axes(number)
+        return with_axes(self.graph, axes), moved(own, self.graph.ties, axes)
 
     def carry(self, tree: PyTree, number: int) -> PyTree:
         """What belongs to one member of a tree of all of them, in the shape of the member; see `Population`.
@@ -211,8 +211,8 @@ class Population:
         """
         before = _row(self.variables, self._number(number))
         self._check_tree(tree, "tree")
-        _, plan = self._way_to(number)
-        return carry(plan, _row(tree, number), before, _moved(plan, before))[0]
+        axes = self._axes(number)
+        return carry(self._plan(axes), _row(tree, number), before, moved(before, self.graph.ties, axes))[0]
 
     def put(self, tree: PyTree, number: int, own: PyTree) -> PyTree:
         """The inverse of `carry`: a tree of all members, with that of one member in its place; see `Population`.
@@ -231,8 +231,8 @@ class Population:
         """
         after = _row(self.variables, self._number(number))
         self._check_tree(tree, "tree")
-        _, plan = self._way_to(number)
-        widened = carry(back(plan), own, _moved(plan, after), after)[0]
+        axes = self._axes(number)
+        widened = carry(self._plan(inverse(axes)), own, moved(after, self.graph.ties, axes), after)[0]
         wanted, found = jax.tree.map(lambda array: array.shape[1:], tree), jax.tree.map(np.shape, widened)
         if wanted != found:
             raise VariablesError(
@@ -266,7 +266,7 @@ class Population:
                     f"{names[run]!r} has {ties.run_sizes[run]} neurons in all members of this population, and "
                     f"{len(places)} in the new one. Make a new population: nas.Population.of([...])."
                 )
-        own = {name: placed.places[run] for name, run in run_names(ties).items() if name in self.masks}
+        own = {name: placed.places[run] for run, name in names.items() if name in self.masks}
         sizes = {name: self.masks[name].shape[1] for name in own}
         masks = {name: _mask(places, sizes[name]) for name, places in own.items()}
         padded = {name: _padded(places, sizes[name]) for name, places in own.items()}
@@ -297,12 +297,12 @@ class Population:
             raise VariablesError(
                 f"variables= is a dict of collections, such as {{'params': ...}}; found {shown(variables)}."
             )
-        known = flat(jax.eval_shape(lambda tree: tree, self.variables))
+        known = flat(self.variables)
         for path, array in flat(variables).items():
-            if path not in known or np.shape(array) != known[path].shape:
+            if path not in known or np.shape(array) != np.shape(known[path]):
                 raise VariablesError(
                     f"variables= has {subscripts(path)} of shape {np.shape(array)}, where this population has "
-                    f"{known[path].shape if path in known else 'no such variable'}."
+                    f"{np.shape(known[path]) if path in known else 'no such variable'}."
                 )
 
     def _number(self, number: int) -> int:
@@ -313,17 +313,19 @@ class Population:
             )
         return found
 
-    def _way_to(self, number: int) -> tuple[Graph, Plan]:
-        """The graph of a member, and the plan that leads to it from the common shape."""
-        places = self._places(number)
-        leaves = {path: leaf.axes for path, leaf in self.graph.ties.leaves.items()}
-        return graph_at(self.graph, places), Plan(plan_to(self.graph, places), leaves)
+    def _axes(self, number: int) -> dict[str, AxisPlan]:
+        """From the common shape to a member."""
+        return plan_to(self.graph.ties, self._places(number))
+
+    def _plan(self, axes: Mapping[str, AxisPlan]) -> Plan:
+        """A change of axes as a plan, which rescales nothing: members are trained with the variables that they have."""
+        return Plan(axes, {path: leaf.axes for path, leaf in self.graph.ties.leaves.items()})
 
     def _places(self, number: int) -> dict[int, Positions]:
         """The places of the neurons of a member, for each run in which members differ."""
         runs = run_names(self.graph.ties)
         counts = {name: int(np.asarray(mask)[number].sum()) for name, mask in self.masks.items()}
-        return {runs[name]: np.asarray(each[number])[: counts[name]] for name, each in self.places.items()}
+        return {runs[name]: np.asarray(each)[number, : counts[name]] for name, each in self.places.items()}
 
 
 def run_names(ties: Ties, runs: Sequence[int] | None = None) -> dict[str, int]:
@@ -359,13 +361,3 @@ def _row(tree: PyTree, number: int) -> PyTree:
 def _with_row(tree: PyTree, number: int, row: PyTree) -> PyTree:
     """A tree of all members with other values for one of them; compiled once, whichever it is."""
     return jax.tree.map(lambda array, own: array.at[number].set(own), tree, row)
-
-
-def _moved(plan: Plan, variables: Variables) -> Variables:
-    """The variables of a member, from those in the common shape."""
-    taken = {
-        path: jnp.asarray(take(array, [None if axis is None else plan.axes[axis].source for axis in plan.leaves[path]]))
-        for path, array in flat(variables).items()
-    }
-    made: Variables = as_given(nested(taken), variables)
-    return made

@@ -27,6 +27,34 @@ from naivenas_jax.typing import Array
 Watch: TypeAlias = Callable[[str, Frame, jax.Array], jax.Array]
 
 
+def mask_of_runs(ties: Ties, alive: Mapping[int, jax.Array], runs: Iterable[int]) -> jax.Array | None:
+    """Shape (neurons,), bool: which neurons of some runs, one after the other, count; None if all of them do.
+
+    Args:
+      ties: the runs.
+      alive: for runs that are no products which neurons count; one that is missing is whole. Of a product all
+        combinations of neurons count that count in its factors.
+      runs: the runs that are asked for.
+    """
+    parts = [(_mask_of_run(ties, alive, run), ties.run_sizes[run]) for run in runs]
+    if all(mask is None for mask, _ in parts):
+        return None
+    return jnp.concatenate([_filled(*part) for part in parts])
+
+
+def _mask_of_run(ties: Ties, alive: Mapping[int, jax.Array], run: int) -> jax.Array | None:
+    if run not in ties.products:
+        return alive.get(run)
+    factors = [(mask_of_runs(ties, alive, row), ties.length(row)) for row in ties.products[run]]
+    if all(mask is None for mask, _ in factors):
+        return None
+    return reduce(lambda whole, part: (whole[:, None] & part[None, :]).ravel(), [_filled(*each) for each in factors])
+
+
+def _filled(mask: jax.Array | None, size: int) -> jax.Array:
+    return jnp.ones(size, bool) if mask is None else mask
+
+
 @dataclass(frozen=True, eq=False)
 class NewSizes:
     """The sizes that a traced function is evaluated with.
@@ -59,26 +87,7 @@ class NewSizes:
 
     def mask(self, vector: Vector | None) -> jax.Array | None:
         """Shape (neurons,), bool: which neurons of a vector count; None if all of them do."""
-        return None if vector is None or not self.alive else self._mask(self.rows[vector])
-
-    def _mask(self, runs: Sequence[int]) -> jax.Array | None:
-        parts = [self._mask_of(run) for run in runs]
-        if all(part is None for part in parts):
-            return None
-        sizes = [self.now.run_sizes[run] for run in runs]
-        return jnp.concatenate([jnp.ones(n, bool) if p is None else p for p, n in zip(parts, sizes, strict=True)])
-
-    def _mask_of(self, run: int) -> jax.Array | None:
-        """The mask of one run; of a product all combinations of those of its factors."""
-        if run not in self.now.products:
-            return self.alive.get(run)
-        factors = [(self._mask(row), self.now.length(row)) for row in self.now.products[run]]
-        if all(mask is None for mask, _ in factors):
-            return None
-        return reduce(
-            lambda whole, part: (whole[:, None] & part[None, :]).ravel(),
-            [jnp.ones(n, bool) if mask is None else mask for mask, n in factors],
-        )
+        return None if vector is None or not self.alive else mask_of_runs(self.now, self.alive, self.rows[vector])
 
     def positions(self, source: Vector, picked: Vector, old: np.ndarray) -> np.ndarray:
         """Where neurons that were picked from an axis lie on it now.
