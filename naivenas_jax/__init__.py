@@ -10,6 +10,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.request import relaxed, to
 from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.latency import LatencyTable
+from naivenas_jax.cost.programs import CompiledPrograms, count_programs
 from naivenas_jax.cost.timing import measure_latency
 from naivenas_jax.errors import (
     ArgumentError,
@@ -68,7 +69,7 @@ from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
 from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary
-from naivenas_jax.sizes.condition import multiple_of, size
+from naivenas_jax.sizes.condition import ladder, multiple_of, one_of, size
 from naivenas_jax.trace.back.class_constraints import class_constraints
 from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
@@ -119,6 +120,8 @@ __all__ = [
     "costs",
     "LatencyTable",
     "measure_latency",
+    "count_programs",
+    "CompiledPrograms",
     # Change widths
     "delta_nout",
     "delta_nin",
@@ -127,6 +130,8 @@ __all__ = [
     "relaxed",
     "size",
     "multiple_of",
+    "one_of",
+    "ladder",
     "fallback",
     "watch",
     # Change the structure

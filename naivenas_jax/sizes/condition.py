@@ -6,15 +6,18 @@ so that an answer is checked exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from naivenas_jax.checks import as_whole, require_function
+from naivenas_jax.checks import as_count, as_items, as_number, as_whole, require_function, shown
 from naivenas_jax.errors import RequestError
 
 Terms = tuple[tuple[str, int], ...]
 _LARGEST = 10**12
+#: So many sizes are there to choose from at the most; each is an unknown of the alignment.
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,17 +94,19 @@ class Condition:
 
     Attributes:
       terms: pairs of an axis and its coefficient.
-      sense: "<=", ">=", "==", or "multiple of".
-      bound: the right-hand side; where the sense is "multiple of", the factor.
-      constant: added to the sum; 0 unless the sense is "multiple of".
+      sense: "<=", ">=", "==", "multiple of", or "one of".
+      bound: the right-hand side; where the sense is "multiple of", the factor; where it is "one of", the smallest.
+      constant: added to the sum; 0 unless the sense is "multiple of" or "one of".
       reason: why it must hold, for error messages.
+      among: where the sense is "one of", the numbers that it may be, in rising order.
     """
 
     terms: Terms
-    sense: Literal["<=", ">=", "==", "multiple of"]
+    sense: Literal["<=", ">=", "==", "multiple of", "one of"]
     bound: int
     constant: int = 0
     reason: str = ""
+    among: tuple[int, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -134,7 +139,14 @@ class Condition:
                 return value >= self.bound
             case "==":
                 return value == self.bound
+            case "one of":
+                return value in self.among
         return value % self.bound == 0
+
+    def up(self, sizes: Mapping[str, int]) -> int | None:
+        """How much more the next of the numbers is that it may be; None: there is none, or it is not one of some."""
+        value = Size(self.terms, self.constant).at(sizes)
+        return next((number - value for number in self.among if number > value), None)
 
     def __bool__(self) -> bool:
         raise RequestError(
@@ -143,9 +155,10 @@ class Condition:
         )
 
     def __str__(self) -> str:
-        sense = "is a multiple of" if self.sense == "multiple of" else self.sense
+        sense = f"is {'a ' * (self.sense == 'multiple of')}{self.sense}" if self.sense.endswith("of") else self.sense
+        bound = _listed(self.among) if self.sense == "one of" else self.bound
         why = f" ({self.reason})" if self.reason else ""
-        return f"{Size(self.terms, self.constant)} {sense} {self.bound}{why}"
+        return f"{Size(self.terms, self.constant)} {sense} {bound}{why}"
 
 
 #: What a layer or vertex requires of its sizes: a function of these by the names of its axes ("in", "out", ...).
@@ -200,6 +213,74 @@ def multiple_of(what: str | Size, factor: int) -> Condition:
     return Condition(summed.terms, "multiple of", factor, summed.constant)
 
 
+def one_of(what: str | Size, sizes: Iterable[int]) -> Condition:
+    """The condition that a size, or a sum of sizes, is one of some numbers.
+
+    A search whose sizes are steps of a ladder meets the same shapes again, and compiles nothing for them.
+
+    Args:
+      what: name of an axis, or a sum of sizes.
+      sizes: the numbers, such as ``nas.ladder(8, 64)``.
+
+    Returns:
+      The condition, for ``constraints=`` of the verbs.
+
+    Raises:
+      RequestError: if there are no sizes, or one is no whole number.
+
+    >>> print(one_of("a", (8, 16, 32)))
+    size('a') is one of 8, 16, 32
+    >>> one_of("a", ladder(8, 64)).holds({"a": 16})
+    True
+    """
+    summed = what if isinstance(what, Size) else size(what)
+    items = None if isinstance(sizes, str | Mapping) else as_items(sizes)
+    if not items or len(items) > _MOST_STEPS:
+        raise RequestError(
+            f"sizes= of nas.one_of takes from one to {_MOST_STEPS} whole numbers, (8, 16, 32); found {shown(sizes)}."
+        )
+    among = tuple(sorted({whole(item, "Each of the sizes of nas.one_of") for item in items}))
+    return Condition(summed.terms, "one of", among[0], summed.constant, among=among)
+
+
+def ladder(smallest: int, largest: int, factor: float = 2.0, *, multiple_of: int = 1) -> tuple[int, ...]:
+    """Sizes of which each is about the same multiple of the one before: a few classes for all sizes of a search.
+
+    Args:
+      smallest: the first size.
+      largest: the last one.
+      factor: about how many times as large as the one before a size is.
+      multiple_of: sizes in multiples of this, as both ends are.
+
+    Returns:
+      The sizes in rising order, from ``smallest`` to ``largest``, for `one_of` and as sizes of requests.
+
+    Raises:
+      RequestError: if a number is none, the factor is not above 1, or the ends are no multiples.
+
+    >>> ladder(8, 64), ladder(8, 64, 1.5, multiple_of=4)
+    ((8, 16, 32, 64), (8, 12, 20, 28, 40, 64))
+    """
+    low, high, step = (as_count(each) for each in (smallest, largest, multiple_of))
+    growth = as_number(factor)
+    if low is None or high is None or low > high:
+        raise RequestError(
+            f"nas.ladder goes from a smallest size to a largest one, whole numbers of at least 1; found "
+            f"{shown(smallest)} and {shown(largest)}."
+        )
+    if growth is None or not 1 < growth < math.inf:
+        raise RequestError(f"factor= of nas.ladder is a number above 1, such as 1.5; found {shown(factor)}.")
+    if step is None or low % step or high % step:
+        raise RequestError(
+            f"multiple_of= of nas.ladder is a whole number of which both ends, {low} and {high}, are multiples; found "
+            f"{shown(multiple_of)}."
+        )
+    steps = max(1, round(math.log(high / low) / math.log(growth)))
+    if steps >= _MOST_STEPS:
+        raise RequestError(f"nas.ladder has at most {_MOST_STEPS} sizes; factor={growth} would make {steps + 1}.")
+    return tuple(sorted({step * round(low * (high / low) ** (i / steps) / step) for i in range(steps + 1)}))
+
+
 def stated(given: ConditionFunction, axes: Iterable[str]) -> tuple[Condition, ...]:
     """The conditions that a function states of the sizes of some axes.
 
@@ -226,6 +307,12 @@ def whole(value: object, what: str) -> int:
     if abs(number) > _LARGEST:
         raise RequestError(f"{what} must lie within +-{_LARGEST:.0e}, found {value!r:.80}.")
     return number
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    """Numbers in words, those in the middle left out where they are many."""
+    shown_ones = numbers if len(numbers) <= 8 else (*numbers[:4], "...", *numbers[-2:])
+    return ", ".join(map(str, shown_ones))
 
 
 def _compared(difference: Size, sense: Literal["<=", ">=", "=="]) -> Condition:

@@ -15,12 +15,12 @@ from naivenas_jax.align.solve.budget_search import BudgetSearch
 from naivenas_jax.align.solve.growth import solve_growth
 from naivenas_jax.align.solve.solution import utility_kept, violations
 from naivenas_jax.align.solve.solve import solve
-from naivenas_jax.sizes.condition import multiple_of, size
+from naivenas_jax.sizes.condition import multiple_of, one_of, size
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 
-KINDS = ("one", "multiple", "several", "bounds", "concatenation", "condition", "optional")
+KINDS = ("one", "multiple", "several", "bounds", "concatenation", "condition", "optional", "ladder")
 
 
 class Asked(NamedTuple):
@@ -56,6 +56,7 @@ class Asked(NamedTuple):
             total = sum(times * sizes[axis] for axis, times in row.terms)
             rest = total % max(row.bound, 1)
             compared = {"<=": total <= row.bound, ">=": total >= row.bound, "multiple of": rest == 0}
+            compared["one of"] = np.isin(total, row.among)
             feasible &= compared[row.sense]
         return sizes, feasible
 
@@ -81,6 +82,8 @@ def random_case(seed, kind="one") -> Asked:
     match kind:
         case "multiple":
             rows = [multiple_of("v0", 2)]
+        case "ladder":
+            rows = [one_of("v0", (1, 3, 4, 7)), one_of(size("v0") + size("v1"), (2, 3, 5, 9, 12))]
         case "several":
             counts.append(Count.total(Count.axis(name) * float(rng.integers(1, 6)) for name in names))
         case "bounds":

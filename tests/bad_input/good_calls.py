@@ -37,7 +37,8 @@ class Call(NamedTuple):
 
 #: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
 RESULTS = (
-    *("Handle", "Summary", "Costs", "LatencyTable", "Mutation", "Plan", "CarryReport", "Report", "NewEntries"),
+    *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
+    *("Mutation", "Plan", "CarryReport", "Report", "NewEntries"),
     *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex"),
 )
 #: Dicts of keywords for annotations, which are not called.
@@ -101,6 +102,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "diagram": {"graph": graph},
         "costs": {**on, "inputs": (X,)},
         "measure_latency": {**on, "inputs": (X,), "timer": seconds},
+        "count_programs": {},
         "delta_nout": {**on, "request": {"a": -1}},
         "delta_nin": {**on, "request": {"cat": (-1, None)}},
         "resize": {**on, "max_params": 0.8},
@@ -108,6 +110,8 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "relaxed": {"wish": 3},
         "size": {"axis": "a"},
         "multiple_of": {"what": nas.size("a"), "factor": 2},
+        "one_of": {"what": nas.size("a"), "sizes": (2, 4)},
+        "ladder": {"smallest": 2, "largest": 16, "factor": 2.0, "multiple_of": 2},
         "insert_vertex": {**on, "after": "a", "make": lambda v: nas.layer("new", nn.Dense(3), v)},
         "remove_vertex": {**on, "name": "act"},
         "create_edge": {**on, "source": "c", "target": "cat"},

@@ -30,6 +30,10 @@ def two_layers(a=8, b=6):
     return graph, graph.init(jax.random.key(0), jnp.ones((1, 3)))
 
 
+def _params(a, b):
+    return 4 * a + (a + 1) * b + (b + 1) * 2
+
+
 def two_branches(a=8, b=6):
     """out reads concat(a, b)."""
     x = nas.input_vertex("x", 3)
@@ -54,6 +58,8 @@ class TestExpressions:
             (10 - nas.size("a") >= 5, 5, 6),
             (nas.multiple_of("a", 4), 8, 9),
             (nas.multiple_of(nas.size("a") + 1, 4), 7, 8),
+            (nas.one_of("a", (8, 3)), 8, 9),
+            (nas.one_of(2 * nas.size("a") + 1, nas.ladder(5, 17, 1.5)), 8, 7),
         ],
         ids=str,
     )
@@ -75,6 +81,13 @@ class TestExpressions:
             (lambda: nas.size("a") <= 10**15, "lie within"),
             (lambda: nas.size(3), "name of an axis"),
             (lambda: nas.multiple_of("a", 0), "1 or more"),
+            (lambda: nas.one_of("a", ()), "whole numbers.*found "),
+            (lambda: nas.one_of("a", "8"), "found '8'"),
+            (lambda: nas.one_of("a", (8, 2.5)), r"whole number, found 2\.5"),
+            (lambda: nas.ladder(8, 4), "found 8 and 4"),
+            (lambda: nas.ladder(8, 64, 1.0), r"above 1, such as 1\.5; found 1\.0"),
+            (lambda: nas.ladder(8, 63, multiple_of=4), "multiples; found 4"),
+            (lambda: nas.ladder(1, 10**6, 1.001), "at most 1000 sizes"),
         ],
     )
     def test_what_makes_no_sense(self, make, message):
@@ -104,6 +117,34 @@ class TestOfUsers:
         mutation = nas.resize(*two_layers(), constraints=lambda size: [nas.multiple_of(size[n], 4) for n in "ab"])
         assert mutation.graph.nout("a") == 8
         assert mutation.graph.nout("b") in (4, 8)
+
+    @pytest.mark.parametrize(
+        ("asked", "found"),
+        [(nas.relaxed(-1), 5), (nas.relaxed(-4), 3), (nas.relaxed(1), 12), (nas.relaxed(9), 18), (nas.to(12), 12)],
+        ids=str,
+    )
+    def test_steps_of_a_ladder(self, asked, found):
+        mutation = nas.delta_nout(*two_layers(), {"a": asked}, constraints=nas.one_of("a", (3, 5, 12, 18)))
+        assert (mutation.graph.nout("a"), mutation.graph.nout("b")) == (found, 6)
+
+    def test_a_size_beside_the_ladder_is_refused_with_the_nearest_step(self):
+        with pytest.raises(nas.InfeasibleError, match=r"size\('a'\) is one of 3, 5, 12"):
+            nas.delta_nout(*two_layers(), {"a": nas.to(6)}, constraints=nas.one_of("a", (3, 5, 12)))
+
+    def test_a_ladder_within_a_budget_and_of_a_sum(self):
+        steps = nas.ladder(2, 8, 1.5)
+        rows = [nas.one_of("a", steps), nas.one_of(nas.size("a") + nas.size("b"), (5, 7))]
+        utility = {"a": np.arange(8.0), "b": np.arange(6.0) / 100}
+        graph, _ = nas.resize(*two_layers(), utility=utility, max_params=0.6, constraints=rows)
+        ours = (graph.nout("a"), graph.nout("b"))
+        fits = [  # by hand: what a neuron of b is worth makes no difference
+            (a, total - a)
+            for a in steps
+            for total in (5, 7)
+            if 1 <= total - a <= 6 and _params(a, total - a) <= 0.6 * _params(8, 6)
+        ]
+        assert ours in fits
+        assert ours[0] == max(a for a, _ in fits)
 
     def test_utility_decides_what_goes(self):
         """Of a and b together 5 neurons must go: the 5 worst of both."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
@@ -88,13 +90,24 @@ class Builder:
             self._equal_or_contradiction(terms, self.constant[b] - self.constant[a])
 
     def require(self, condition: Condition) -> None:
-        """Add a condition on sizes. For a multiple there is a column for how many times the factor it is."""
+        """Add a condition on sizes.
+
+        For a multiple there is a column for how many times the factor it is; for one of some numbers a column for each
+        step from one of them to the next: 1 up to the number that it is, 0 behind.
+        """
         terms, constant = self.sum_terms(condition.terms)
         constant += condition.constant
         match condition.sense:
             case "multiple of":
                 times = self.columns.add(np.inf, lower=-np.inf, integer=True)
                 self.equal.add({**terms, times: -float(condition.bound)}, -constant)
+            case "one of":
+                gaps = np.diff(condition.among)
+                steps = [self.columns.add(1.0, integer=True) for _ in gaps]
+                taken = {column: -float(gap) for column, gap in zip(steps, gaps, strict=True)}
+                self._equal_or_contradiction({**terms, **taken}, condition.among[0] - constant)
+                for first, then in pairwise(steps):
+                    self.below.add({then: 1.0, first: -1.0}, 0.0)
             case "==":
                 self._equal_or_contradiction(terms, condition.bound - constant)
             case "<=":

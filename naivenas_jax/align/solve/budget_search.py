@@ -76,7 +76,7 @@ class BudgetSearch:
         self.scale = scale_of(free)
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
         self.cost = np.zeros(self.program.size)
-        self.multiples = any(row.sense == "multiple of" for row in problem.conditions)
+        self.multiples = any(row.sense in ("multiple of", "one of") for row in problem.conditions)
         self.small = len(free) <= _SMALL
         self.tolerance = max(gap, _SMALL_GAP) if gap is not None else _SMALL_GAP if self.small else _GAP
         #: whether points of the program must be in whole numbers; else they are rounded down
@@ -287,4 +287,4 @@ class BudgetSearch:
 
 def _rigid(condition: Condition) -> bool:
     """Whether rounding down may break a condition, as it may break all but bounds of a single size."""
-    return condition.sense in ("multiple of", "==") or len(condition.terms) > 1
+    return condition.sense in ("multiple of", "one of", "==") or len(condition.terms) > 1

@@ -71,3 +71,5 @@ def _require(
             allowed[group] &= value == condition.bound
         case "multiple of":
             allowed[group] &= value % condition.bound == 0
+        case "one of":
+            allowed[group] &= np.isin(value, condition.among)

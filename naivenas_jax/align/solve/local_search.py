@@ -96,8 +96,9 @@ def _changed(kept: Int[np.ndarray, " groups"], *changes: tuple[int, int]) -> Int
 
 
 def _steps(problem: Problem, free: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """For each group how many classes a move may take: one, a few, and as many as multiples ask for."""
+    """For each group how many classes a move may take: one, a few, and as many as multiples and ladders ask for."""
     asked = {row.bound for row in problem.conditions if row.sense == "multiple of"}
+    asked |= {int(gap) for row in problem.conditions for gap in np.diff(row.among)}
     columns = problem.rows.tocsc()
     found = {}
     for group in free:

@@ -167,7 +167,7 @@ class _Binding:
         return tuple(dict.fromkeys([*found, *(["minimum"] if plan.after == 1 else [])]))
 
     def _one_more(self, run: int, handle: str) -> list[str]:
-        """What does not hold with one more class; where that is a multiple, also what does not hold at the next."""
+        """What does not hold with one more class; of multiples and ladders, also what does not hold at the next."""
         ties = self.new.graph.ties
         now = self.new.sizes
         found: list[str] = []
@@ -181,8 +181,9 @@ class _Binding:
             for row in self._conditions(handle):
                 if not row.holds(sizes):
                     found.append(str(row))
-                    if row.sense == "multiple of" and row.bound not in steps:
-                        steps.append(row.bound)
+                    further = row.bound if row.sense == "multiple of" else row.up(now)
+                    if further is not None and further not in steps:
+                        steps.append(further)
         return found
 
     def _conditions(self, handle: str) -> list[Condition]:
