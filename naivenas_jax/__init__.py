@@ -39,6 +39,7 @@ from naivenas_jax.errors import (
 from naivenas_jax.fit.compensate import compensate
 from naivenas_jax.fit.compress import compress
 from naivenas_jax.fit.recalibrate import recalibrate
+from naivenas_jax.fit.refine import refine
 from naivenas_jax.graph.graph import Graph, apply
 from naivenas_jax.graph.graph_summary import Summary
 from naivenas_jax.graph.handles import Handle
@@ -175,6 +176,7 @@ __all__ = [
     "compensate",
     "compress",
     "recalibrate",
+    "refine",
     # Change during training
     "gradual",
     "Gradual",

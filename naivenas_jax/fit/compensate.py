@@ -133,11 +133,7 @@ def compensated(
     require_flag(statistics, "statistics", PlanError)
     require_flag(progress, "progress", PlanError)
     ridge = require_ridge(ridge)
-    if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
-        raise PlanError(
-            f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "
-            "before and after. Compensate a mutation that leaves inputs alone."
-        )
+    require_same_inputs(mutation, "Compensate")
     before, variables = plain(mutation.variables_before), plain(mutation.variables)
     runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     on_dicts = replace(mutation, variables=variables, variables_before=before)
@@ -152,3 +148,16 @@ def compensated(
     return replace(
         mutation, variables=variables, notes=(*mutation.notes, NOTE), incomparable=mutation.incomparable or NOTE
     )
+
+
+def require_same_inputs(mutation: Mutation, verb: str) -> None:
+    """Raise if the networks before and after a mutation cannot be given the same data.
+
+    Raises:
+      PlanError: names the input that changes.
+    """
+    if changed := [v.name for v in mutation.before.inputs if mutation.plan.axis(v.name).changed]:
+        raise PlanError(
+            f"The mutation changes the input {changed[0]!r}, so that the same data cannot be given to the network "
+            f"before and after. {verb} a mutation that leaves inputs alone."
+        )

@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
-import numpy as np
-
-from naivenas_jax.checks import as_flag, as_whole, require_flag, require_words
+from naivenas_jax.checks import as_flag, as_whole, require_flag, require_words, shown
 from naivenas_jax.errors import BudgetError, GraphError, UtilityError
-from naivenas_jax.fit.compensate import compensated
+from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.network.network import Data, Network, check_values
+from naivenas_jax.fit.outputs import WantedOutputs
 from naivenas_jax.fit.progress import tracked
-from naivenas_jax.fit.regression.importance import importance
+from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
@@ -24,11 +23,9 @@ from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
 from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
-from naivenas_jax.mutate.result.mutation import Mutation, then
-from naivenas_jax.mutate.verbs.resize import resize
+from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
-from naivenas_jax.utility.user_scores import Scores
 
 
 @shows_keywords("utility")
@@ -44,6 +41,7 @@ def compress(
     steps: int = 3,
     outcomes: bool = True,
     ridge: float | None = None,
+    refine: int = 0,
     progress: bool = False,
     keywords: Mapping[str, PyTree] | None = None,
     request: SizeRequest | None = None,
@@ -61,7 +59,8 @@ def compress(
     2. the widths that keep most of the total cost within the step's budget (see `resize`);
     3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
 
-    No labels are needed, and nothing is trained: inputs only.
+    In the end the outputs are compared with those of the simple way, `resize` by magnitudes and `compensate`, and the
+    network is returned whose outputs are nearer to the original's on these inputs. No labels are needed.
 
     Args:
       graph: the network.
@@ -74,6 +73,8 @@ def compress(
       steps: how many; more of them measure costs nearer to where they matter, and take longer.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
+      refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
+        `naivenas_jax.refine` does; 0: none.
       progress: whether to show a bar.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
       request: as for `resize`; changes are counted from the network given. Requests are exact.
@@ -123,31 +124,30 @@ def compress(
     require_flag(progress, "progress", GraphError)
     require_flag(outcomes, "outcomes", GraphError)
     ridge = require_ridge(ridge)
+    if as_whole(refine) is None or refine < 0:
+        raise BudgetError(f"refine= is a number of training steps, 0 for none; found {shown(refine)}.")
     require_words({} if keywords is None else keywords, "keywords", GraphError)
     check_chain_keywords(graph, options)
-    data, kwargs = Data.of(graph, batches), dict(keywords or {})
     sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
-    first = network = Network(graph, kwargs)
-    found: Mutation | None = None
     path = BudgetPath.of(graph, variables, limits)
+    compression = Compression(
+        original=Network(graph, dict(keywords or {})),
+        variables=variables,
+        data=Data.of(graph, batches),
+        outcomes=outcomes,
+        ridge=ridge,
+        keywords={"inputs": inputs, **sizes, **options},
+    )
+    found: Mutation | None = None
     for number in tracked(range(1, steps + 1), "compress", progress):
-        graph, variables = found or (graph, variables)
-        utility = in_solver_range(importance(network, variables, data))
-        budgets = path.at(partial(_between, share=number / steps))
-        step = resize(graph, variables, utility=utility, inputs=inputs, **budgets, **sizes, **options)
-        found = step if found is None else then(found, step, "compressed in steps")
-        network = Network(found.graph, kwargs)
-        found = compensated(found, (first, network), data, outcomes=outcomes, ridge=ridge)
+        found = compression.step(found, path.at(partial(_between, share=number / steps)))
     assert found is not None
+    found = compression.nearest([found, compression.at_once(path.at(lambda span: span.after))])
+    if refine:
+        wanted = WantedOutputs.of(found, compression.original, compression.data)
+        found = refined(found, compression.network(found.graph), wanted, int(refine), progress=progress)
     handed = replace(found, notes=tuple(dict.fromkeys(found.notes)), variables=as_given(found.variables, given))
     return handed if variables is given else replace(handed, variables_before=given)
-
-
-def in_solver_range(costs: Scores) -> Scores:
-    """Costs in a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
-    every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
-    unit = float(np.median(every)) if every.size else 1.0
-    return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
 
 
 def _between(span: Span, share: float) -> float:

@@ -1,0 +1,163 @@
+"""How far the outputs of a changed network are from those of the original, and which examples are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.errors import PlanError, VariablesError
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.graph.evaluation.batches import Batch
+from naivenas_jax.graph.model_vertex import outputs_of
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.variables import plain
+from naivenas_jax.typing import Array, Variables
+
+#: One in so many examples is held out.
+HELD_OUT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class WantedBatch:
+    """A batch, and what the original makes of it.
+
+    Attributes:
+      inputs: the batch.
+      wanted: for each output that is compared, its values in the original, of the neurons that both networks have.
+    """
+
+    inputs: Batch
+    wanted: tuple[Shaped[np.ndarray, "*shape"], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class WantedOutputs:
+    """The outputs of the original on all batches, and the distance of another network from them.
+
+    The distance is the mean over outputs of the squared error of an output relative to its variance,
+
+        mean |y - y'|^2 / mean |y - mean(y)|^2,
+
+    over examples and the neurons that both networks have: 0 for the original, 1 for a network that makes nothing but
+    the mean of every neuron.
+
+    Attributes:
+      batches: the batches.
+      kept: for each output vertex which neurons of the changed network are compared; None: it holds whole numbers,
+        and is not compared.
+      variances: of each output that is compared, over all examples and neurons.
+    """
+
+    batches: tuple[WantedBatch, ...]
+    kept: tuple[Int[np.ndarray, " kept"] | None, ...]
+    variances: tuple[float, ...]
+
+    @classmethod
+    def of(cls, mutation: Mutation, original: Network, data: Data) -> WantedOutputs:
+        """What the network before a mutation makes.
+
+        Raises:
+          PlanError: if no output of it can be compared, since all are whole numbers.
+          VariablesError: if an output is not finite.
+        """
+        variables = plain(mutation.variables_before)
+        compiled = jax.jit(lambda inputs: outputs_of(original.graph, variables, inputs, **original.kwargs))
+        inputs = list(data)
+        made = [[np.atleast_1d(np.asarray(array)) for array in compiled(batch)] for batch in inputs]
+        compared = [jnp.issubdtype(array.dtype, jnp.inexact) for array in made[0]]
+        if not any(compared):
+            raise PlanError("All outputs of the network are whole numbers, of which none is nearer than another.")
+        sources = [
+            _source(mutation, vertex.name, array.shape[-1]) if own else None
+            for vertex, array, own in zip(mutation.graph.outputs, made[0], compared, strict=True)
+        ]
+        wanted = [
+            tuple(
+                array[..., source[source != NEW]]
+                for array, source in zip(batch, sources, strict=True)
+                if source is not None
+            )
+            for batch in made
+        ]
+        kept = tuple(None if source is None else np.flatnonzero(source != NEW) for source in sources)
+        variances = tuple(_variance([batch[i] for batch in wanted]) for i in range(sum(compared)))
+        return cls(tuple(map(WantedBatch, inputs, wanted)), kept, variances)
+
+    def held_out(self) -> list[Bool[np.ndarray, " examples"]]:
+        """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
+
+        An example is an entry of the first dimension, if that of all inputs and outputs is the same and at least 4, or
+        else a whole batch.
+
+        Raises:
+          VariablesError: if there is one batch, whose examples do not lie along one first dimension.
+        """
+        firsts = [{np.shape(array)[:1] for array in (*batch.inputs, *batch.wanted)} for batch in self.batches]
+        if all(len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts):
+            return [np.arange(len(batch.wanted[0])) % HELD_OUT == HELD_OUT - 1 for batch in self.batches]
+        if len(self.batches) == 1:
+            raise VariablesError(
+                f"Some examples are held out, to tell when to stop. Give batches of at least {HELD_OUT} examples along "
+                "the first dimension of all inputs and outputs, or several batches; found one whose arrays have the "
+                f"first dimensions {sorted(firsts[0])}."
+            )
+        number = np.arange(len(self.batches))
+        return [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
+
+    def squared_errors(self, made: Sequence[Array], wanted: Sequence[Array]) -> list[Float[Array, " examples"]]:
+        """For each output that is compared the mean squared error of every example, relative to its variance.
+
+        Args:
+          made: the outputs of the changed network.
+          wanted: those of the original that are compared.
+        """
+        pairs = [(jnp.atleast_1d(array), kept) for array, kept in zip(made, self.kept, strict=True) if kept is not None]
+        return [
+            jnp.square(jnp.abs(_real(array[..., kept]) - _real(aim))).reshape(aim.shape[0], -1).mean(1) / variance
+            for (array, kept), aim, variance in zip(pairs, wanted, self.variances, strict=True)
+        ]
+
+    def distance(self, network: Network, variables: Variables) -> float:
+        """The distance of a network over all examples, held out or not; see `WantedOutputs`."""
+
+        def total(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " outputs"]:
+            made = outputs_of(network.graph, variables, inputs, **network.kwargs)
+            return jnp.stack([error.sum() for error in self.squared_errors(made, wanted)])
+
+        compiled = jax.jit(total)
+        sums = sum(np.asarray(compiled(variables, batch.inputs, batch.wanted), np.float64) for batch in self.batches)
+        examples = [sum(len(batch.wanted[i]) for batch in self.batches) for i in range(len(self.variances))]
+        return float(np.mean(sums / np.array(examples)))
+
+
+def _source(mutation: Mutation, name: str, size: int) -> Int[np.ndarray, " neurons"]:
+    """Where the neurons of an output come from."""
+    axes = mutation.plan.axes
+    return np.asarray(axes[name].source) if name in axes else np.arange(size)
+
+
+def _real(array: Array) -> Array:
+    """In single precision at least."""
+    return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
+
+
+def _variance(arrays: Sequence[Shaped[np.ndarray, "*shape"]]) -> float:
+    """The variance of the neurons of an output about their means, over all examples; of a constant, its square.
+
+    Raises:
+      VariablesError: if the output is not finite.
+    """
+    rows = [np.asarray(array).reshape(-1, array.shape[-1]) for array in arrays]
+    every = np.concatenate([row.astype(np.complex128 if np.iscomplexobj(row) else np.float64) for row in rows])
+    if not np.isfinite(every).all():
+        raise VariablesError("The original network makes outputs on these batches that are not finite.")
+    if not every.size:
+        raise VariablesError("The batches hold no examples.")
+    square, variance = float(np.mean(np.abs(every) ** 2)), float(np.mean(np.abs(every - every.mean(0)) ** 2))
+    return variance if variance > 1e-12 * square else square or 1.0
