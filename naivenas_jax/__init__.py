@@ -38,6 +38,8 @@ from naivenas_jax.errors import (
 )
 from naivenas_jax.fit.compensate import compensate
 from naivenas_jax.fit.compress import compress
+from naivenas_jax.fit.frontier import frontier
+from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint
 from naivenas_jax.fit.recalibrate import recalibrate
 from naivenas_jax.fit.refine import refine
 from naivenas_jax.graph.graph import Graph, apply
@@ -177,6 +179,9 @@ __all__ = [
     "compress",
     "recalibrate",
     "refine",
+    "frontier",
+    "Frontier",
+    "FrontierPoint",
     # Change during training
     "gradual",
     "Gradual",

@@ -7,17 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
-from naivenas_jax.checks import as_flag, as_whole, require_flag, require_words, shown
-from naivenas_jax.errors import BudgetError, GraphError, UtilityError
-from naivenas_jax.fit.compression import Compression
-from naivenas_jax.fit.network.network import Data, Network, check_values
-from naivenas_jax.fit.outputs import WantedOutputs
+from naivenas_jax.checks import as_flag, as_whole, require_flag
+from naivenas_jax.errors import BudgetError, GraphError
+from naivenas_jax.fit.compression import Compression, require_steps
+from naivenas_jax.fit.network.network import check_values
 from naivenas_jax.fit.progress import tracked
-from naivenas_jax.fit.refine import refined
-from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords, shows_keywords
-from naivenas_jax.mutate.request.absolute_request import absolute_request
+from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
 from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
 from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
@@ -107,10 +103,10 @@ def compress(
     """
     check_values(graph, variables)
     given, variables = variables, plain(variables)
-    if "utility" in options:
-        raise UtilityError("compress finds the utility of neurons on the batches; utility= is for resize.")
     if not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
+    require_steps(refine)
+    require_flag(progress, "progress", GraphError)
     limits = Limits(
         max_params=max_params,
         max_macs=max_macs,
@@ -121,31 +117,24 @@ def compress(
     )
     if not limits:
         raise BudgetError(f"compress needs a budget: one of {', '.join(BUDGETS)}.")
-    require_flag(progress, "progress", GraphError)
-    require_flag(outcomes, "outcomes", GraphError)
-    ridge = require_ridge(ridge)
-    if as_whole(refine) is None or refine < 0:
-        raise BudgetError(f"refine= is a number of training steps, 0 for none; found {shown(refine)}.")
-    require_words({} if keywords is None else keywords, "keywords", GraphError)
-    check_chain_keywords(graph, options)
-    sizes = absolute_request(graph, request=request, min_size=min_size, max_size=max_size)
-    path = BudgetPath.of(graph, variables, limits)
-    compression = Compression(
-        original=Network(graph, dict(keywords or {})),
-        variables=variables,
-        data=Data.of(graph, batches),
+    compression = Compression.of(
+        graph,
+        variables,
+        batches,
         outcomes=outcomes,
         ridge=ridge,
-        keywords={"inputs": inputs, **sizes, **options},
+        keywords=keywords,
+        inputs=inputs,
+        sizes={"request": request, "min_size": min_size, "max_size": max_size},
+        options=options,
     )
+    path = BudgetPath.of(graph, variables, limits)
     found: Mutation | None = None
     for number in tracked(range(1, steps + 1), "compress", progress):
         found = compression.step(found, path.at(partial(_between, share=number / steps)))
     assert found is not None
     found = compression.nearest([found, compression.at_once(path.at(lambda span: span.after))])
-    if refine:
-        wanted = WantedOutputs.of(found, compression.original, compression.data)
-        found = refined(found, compression.network(found.graph), wanted, int(refine), progress=progress)
+    found = compression.polished(found, refine, progress)
     handed = replace(found, notes=tuple(dict.fromkeys(found.notes)), variables=as_given(found.variables, given))
     return handed if variables is given else replace(handed, variables_before=given)
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from naivenas_jax.errors import PlanError
+from naivenas_jax.checks import as_whole, require_flag, require_words, shown
+from naivenas_jax.errors import BudgetError, GraphError, PlanError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import WantedOutputs
+from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
+from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords
+from naivenas_jax.mutate.request.absolute_request import absolute_request
 from naivenas_jax.mutate.request.budget_request import BudgetKeywords
+from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize
-from naivenas_jax.typing import Variables
+from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
 
@@ -42,6 +48,39 @@ class Compression:
     keywords: dict[str, Any]  # of `resize`, which checks them
     _networks: dict[Graph, Network] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        graph: Graph,
+        variables: Variables,
+        batches: Iterable[PyTree],
+        *,
+        outcomes: bool,
+        ridge: float | None,
+        keywords: Mapping[str, PyTree] | None,
+        inputs: Inputs,
+        sizes: dict[str, Any],
+        options: ChainKeywords,
+    ) -> Compression:
+        """A compression as a user asks for it.
+
+        Raises:
+          Others: as `naivenas_jax.compress`.
+        """
+        if "utility" in options:
+            raise UtilityError("The utility of neurons is found on the batches here; utility= is for resize.")
+        require_flag(outcomes, "outcomes", GraphError)
+        require_words({} if keywords is None else keywords, "keywords", GraphError)
+        check_chain_keywords(graph, options)
+        return cls(
+            original=Network(graph, dict(keywords or {})),
+            variables=variables,
+            data=Data.of(graph, batches),
+            outcomes=outcomes,
+            ridge=require_ridge(ridge),
+            keywords={"inputs": inputs, **absolute_request(graph, **sizes), **options},
+        )
+
     def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Mutation:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
@@ -64,6 +103,13 @@ class Compression:
         ]
         return candidates[int(np.argmin(np.nan_to_num(found, nan=np.inf)))]
 
+    def polished(self, mutation: Mutation, steps: int, progress: bool = False) -> Mutation:
+        """All parameters at once, trained for so many steps; the same mutation for none."""
+        if not steps:
+            return mutation
+        wanted = WantedOutputs.of(mutation, self.original, self.data)
+        return refined(mutation, self.network(mutation.graph), wanted, steps, progress=progress)
+
     def network(self, graph: Graph) -> Network:
         """A graph as it is evaluated, with all that has been compiled for it."""
         return self._networks.setdefault(graph, Network(graph, self.original.kwargs))
@@ -78,3 +124,13 @@ def in_solver_range(costs: Scores) -> Scores:
     every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
     unit = float(np.median(every)) if every.size else 1.0
     return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
+
+
+def require_steps(steps: object) -> None:
+    """Raise unless ``refine=`` was given a number of steps.
+
+    Raises:
+      BudgetError: if it is something else.
+    """
+    if (as_whole(steps) or 0) < 0 or as_whole(steps) is None:
+        raise BudgetError(f"refine= is a number of training steps, 0 for none; found {shown(steps)}.")

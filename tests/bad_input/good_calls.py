@@ -38,7 +38,7 @@ class Call(NamedTuple):
 #: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
 RESULTS = (
     *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
-    *("Mutation", "Plan", "CarryReport", "Report", "NewEntries"),
+    *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Frontier", "FrontierPoint"),
     *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex"),
 )
 #: Dicts of keywords for annotations, which are not called.
@@ -139,6 +139,8 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "compensate": {"mutation": narrower(), "batches": batches},
         "compress": {**on, "batches": batches, "max_params": 0.8},
         "recalibrate": {**on, "batches": batches},
+        "refine": {"mutation": narrower(), "batches": batches, "steps": 2},
+        "frontier": {**on, "batches": batches, "measure": lambda graph, variables: 0.5, "fractions": (0.8,)},
         "gradual": {**on, "end": 10, "max_params": 0.8},
         "soft_masks": {"mutation": narrower()},
         "masked": {"variables": variables, "masks": nas.soft_masks(narrower())},
@@ -185,6 +187,8 @@ def _of_results() -> dict[str, Call]:
     params = {"params": variables["params"]}
     soft, schedule = nas.Soft.whole(graph, variables), nas.gradual(graph, variables, end=10, max_params=0.8)
     mutation = narrower()
+    whole = nas.FrontierPoint(None, nas.costs(graph, variables), 0.5)
+    points = nas.Frontier(whole, (whole,), "max_params")
     population = nas.Population.of([mutation, nas.delta_nout(graph, variables, {"c": 1})])
     return {
         "Summary.totals": Call(graph.summary(variables).totals, {}),
@@ -203,6 +207,9 @@ def _of_results() -> dict[str, Call]:
         "AxisPlan.after_plan": Call(nas.AxisPlan.of(2, [1]).after_plan, {"earlier": axis}),
         "AxisPlan.identity": Call(nas.AxisPlan.identity, {"size": 3}),
         "AxisPlan.of": Call(nas.AxisPlan.of, {"before": 4, "source": [0, 2]}),
+        "Frontier.cost": Call(points.cost, {"point": points.original}),
+        "Frontier.smallest": Call(points.smallest, {"loss": 0.1}),
+        "Frontier.svg": Call(points.svg, {}),
         "Report.svg": Call(nas.report(mutation, X).svg, {}),
         "Report.to_dict": Call(nas.report(mutation, X).to_dict, {}),
         "TaylorAverage.init": Call(nas.TaylorAverage.init, {"graph": graph}),

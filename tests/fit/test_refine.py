@@ -1,0 +1,159 @@
+"""All weights at once towards the outputs of the original, and what comes of many budgets."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import naivenas_jax as nas
+
+DATA = jax.random.normal(jax.random.key(0), (240, 5))
+BATCHES = [DATA[:120], DATA[120:]]
+OTHERS = jax.random.normal(jax.random.key(7), (500, 5))
+
+
+def net():
+    x = nas.input_vertex("x", 5)
+    hidden = nas.layer("norm", nn.BatchNorm(), nas.layer("hidden", nn.Dense(24), x))
+    more = nas.layer("more", nn.Dense(16), nas.invariant_vertex("tanh", jnp.tanh, hidden))
+    return nas.Graph(x, nas.layer("out", nn.Dense(3), nas.invariant_vertex("relu", nn.relu, more)))
+
+
+class Model(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden, self.out = nnx.Linear(5, 24, rngs=rngs), nnx.Linear(24, 3, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs, deterministic=True)
+
+    def __call__(self, x):
+        return {"logits": self.out(self.drop(nnx.relu(self.hidden(x)))), "best": self.out(x @ jnp.ones((5, 24))).argmax(-1)}
+
+
+def error(mutation, x=OTHERS):
+    wanted = mutation.before.apply(mutation.variables_before, x)
+    made = mutation.graph.apply(mutation.variables, x)
+    pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(made), strict=True)
+    return sum(float(((a - b) ** 2).mean()) for a, b in pairs if jnp.issubdtype(a.dtype, jnp.floating))
+
+
+@pytest.fixture(scope="module")
+def network():
+    graph = net()
+    return graph, graph.init(jax.random.key(1), DATA)
+
+
+def test_nearer_to_the_original_on_inputs_that_nobody_saw(network):
+    cut = nas.compensate(nas.delta_nout(*network, {"hidden": -12, "more": -8}), BATCHES)
+    refined = nas.refine(cut, BATCHES, steps=300)
+    assert error(refined) < 0.8 * error(cut)
+    assert refined.graph == cut.graph
+    jax.tree.map(np.testing.assert_array_equal, refined.variables["batch_stats"], cut.variables["batch_stats"])
+    assert "held out went from" in refined.notes[-1]
+    assert not refined.check(DATA).compared
+    graph, variables = refined.undo(refined.variables)
+    assert graph == network[0]
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, network[1])
+
+
+def test_a_worse_network_is_never_returned(network):
+    """An optimizer that walks away, and one whose steps are no numbers."""
+    cut = nas.compensate(nas.delta_nout(*network, {"hidden": -4}), BATCHES)
+    for rate in (1e3, jnp.nan):
+        refined = nas.refine(cut, BATCHES, steps=10, tx=optax.sgd(rate))
+        jax.tree.map(np.testing.assert_array_equal, refined.variables, cut.variables)
+
+
+def test_nothing_is_better_than_the_original(network):
+    same = nas.delta_nout(*network, {"hidden": 0})
+    refined = nas.refine(same, BATCHES, steps=20)
+    jax.tree.map(np.testing.assert_array_equal, refined.variables, same.variables)
+
+
+def test_imported_models_of_several_outputs(network):
+    graph, variables = nas.from_nnx(Model(nnx.Rngs(0)), DATA)
+    cut = nas.resize(graph, variables, max_params=0.6)
+    refined = nas.refine(cut, BATCHES, steps=100)
+    assert error(refined) < 0.5 * error(cut)
+    assert type(refined.variables) is type(variables)
+
+
+def test_the_step_is_compiled_once(network):
+    cut = nas.delta_nout(*network, {"hidden": -4})
+    counts = []
+    for steps in (5, 40):
+        with nas.count_programs() as programs:
+            nas.refine(cut, BATCHES, steps=steps)
+        counts.append(programs.count)
+    assert counts[1] <= counts[0]
+
+
+def test_one_batch_without_examples_is_refused(network):
+    cut = nas.delta_nout(*network, {"hidden": -4})
+    with pytest.raises(nas.VariablesError, match=r"batches of at least 4 examples .* first dimensions \[\(3,\)\]"):
+        nas.refine(cut, [DATA[:3]])
+    assert nas.refine(cut, [DATA[:3], DATA[3:6]], steps=2).graph == cut.graph  # whole batches are held out
+
+
+@pytest.mark.parametrize(
+    ("keywords", "found"),
+    [({"steps": 0}, "steps must be"), ({"tx": "adam"}, "tx= takes an optax optimizer"), ({"progress": 1}, "progress")],
+)
+def test_what_refine_takes(network, keywords, found):
+    with pytest.raises(nas.PlanError, match=found):
+        nas.refine(nas.delta_nout(*network, {"hidden": -4}), BATCHES, **keywords)
+
+
+def test_compress_is_not_worse_than_the_simple_way(network):
+    """On the inputs that it was given; with training at the end it is better still."""
+    simple = nas.compensate(nas.resize(*network, max_params=0.3), BATCHES)
+    found = nas.compress(*network, BATCHES, max_params=0.3, steps=1)
+    assert error(found, DATA) <= error(simple, DATA) * (1 + 1e-4)
+    refined = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=200)
+    assert error(refined) < error(found)
+    with pytest.raises(nas.BudgetError, match="refine= is a number of training steps"):
+        nas.compress(*network, BATCHES, max_params=0.3, refine=-1)
+
+
+def test_a_frontier(network):
+    """Every network is within its budget, and the smallest one within the loss is."""
+
+    def measure(graph, variables):
+        wanted = network[0].apply(network[1], OTHERS)
+        return -float(((graph.apply(variables, OTHERS) - wanted) ** 2).mean())
+
+    found = nas.frontier(*network, BATCHES, measure, fractions=(0.3, 0.8), loss=0.01, bisections=2)
+    full = nas.costs(*network).params
+    shares = [point.costs.params / full for point in found.points]
+    assert shares == sorted(shares, reverse=True)
+    assert found.original.measure == 0
+    within = [point for point in found.points if point.measure >= -0.01]
+    assert found.smallest(0.01) == min([found.original, *within], key=lambda point: point.costs.params)
+    for point in found.points:
+        assert point.measure == measure(*point.mutation)
+        assert point.costs == nas.costs(*point.mutation, BATCHES[0])
+        assert point.mutation.before == network[0]
+    last = found.points[-1]
+    assert last.costs.params <= 0.3 * full
+    assert found.smallest(100.0) is last
+    assert found.smallest(0.0) is found.original
+    assert len(str(found).splitlines()) == 2 + len(found.points)
+    assert found.svg().count("<circle") == 1 + len(found.points)
+    assert "MACs" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "found"),
+    [
+        ({"fractions": (0.5, 2)}, "fractions= are numbers between 0 and 1"),
+        ({"fractions": ()}, "fractions= are numbers"),
+        ({"budget": "params"}, "budget= is one of 'max_params'"),
+        ({"loss": -1}, "loss= is how much"),
+        ({"bisections": 0.5}, "bisections= is a whole number"),
+        ({"measure": lambda graph, variables: None}, "gives a number, more is better; found None"),
+    ],
+)
+def test_what_a_frontier_takes(network, keywords, found):
+    with pytest.raises(nas.BudgetError, match=found):
+        nas.frontier(*network, BATCHES, **{"measure": lambda graph, variables: 0.0, **keywords})
