@@ -17,6 +17,7 @@ from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
 from naivenas_jax.mutate.result.request_record import RequestRecord
+from naivenas_jax.trace.back.carried_models import with_fitting_numbers
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.undo import UndoRecord
@@ -162,11 +163,13 @@ class Mutation:
           report: also return a `CarryReport`: what was kept and what had to start again.
 
         Returns:
-          The tree in the new shape; with ``report=True`` the tree and a `CarryReport`.
+          The tree in the new shape; with ``report=True`` the tree and a `CarryReport`. An nnx model that was imported
+          can be called: its attributes have the new sizes, too, and it has been compared with the graph. Of other
+          ``nnx.Module``s, such as parts of a model, the attributes of layers follow that can be built again from them.
 
         Raises:
           CarryError: if a leaf belongs to no variable, which the message names, or the structure of the result is not
-            clear.
+            clear, or the class of an nnx model cannot compute what the graph does.
           PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
         """
         require_flag(report, "report", CarryError)
@@ -177,6 +180,8 @@ class Mutation:
         own, rest = apart(tree)
         carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
         carried = unshared(carried, rest, after, fresh)
+        if fresh is None:
+            carried = with_fitting_numbers(self.before, self, rest, carried)
         if own:
             carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
         return (carried, found) if report else carried

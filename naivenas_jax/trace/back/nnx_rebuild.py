@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from naivenas_jax.layers.ops.nnx_value import collection_of
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.trace.back.candidates import Decision, MakeAttempt, Picked, RebuildAttempt
 from naivenas_jax.trace.back.compare import ModelCall
@@ -70,7 +71,7 @@ def nnx_attempts(
 
     def attempt(picked: Picked) -> RebuildAttempt[nnx.Module]:
         new = with_arrays(module, variables)
-        nodes = {place: node for place, node in _nodes(new) if changed.under(place)}
+        nodes = {place: node for place, node in nodes_of(new) if changed.under(place)}
         settled: set[ModulePath] = set()
         decisions: list[Decision] = []
         said: list[str] = []
@@ -85,18 +86,18 @@ def nnx_attempts(
             kind = type(node).__name__
             if place not in fits:
                 check_time()
-                fits[place] = _built_anew(node, place, changed, check_time)
+                fits[place] = built_anew(node, place, changed, check_time)
             if fits[place]:
                 settled.add(place)
                 for inner, changes in pick(place, kind, fits[place]).items():
-                    said += _set(nodes.get((*place, *inner)) or _at(node, inner), (*place, *inner), changes)
+                    said += set_numbers(nodes.get((*place, *inner)) or _at(node, inner), (*place, *inner), changes)
                 continue
             values = {
                 n: pick((*place, _attribute(n.path)), f"{kind}.{config_text(n.path)}", likely)
                 for n in _numbers(node)
                 if (likely := _likely(n, place, changed))
             }
-            said += _set(node, place, {n.path: value for n, value in values.items() if value != n.value})
+            said += set_numbers(node, place, {n.path: value for n, value in values.items() if value != n.value})
         return RebuildAttempt((new,), None, [each for each in decisions if each.ways > 1], ", ".join(said))
 
     return attempt
@@ -114,14 +115,14 @@ def with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
     return nnx.merge(graphdef, nnx.from_flat_state(leaves))
 
 
-def _nodes(module: nnx.Pytree) -> list[tuple[ModulePath, nnx.Pytree]]:
+def nodes_of(module: nnx.Pytree) -> list[tuple[ModulePath, nnx.Pytree]]:
     """All modules and other nodes of a model, the outermost first."""
     found = [(tuple(map(str, path)), node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Pytree)]
     return sorted(found, key=lambda pair: len(pair[0]))
 
 
 def _at(node: nnx.Pytree, place: ModulePath) -> nnx.Pytree:
-    return dict(_nodes(node))[place]
+    return dict(nodes_of(node))[place]
 
 
 def _numbers(node: nnx.Pytree) -> Iterator[ConfigNumber]:
@@ -130,7 +131,7 @@ def _numbers(node: nnx.Pytree) -> Iterator[ConfigNumber]:
     return (number for number in config_numbers(own) if number.value is not None)
 
 
-def _set(node: nnx.Pytree, place: ModulePath, changes: NewNumbers) -> list[str]:
+def set_numbers(node: nnx.Pytree, place: ModulePath, changes: NewNumbers) -> list[str]:
     """Change attributes; says what was changed."""
     for name in dict.fromkeys(str(path[0].key) for path in changes):
         inner = {path[1:]: value for path, value in changes.items() if path[0].key == name}
@@ -154,7 +155,7 @@ def _likely(number: ConfigNumber, place: ModulePath, changed: ChangedSizes) -> l
     return [*exact, value, *rest]
 
 
-def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, check_time: Callable[[], None]) -> _Fits:
+def built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, check_time: Callable[[], None]) -> _Fits:
     """The numbers of a module and of the modules inside it that its constructor changes to make the new shapes."""
     arguments = nnx_arguments(node)
     if arguments is None:
@@ -176,7 +177,7 @@ def _built_anew(node: nnx.Pytree, place: ModulePath, changed: ChangedSizes, chec
     usable = [choice for choice in choices if choice[1]]
     fits = search_numbers(measure, sizes_of(after), lambda changed, sizes: usable, _MOST_FITS).fits
     built = [_built(type(node), reconfigured(arguments, changes)) for changes in fits]
-    return [_differences(original, made, node) for made in built if made is not None]
+    return [differences(original, made, node) for made in built if made is not None]
 
 
 #: So many sets of arguments that fit are told apart by what the model computes.
@@ -213,20 +214,25 @@ def built_like(model: nnx.Module, arguments: Mapping[str, object]) -> nnx.Module
     return made if isinstance(made, nnx.Module) else None
 
 
-def _state_shapes(module: nnx.Pytree) -> _Shapes:
-    """The shapes of the variables of a module, by their path in it."""
+def variable_shapes(module: nnx.Pytree) -> _Shapes:
+    """The shapes of the variables of a module by path, which begins with the collection; keys are left out."""
     return {
-        tuple(map(str, place)): tuple(np.shape(leaf.get_raw_value()))
+        (collection_of(type(leaf)), *map(str, place)): tuple(np.shape(leaf.get_raw_value()))
         for place, leaf in nnx.to_flat_state(nnx.state(module))
         if isinstance(leaf, nnx.Variable) and not isinstance(leaf, nnx.RngState)
     }
 
 
-def _differences(original: nnx.Pytree, made: nnx.Pytree, node: nnx.Pytree) -> dict[ModulePath, NewNumbers]:
+def _state_shapes(module: nnx.Pytree) -> _Shapes:
+    """The same without collections."""
+    return {path[1:]: shape for path, shape in variable_shapes(module).items()}
+
+
+def differences(original: nnx.Pytree, made: nnx.Pytree, node: nnx.Pytree) -> dict[ModulePath, NewNumbers]:
     """The numbers that differ between two builds of a module, as far as ``node`` has the numbers of the first one."""
     found: dict[ModulePath, NewNumbers] = {}
-    makes, own = dict(_nodes(made)), dict(_nodes(node))
-    for place, old in _nodes(original):
+    makes, own = dict(nodes_of(made)), dict(nodes_of(node))
+    for place, old in nodes_of(original):
         if place in makes and place in own:
             now = {n.path: n.value for n in _numbers(makes[place])}
             here = {n.path: n.value for n in _numbers(own[place])}

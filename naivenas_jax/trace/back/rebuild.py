@@ -143,25 +143,47 @@ class _How(NamedTuple):
       mutation: the mutation.
       clock: the time limit.
       rescale: whether queries may be rescaled.
+      since: the imported model with the sizes that the user's one has; None: as it was imported.
     """
 
     op: ImportedOp
     mutation: MutatedModel
     clock: Clock
-    rescale: bool
+    rescale: bool = False
+    since: ImportedOp | None = None
+
+    @property
+    def changed(self) -> ChangedSizes:
+        """The sizes that the user's model has not yet."""
+        return ChangedSizes.of(self.op, self.mutation.variables, self.since)
+
+
+def resized(model: nnx.Module, before: ImportedOp, mutation: MutatedModel) -> nnx.Module:
+    """An nnx model that had the sizes before a mutation, and not those of the import, with the sizes after it.
+
+    Args:
+      model: the model; untouched.
+      before: the imported model in the graph before the mutation.
+      mutation: the mutation.
+
+    Raises:
+      RebuildError: if there is no such model.
+    """
+    how = _How(imported_op(mutation.graph), mutation, Clock(TIME_LIMIT), since=before)
+    return _nnx(model, how)[0]
 
 
 def _linen(module: nn.Module, how: _How) -> tuple[nn.Module, Variables]:
     model, variables = how.op.model, how.mutation.variables
-    changed, inputs = ChangedSizes.of(how.op, variables), input_shapes(how.mutation.graph, model)
-    make = linen_attempts(module, model, inputs, changed, variables, how.clock.check)
+    inputs = input_shapes(how.mutation.graph, model)
+    make = linen_attempts(module, model, inputs, how.changed, variables, how.clock.check)
     found, rescaling = _rebuilt(module, linen_call, make, how)
     return found, variables if rescaling is None else rescaling(variables)
 
 
 def _nnx(model: nnx.Module, how: _How) -> tuple[nnx.Module, Variables]:
     variables = how.mutation.variables
-    make = nnx_attempts(model, ChangedSizes.of(how.op, variables), variables, how.clock.check)
+    make = nnx_attempts(model, how.changed, variables, how.clock.check)
     found, rescaling = _rebuilt(model, nnx_call, make, how)
     if rescaling is None:
         return found, variables
@@ -198,5 +220,4 @@ def _rebuilt(
     if found is not None:
         return found
     failure = search.failure or Failure("nothing had been tried by then", None, None, "")
-    changed = ChangedSizes.of(op, variables)
-    raise refusal(type(model).__name__, failure, changed, graph, search.ended) from failure.error
+    raise refusal(type(model).__name__, failure, how.changed, graph, search.ended) from failure.error

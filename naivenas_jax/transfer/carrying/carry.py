@@ -17,7 +17,7 @@ A statistic whose meaning changes with the sizes (``factored``) starts again, wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,7 +165,7 @@ def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[Py
     """The structure of a fresh start, with what the leaves of the tree become in their places."""
     old = [leaf for leaf in leaves if not leaf.hole]
     places = [leaf for leaf in leaves_and_holes(fresh) if not leaf.hole]
-    found = _counterparts(old, places)
+    found = _counterparts(rules.variables, old, places)
     entries = [(place, _placed(rules, leaf, place)) for place, leaf in zip(places, found, strict=True)]
     taken = {id(leaf) for leaf in found}
     for leaf in (leaf for leaf in old if id(leaf) not in taken):
@@ -177,25 +177,44 @@ def _into(rules: CarryRules, leaves: list[StateLeaf], fresh: PyTree) -> tuple[Py
     return jax.tree_util.tree_unflatten(treedef, [entry.value for _, entry in entries[: len(places)]]), report
 
 
-def _counterparts(old: list[StateLeaf], places: list[StateLeaf]) -> list[StateLeaf | None]:
+def _counterparts(variables: VariableMatcher, old: list[StateLeaf], places: list[StateLeaf]) -> list[StateLeaf | None]:
     """For each place of a fresh start the old leaf of the same names.
 
-    Where there is none, the only old leaf in the same field of a state of the same class, under the same names: one
-    tree may be of dicts, and the other of an ``nnx.Optimizer``.
+    Where there is none, the only old leaf in the same field of a state of the same class, under the same names or of
+    the same variable: one tree may be of dicts, and the other of an ``nnx.Optimizer``, of the user's model or of
+    ``graph.as_nnx``.
     """
     by_names = {leaf.names: leaf for leaf in old}
-    by_field: dict[tuple[str, Path], list[StateLeaf]] = {}
-    for leaf in old:
-        by_field.setdefault(_field_of(leaf), []).append(leaf)
-    found = []
-    for place in places:
-        alike = by_field.get(_field_of(place), []) if place.owner.cls else []
-        found.append(by_names.get(place.names, alike[0] if len(alike) == 1 else None))
+    by_field, by_variable = _by(_field_of, old), _by(lambda leaf: _variable_of(variables.before, leaf), old)
+
+    def only(leaves: list[StateLeaf]) -> StateLeaf | None:
+        return leaves[0] if len(leaves) == 1 else None
+
+    return [
+        by_names.get(place.names)
+        or (only(by_field.get(_field_of(place), [])) if place.owner.cls else None)
+        or (only(by_variable.get(own, [])) if (own := _variable_of(variables.after, place)) else None)
+        for place in places
+    ]
+
+
+def _by(key: Callable[[StateLeaf], Hashable], leaves: list[StateLeaf]) -> dict[Hashable, list[StateLeaf]]:
+    found: dict[Hashable, list[StateLeaf]] = {}
+    for leaf in leaves:
+        found.setdefault(key(leaf), []).append(leaf)
     return found
 
 
 def _field_of(leaf: StateLeaf) -> tuple[str, Path]:
     return leaf.owner.cls, leaf.names[len(leaf.owner.keys) :]
+
+
+def _variable_of(paths: Collection[Path], leaf: StateLeaf) -> tuple[str, str, Path] | None:
+    """The field that a leaf lies in, and the variable that it is of by its name; None: it is of no known state."""
+    names = _field_of(leaf)[1]
+    ends = (names[start:] for start in range(1, len(names)))
+    own = next((path for end in ends for path in (end, ("params", *end)) if path in paths), None)
+    return None if own is None or not leaf.owner.cls else (leaf.owner.cls, leaf.owner.field, own)
 
 
 def _placed(rules: CarryRules, leaf: StateLeaf | None, place: StateLeaf) -> CarriedLeaf:

@@ -28,6 +28,13 @@ Grown: TypeAlias = Mapping[KeyPath, list[Branch]]
 
 _GONE = object()
 
+#: What works where a model of nnx has no class for the changed graph.
+GO_ON_IN_NNX = (
+    "Go on with\n"
+    "  model = mutation.graph.as_nnx(mutation.variables)\n"
+    "  optimizer = mutation.carry(optimizer, fresh=nnx.Optimizer(model, tx, wrt=nnx.Param))"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class TreeEdit:
@@ -123,11 +130,10 @@ def _graft(node: PyTree, keys: KeyPath, edit: TreeEdit) -> PyTree:
     grown = edit.grown.get(keys, [])
     if not grown and not any(child is _GONE for _, child in done):
         return treedef.unflatten([child for _, child in done])
-    if isinstance(node, nnx.Module) and not isinstance(node, Mapping):
+    if isinstance(node, nnx.Module):
         raise CarryError(
             f"{jax.tree_util.keystr(keys) or 'The tree'} is a {type(node).__name__}, whose class says which layers it "
-            "has: it would not compute what the changed graph does. Compute with mutation.graph and "
-            "mutation.variables; carry(nnx.state(model), new='params') has the new variables too."
+            f"has: it would not compute what the changed graph does. {GO_ON_IN_NNX}"
         )
     if not isinstance(node, Mapping):
         raise CarryError(

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from naivenas_jax.paths import Path, is_unnamed, path_text
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.imported_op import ImportedOp
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Variables
@@ -51,17 +52,29 @@ class ChangedSizes:
     sizes: Mapping[Path, tuple[ChangedSize, ...]]
 
     @classmethod
-    def of(cls, op: ImportedOp, variables: Variables) -> ChangedSizes:
-        """Compare the variables of a mutated graph with those that were imported.
+    def of(cls, op: ImportedOp, variables: Variables, since: ImportedOp | None = None) -> ChangedSizes:
+        """Compare the variables of a mutated graph with those that were imported, or with those before a mutation.
 
         Args:
           op: the imported model in the mutated graph.
           variables: the variables of the mutated graph.
+          since: the imported model in the graph before; None: as it was imported.
         """
-        before = {path: tuple(struct.shape) for path, struct in op.model.variables}
+        imported = {path: tuple(struct.shape) for path, struct in op.model.variables}
+        before, was = (imported, op.model.base.ties) if since is None else (since.shapes, since.ties)
         after = {path: tuple(np.shape(array)) for path, array in flat(variables).items()}
-        sizes = {path: tuple(_changes(op, path)) for path, shape in before.items() if after.get(path) != shape}
+        sizes = {path: tuple(_changes(op, was, path)) for path, shape in before.items() if after.get(path) != shape}
         return cls(before, after, sizes)
+
+    @classmethod
+    def between(cls, before: Mapping[Path, tuple[int, ...]], after: Mapping[Path, tuple[int, ...]]) -> ChangedSizes:
+        """Compare the shapes of the same variables, of which nothing else is known."""
+        pairs = {path: zip(shape, after[path], strict=True) for path, shape in before.items() if after[path] != shape}
+        sizes = {
+            path: tuple(ChangedSize(*pair, f"{path_text(path)}[{dim}]") for dim, pair in enumerate(own))
+            for path, own in pairs.items()
+        }
+        return cls(before, after, {path: tuple(c for c in own if c.old != c.new) for path, own in sizes.items()})
 
     def under(self, module: ModulePath) -> bool:
         """Whether a variable of a module changed, or of one inside it."""
@@ -87,6 +100,11 @@ class ChangedSizes:
             if old == new
         }
 
+    def before_in(self, module: ModulePath) -> dict[Path, tuple[int, ...]]:
+        """The shapes of the variables in this module before, by collection and the path below it."""
+        start = 1 + len(module)
+        return {(p[0], *p[start:]): shape for p, shape in self.before.items() if _lies_under(p, module)}
+
     def shapes_in(self, module: ModulePath) -> dict[Path, tuple[tuple[int, ...], tuple[int, ...]]]:
         """The shapes of the variables in this module before and now, by the path below it."""
         start = 1 + len(module)
@@ -98,7 +116,7 @@ def _lies_under(path: Path, module: ModulePath) -> bool:
     return path[1 : 1 + len(module)] == module
 
 
-def _changes(op: ImportedOp, path: Path) -> Iterator[ChangedSize]:
+def _changes(op: ImportedOp, before: Ties, path: Path) -> Iterator[ChangedSize]:
     """The sizes on a variable that changed.
 
     The factors of a dimension come before the dimension: a model that stores one of them stores what was asked for.
@@ -107,7 +125,7 @@ def _changes(op: ImportedOp, path: Path) -> Iterator[ChangedSize]:
     named = {row: axis for axis, row in list(was.axes.items())[::-1] if not is_unnamed(axis)}
 
     def change(row: tuple[int, ...], otherwise: str) -> ChangedSize:
-        return ChangedSize(was.length(row), now.length(row), named.get(row, otherwise))
+        return ChangedSize(before.length(row), now.length(row), named.get(row, otherwise))
 
     whole, factors, sums = [], [], []
     for dim, axis in enumerate(was.leaves[path].axes):
