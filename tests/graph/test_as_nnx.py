@@ -131,3 +131,15 @@ def test_what_it_refuses():
         graph.as_nnx(variables, rngs=KEY)
     with pytest.raises(nas.VariablesError):
         graph.as_nnx(nas.delta_nout(graph, variables, {"hidden": -1}).variables)(ROWS)
+
+
+@pytest.mark.parametrize("network", [drawn, lambda: nas.from_nnx(Net(nnx.Rngs(0)), ROWS)], ids=["linen", "nnx"])
+def test_training_without_streams_says_how_to_have_them(network):
+    graph, variables = network()
+    model = graph.as_nnx(variables)
+    model.train()
+    with pytest.raises(nas.GraphError, match=r"random numbers.*as_nnx.*model\.eval\(\)"):
+        model(ROWS)
+    assert model(ROWS, rngs=nnx.Rngs(0)).shape == (6, 2)
+    model.eval()
+    assert model(ROWS).shape == (6, 2)

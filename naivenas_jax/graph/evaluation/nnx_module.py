@@ -7,6 +7,7 @@ from typing import Protocol
 
 import jax
 from flax import nnx
+from flax.errors import InvalidRngError
 from flax.nnx import variablelib
 from flax.traverse_util import flatten_dict
 
@@ -69,6 +70,9 @@ class GraphModel(nnx.Module):
 
         Returns:
           The outputs. Updated variables are written to the model.
+
+        Raises:
+          GraphError: if a layer needs random numbers, and has none.
         """
         if not self.deterministic:
             kwargs.setdefault("train", True)
@@ -76,7 +80,13 @@ class GraphModel(nnx.Module):
         held = {name: _values(tree) for name, tree in self.variables.items()}
         writable = [name for name in held if name != "params"]
         given = _keys(rngs) if isinstance(rngs, nnx.Rngs) else rngs
-        result = self.graph.apply(held, *inputs, mutable=writable or False, rngs=given, **kwargs)
+        try:
+            result = self.graph.apply(held, *inputs, mutable=writable or False, rngs=given, **kwargs)
+        except InvalidRngError as error:
+            raise GraphError(
+                f"A layer needs random numbers ({str(error).partition(' (')[0]}). Pass rngs=nnx.Rngs(0) to "
+                "graph.as_nnx, or to this call; or call model.eval(), after which it needs none."
+            ) from error
         if not writable:
             return result
         outputs, updates = result
