@@ -8,10 +8,10 @@ from dataclasses import replace
 from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
-from naivenas_jax.fit.progress import tracked
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree
 

@@ -11,7 +11,6 @@ from naivenas_jax.checks import as_flag, as_whole, require_flag
 from naivenas_jax.errors import BudgetError, GraphError
 from naivenas_jax.fit.compression import Compression, require_steps
 from naivenas_jax.fit.network.network import check_values
-from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
@@ -20,6 +19,7 @@ from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 

@@ -14,7 +14,6 @@ from naivenas_jax.errors import BudgetError, GraphError
 from naivenas_jax.fit.compression import Compression, require_steps
 from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint, require_loss
 from naivenas_jax.fit.network.network import check_values
-from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
@@ -22,6 +21,7 @@ from naivenas_jax.mutate.request.budget_path import BudgetPath, Span
 from naivenas_jax.mutate.request.budget_request import BUDGETS, Latency, Limits
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 

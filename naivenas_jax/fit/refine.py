@@ -17,11 +17,11 @@ from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs
-from naivenas_jax.fit.progress import tracked
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.paths import Path
+from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import flat, handed_out, nested, plain
 from naivenas_jax.typing import Array, PyTree, Variables
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Generic
 
 from naivenas_jax.graph.model_vertex import Place
-from naivenas_jax.trace.back.candidates import Attempts, MakeAttempt, ModuleT, OutOfTimeError, RebuildAttempt
+from naivenas_jax.progress import waiting
+from naivenas_jax.trace.back.candidates import (
+    MOST_ATTEMPTS,
+    Attempts,
+    MakeAttempt,
+    ModuleT,
+    OutOfTimeError,
+    RebuildAttempt,
+)
 from naivenas_jax.trace.back.compare import Comparison, ModelCall
 from naivenas_jax.trace.back.query_rescaling import Rescaling
 from naivenas_jax.trace.back.rebuild_errors import Failure
@@ -92,13 +100,22 @@ class RebuildSearch(Generic[ModuleT]):
 
         With it comes what its queries are to be multiplied by, if they are.
 
+        What takes long is shown to whoever waits for it.
+
         Args:
           make: makes an attempt, given decisions.
         """
+        with waiting(f"rebuild {type(self.unchanged).__name__}") as tell:
+            return self._found(make, tell)
+
+    def _found(
+        self, make: MakeAttempt[ModuleT], tell: Callable[[str], None]
+    ) -> tuple[ModuleT, Rescaling | None] | None:
         attempts = Attempts()
         try:
             for picked in attempts:
                 self.clock.check()
+                tell(f"{attempts.made} of at most {MOST_ATTEMPTS} ways to choose the sizes")
                 attempt = make(picked)
                 found, judged = self._judged(attempt)
                 if found is not None:
