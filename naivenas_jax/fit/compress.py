@@ -9,8 +9,9 @@ from typing import Unpack
 
 from naivenas_jax.checks import as_flag, as_whole, require_flag
 from naivenas_jax.errors import BudgetError, GraphError
-from naivenas_jax.fit.compression import Compression, require_steps
+from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.network.network import check_values
+from naivenas_jax.fit.refine import require_steps
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
@@ -105,7 +106,7 @@ def compress(
     given, variables = variables, plain(variables)
     if not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
-    require_steps(refine)
+    require_steps(refine, "refine=", 0, BudgetError)
     require_flag(progress, "progress", GraphError)
     limits = Limits(
         max_params=max_params,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from naivenas_jax.checks import as_whole, require_flag, require_words, shown
-from naivenas_jax.errors import BudgetError, GraphError, PlanError, UtilityError
+from naivenas_jax.checks import require_flag, require_words
+from naivenas_jax.errors import GraphError, PlanError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import WantedOutputs
@@ -124,13 +124,3 @@ def in_solver_range(costs: Scores) -> Scores:
     every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
     unit = float(np.median(every)) if every.size else 1.0
     return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
-
-
-def require_steps(steps: object) -> None:
-    """Raise unless ``refine=`` was given a number of steps.
-
-    Raises:
-      BudgetError: if it is something else.
-    """
-    if (as_whole(steps) or 0) < 0 or as_whole(steps) is None:
-        raise BudgetError(f"refine= is a number of training steps, 0 for none; found {shown(steps)}.")

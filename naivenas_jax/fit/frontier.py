@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, Unpack
 
-from naivenas_jax.checks import as_items, as_number, as_whole, require_flag, require_function, shown
+from naivenas_jax.checks import as_items, as_number, as_whole, is_one_of, require_flag, require_function, shown
 from naivenas_jax.cost.costs import costs
 from naivenas_jax.errors import BudgetError, GraphError
-from naivenas_jax.fit.compression import Compression, require_steps
+from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint, require_loss
 from naivenas_jax.fit.network.network import check_values
+from naivenas_jax.fit.refine import require_steps
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
@@ -104,10 +105,12 @@ def frontier(
     given, variables = variables, plain(variables)
     require_function(measure, "measure", "graph, variables", GraphError)
     require_flag(progress, "progress", GraphError)
-    require_steps(refine)
+    require_steps(refine, "refine=", 0, BudgetError)
+    if options.get("latency") is not None:
+        require_function(options["latency"], "latency=", "graph", BudgetError)
     shares = _fractions(fractions)
     allowed = None if loss is None else require_loss(loss)
-    if budget not in BUDGETS:
+    if not is_one_of(budget, BUDGETS):
         raise BudgetError(f"budget= is one of {', '.join(map(repr, BUDGETS))}; found {shown(budget)}.")
     halvings = as_whole(bisections)
     if halvings is None or not 0 <= halvings <= 100:
@@ -181,5 +184,8 @@ def _point(
     found = as_number(measure(graph, variables))
     if found is None or math.isnan(found):
         raise BudgetError(f"measure(graph, variables) gives a number, more is better; found {found!r}.")
+    seconds = None if latency is None else as_number(latency(graph))
+    if latency is not None and seconds is None:
+        raise BudgetError(f"latency(graph) gives seconds; found {shown(latency(graph))}.")
     counted = costs(graph, variables, *compression.data.first, **compression.original.kwargs)
-    return FrontierPoint(mutation, counted, float(found), None if latency is None else latency(graph))
+    return FrontierPoint(mutation, counted, float(found), None if seconds is None else float(seconds))

@@ -62,15 +62,8 @@ class Frontier:
     points: tuple[FrontierPoint, ...]
     budget: str
 
-    def cost(self, point: FrontierPoint) -> int:
-        """What was limited, of one network; see `Frontier`.
-
-        Args:
-          point: the network.
-
-        Returns:
-          Parameters, bytes or operations.
-        """
+    def _cost(self, point: FrontierPoint) -> int:
+        """What was limited, of one network."""
         found = getattr(point.costs, self.budget.removeprefix("max_"))
         return int(found)
 
@@ -88,12 +81,12 @@ class Frontier:
         """
         least = self.original.measure - require_loss(loss)
         good = [point for point in (self.original, *self.points) if point.measure >= least]
-        return min(good, key=self.cost, default=self.original)
+        return min(good, key=self._cost, default=self.original)
 
     def __str__(self) -> str:
-        every, full = (self.original, *self.points), self.cost(self.original)
+        every, full = (self.original, *self.points), self._cost(self.original)
         columns: list[tuple[str, list[str]]] = [
-            ("share", [f"{self.cost(point) / full:.3f}" for point in every]),
+            ("share", [f"{self._cost(point) / full:.3f}" for point in every]),
             ("parameters", [f"{point.costs.params:,}" for point in every]),
             ("MACs", [f"{point.costs.macs:,}" for point in every if point.costs.macs is not None]),
             ("seconds", [f"{point.latency:.3g}" for point in every if point.latency is not None]),
@@ -110,8 +103,8 @@ class Frontier:
         Returns:
           SVG, as text.
         """
-        every, full = (self.original, *self.points), self.cost(self.original)
-        x, y = [self.cost(point) / full for point in every], [point.measure for point in every]
+        every, full = (self.original, *self.points), self._cost(self.original)
+        x, y = [self._cost(point) / full for point in every], [point.measure for point in every]
         low, high = _limits(y)
         across = [_MARGIN + (_WIDTH - 2 * _MARGIN) * share for share in x]
         up = [_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * (value - low) / (high - low) for value in y]

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Float
 
 from naivenas_jax.checks import as_whole, require_flag, shown
-from naivenas_jax.errors import PlanError
+from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs
@@ -28,6 +28,8 @@ from naivenas_jax.typing import Array, PyTree, Variables
 T = TypeVar("T")
 #: The parameters that are fitted, by path.
 Parameters: TypeAlias = dict[Path, Array]
+#: So many steps a cosine can be counted over in single precision.
+MOST_STEPS = 10_000_000
 #: The largest step of a parameter, relative to the root mean square of the array that it is in.
 STEP_SIZE = 1e-2
 #: So often the examples that are held out are looked at.
@@ -99,13 +101,23 @@ def refine(
     check_values(mutation.graph, mutation.variables)
     require_same_inputs(mutation, "Refine")
     require_flag(progress, "progress", PlanError)
-    if not (as_whole(steps) or 0) >= 1:
-        raise PlanError(f"steps must be a whole number of at least 1; found {shown(steps)}.")
+    require_steps(steps, "steps=", 1, PlanError)
     if tx is not None and not isinstance(tx, optax.GradientTransformation):
         raise PlanError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
     original, changed = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
     wanted = WantedOutputs.of(mutation, original, Data.of(mutation.before, batches))
     return refined(mutation, changed, wanted, steps, tx, progress)
+
+
+def require_steps(steps: object, argument: str, least: int, error: type[NaiveNASError]) -> None:
+    """Raise unless a number of training steps was given, as many as ``least`` or more.
+
+    Raises:
+      error: if it is something else.
+    """
+    number = as_whole(steps)
+    if number is None or not least <= number <= MOST_STEPS:
+        raise error(f"{argument} is a number of training steps, {least} to {MOST_STEPS:,}; found {shown(steps)}.")
 
 
 def refined(

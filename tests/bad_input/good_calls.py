@@ -207,7 +207,6 @@ def _of_results() -> dict[str, Call]:
         "AxisPlan.after_plan": Call(nas.AxisPlan.of(2, [1]).after_plan, {"earlier": axis}),
         "AxisPlan.identity": Call(nas.AxisPlan.identity, {"size": 3}),
         "AxisPlan.of": Call(nas.AxisPlan.of, {"before": 4, "source": [0, 2]}),
-        "Frontier.cost": Call(points.cost, {"point": points.original}),
         "Frontier.smallest": Call(points.smallest, {"loss": 0.1}),
         "Frontier.svg": Call(points.svg, {}),
         "Report.svg": Call(nas.report(mutation, X).svg, {}),
