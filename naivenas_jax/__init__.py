@@ -69,6 +69,7 @@ from naivenas_jax.population.sorting import populations
 from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
+from naivenas_jax.search.crossover import crossover
 from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary
@@ -193,6 +194,8 @@ __all__ = [
     # Many networks at once
     "Population",
     "populations",
+    # Search
+    "crossover",
     # Errors
     "ArgumentError",
     "BudgetError",

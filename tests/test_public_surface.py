@@ -66,6 +66,7 @@ NAMES = [
     "concat",
     "costs",
     "count_programs",
+    "crossover",
     "create_edge",
     "delta_nin",
     "delta_nout",

@@ -98,6 +98,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "from_function": {"fn": dense.apply, "variables": params, "inputs": (X,)},
         "rebuild": {"model": model(), "mutation": rebuildable()},
         "class_constraints": {"model": model(), "graph": rebuildable().graph},
+        "crossover": {"first": narrower(), "second": network(), "key": jax.random.key(1)},
         "summary": on,
         "diagram": {"graph": graph},
         "costs": {**on, "inputs": (X,)},
