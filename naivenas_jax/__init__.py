@@ -22,6 +22,7 @@ from naivenas_jax.errors import (
     InfeasibleError,
     InternalError,
     NaiveNASError,
+    NoMutationError,
     OracleError,
     PlanError,
     RebuildError,
@@ -70,6 +71,8 @@ from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
 from naivenas_jax.search.crossover import crossover
+from naivenas_jax.search.random_mutation import random_mutation
+from naivenas_jax.search.space import SearchSpace
 from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary
@@ -196,6 +199,8 @@ __all__ = [
     "populations",
     # Search
     "crossover",
+    "random_mutation",
+    "SearchSpace",
     # Errors
     "ArgumentError",
     "BudgetError",
@@ -206,6 +211,7 @@ __all__ = [
     "InfeasibleError",
     "InternalError",
     "NaiveNASError",
+    "NoMutationError",
     "OracleError",
     "PlanError",
     "RebuildError",

@@ -138,6 +138,22 @@ class StructureError(NaiveNASError, ValueError):
     """
 
 
+class NoMutationError(NaiveNASError, ValueError):
+    """A network of which nothing can be changed by the kinds of mutations that were asked for.
+
+    Raised by `random_mutation`, after everything that there is has been tried.
+
+    What helps: other kinds, or a larger `SearchSpace`: more sizes, more makers, fewer protected parts.
+
+    Attributes:
+      tried: by kind, what was refused last, and why.
+    """
+
+    def __init__(self, message: str, tried: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.tried = dict(tried or {})
+
+
 class RebuildError(NaiveNASError, ValueError):
     """The user's own model cannot be made with the new sizes.
 

@@ -123,6 +123,8 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "change_kernel": {**dict(zip(("graph", "variables"), images(), strict=True)), "request": {"conv": (5, 5)}},
         "report": {"mutation": narrower(), "inputs": (X,)},
         "populations": {"members": [narrower(), narrower()]},
+        "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
+        "SearchSpace": {"sizes": [2, 4, 8]},
         "freeze_mask": {**on, "names": "a"},
         "merge_neurons": {**on, "keep": {"x": [0]}},
         "gradmax": {"loss_fn": loss, "batch": X},

@@ -1,0 +1,116 @@
+"""The kinds of mutations: which parts each may change, and how a verb does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from naivenas_jax.align.problem.request import To, relaxed
+from naivenas_jax.errors import StructureError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertices.function import invariant_vertex
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.verbs.edge_edits import create_edge, remove_edge
+from naivenas_jax.mutate.verbs.kernel import change_kernel
+from naivenas_jax.mutate.verbs.replace import replace_layer
+from naivenas_jax.mutate.verbs.resize import delta_nout
+from naivenas_jax.mutate.verbs.vertex_edits import insert_vertex, remove_vertex
+from naivenas_jax.search import parts
+from naivenas_jax.search.makers import with_free_names
+from naivenas_jax.search.parts import Part
+from naivenas_jax.search.space import Activation, Maker, SearchSpace
+from naivenas_jax.typing import Variables
+
+#: Keywords of the verb that carries a mutation out.
+Keywords = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of mutation.
+
+    Attributes:
+      parts: the parts of a network that it may change, each with the ways to do it.
+      carry_out: does it in one way.
+      takes: the keywords that its verb has; None: those of every verb that changes the structure.
+      structural: whether it changes which vertices read which.
+    """
+
+    parts: Callable[[Graph, SearchSpace], list[Part]]
+    carry_out: Callable[..., Mutation]
+    takes: frozenset[str] | None = None
+    structural: bool = False
+
+
+def _resized(graph: Graph, variables: Variables, name: str, size: int, space: SearchSpace, **keywords: Any) -> Mutation:
+    present, asked = graph.ties.size(name), To(size)
+    factor = isinstance(space.sizes_of(name), float)
+    mutation = delta_nout(graph, variables, {name: relaxed(asked) if factor else asked}, **keywords)
+    now = mutation.graph.ties.size(name)
+    if now == present or (now > present) != (size > present):
+        raise StructureError(f"{name!r} has {present} neurons, and the nearest to {size} that it can have is {now}.")
+    return mutation
+
+
+def _inserted(
+    graph: Graph, variables: Variables, name: str, make: Maker, space: SearchSpace, **keywords: Any
+) -> Mutation:
+    del space
+    if name in graph and graph[name] in graph.outputs:
+        keywords["outputs"] = tuple(dict.fromkeys(graph.outputs_of(name)))
+    return insert_vertex(graph, variables, name, with_free_names(make, parts.taken_names(graph, variables)), **keywords)
+
+
+def _removed(graph: Graph, variables: Variables, name: str, way: None, space: SearchSpace, **keywords: Any) -> Mutation:
+    del way, space
+    return remove_vertex(graph, variables, name, **keywords)
+
+
+def _connected(
+    graph: Graph, variables: Variables, name: str, source: str, space: SearchSpace, **keywords: Any
+) -> Mutation:
+    del space
+    return create_edge(graph, variables, source, name, **keywords)
+
+
+def _disconnected(
+    graph: Graph, variables: Variables, name: str, source: str, space: SearchSpace, **keywords: Any
+) -> Mutation:
+    del space
+    return remove_edge(graph, variables, source, name, **keywords)
+
+
+def _other_kernel(
+    graph: Graph, variables: Variables, name: str, size: tuple[int, ...], space: SearchSpace, **keywords: Any
+) -> Mutation:
+    del space
+    return change_kernel(graph, variables, {name: size}, **keywords)
+
+
+def _other_function(
+    graph: Graph, variables: Variables, name: str, fn: Activation, space: SearchSpace, **keywords: Any
+) -> Mutation:
+    del space
+
+    def make(*inputs: Vertex) -> Vertex:
+        return invariant_vertex(name, fn, *inputs)
+
+    return replace_layer(graph, variables, name, make, **keywords)
+
+
+#: By the name that ``kinds=`` has for it.
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "width_up": Kind(parts.wider, _resized),
+        "width_down": Kind(parts.narrower, _resized),
+        "insertion": Kind(parts.insertion, _inserted, structural=True),
+        "removal": Kind(parts.removal, _removed, structural=True),
+        "edge_in": Kind(parts.edge_in, _connected, structural=True),
+        "edge_out": Kind(parts.edge_out, _disconnected, structural=True),
+        "kernel": Kind(parts.kernel, _other_kernel, frozenset({"new", "rng", "inputs"})),
+        "activation": Kind(parts.activation, _other_function),
+    }
+)

@@ -1,0 +1,193 @@
+"""What a search may change: `SearchSpace`."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import flax.linen as nn
+import jax
+
+from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, as_number, require_function, shown
+from naivenas_jax.errors import RequestError, UnknownNameError
+from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.search.makers import DEFAULT_MAKERS
+from naivenas_jax.sizes.condition import Condition, Size, size
+
+#: A factor by which a size may grow or shrink in one mutation, or all sizes that there may be.
+Sizes: TypeAlias = float | Sequence[int]
+#: Gets a vertex and returns a new one that reads it, as for `insert_vertex`.
+Maker: TypeAlias = Callable[[Vertex], Vertex]
+#: A function of an array, as of an `invariant_vertex`.
+Activation: TypeAlias = Callable[[jax.Array], jax.Array]
+
+_ACTIVATIONS: tuple[Activation, ...] = (nn.relu, nn.gelu, nn.silu, nn.tanh, nn.elu, nn.leaky_relu)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """What a search may change, and to what: see `random_mutation`.
+
+    Attributes:
+      sizes: the sizes that there may be: a ladder, which is a sequence in ascending order (``[16, 24, 32]``,
+        ``range(8, 65, 8)``); or a factor above 1, by which a size is multiplied or divided at the most in one mutation
+        (to the nearest size that is feasible). Or a mapping from handles or patterns of handles (``"conv*"``) to these:
+        then no other sizes are drawn, and others change only where they are tied to one that is. By default a factor of
+        2 for every handle but the inputs and outputs of the graph, which change only if a mapping names them.
+      makers: what is inserted: functions as for `insert_vertex`. A name that is taken gets a number. Or a mapping from
+        names or patterns of vertices (of modules, in an imported model) to several of these: what may be inserted after
+        them. By default a dense layer, a convolution where there are two spatial axes, and a relu.
+      kernels: window sizes of convolutions, the same along each spatial axis.
+      activations: functions of which one may take the place of another.
+      protected: names or patterns of vertices and handles. Their sizes stay, they are neither removed nor replaced,
+        keep their kernel and activation, and edges to them neither come nor go.
+      max_vertices: a graph that has as many vertices gets no more.
+
+    Raises:
+      RequestError: names the attribute, and says what it may be.
+
+    >>> import jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> space = nas.SearchSpace(sizes={"hidden": [4, 8, 16]})
+    >>> nas.random_mutation(graph, variables, jax.random.key(0), {"width_up": 1}, space=space).graph.nout("hidden")
+    16
+    """
+
+    sizes: Sizes | Mapping[str, Sizes] = 2.0
+    makers: Sequence[Maker] | Mapping[str, Sequence[Maker]] = DEFAULT_MAKERS
+    kernels: Sequence[int] = (1, 3, 5, 7)
+    activations: Sequence[Activation] = _ACTIVATIONS
+    protected: Sequence[str] = ()
+    max_vertices: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.sizes.items() if isinstance(self.sizes, Mapping) else [("sizes", self.sizes)]
+        frozen = {str(name): _sizes(name, given) for name, given in sizes}
+        self._set("sizes", frozen if isinstance(self.sizes, Mapping) else frozen["sizes"])
+        if isinstance(self.makers, Mapping):
+            self._set("makers", {str(name): _functions("makers", each) for name, each in self.makers.items()})
+        else:
+            self._set("makers", _functions("makers", self.makers))
+        self._set("activations", _functions("activations", self.activations))
+        self._set("kernels", _ladder("kernels", self.kernels))
+        names = (self.protected,) if isinstance(self.protected, str) else as_items(self.protected)
+        if names is None or not all(isinstance(name, str) for name in names):
+            raise RequestError(f"protected must be names of vertices or handles, found {shown(self.protected)}.")
+        self._set("protected", names)
+        if self.max_vertices is not None and as_count(self.max_vertices) is None:
+            raise RequestError(f"max_vertices must be a whole number or None, found {shown(self.max_vertices)}.")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def sizes_of(self, handle: str) -> Sizes | None:
+        """The sizes that a handle may have, or the factor by which it may change; None: it is not drawn."""
+        if not isinstance(self.sizes, Mapping):
+            return self.sizes
+        return next((found for pattern, found in self.sizes.items() if _matches(handle, pattern)), None)
+
+    def makers_after(self, name: str) -> Sequence[Maker]:
+        """What may be inserted after a vertex or module."""
+        if not isinstance(self.makers, Mapping):
+            return self.makers
+        return tuple(make for pattern, several in self.makers.items() if _matches(name, pattern) for make in several)
+
+    def protects(self, name: str) -> bool:
+        """Whether a vertex or handle is protected, by its name or as a part of one that is."""
+        return any(_matches(name, pattern) or name.startswith(f"{pattern}:") for pattern in self.protected)
+
+    def check(self, graph: Graph) -> None:
+        """Raise if a name that is protected is one that a graph does not have.
+
+        Raises:
+          UnknownNameError: suggests others.
+        """
+        known = {*graph.ties.axes, *(vertex.name for vertex in graph.vertices)}
+        for name in self.protected:
+            if not any(_matches(each, name) for each in known):
+                raise UnknownNameError(f"protected: {unknown_name(name, known)}")
+
+    def conditions(self, graph: Graph, sizes: Mapping[str, Size]) -> Iterator[Condition]:
+        """What sizes must satisfy after a mutation of a graph, as far as they can be told without a choice.
+
+        Args:
+          graph: before the mutation.
+          sizes: those of the axes that there are.
+        """
+        for name, present in graph.ties.sizes.items():
+            if name not in sizes or name.startswith("~"):
+                continue
+            if self.protects(name):
+                yield size(name) == present
+            elif isinstance(self.sizes, Mapping) and isinstance(allowed := self.sizes_of(name), Sequence):
+                yield size(name) >= min(present, allowed[0])
+                yield size(name) <= max(present, allowed[-1])
+
+    def left_by(self, before: Graph, after: Graph) -> str | None:
+        """Why a mutation of a graph leaves the space; None if it does not."""
+        for vertex in before.vertices:
+            if vertex.name not in after and self.protects(vertex.name):
+                return f"{vertex.name!r}, which is protected, would go"
+        for name, now in after.ties.sizes.items() if isinstance(self.sizes, Mapping) else ():
+            allowed = None if name.startswith("~") else self.sizes_of(name)
+            if isinstance(allowed, Sequence) and now not in allowed and now != before.ties.sizes.get(name, now):
+                return f"{name!r} would have {now} neurons, which is not among its sizes"
+        if self.max_vertices is not None and len(after) > max(self.max_vertices, len(before)):
+            return f"there would be {len(after)} vertices, more than max_vertices"
+        return None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def _sizes(name: object, given: object) -> Sizes:
+    """Sizes as they may be given, checked.
+
+    Raises:
+      RequestError: if they are neither a factor nor a ladder.
+    """
+    factor = as_number(given)
+    if factor is None:
+        return _ladder(f"sizes of {name!r}" if name != "sizes" else "sizes", given)
+    if not 1 < factor < math.inf:
+        raise RequestError(f"sizes: a factor must be a number above 1, found {shown(given)}.")
+    return float(factor)
+
+
+def _ladder(argument: str, given: object) -> tuple[int, ...]:
+    """Whole numbers in ascending order.
+
+    Raises:
+      RequestError: if they are none.
+    """
+    items = as_items(given)
+    found = tuple(number for each in items or () if (number := as_count(each)) is not None)
+    if not found or len(found) < len(items or ()) or list(found) != sorted(set(found)):
+        raise RequestError(
+            f"{argument} must be whole numbers from 1 to {MOST_NEURONS} in ascending order, such as [16, 24, 32] or "
+            f"range(8, 65, 8){', or a factor above 1' if argument.startswith('sizes') else ''}; found {shown(given)}."
+        )
+    return found
+
+
+def _functions(argument: str, given: object) -> tuple[Callable[..., object], ...]:
+    """Functions of one argument.
+
+    Raises:
+      RequestError: names the argument.
+    """
+    items = as_items(given)
+    if items is None:
+        raise RequestError(f"{argument} must be several functions of a vertex, found {shown(given)}.")
+    what = "vertex" if argument == "makers" else "array"
+    for each in items:
+        require_function(each, f"{argument}: each", what, RequestError)
+    return tuple(each for each in items if callable(each))
