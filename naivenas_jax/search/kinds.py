@@ -18,10 +18,11 @@ from naivenas_jax.mutate.verbs.kernel import change_kernel
 from naivenas_jax.mutate.verbs.replace import replace_layer
 from naivenas_jax.mutate.verbs.resize import delta_nout
 from naivenas_jax.mutate.verbs.vertex_edits import insert_vertex, remove_vertex
-from naivenas_jax.search import parts
+from naivenas_jax.search import changeable_parts as parts
+from naivenas_jax.search.changeable_parts import Part
 from naivenas_jax.search.makers import with_free_names
-from naivenas_jax.search.parts import Part
 from naivenas_jax.search.space import Activation, Maker, SearchSpace
+from naivenas_jax.search.within_space import sizes_of
 from naivenas_jax.typing import Variables
 
 #: Keywords of the verb that carries a mutation out.
@@ -47,7 +48,7 @@ class Kind:
 
 def _resized(graph: Graph, variables: Variables, name: str, size: int, space: SearchSpace, **keywords: Any) -> Mutation:
     present, asked = graph.ties.size(name), To(size)
-    factor = isinstance(space.sizes_of(name), float)
+    factor = isinstance(sizes_of(space, name), float)
     mutation = delta_nout(graph, variables, {name: relaxed(asked) if factor else asked}, **keywords)
     now = mutation.graph.ties.size(name)
     if now == present or (now > present) != (size > present):

@@ -21,11 +21,12 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.request.options import Constraints, Inputs, MaxNew
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.search.changeable_parts import Part
 from naivenas_jax.search.draws import Draws
 from naivenas_jax.search.kinds import KINDS
 from naivenas_jax.search.output_shapes_kept import moved_output
-from naivenas_jax.search.parts import Part
 from naivenas_jax.search.space import SearchSpace
+from naivenas_jax.search.within_space import check_names, size_conditions, why_outside
 from naivenas_jax.sizes.condition import Condition, Size
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.variables import check_network
@@ -98,7 +99,7 @@ def random_mutation(
     """
     check_network(graph, variables)
     draws, weights, within = Draws(key), _weights(kinds), _space(space)
-    within.check(graph)
+    check_names(within, graph)
     given = {"rng": jax.random.fold_in(key, 1), **keywords}
     given["constraints"] = _with_conditions(keywords.get("constraints"), within, graph)
     open_parts: dict[str, list[Part]] = {}
@@ -114,7 +115,7 @@ def random_mutation(
         way = draws.one_of(part.ways)
         try:
             mutation = _carried_out(kind, graph, variables, part.name, way, within, given)
-            problem = within.left_by(graph, mutation.graph)
+            problem = why_outside(within, graph, mutation.graph)
             if problem is None and KINDS[kind].structural:
                 problem = moved_output(mutation, keywords.get("inputs"))
         except _REFUSALS as error:
@@ -192,6 +193,6 @@ def _with_conditions(given: Constraints, space: SearchSpace, graph: Graph) -> Co
     def both(sizes: Mapping[str, Size]) -> list[Condition]:
         own = given(sizes) if callable(given) else given
         listed = [] if own is None else [own] if isinstance(own, Condition) else list(own)
-        return [*listed, *space.conditions(graph, sizes)]
+        return [*listed, *size_conditions(space, graph, sizes)]
 
     return both

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,12 +11,9 @@ import flax.linen as nn
 import jax
 
 from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, as_number, require_function, shown
-from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.search.makers import DEFAULT_MAKERS
-from naivenas_jax.sizes.condition import Condition, Size, size
 
 #: A factor by which a size may grow or shrink in one mutation, or all sizes that there may be.
 Sizes: TypeAlias = float | Sequence[int]
@@ -86,66 +82,6 @@ class SearchSpace:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
-
-    def sizes_of(self, handle: str) -> Sizes | None:
-        """The sizes that a handle may have, or the factor by which it may change; None: it is not drawn."""
-        if not isinstance(self.sizes, Mapping):
-            return self.sizes
-        return next((found for pattern, found in self.sizes.items() if _matches(handle, pattern)), None)
-
-    def makers_after(self, name: str) -> Sequence[Maker]:
-        """What may be inserted after a vertex or module."""
-        if not isinstance(self.makers, Mapping):
-            return self.makers
-        return tuple(make for pattern, several in self.makers.items() if _matches(name, pattern) for make in several)
-
-    def protects(self, name: str) -> bool:
-        """Whether a vertex or handle is protected, by its name or as a part of one that is."""
-        return any(_matches(name, pattern) or name.startswith(f"{pattern}:") for pattern in self.protected)
-
-    def check(self, graph: Graph) -> None:
-        """Raise if a name that is protected is one that a graph does not have.
-
-        Raises:
-          UnknownNameError: suggests others.
-        """
-        known = {*graph.ties.axes, *(vertex.name for vertex in graph.vertices)}
-        for name in self.protected:
-            if not any(_matches(each, name) for each in known):
-                raise UnknownNameError(f"protected: {unknown_name(name, known)}")
-
-    def conditions(self, graph: Graph, sizes: Mapping[str, Size]) -> Iterator[Condition]:
-        """What sizes must satisfy after a mutation of a graph, as far as they can be told without a choice.
-
-        Args:
-          graph: before the mutation.
-          sizes: those of the axes that there are.
-        """
-        for name, present in graph.ties.sizes.items():
-            if name not in sizes or name.startswith("~"):
-                continue
-            if self.protects(name):
-                yield size(name) == present
-            elif isinstance(self.sizes, Mapping) and isinstance(allowed := self.sizes_of(name), Sequence):
-                yield size(name) >= min(present, allowed[0])
-                yield size(name) <= max(present, allowed[-1])
-
-    def left_by(self, before: Graph, after: Graph) -> str | None:
-        """Why a mutation of a graph leaves the space; None if it does not."""
-        for vertex in before.vertices:
-            if vertex.name not in after and self.protects(vertex.name):
-                return f"{vertex.name!r}, which is protected, would go"
-        for name, now in after.ties.sizes.items() if isinstance(self.sizes, Mapping) else ():
-            allowed = None if name.startswith("~") else self.sizes_of(name)
-            if isinstance(allowed, Sequence) and now not in allowed and now != before.ties.sizes.get(name, now):
-                return f"{name!r} would have {now} neurons, which is not among its sizes"
-        if self.max_vertices is not None and len(after) > max(self.max_vertices, len(before)):
-            return f"there would be {len(after)} vertices, more than max_vertices"
-        return None
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _sizes(name: object, given: object) -> Sizes:

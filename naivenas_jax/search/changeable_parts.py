@@ -16,6 +16,7 @@ from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertices.function import Invariant
 from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.search.space import SearchSpace
+from naivenas_jax.search.within_space import makers_after, protects, sizes_of
 
 _CONVOLUTIONS = (nn.Conv, nnx.Conv, nn.ConvTranspose, nnx.ConvTranspose)
 
@@ -51,7 +52,7 @@ def _of_other_size(graph: Graph, space: SearchSpace, up: bool) -> list[Part]:
 
 def _sizes(present: int, space: SearchSpace, name: str, up: bool) -> Sequence[int]:
     """Larger or smaller sizes that a handle may have."""
-    allowed = space.sizes_of(name)
+    allowed = sizes_of(space, name)
     if isinstance(allowed, Sequence):
         return [each for each in allowed if (each > present if up else each < present)]
     if allowed is None:
@@ -65,13 +66,13 @@ def _drawn_handles(graph: Graph, space: SearchSpace) -> Iterator[str]:
     """Handles whose size is drawn: of those that are the same neurons the first, and none that is made of others."""
     ties = graph.ties
     ends = {run for vertex in (*graph.inputs, *graph.outputs) for run in ties.plain(ties.axes[vertex.name])}
-    runs = {name: ties.plain(ties.axes[name]) for name in graph.handles() if space.sizes_of(name) is not None}
+    runs = {name: ties.plain(ties.axes[name]) for name in graph.handles() if sizes_of(space, name) is not None}
     named = isinstance(space.sizes, dict)
     seen = set()
     for name, own in runs.items():
         free = own - ties.fixed.keys()
         composed = len(free) > 1 and not any(run in ties.products for run in ties.axes[name])
-        if own in seen or space.protects(name) or (not named and (composed or own & ends)):
+        if own in seen or protects(space, name) or (not named and (composed or own & ends)):
             continue
         seen.add(own)
         yield name
@@ -82,7 +83,7 @@ def insertion(graph: Graph, space: SearchSpace) -> list[Part]:
     if space.max_vertices is not None and len(graph) >= space.max_vertices:
         return []
     read = (v.name for v in graph.vertices if graph.outputs_of(v.name) and not isinstance(v.op, ModelOp))
-    parts = (Part(name, space.makers_after(name)) for name in (*read, *_modules(graph, "out")))
+    parts = (Part(name, makers_after(space, name)) for name in (*read, *_modules(graph, "out")))
     return [part for part in parts if part.ways]
 
 
@@ -90,20 +91,20 @@ def removal(graph: Graph, space: SearchSpace) -> list[Part]:
     """Vertices and modules that may be removed."""
     kept = {*graph.inputs, *graph.outputs}
     names = (v.name for v in graph.vertices if v not in kept and not isinstance(v.op, ModelOp))
-    return [Part(name, (None,)) for name in (*names, *_modules(graph, "out")) if not space.protects(name)]
+    return [Part(name, (None,)) for name in (*names, *_modules(graph, "out")) if not protects(space, name)]
 
 
 def edge_in(graph: Graph, space: SearchSpace) -> list[Part]:
     """Vertices and modules that may read another one, with those that they do not read yet."""
     parts = []
     for vertex in graph.vertices:
-        if vertex.op.takes(len(vertex.inputs) + 1) and not space.protects(vertex.name):
+        if vertex.op.takes(len(vertex.inputs) + 1) and not protects(space, vertex.name):
             known = {*graph.inputs_of(vertex.name), vertex.name, *graph.descendants(vertex.name)}
             sources = [v.name for v in graph.vertices if v.name not in known and v.op.returns() is None]
             parts.append(Part(vertex.name, sources))
     modules = list(_modules(graph, "out"))
     for name in _modules(graph, "in"):
-        if not space.protects(name):
+        if not protects(space, name):
             parts.append(Part(name, [each for each in modules if each != name]))
     return [part for part in parts if part.ways]
 
@@ -113,7 +114,7 @@ def edge_out(graph: Graph, space: SearchSpace) -> list[Part]:
     return [
         Part(vertex.name, tuple(dict.fromkeys(graph.inputs_of(vertex.name))))
         for vertex in graph.vertices
-        if len(vertex.inputs) > 1 and vertex.op.takes(len(vertex.inputs) - 1) and not space.protects(vertex.name)
+        if len(vertex.inputs) > 1 and vertex.op.takes(len(vertex.inputs) - 1) and not protects(space, vertex.name)
     ]
 
 
@@ -122,7 +123,7 @@ def kernel(graph: Graph, space: SearchSpace) -> list[Part]:
     parts = []
     for vertex in graph.vertices:
         module: Any = vertex.op.module if isinstance(vertex.op, LayerOp) else None
-        if type(module) in _CONVOLUTIONS and not space.protects(vertex.name):
+        if type(module) in _CONVOLUTIONS and not protects(space, vertex.name):
             size = module.kernel_size
             now = (size,) if isinstance(size, int) else tuple(size)
             others = [(each,) * len(now) for each in space.kernels]
@@ -136,7 +137,7 @@ def activation(graph: Graph, space: SearchSpace) -> list[Part]:
         Part(vertex.name, [each for each in space.activations if each != vertex.op.fn])
         for vertex in graph.vertices
         if isinstance(vertex.op, Invariant) and vertex.op.fn in space.activations and len(space.activations) > 1
-        if not space.protects(vertex.name)
+        if not protects(space, vertex.name)
     ]
 
 
