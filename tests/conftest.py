@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
-from naivenas_jax.align.program.milp import IntegerProgram, StoppedError
+from naivenas_jax.align.problem.deadline import Deadline, StoppedError
 
 for _name in ("default", "ci"):
     settings.register_profile(_name, derandomize=True, deadline=None)
@@ -55,7 +55,7 @@ def strike(monkeypatch):
                 raise StoppedError
             return 1e9
 
-        monkeypatch.setattr(IntegerProgram, "_remaining", remaining)
+        monkeypatch.setattr(Deadline, "remaining", remaining)
 
     return strike_at
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from naivenas_jax.align.problem.deadline import NEVER, Deadline
+from naivenas_jax.align.problem.deadline import NEVER, Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.reduction import PRODUCT
 from naivenas_jax.align.problem.request import Target
-from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
+from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.minimum_cost import smallest_count
 from naivenas_jax.align.solve.solve import UnprovenError, nearest_sizes, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError

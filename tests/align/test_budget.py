@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from naivenas_jax.align.bound.lagrangian_bound import PricedConditions
 from naivenas_jax.align.problem.budget import Budget
+from naivenas_jax.align.problem.deadline import NEVER
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.problem.reduction import Reduction
 from naivenas_jax.align.problem.request import Target
@@ -132,30 +134,52 @@ def test_the_best_of_all_sizes_is_found_and_nothing_more_fits(kind, seeds):
             assert violations(problem, Solution(more, solution.new))
 
 
+def _priced(rng, asked, search):
+    """Conditions ``sum(count * size) <= bound`` at random prices: what a class of each group costs, and a constant."""
+    cost, constant = np.zeros(len(search.free.groups)), 0.0
+    for row in asked.rows:
+        if row.sense in ("<=", ">="):
+            price = rng.exponential() * (1 if row.sense == "<=" else -1)
+            cost += price * sum(
+                n * search.free.matrix[[search.problem.row_of[axis]]].toarray()[0] for axis, n in row.terms
+            )
+            constant += price * (
+                row.bound - sum(n * search.free.constant[search.problem.row_of[axis]] for axis, n in row.terms)
+            )
+    return cost, float(constant)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_bound_by_logarithms_holds_in_every_box_wherever_its_tangents_lie(kind):
+def test_the_bound_by_prices_holds_in_every_box_wherever_its_tangents_lie(kind):
     rng = np.random.default_rng(0)
     for seed in range(15):
         asked = random_case(seed, kind)
         problem = asked.problem()
-        search, (sizes, feasible) = BudgetSearch(problem, None), asked.every()
+        search, (sizes, feasible) = BudgetSearch(problem, NEVER), asked.every()
         kept = np.zeros(len(feasible))
         for name, own in asked.scores.items():
             kept += np.concatenate([[0.0], np.cumsum(np.sort(own)[::-1])])[sizes[name]]
         for attempt in range(6):
-            corners = {row: np.sort(rng.uniform(low, high + 1, 2)) for row, (low, high) in search.form.box.items()}
+            corners = {row: np.sort(rng.uniform(low, high + 1, 2)) for row, (low, high) in search.root.items()}
             box = {row: (float(np.floor(low)), float(np.floor(high))) for row, (low, high) in corners.items()}
-            box = box if attempt % 2 else search.form.box
+            box = box if attempt % 2 else search.root
             within = feasible.copy()
             for row, (low, high) in box.items():
                 within &= (sizes[problem.names[row][0]] >= low) & (sizes[problem.names[row][0]] <= high)
-            at, prices = rng.uniform(0, 9, len(search.form.free)), rng.normal(size=search.prices.shape) * (attempt % 3)
-            found = search.lagrangian.bound(box, at, prices).utility * search.scale
-            assert found >= kept[within].max(initial=-np.inf) - 1e-9
-            assert found < np.inf
+            at = rng.uniform(0, 9, len(search.free.groups))
+            cost = PricedConditions(*_priced(rng, asked, search)) if attempt % 3 else None
+            best, relaxed = (
+                kept[within].max(initial=-np.inf),
+                search.lagrangian.relaxed(search.lagrangian.within(box), at, cost),
+            )
+            if relaxed is None:
+                assert best == -np.inf
+                continue
+            assert best - 1e-9 <= relaxed.least(np.zeros(len(search.counts)))[0].utility * search.scale < np.inf
+            assert best - 1e-9 <= relaxed.at(rng.uniform(0, 9, len(search.counts))).bound * search.scale
 
 
-def test_the_bound_by_logarithms_holds_where_a_layer_is_gone():
+def test_the_bound_by_prices_holds_where_a_layer_is_gone():
     asked = random_case(1, "optional")._replace(rows=[size("v0") <= 0])
     solution, best = solve(asked.problem()), best_by_hand(asked)
     assert utility_kept(list(asked.problem().groups), solution.kept) == pytest.approx(best, rel=1e-9)

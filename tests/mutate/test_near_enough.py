@@ -17,7 +17,6 @@ import naivenas_jax as nas
 from naivenas_jax.align import align as aligning
 from naivenas_jax.align.problem import deadline
 from naivenas_jax.align.problem.deadline import Deadline
-from naivenas_jax.align.program import milp
 from naivenas_jax.align.solve.budget_search import BudgetSearch
 from naivenas_jax.mutate.edit import reconcile
 
@@ -160,7 +159,6 @@ def clock(monkeypatch):
     made = SimpleNamespace(now=0.0)
     made.monotonic = lambda: made.now
     monkeypatch.setattr(deadline, "time", made)
-    monkeypatch.setattr(milp, "time", made)
     return made
 
 

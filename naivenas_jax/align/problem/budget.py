@@ -66,12 +66,19 @@ class Polynomial:
         """The count for the sizes of all rows."""
         return self.constant + float(self._values @ self._factors(sizes).prod(1))
 
+    def at_each(self, sizes: Real[np.ndarray, "choices rows"]) -> Float[np.ndarray, " choices"]:
+        """The count for many choices of sizes."""
+        counts = np.full(len(sizes), self.constant)
+        for rows, value in self.terms.items():
+            counts += value * np.prod(sizes[:, list(rows)], axis=1, dtype=float)
+        return counts
+
     def gradient(self, sizes: Real[np.ndarray, " rows"]) -> dict[int, float]:
         """The derivative by each row."""
         factors, found = self._factors(sizes), np.zeros(len(sizes) + 1)
         for i in range(factors.shape[1]):
-            rest = np.delete(factors, i, 1).prod(1)
-            np.add.at(found, self._rows[:, i], self._values * rest)
+            rest = self._values * np.delete(factors, i, 1).prod(1)
+            found += np.bincount(self._rows[:, i] % len(found), rest, len(found))
         return {row: float(found[row]) for row in self.rows}
 
     @cached_property

@@ -5,6 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
+#: Seconds that a solver may take where there is no limit.
+_UNLIMITED = 1e9
+
+
+class StoppedError(Exception):
+    """The time limit struck. Internal: `solve` turns it into what is known by then.
+
+    Attributes:
+      point: what the solver had found, if anything; unchecked, and not to be trusted before it is.
+      bound: no cost can be lower than this.
+    """
+
+    def __init__(self, point: Float[np.ndarray, " columns"] | None = None, bound: float = -np.inf):
+        super().__init__("the time limit struck")
+        self.point, self.bound = point, bound
+
 
 @dataclass(frozen=True)
 class Deadline:
@@ -33,6 +52,13 @@ class Deadline:
     def is_over(self) -> bool:
         """Whether no time is left."""
         return self.left == 0.0
+
+    def remaining(self) -> float:
+        """The seconds until then, for a solver; raises `StoppedError` if none are left."""
+        left = self.left
+        if left == 0.0:
+            raise StoppedError
+        return _UNLIMITED if left is None else left
 
 
 #: Without a limit of time.

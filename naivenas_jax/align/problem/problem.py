@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
@@ -137,6 +137,16 @@ class Problem:
     row_of: Mapping[str, int]
     pinned: tuple[tuple[int, int], ...]
     resting: Mapping[str, str]
+
+    @cached_property
+    def group_sizes(self) -> Int[np.ndarray, " groups"]:
+        """The number of classes of each group."""
+        return np.array([group.size for group in self.groups], dtype=int)
+
+    @cached_property
+    def group_fixed(self) -> Bool[np.ndarray, " groups"]:
+        """Which groups may not change."""
+        return np.array([bool(group.fixed) for group in self.groups], dtype=bool)
 
     def sizes(self, solution: Solution) -> Real[np.ndarray, " rows"]:
         """The size of every row."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from naivenas_jax.align.problem.budget import Polynomial
+from naivenas_jax.align.problem.free_groups import FreeGroups
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.mccormick import Envelope, Interval
@@ -36,25 +35,15 @@ class Builder:
     def __init__(self, problem: Problem, segment_count: int):
         self.problem = problem
         self.columns, self.equal, self.below = Unknowns(), LinearRows(), LinearRows()
-        self.free = np.array([i for i, group in enumerate(problem.groups) if not group.fixed], dtype=int)
-        self.fixed_kept = np.array([group.size if group.fixed else 0 for group in problem.groups], dtype=int)
-        part = problem.rows[:, self.free].tocsr()
-        self.active = np.flatnonzero(np.diff(part.indptr))
-        self.constant = problem.rows @ self.fixed_kept
-        room = self._room(part)
-        self.kept = [self.columns.add(problem.groups[g].size, integer=True) for g in self.free]
-        self.new = [self.columns.add(upper, integer=True) for upper in room]
-        self._part = part
+        groups = self._groups = FreeGroups.of(problem)
+        self.free, self.fixed_kept, self.constant = groups.numbers, groups.fixed_kept, groups.constant
+        self._part = groups.matrix
+        self.active = np.flatnonzero(np.diff(self._part.indptr))
+        self.kept = [self.columns.add(group.size, integer=True) for group in groups.groups]
+        self.new = [self.columns.add(upper, integer=True) for upper in groups.room]
         self.segments = {
             int(g): self._segments(int(g), y, segment_count) for g, y in zip(self.free, self.kept, strict=True)
         }
-
-    def _room(self, part: sp.csr_array) -> Float[np.ndarray, " free"]:
-        """How many classes may be inserted into each free group at the most."""
-        coo = part.tocoo()
-        room = np.full(len(self.free), np.inf)
-        np.minimum.at(room, coo.col, self.problem.insertable[coo.row] // coo.data)
-        return room
 
     def _segments(self, group: int, kept: int, count: int) -> Int[np.ndarray, " segments"]:
         """The columns of the segments of a group, whose sum is the number that is kept. Their lengths are set later."""
@@ -126,13 +115,10 @@ class Builder:
 
     def limit(self) -> tuple[Envelope, dict[int, Interval]]:
         """Add what stands for the budgets; returns that, and the bounds of the sizes that budgets depend on."""
-        problem, active = self.problem, set(self.active.tolist())
-        rows = {problem.row_of[axis] for budget in problem.budgets for axis in budget.count.axes}
-        fixed = {row: float(self.constant[row]) for row in rows - active}
-        free = sorted(rows & active)
+        problem = self.problem
+        counts, free = self._groups.counts(problem)
         sizes = {row: (self.size_terms(row), float(self.constant[row])) for row in free}
         box = {row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row])) for row in free}
-        counts = [Polynomial.of(budget, problem.row_of, fixed) for budget in problem.budgets]
         return Envelope.build(counts, sizes, box, self.columns, self.equal, self.below), box
 
     def exactly(self, row: int, size: int) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.problem import Problem
 from naivenas_jax.align.program.builder import Builder
 from naivenas_jax.align.program.mccormick import Box, Envelope
@@ -73,14 +74,12 @@ class Formulation:
     box: Box
 
 
-def formulate(
-    problem: Problem, time_limit: float | None, *, elastic: bool = False, segment_count: int = 16
-) -> Formulation:
+def formulate(problem: Problem, deadline: Deadline, *, elastic: bool = False, segment_count: int = 16) -> Formulation:
     """Write the problem down.
 
     Args:
       problem: the problem.
-      time_limit: for all steps together, in seconds.
+      deadline: when the time for all steps together is over.
       elastic: whether exact requests become wishes that need not be met.
       segment_count: the most segments of the utility of a group.
     """
@@ -93,7 +92,7 @@ def formulate(
     rows = [builder.below.add(terms, np.inf) if terms else -1 for terms in (distance, backward, *objectives, change)]
     segments = [int(c) for columns in builder.segments.values() for c in columns] or [builder.zero()]
     utility_row = builder.below.add(dict.fromkeys(segments, 1.0), np.inf)
-    program = IntegerProgram(builder.columns, builder.equal, builder.below, time_limit)
+    program = IntegerProgram(builder.columns, builder.equal, builder.below, deadline)
     envelope.within(program, box)
     return Formulation(
         program=program,

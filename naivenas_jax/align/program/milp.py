@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
+from naivenas_jax.align.problem.deadline import Deadline, StoppedError
 from naivenas_jax.align.program.solver_answer import asked, quiet
 from naivenas_jax.errors import SolverError
 
@@ -25,19 +25,6 @@ _DUAL_TOLERANCE = 1e-7
 
 class NoSolutionError(Exception):
     """The constraints cannot all hold. Internal: callers turn it into an explained `InfeasibleError`."""
-
-
-class StoppedError(Exception):
-    """The time limit struck. Internal: `solve` turns it into what is known by then.
-
-    Attributes:
-      point: what the solver had found, if anything; unchecked, and not to be trusted before it is.
-      bound: no cost can be lower than this.
-    """
-
-    def __init__(self, point: Point | None = None, bound: float = -np.inf):
-        super().__init__("the time limit struck")
-        self.point, self.bound = point, bound
 
 
 class PairRows(NamedTuple):
@@ -106,13 +93,13 @@ class IntegerProgram:
       found: every point that a step ended with, the latest last; kept for when the time limit strikes.
     """
 
-    def __init__(self, columns: Unknowns, equal: LinearRows, below: LinearRows, time_limit: float | None):
+    def __init__(self, columns: Unknowns, equal: LinearRows, below: LinearRows, deadline: Deadline):
         self.size = len(columns.lower)
         self.found: list[Point] = []
         self._integer = np.array(columns.integer, dtype=int)
         self._dual = -np.inf
         self._prices = np.zeros(len(equal.bounds) + len(below.bounds))
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._deadline = deadline
         self._data, self._chain, self._problem = self._canonical(columns, equal, below)
         self._equalities = len(equal.bounds)
         self._data["b"] = np.concatenate([equal.bounds, below.bounds]).astype(float)
@@ -234,7 +221,7 @@ class IntegerProgram:
             "mip_feasibility_tolerance": 1e-9,
             "primal_feasibility_tolerance": 1e-9,
             "mip_heuristic_run_feasibility_jump": False,
-            "time_limit": self._remaining(),
+            "time_limit": self._deadline.remaining(),
         }
         answer = asked(lambda: self._chain.solve_via_data(self._problem, data, False, False, options), self._shape)
         if answer.status == "kTimeLimit":
@@ -276,23 +263,6 @@ class IntegerProgram:
         at = np.where(reduced > 0, self._data["lower_bounds"], self._data["upper_bounds"])
         used = reduced != 0
         return float(y[limited] @ bounds[limited] + reduced[used] @ at[used])
-
-    def out_of_time(self) -> bool:
-        """Whether the time limit has struck."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-    def require_time(self) -> None:
-        """Raise `StoppedError` if the time limit has struck."""
-        self._remaining()
-
-    def _remaining(self) -> float:
-        """Seconds until the time limit; raises `StoppedError` if none are left."""
-        if self._deadline is None:
-            return 1e9
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise StoppedError
-        return left
 
 
 def _slack(cost: Point, point: Point) -> float:

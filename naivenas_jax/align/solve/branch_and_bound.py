@@ -21,10 +21,12 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
+from naivenas_jax.align.problem.deadline import Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.mccormick import Interval
-from naivenas_jax.align.program.milp import NoSolutionError, StoppedError
-from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
+from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.solve.budget_search import FIRST_MOVES, BudgetSearch, Node
+from naivenas_jax.align.solve.totals_search import totals_bounds
 
 #: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a
 #: time, so that the solution is the same on every machine.
@@ -53,13 +55,13 @@ def solve_with_budgets(
       NoSolutionError: if none was found.
       StoppedError: if the time limit, in seconds, strikes before any was found.
     """
-    search = BudgetSearch(problem, time_limit, gap)
-    search.refine()
+    search = BudgetSearch(problem, Deadline.after(time_limit), gap)
     bound, stopped = math.inf, False  # the requests might be met better
     try:
         search.approach()
         bound = search.most()
-        for bound in _bounds(search):  # noqa: B007  the latest is what counts
+        for lower in _bounds(search):
+            bound = min(bound, lower)
             search.require_time()
     except StoppedError:
         if search.best is None:
@@ -67,12 +69,29 @@ def solve_with_budgets(
         stopped = True
     if search.best is None:
         raise NoSolutionError
+    search.offer(search.best)
     left = float(max(0.0, bound - search.value) / max(abs(search.value), 1e-12))  # numpy's compare to numpy's bools
     return Solution(search.best.kept, search.best.new, left if left > 1e-9 else 0.0), stopped and left > 1e-9
 
 
 def _bounds(search: BudgetSearch) -> Iterator[float]:
-    """Look for solutions; yields lower and lower upper bounds of the utility of any."""
+    """Look for solutions; yields upper bounds of the utility of any, of which each holds."""
+    if search.lagrangian.able:
+        whole = search.bounded(search.lagrangian.allowed, search.begin(), FIRST_MOVES)
+        yield whole.upper.utility
+        if whole.upper.utility <= search.enough:
+            return
+        if search.small and all(target.exact for _, target in search.problem.targets):
+            proven = whole.upper.utility
+            for proven in totals_bounds(search, whole):
+                yield proven
+            if proven <= search.enough:
+                return
+    yield from _box_bounds(search)
+
+
+def _box_bounds(search: BudgetSearch) -> Iterator[float]:
+    """Branch and bound over boxes of sizes; yields lower and lower upper bounds."""
     first = _start(search)
     heap, number, points = [first], 0, -math.inf
     most = max(_FEWEST_BOXES, min(_SMALL_BOXES, _WORK // search.lagrangian.numbers)) if search.small else _BOXES
@@ -100,8 +119,8 @@ def _bounds(search: BudgetSearch) -> Iterator[float]:
 
 
 def _start(search: BudgetSearch) -> Node:
-    """First solutions, and the whole space of sizes."""
-    root = search.form.box
+    """Solutions by linear programs, and the whole space of sizes."""
+    root = search.root
     for start in search.scaled():
         search.descend(start)
     if search.best is None:
@@ -112,7 +131,7 @@ def _start(search: BudgetSearch) -> Node:
             search.descend(search.envelope.sizes(x, len(search.problem.present)))
     if search.best is not None:
         search.refine(search.best)
-        at = (search.best.kept + search.best.new)[search.form.free].astype(float)
+        at = (search.best.kept + search.best.new)[search.free.numbers].astype(float)
     else:
         at = search.totals(x)
     return search.box(0, root, at)
@@ -120,9 +139,7 @@ def _start(search: BudgetSearch) -> Node:
 
 def _sizes(search: BudgetSearch, node: Node) -> Float[np.ndarray, " rows"]:
     """The sizes of all rows at which the bound of a box is reached."""
-    totals = search.form.fixed_kept.astype(float)
-    totals[search.form.free] = node.at
-    sizes: np.ndarray = np.maximum(search.problem.rows @ totals, 1.0)
+    sizes: np.ndarray = np.maximum(search.free.sizes(node.at), 1.0)
     return sizes
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from naivenas_jax.align.bound.group_totals import Totals
+from naivenas_jax.align.bound.lagrangian_bound import LagrangianBound, PricedConditions
+from naivenas_jax.align.bound.lagrangian_dual import Priced, Relaxation, UpperBound, between
+from naivenas_jax.align.problem.deadline import Deadline
+from naivenas_jax.align.problem.free_groups import FreeGroups, PerGroup
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
-from naivenas_jax.align.program.mccormick import Box
-from naivenas_jax.align.program.milp import NoSolutionError, Point
-from naivenas_jax.align.solve.lagrangian_bound import LagrangianBound
-from naivenas_jax.align.solve.lagrangian_dual import between
+from naivenas_jax.align.program.mccormick import Box, Envelope
+from naivenas_jax.align.program.milp import IntegerProgram, NoSolutionError, PairRows, Point
 from naivenas_jax.align.solve.local_search import LocalSearch
 from naivenas_jax.align.solve.solution import distance, read, scale_of, utility_kept, write_segments
 from naivenas_jax.sizes.condition import Condition
@@ -28,7 +32,9 @@ _SMALL_GAP, _GAP = 1e-9, 1e-3
 #: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
 _INSERTED = 1e-4
 #: How often the tangents of the Lagrangian bound are moved, in the whole space and in parts of it.
-_FIRST_MOVES, _MOVES = 40, 3
+FIRST_MOVES, _MOVES = 40, 3
+#: Tangents stay where they are once so many moves have lowered the bound by less than this share of the gap.
+_IDLE, _LITTLE_GAIN = 3, 0.02
 _HALVINGS = 20
 #: Above the tolerance of the solver, far below a neuron.
 _SLACK = 1e-8
@@ -53,12 +59,28 @@ class Node:
     open: Mapping[int, tuple[float, float]] = field(compare=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """The best bound by prices that was found for some totals of the groups.
+
+    Attributes:
+      upper: the bound.
+      relaxation: whose bound it is.
+      ends: at which prices the relaxation was looked at last, on both sides.
+    """
+
+    upper: UpperBound
+    relaxation: Relaxation
+    ends: Sequence[Priced]
+
+
 class BudgetSearch:
-    """The best solution so far, and the program that finds better ones.
+    """The best solution so far, and what finds better ones: prices, and a program that is made when it is first needed.
 
     Attributes:
       problem: the problem.
-      form: its formulation.
+      deadline: when the time is over.
+      free: the groups that may change.
       scale: the largest utility of a class.
       small: whether the problem is solved exactly, unless less is asked.
       tolerance: the gap at which the search ends.
@@ -66,53 +88,81 @@ class BudgetSearch:
       value: its utility, less a little for what is inserted.
     """
 
-    def __init__(self, problem: Problem, time_limit: float | None, gap: float | None = None):
-        self.problem = problem
+    def __init__(self, problem: Problem, deadline: Deadline, gap: float | None = None):
+        self.problem, self.deadline, self.free = problem, deadline, FreeGroups.of(problem)
         #: whether a user has said how near is near enough
         self.asked = gap is not None
-        self.form: Formulation = formulate(problem, time_limit, segment_count=_SEGMENTS)
-        self.program, self.envelope = self.form.program, self.form.envelope
-        free = [problem.groups[g] for g in self.form.free]
-        self.scale = scale_of(free)
+        self.scale = scale_of(self.free.groups)
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
-        self.cost = np.zeros(self.program.size)
         self.multiples = any(row.sense in ("multiple of", "one of") for row in problem.conditions)
-        self.small = len(free) <= _SMALL
+        self.small = len(self.free.groups) <= _SMALL
         self.tolerance = max(gap, _SMALL_GAP) if gap is not None else _SMALL_GAP if self.small else _GAP
         #: whether points of the program must be in whole numbers; else they are rounded down
         self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
-        self.lagrangian = LagrangianBound(problem, self.form, self.scale, _INSERTED)
-        self.local_search = LocalSearch(
-            problem, self.form.free, self.envelope.polynomials, self.small, self.scale, self.program.out_of_time
-        )
-        self.prices = self.program.prices
+        self.lagrangian = LagrangianBound(problem, self.free, self.scale, _INSERTED, deadline)
+        self.counts, rows = self.free.counts(problem)
+        #: the bounds of the sizes that budgets depend on
+        self.root: Box = {
+            row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row])) for row in rows
+        }
+        self.local_search = LocalSearch(problem, self.free, self.counts, self.small, self.scale, deadline)
+        #: of the budgets, and of the rows of the program
+        self.budget_prices = np.zeros(len(self.counts))
+        self.row_prices: Float[np.ndarray, " rows"] | None = None
         self.best: Solution | None = None
         self.value = -math.inf
         #: whether the McCormick envelope gave a lower bound than the Lagrangian when it was last asked
         self.helps = True
 
+    @cached_property
+    def form(self) -> Formulation:
+        """The program, with the segments of the utility written into it."""
+        form = formulate(self.problem, self.deadline, segment_count=_SEGMENTS)
+        self.cost = -write_segments(self.problem, form, self.focus, self.scale)
+        self.cost[form.new_columns] = _INSERTED
+        return form
+
+    @property
+    def program(self) -> IntegerProgram:
+        """The linear program."""
+        return self.form.program
+
+    @property
+    def envelope(self) -> Envelope:
+        """What stands for the counts in it."""
+        return self.form.envelope
+
+    @cached_property
+    def pair_rows(self) -> PairRows:
+        """The rows of the program that are conditions on several groups."""
+        return self.program.pair_rows(self.form.kept_columns, self.form.new_columns)
+
     @property
     def enough(self) -> float:
         """The search ends when no solution can have more utility than this."""
+        return self.near_enough(1.0)
+
+    def near_enough(self, share: float) -> float:
+        """No more utility than this differs from that of the best solution by a share of the tolerance."""
         if self.best is None:
             return -math.inf
-        return self.value + self.tolerance * abs(self.value)
+        return self.value + share * self.tolerance * abs(self.value)
 
     def most(self) -> float:
         """The utility of every free group at its own best, which no solution exceeds."""
-        free = [self.problem.groups[g] for g in self.form.free]
-        return sum(float(group.utility_kept[group.own_best]) for group in free) / self.scale
+        return sum(float(group.utility_kept[group.own_best]) for group in self.free.groups) / self.scale
 
     def require_time(self) -> None:
         """Raise `StoppedError` if the time limit has struck, which parts of the search that need no solver must ask."""
-        self.program.require_time()
+        self.deadline.remaining()
 
     def refine(self, *solutions: Solution) -> None:
         """Make the utility exact at the numbers that some solutions keep."""
+        form = self.form
         for solution in solutions:
             self.focus = [(*points, int(k)) for points, k in zip(self.focus, solution.kept, strict=True)]
-        self.cost = -write_segments(self.problem, self.form, self.focus, self.scale)
-        self.cost[self.form.new_columns] = _INSERTED
+        self.cost = -write_segments(self.problem, form, self.focus, self.scale)
+        self.cost[form.new_columns] = _INSERTED
 
     def box(self, number: int, sizes: Box, at: Float[np.ndarray, " free"], bound: float = math.inf) -> Node:
         """A part of the space, with an upper bound of the utility of the solutions in it.
@@ -126,43 +176,89 @@ class BudgetSearch:
         Raises:
           NoSolutionError: if there is no solution in it.
         """
-        bound, at, opened = self._bounded(sizes, at, bound, _MOVES if number else _FIRST_MOVES)
+        opened: Mapping[int, tuple[float, float]] = {}
+        if self.lagrangian.able:
+            found = self.bounded(self.lagrangian.within(sizes), at, _MOVES if number else FIRST_MOVES)
+            if found.upper.utility < bound:
+                bound, opened = found.upper.utility, self._open_rows(sizes, found.upper)
+            at = found.upper.totals
         if bound > self.enough and (self.helps or not opened):
             x, least = self.linear(sizes)
             self.helps = -least < bound
             if self.helps or not opened:
                 bound, loose = min(bound, -least), self.envelope.loosest(x)
-                found = self.envelope.sizes(x, len(self.problem.present))
-                opened = {row: (loose.get(row, 0.0), float(found[row])) for row in sizes}
+                sized = self.envelope.sizes(x, len(self.problem.present))
+                opened = {row: (loose.get(row, 0.0), float(sized[row])) for row in sizes}
                 at = self.totals(x)
         return Node(-bound, number, sizes, at, opened)
 
-    def _bounded(
-        self, sizes: Box, at: Float[np.ndarray, " free"], bound: float, moves: int
-    ) -> tuple[float, Float[np.ndarray, " free"], Mapping[int, tuple[float, float]]]:
-        """The Lagrangian bound in a box, where it is reached, and where splitting the box may lower it.
+    def _open_rows(self, sizes: Box, upper: UpperBound) -> dict[int, tuple[float, float]]:
+        """For each row of a single free group how loose the bound is there, and its size where the bound is reached."""
+        constant = self.free.constant
+        return {
+            row: (float(upper.loose[g]), float(constant[row] + times * upper.totals[g]))
+            for row, g, times in self.lagrangian.single_rows(sizes)
+        }
 
-        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it. The
-        totals half of the way, rounded to whole numbers, are offered as a solution.
+    def bounded(self, totals: Sequence[Totals], at: PerGroup, moves: int) -> Bounded:
+        """The Lagrangian bound of the utility of solutions with certain totals. What it is reached at is offered.
+
+        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
+
+        Args:
+          totals: that each group can have.
+          at: shape (free,): where the tangents touch at first.
+          moves: how often they are moved at the most.
+
+        Raises:
+          NoSolutionError: if there is no solution.
         """
-        opened: Mapping[int, tuple[float, float]] = {}
-        step, from_, to_, low = 0.5, at, at, math.inf
+        found: Bounded | None = None
+        step, from_, idle = 0.5, at, 0
         for _ in range(moves):
-            self.require_time()
-            upper = self.lagrangian.bound(sizes, at, self.prices)
-            if upper.utility == -math.inf:
+            relaxation = self.lagrangian.relaxed(totals, at, self._conditions())
+            if relaxation is None:
                 raise NoSolutionError
-            if upper.utility < low:
-                low, from_, to_ = upper.utility, at, upper.totals
-                if low < bound:
-                    bound, opened = low, self.lagrangian.open_rows(sizes, upper)
-                self.offer(self._rounded(between(to_, from_, 0.5)))
+            upper, ends = relaxation.least(self.budget_prices)
+            self.budget_prices = upper.prices
+            self._offer_near(upper)
+            gain = math.inf if found is None else found.upper.utility - upper.utility
+            if found is None or gain > 0:
+                found, from_ = Bounded(upper, relaxation, ends), at
             else:
                 step /= 2
-            if bound <= self.enough or math.isinf(low):
+            idle = 0 if gain > _LITTLE_GAIN * (found.upper.utility - self.value) else idle + 1
+            if self.lagrangian.complete or found.upper.utility <= self.enough or idle > _IDLE:
                 break
-            at = between(to_, from_, step)
-        return bound, to_, opened
+            at = between(found.upper.totals, from_, step)
+        assert found is not None  # moves is 1 at least
+        return found
+
+    def _conditions(self) -> PricedConditions | None:
+        """The conditions on several groups, at the prices that a linear program has found."""
+        if self.row_prices is None:
+            return None
+        numbers, coefficients, bounds, equal = self.pair_rows
+        price = -self.row_prices[numbers]
+        price = np.where(equal, price, np.maximum(price, 0.0))
+        return PricedConditions(price @ coefficients, float(price @ bounds)) if len(numbers) else None
+
+    def _offer_near(self, upper: UpperBound) -> None:
+        """Offer solutions near to where a bound is reached.
+
+        They are the totals that are best at a slightly higher price; those between both choices, rounded down; and the
+        first groups of the one choice with the last ones of the other, as far as the budgets allow.
+        """
+        self.offer(self._shrunk(upper.within))
+        self.offer(self._shrunk(upper.totals))
+        differ = np.flatnonzero(upper.within != upper.beyond)
+        low, high = 0, len(differ)
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self.local_search.within(self.lagrangian.solution(_spliced(upper, differ[:middle])))
+            low, high = (middle, high) if fits else (low, middle)
+        if low:
+            self.offer(self._shrunk(_spliced(upper, differ[:low]).astype(float)))
 
     def linear(self, sizes: Box) -> tuple[Point, float]:
         """A point of the McCormick relaxation in a box, and a lower bound of the cost of all solutions there.
@@ -184,22 +280,39 @@ class BudgetSearch:
 
     def utility(self, solution: Solution) -> float:
         """The utility that a solution keeps, in utilities of the most useful class; insertions cost a little."""
-        kept = utility_kept([self.problem.groups[g] for g in self.form.free], solution.kept[self.form.free])
+        kept = utility_kept(self.free.groups, solution.kept[self.free.numbers])
         return kept / self.scale - _INSERTED * float(solution.new.sum())
 
+    def begin(self) -> PerGroup:
+        """Keep what is there, made smaller until the budgets hold: a solution in case that time is short; its totals.
+
+        Raises:
+          NoSolutionError: if a group cannot have any total.
+        """
+        if not all(own.size for own in self.lagrangian.allowed):
+            raise NoSolutionError
+        solution = self._shrunk(np.array([group.size for group in self.free.groups], dtype=float))
+        self._keep(solution)
+        return (solution.kept + solution.new)[self.free.numbers].astype(float)
+
     def offer(self, solution: Solution) -> None:
-        """Keep a solution if it is sound, and better than the best so far."""
+        """Keep a solution, with all that still fits, if it is sound and better than the best so far."""
+        if self.local_search.sound(solution):
+            self._keep(self.local_search.filled(solution))
+
+    def _keep(self, solution: Solution) -> None:
+        """Keep a solution if it is sound and better than the best so far."""
         if not self.local_search.sound(solution):
             return
-        solution = self.local_search.filled(solution)
         if (value := self.utility(solution)) > self.value + 1e-12:
             self.best, self.value = solution, value
-            self.prices = self.program.prices
+            if "form" in self.__dict__:
+                self.row_prices = self.program.prices
 
     def descend(self, sizes: Float[np.ndarray, " rows"]) -> None:
         """Linearise the counts at some sizes, solve, linearise at the sizes found, and so on; offer what is found."""
-        self.envelope.within(self.program, self.form.box)
-        room = [0.0] * len(self.envelope.polynomials)
+        self.envelope.within(self.program, self.root)
+        room = [0.0] * len(self.counts)
         for _ in range(_ROUNDS):
             self.envelope.linearise(self.program, sizes, room)
             try:
@@ -207,7 +320,7 @@ class BudgetSearch:
             except NoSolutionError:
                 break
             found = self.problem.sizes(solution).astype(float)
-            excess = [p.at(found) - p.bound for p in self.envelope.polynomials]
+            excess = [p.at(found) - p.bound for p in self.counts]
             self.offer(solution)
             if all(e <= 0 for e in excess) and np.array_equal(found, sizes):
                 break
@@ -220,10 +333,9 @@ class BudgetSearch:
 
         It is bisected between what the McCormick envelope excludes and the distance of the best known solution.
         """
-        goal = self.form.distance
-        if goal is None:
+        if all(target.exact for _, target in self.problem.targets) or (goal := self.form.distance) is None:
             return
-        self.envelope.within(self.program, self.form.box)
+        self.envelope.within(self.program, self.root)
         low = math.ceil(float(goal.cost @ self.program.minimise(goal.cost)) - 1e-6)
         self._first_solutions()
         known = self.best
@@ -242,7 +354,7 @@ class BudgetSearch:
 
     def _first_solutions(self) -> None:
         try:
-            x, _ = self.linear(self.form.box)
+            x, _ = self.linear(self.root)
         except NoSolutionError:
             return
         for start in (self.envelope.sizes(x, len(self.problem.present)), *self.scaled()):
@@ -257,17 +369,20 @@ class BudgetSearch:
             x[columns] = np.floor(x[columns] + 1e-6)
         return read(self.form, x)
 
-    def _rounded(self, totals: Float[np.ndarray, " free"]) -> Solution:
+    def _shrunk(self, totals: PerGroup) -> Solution:
         """A solution from totals: rounded down, and all made smaller until the budgets hold."""
-        free, low, high = self.form.free, 0.0, 1.0
-        kept, new = self.form.fixed_kept.copy(), np.zeros_like(self.form.fixed_kept)
-        least, most = self.lagrangian.lowest, self.program.upper(self.form.kept_columns)
+        lagrangian, low, high = self.lagrangian, 0.0, 1.0
+        least = lagrangian.lowest.astype(float)
+
+        def at(share: float) -> Solution:
+            return lagrangian.solution(lagrangian.rounded_down(between(totals, least, share) if share < 1 else totals))
+
+        if self.local_search.within(whole := at(1.0)):
+            return whole
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            kept[free] = np.clip(np.floor(between(totals, least, middle) + 1e-6), least, most)
-            low, high = (middle, high) if self.local_search.within(Solution(kept, new)) else (low, middle)
-        kept[free] = np.clip(np.floor(between(totals, least, low) + 1e-6), least, most)
-        return Solution(kept, new)
+            low, high = (middle, high) if self.local_search.within(at(middle)) else (low, middle)
+        return at(low)
 
     def scaled(self) -> Iterator[Float[np.ndarray, " rows"]]:
         """The present sizes, all multiplied by the largest number with which the budgets hold."""
@@ -275,7 +390,7 @@ class BudgetSearch:
         low, high = 0.0, 1.0
         for _ in range(30):
             middle = (low + high) / 2
-            fits = all(p.at(np.maximum(1.0, present * middle)) <= p.bound for p in self.envelope.polynomials)
+            fits = all(p.at(np.maximum(1.0, present * middle)) <= p.bound for p in self.counts)
             low, high = (middle, high) if fits else (low, middle)
         yield np.maximum(1.0, present * low)
 
@@ -288,3 +403,10 @@ class BudgetSearch:
 def _rigid(condition: Condition) -> bool:
     """Whether rounding down may break a condition, as it may break all but bounds of a single size."""
     return condition.sense in ("multiple of", "one of", "==") or len(condition.terms) > 1
+
+
+def _spliced(upper: UpperBound, groups: Int[np.ndarray, " _"]) -> Int[np.ndarray, " free"]:
+    """The totals that take less, but for some groups, of which there are as many as take more."""
+    totals = upper.within.astype(int)
+    totals[groups] = upper.beyond[groups].astype(int)
+    return totals

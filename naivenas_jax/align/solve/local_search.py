@@ -1,20 +1,26 @@
 """Local search: what was dropped and still fits within the budgets is taken back, the most useful first.
 
 A move takes back one class of a group, a few, or as many as multiples ask for; in small problems also classes of one
-group in exchange for fewer of another. In the end no move is left that the budgets allow.
+group in exchange for fewer of another. In the end no move is left that the budgets allow. All moves are weighed at
+once: counts grow at least as fast as their tangents, so that most of what does not fit is never tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.align.problem.budget import Polynomial
+from naivenas_jax.align.problem.deadline import Deadline
+from naivenas_jax.align.problem.free_groups import FreeGroups
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.solve.solution import distance, violations
+
+#: Counts are compared with their bounds with this much room for rounding before they are computed exactly.
+_ROUNDING = 1e-9
 
 
 class LocalSearch:
@@ -26,37 +32,40 @@ class LocalSearch:
       counts: of the budgets.
       pairs: whether to exchange classes of two groups as well.
       scale: what differences of utility are compared with.
-      out_of_time: whether to end.
+      deadline: when to end.
       near: how far a solution may be from relaxed requests, all together.
-      steps: for each group how many classes a move may take.
-      most: for each group how many classes there are to be kept, as none has a negative utility.
     """
 
     def __init__(
         self,
         problem: Problem,
-        free: Int[np.ndarray, " free"],
+        free: FreeGroups,
         counts: Sequence[Polynomial],
         pairs: bool,
         scale: float,
-        out_of_time: Callable[[], bool],
+        deadline: Deadline,
     ):
-        self.problem, self.counts, self.pairs, self.scale = problem, counts, pairs, scale
-        self.near, self.out_of_time = math.inf, out_of_time
-        self.free = [int(g) for g in free]
-        self.steps = _steps(problem, self.free)
-        self.most = {g: problem.groups[g].own_best for g in self.free}
+        self.problem, self.free, self.counts, self.pairs, self.scale = problem, free, counts, pairs, scale
+        self.near, self.deadline = math.inf, deadline
+        steps = _steps(problem, free)
+        #: for each move its group, and how many classes it takes
+        self._groups = np.array([g for g, own in enumerate(steps) for _ in own], dtype=int)
+        self._steps = np.array([n for own in steps for n in own], dtype=int)
+        self._most = np.array([group.own_best for group in free.groups], dtype=int)
+        lengths = np.array([group.size + 1 for group in free.groups], dtype=int)
+        self._starts = np.cumsum(lengths) - lengths
+        self._utility = np.concatenate([[0.0], *(group.utility_kept for group in free.groups)])[1:]
+        self._grows = all(value >= 0 for count in counts for value in count.terms.values())
 
     def filled(self, solution: Solution) -> Solution:
         """A solution with at least the same utility, to which nothing can be added, if there is time for that."""
-        while not self.out_of_time() and (better := next(self._better(solution), None)) is not None:
+        while not self.deadline.is_over and (better := next(self._better(solution), None)) is not None:
             solution = better
         return solution
 
     def _better(self, solution: Solution) -> Iterator[Solution]:
         """Solutions with more utility, which keep more of one group, or more of one and less of another."""
-        for _, kept in sorted(self._moves(solution), key=lambda move: -move[0]):
-            candidate = Solution(kept, solution.new)
+        for candidate in self._moves(solution):
             if self.within(candidate) and self.sound(candidate):
                 yield candidate
 
@@ -69,39 +78,90 @@ class LocalSearch:
         sizes = self.problem.sizes(solution)
         return all(count.at(sizes) <= count.bound for count in self.counts)
 
-    def _moves(self, solution: Solution) -> Iterator[tuple[float, Int[np.ndarray, " groups"]]]:
-        """Numbers to keep, each with the utility that is gained."""
-        up = [(g, n) for g in self.free for n in self.steps[g] if solution.kept[g] + n <= self.most[g]]
-        down = [(g, -n) for g in self.free for n in self.steps[g] if solution.kept[g] >= n]
-        for g, n in up:
-            gain = self._gain(solution, g, n)
-            yield gain, _changed(solution.kept, (g, n))
-            for h, m in down if self.pairs else ():
-                total = gain + self._gain(solution, h, m)
-                if h != g and total > 1e-9 * self.scale:
-                    yield total, _changed(solution.kept, (g, n), (h, m))
+    def _moves(self, solution: Solution) -> Iterator[Solution]:
+        """Solutions that may fit, those with the most utility first."""
+        kept = solution.kept[self.free.numbers]
+        more = kept[self._groups] + self._steps
+        up = np.flatnonzero(more <= self._most[self._groups])
+        gains = self._gains(kept, self._groups[up], self._steps[up])
+        if self.pairs:
+            yield from self._exchanged(solution, kept, up, gains)
+            return
+        fits = self._may_fit(solution, up)
+        up, gains = up[fits], gains[fits]
+        for move in up[np.argsort(-gains, kind="stable")].tolist():
+            yield _changed(solution, (self.free.numbers[self._groups[move]], self._steps[move]))
 
-    def _gain(self, solution: Solution, group: int, change: int) -> float:
-        """The utility that is gained by keeping so many more of a group."""
-        utility, kept = self.problem.groups[group].utility_kept, int(solution.kept[group])
-        return float(utility[kept + change] - utility[kept])
+    def _exchanged(
+        self,
+        solution: Solution,
+        kept: Int[np.ndarray, " free"],
+        up: Int[np.ndarray, " moves"],
+        gains: Float[np.ndarray, " moves"],
+    ) -> Iterator[Solution]:
+        """Moves, and pairs of a move and one that gives up classes of another group for more utility."""
+        down = np.flatnonzero(kept[self._groups] >= self._steps)
+        losses = self._gains(kept, self._groups[down], -self._steps[down])
+        total = gains[:, None] + losses[None, :]
+        apart = self._groups[up][:, None] != self._groups[down][None, :]
+        first, second = np.nonzero(apart & (total > 1e-9 * self.scale))
+        totals = np.repeat(kept[None, :], len(up) + len(first), axis=0)
+        rows = np.arange(len(totals))
+        totals[rows, self._groups[up[np.concatenate([np.arange(len(up)), first])]]] += self._steps[
+            up[np.concatenate([np.arange(len(up)), first])]
+        ]
+        totals[rows[len(up) :], self._groups[down[second]]] -= self._steps[down[second]]
+        gained = np.concatenate([gains, total[first, second]])
+        fits = self.all_within(totals + solution.new[self.free.numbers])
+        for row in np.argsort(-gained, kind="stable").tolist():
+            if fits[row]:
+                own = solution.kept.copy()
+                own[self.free.numbers] = totals[row]
+                yield Solution(own, solution.new)
+
+    def all_within(self, totals: Int[np.ndarray, "choices free"]) -> Bool[np.ndarray, " choices"]:
+        """Whether totals of the free groups are within the budgets, of many choices at once."""
+        sizes = self.free.constant[None, :] + (self.free.matrix @ totals.T).T
+        found = np.ones(len(totals), dtype=bool)
+        for count in self.counts:
+            found &= count.at_each(sizes) <= count.bound
+        return found
+
+    def _may_fit(self, solution: Solution, moves: Int[np.ndarray, " moves"]) -> Bool[np.ndarray, " moves"]:
+        """Which moves do not exceed the tangents of the counts."""
+        found, sizes = np.ones(len(moves), dtype=bool), self.problem.sizes(solution)
+        for count in self.counts if self._grows else ():
+            slope = np.zeros(len(sizes))
+            gradient = count.gradient(sizes)
+            slope[list(gradient)] = list(gradient.values())
+            added = (self.free.matrix.T @ slope)[self._groups[moves]] * self._steps[moves]
+            found &= count.at(sizes) + added <= count.bound + _ROUNDING * abs(count.bound)
+        return found
+
+    def _gains(
+        self, kept: Int[np.ndarray, " free"], groups: Int[np.ndarray, " moves"], changes: Int[np.ndarray, " moves"]
+    ) -> Float[np.ndarray, " moves"]:
+        """The utility that is gained by keeping so many more of some groups."""
+        at = self._starts[groups] + kept[groups]
+        gains: np.ndarray = self._utility[at + changes] - self._utility[at]
+        return gains
 
 
-def _changed(kept: Int[np.ndarray, " groups"], *changes: tuple[int, int]) -> Int[np.ndarray, " groups"]:
-    """The numbers of classes to keep, with more or fewer of some groups."""
-    kept = kept.copy()
+def _changed(solution: Solution, *changes: tuple[int, int]) -> Solution:
+    """A solution that keeps more or fewer classes of some groups."""
+    kept = solution.kept.copy()
     for group, change in changes:
         kept[group] += change
-    return kept
+    return Solution(kept, solution.new)
 
 
-def _steps(problem: Problem, free: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """For each group how many classes a move may take: one, a few, and as many as multiples and ladders ask for."""
+def _steps(problem: Problem, free: FreeGroups) -> list[tuple[int, ...]]:
+    """For each free group how many classes a move may take: one, a few, and as many as multiples and ladders ask for."""
     asked = {row.bound for row in problem.conditions if row.sense == "multiple of"}
     asked |= {int(gap) for row in problem.conditions for gap in np.diff(row.among)}
-    columns = problem.rows.tocsc()
-    found = {}
-    for group in free:
-        counts = {int(n) for n in columns.data[columns.indptr[group] : columns.indptr[group + 1]]}
-        found[group] = tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)})
+    columns = free.matrix.tocsc()
+    found = []
+    for group in range(len(free.groups)):
+        counts = {int(n) for n in columns.data[columns.indptr[group] : columns.indptr[group + 1]]} if asked else ()
+        found.append(tuple({1, 8, 64, *(bound // math.gcd(bound, count) for bound in asked for count in counts)}))
     return found

@@ -34,14 +34,14 @@ def smallest_count(problems: Iterable[Problem], budget: Budget, deadline: Deadli
     Raises:
       StoppedError: if the time limit strikes.
     """
-    return min((count for problem in problems for count in _falling(problem, budget, deadline.left)), default=None)
+    return min((count for problem in problems for count in _falling(problem, budget, deadline)), default=None)
 
 
-def _falling(problem: Problem, budget: Budget, time_limit: float | None) -> Iterable[int]:
+def _falling(problem: Problem, budget: Budget, deadline: Deadline) -> Iterable[int]:
     """The counts that are found from the present sizes, and from those where all are 1."""
     problem = replace(problem, budgets=(), objectives=())
     polynomial = Polynomial.of(budget, problem.row_of, {})
-    formulation = formulate(problem, time_limit)
+    formulation = formulate(problem, deadline)
     for sizes in (problem.present.astype(float), np.ones(len(problem.present))):
         last = np.inf
         for _ in range(_ROUNDS):

@@ -68,13 +68,10 @@ def violations(problem: Problem, solution: Solution) -> list[str]:
 
 def _of_groups(problem: Problem, solution: Solution) -> list[str]:
     """What breaks the bounds of groups."""
-    found = []
-    for i, (group, kept, new) in enumerate(zip(problem.groups, solution.kept, solution.new, strict=True)):
-        if not 0 <= kept <= group.size or new < 0:
-            found.append(f"group {i} of {group.size} keeps {kept} and inserts {new}")
-        if group.fixed and (kept != group.size or new):
-            found.append(f"group {i} may not change: {group.fixed}")
-    return found
+    size, fixed, kept, new = problem.group_sizes, problem.group_fixed, solution.kept, solution.new
+    outside, changed = (kept < 0) | (kept > size) | (new < 0), fixed & ((kept != size) | (new != 0))
+    found = [f"group {i} of {size[i]} keeps {kept[i]} and inserts {new[i]}" for i in np.flatnonzero(outside)]
+    return [*found, *(f"group {i} may not change: {problem.groups[i].fixed}" for i in np.flatnonzero(changed))]
 
 
 def _of_rows(problem: Problem, solution: Solution, sizes: Real[np.ndarray, " rows"]) -> list[str]:

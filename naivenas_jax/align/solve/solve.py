@@ -15,9 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from naivenas_jax.align.problem.deadline import Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
-from naivenas_jax.align.program.milp import NoSolutionError, Point, StoppedError
+from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
 from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
 from naivenas_jax.errors import SolverError
@@ -60,7 +61,8 @@ def solve(problem: Problem, *, time_limit: float | None = None, gap: float | Non
     if problem.budgets:
         return _within(problem, time_limit, gap)
     largest = max(group.size for group in problem.groups)
-    solution = _solve(problem, time_limit, _SEGMENTS) or _solve(problem, time_limit, largest)
+    deadline = Deadline.after(time_limit)
+    solution = _solve(problem, deadline, _SEGMENTS) or _solve(problem, deadline, largest)
     if solution is None:
         raise SolverError(
             "The linear pieces of the utility could not be refined to an exact solution; nothing was changed."
@@ -108,8 +110,8 @@ def _evident(problem: Problem) -> list[Solution]:
     return [solution for solution in (_apart(problem), unchanged) if not violations(problem, solution)]
 
 
-def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> Solution | None:
-    formulation, step = formulate(problem, time_limit, segment_count=segment_count), "requests"
+def _solve(problem: Problem, deadline: Deadline, segment_count: int) -> Solution | None:
+    formulation, step = formulate(problem, deadline, segment_count=segment_count), "requests"
     try:
         x = _nearest_requests(formulation)
         step = "objectives"
@@ -126,7 +128,7 @@ def _solve(problem: Problem, time_limit: float | None, segment_count: int) -> So
 
 def nearest_sizes(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
     """Sizes that are feasible and as near to all requests as can be, exact or not."""
-    formulation = formulate(problem, time_limit, elastic=True)
+    formulation = formulate(problem, Deadline.after(time_limit), elastic=True)
     x = _nearest_requests(formulation)
     if x is None:
         x = formulation.program.minimise(np.zeros(formulation.program.size))

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from naivenas_jax.align.problem.free_groups import FreeGroups
 from naivenas_jax.align.problem.problem import Group, Problem
-from naivenas_jax.align.program.formulate import Formulation
-from naivenas_jax.align.solve.lagrangian_dual import PerTotal, Totals
 from naivenas_jax.sizes.condition import Condition
+
+#: How many classes a group can have, kept and inserted ones together, in ascending order.
+Totals: TypeAlias = Int[np.ndarray, " _"]
+#: A number for each of these.
+PerTotal: TypeAlias = Float[np.ndarray, " _"]
 
 
 def most_utility(group: Group, room: int, scale: float, inserted: float) -> Float[np.ndarray, " totals"]:
     """The most utility that each number of classes, kept and inserted ones together, can have."""
-    kept = int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
     totals = np.arange(group.size + room + 1)
-    best = np.minimum(totals, kept)
+    best = np.minimum(totals, most_kept(group, room, scale, inserted))
     return group.utility_kept[best] / scale - inserted * (totals - best)
 
 
-def allowed_totals(problem: Problem, form: Formulation, most: Sequence[PerTotal]) -> list[Totals]:
+def most_kept(group: Group, room: int, scale: float, inserted: float) -> int:
+    """How many classes are kept before any is inserted: all that cost less utility than a new one."""
+    return int(np.count_nonzero(group.utility >= -inserted * scale)) if room else group.size
+
+
+def allowed_totals(problem: Problem, free: FreeGroups, most: Sequence[PerTotal]) -> list[Totals]:
     """The numbers of classes of each free group that break no condition on it alone.
 
     Args:
       problem: the problem.
-      form: its program.
+      free: its free groups.
       most: for each free group an entry for each number that can be thought of.
     """
     allowed = [np.ones(len(each), dtype=bool) for each in most]
-    part = problem.rows[:, form.free].tocsr()
-    constant = problem.rows @ form.fixed_kept
+    part, constant = free.matrix, free.constant
     alone: dict[int, tuple[int, float]] = {}  # rows of a single free group, and how often they hold it
     for row in np.flatnonzero(np.diff(part.indptr) == 1).tolist():
         alone[row] = int(part.indices[part.indptr[row]]), float(part.data[part.indptr[row]])
