@@ -30,7 +30,8 @@ def exactly(**keywords):
 
 
 def within(**keywords):
-    return nas.resize(*fork(), max_params=0.5, utility=UTILITY, **keywords)
+    """Within budgets the solver is asked where sizes are wished for."""
+    return nas.resize(*fork(), request={"cat": nas.relaxed(-4)}, max_params=0.5, utility=UTILITY, **keywords)
 
 
 def answer(result, *, point=None, prices=None, status=None, bound=None):

@@ -1,12 +1,17 @@
-"""The largest utility within budgets: branch and bound over the sizes, with solutions by successive linearisation.
+"""The largest utility within budgets: solutions and bounds by prices, and branch and bound where these do not meet.
 
-A budget is a sum of products of sizes, so the problem is not convex. The utility is bounded from above in two ways. In
-the logarithms of the sizes counts are convex, and prices for the budgets give a bound (`lagrangian_bound`) that is near
-wherever utility grows like the logarithm of sizes; it costs no solver. In the sizes themselves, for sizes in a box,
-products are replaced by their McCormick envelope, a linear program (`mccormick`). Where neither is near enough the box
-is split. From below it is bounded by solutions: the counts are linearised at some sizes, the mixed-integer program is
-solved, the counts are linearised again at what was found, until nothing moves; then whatever still fits is taken back.
-The difference of the two bounds is the certified gap.
+A budget is a sum of products of sizes, so the problem is not convex. From above the utility is bounded in two ways:
+
+- by prices of the budgets (`align.bound`), without a solver. Products of the sizes of two layers are kept where they
+  form a forest, as they do in a chain of layers, and all others are bounded in the logarithms of sizes, in which counts
+  are convex. Where layers are many that is nearly the optimum; in small problems the totals of groups that the bound
+  leaves open are counted out (`totals_search`);
+- where that is not near enough, in the sizes themselves, for sizes in a box: products are replaced by their McCormick
+  envelope, a linear program (`align.program.mccormick`). The box is split where the bounds are loose.
+
+From below it is bounded by solutions: what is best at a price, and in boxes the counts are linearised at some sizes,
+the mixed-integer program is solved, and the counts are linearised again at what was found, until nothing moves. Then
+whatever still fits is taken back. The difference of the two bounds is the certified gap.
 
 References:
   G. P. McCormick, Computability of global solutions to factorable nonconvex programs, Mathematical Programming, 1976.
@@ -25,7 +30,8 @@ from naivenas_jax.align.problem.deadline import Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.mccormick import Interval
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.budget_search import FIRST_MOVES, BudgetSearch, Node
+from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
+from naivenas_jax.align.solve.price_search import FIRST_MOVES
 from naivenas_jax.align.solve.totals_search import totals_bounds
 
 #: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from naivenas_jax.align.bound.group_totals import Totals
-from naivenas_jax.align.bound.lagrangian_bound import LagrangianBound, PricedConditions
-from naivenas_jax.align.bound.lagrangian_dual import Priced, Relaxation, UpperBound, between
+from naivenas_jax.align.bound.lagrangian_bound import PricedConditions
+from naivenas_jax.align.bound.lagrangian_dual import UpperBound
 from naivenas_jax.align.problem.deadline import Deadline
-from naivenas_jax.align.problem.free_groups import FreeGroups, PerGroup
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.mccormick import Box, Envelope
 from naivenas_jax.align.program.milp import IntegerProgram, NoSolutionError, PairRows, Point
-from naivenas_jax.align.solve.local_search import LocalSearch
-from naivenas_jax.align.solve.solution import distance, read, scale_of, utility_kept, write_segments
+from naivenas_jax.align.solve.price_search import FIRST_MOVES, INSERTED, PriceSearch
+from naivenas_jax.align.solve.solution import distance, read, write_segments
 from naivenas_jax.sizes.condition import Condition
 
 _SEGMENTS = 32
 _ROUNDS = 12
-#: With no more groups than this, points of the program are taken in whole numbers, and pairs of groups are tried.
-_SMALL = 12
-#: The gap at which the search ends, in small problems and in others. The former are solved exactly.
-_SMALL_GAP, _GAP = 1e-9, 1e-3
-#: What an inserted neuron costs, in utilities of the most useful class: none is inserted without need.
-_INSERTED = 1e-4
-#: How often the tangents of the Lagrangian bound are moved, in the whole space and in parts of it.
-FIRST_MOVES, _MOVES = 40, 3
-#: Tangents stay where they are once so many moves have lowered the bound by less than this share of the gap.
-_IDLE, _LITTLE_GAIN = 3, 0.02
-_HALVINGS = 20
+#: How often the tangents of the Lagrangian bound are moved in a part of the space.
+_MOVES = 3
 #: Above the tolerance of the solver, far below a neuron.
 _SLACK = 1e-8
 
@@ -59,59 +48,26 @@ class Node:
     open: Mapping[int, tuple[float, float]] = field(compare=False)
 
 
-@dataclass(frozen=True, eq=False)
-class Bounded:
-    """The best bound by prices that was found for some totals of the groups.
-
-    Attributes:
-      upper: the bound.
-      relaxation: whose bound it is.
-      ends: at which prices the relaxation was looked at last, on both sides.
-    """
-
-    upper: UpperBound
-    relaxation: Relaxation
-    ends: Sequence[Priced]
-
-
-class BudgetSearch:
+class BudgetSearch(PriceSearch):
     """The best solution so far, and what finds better ones: prices, and a program that is made when it is first needed.
 
     Attributes:
-      problem: the problem.
-      deadline: when the time is over.
-      free: the groups that may change.
-      scale: the largest utility of a class.
-      small: whether the problem is solved exactly, unless less is asked.
-      tolerance: the gap at which the search ends.
-      best: the best solution so far.
-      value: its utility, less a little for what is inserted.
+      multiples: whether sizes must be multiples.
+      whole: whether points of the program must be in whole numbers; else they are rounded down.
+      root: the bounds of the sizes that budgets depend on.
+      helps: whether the McCormick envelope gave a lower bound than the Lagrangian when it was last asked.
     """
 
     def __init__(self, problem: Problem, deadline: Deadline, gap: float | None = None):
-        self.problem, self.deadline, self.free = problem, deadline, FreeGroups.of(problem)
-        #: whether a user has said how near is near enough
-        self.asked = gap is not None
-        self.scale = scale_of(self.free.groups)
+        super().__init__(problem, deadline, gap)
         self.focus: list[tuple[int, ...]] = [() for _ in problem.groups]
         self.multiples = any(row.sense in ("multiple of", "one of") for row in problem.conditions)
-        self.small = len(self.free.groups) <= _SMALL
-        self.tolerance = max(gap, _SMALL_GAP) if gap is not None else _SMALL_GAP if self.small else _GAP
-        #: whether points of the program must be in whole numbers; else they are rounded down
         self.whole = self.small or bool(problem.targets or problem.equal) or any(map(_rigid, problem.conditions))
-        self.lagrangian = LagrangianBound(problem, self.free, self.scale, _INSERTED, deadline)
-        self.counts, rows = self.free.counts(problem)
-        #: the bounds of the sizes that budgets depend on
         self.root: Box = {
-            row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row])) for row in rows
+            row: (float(problem.least[row]), float(problem.present[row] + problem.insertable[row]))
+            for row in self.free.counts(problem)[1]
         }
-        self.local_search = LocalSearch(problem, self.free, self.counts, self.small, self.scale, deadline)
-        #: of the budgets, and of the rows of the program
-        self.budget_prices = np.zeros(len(self.counts))
         self.row_prices: Float[np.ndarray, " rows"] | None = None
-        self.best: Solution | None = None
-        self.value = -math.inf
-        #: whether the McCormick envelope gave a lower bound than the Lagrangian when it was last asked
         self.helps = True
 
     @cached_property
@@ -119,7 +75,7 @@ class BudgetSearch:
         """The program, with the segments of the utility written into it."""
         form = formulate(self.problem, self.deadline, segment_count=_SEGMENTS)
         self.cost = -write_segments(self.problem, form, self.focus, self.scale)
-        self.cost[form.new_columns] = _INSERTED
+        self.cost[form.new_columns] = INSERTED
         return form
 
     @property
@@ -137,32 +93,13 @@ class BudgetSearch:
         """The rows of the program that are conditions on several groups."""
         return self.program.pair_rows(self.form.kept_columns, self.form.new_columns)
 
-    @property
-    def enough(self) -> float:
-        """The search ends when no solution can have more utility than this."""
-        return self.near_enough(1.0)
-
-    def near_enough(self, share: float) -> float:
-        """No more utility than this differs from that of the best solution by a share of the tolerance."""
-        if self.best is None:
-            return -math.inf
-        return self.value + share * self.tolerance * abs(self.value)
-
-    def most(self) -> float:
-        """The utility of every free group at its own best, which no solution exceeds."""
-        return sum(float(group.utility_kept[group.own_best]) for group in self.free.groups) / self.scale
-
-    def require_time(self) -> None:
-        """Raise `StoppedError` if the time limit has struck, which parts of the search that need no solver must ask."""
-        self.deadline.remaining()
-
     def refine(self, *solutions: Solution) -> None:
         """Make the utility exact at the numbers that some solutions keep."""
         form = self.form
         for solution in solutions:
             self.focus = [(*points, int(k)) for points, k in zip(self.focus, solution.kept, strict=True)]
         self.cost = -write_segments(self.problem, form, self.focus, self.scale)
-        self.cost[form.new_columns] = _INSERTED
+        self.cost[form.new_columns] = INSERTED
 
     def box(self, number: int, sizes: Box, at: Float[np.ndarray, " free"], bound: float = math.inf) -> Node:
         """A part of the space, with an upper bound of the utility of the solutions in it.
@@ -192,6 +129,13 @@ class BudgetSearch:
                 at = self.totals(x)
         return Node(-bound, number, sizes, at, opened)
 
+    def keep(self, solution: Solution) -> bool:
+        """Keep a solution as `PriceSearch.keep` does, and with it the prices of the program where it was found."""
+        better = super().keep(solution)
+        if better and "form" in self.__dict__:
+            self.row_prices = self.program.prices
+        return better
+
     def _open_rows(self, sizes: Box, upper: UpperBound) -> dict[int, tuple[float, float]]:
         """For each row of a single free group how loose the bound is there, and its size where the bound is reached."""
         constant = self.free.constant
@@ -200,41 +144,7 @@ class BudgetSearch:
             for row, g, times in self.lagrangian.single_rows(sizes)
         }
 
-    def bounded(self, totals: Sequence[Totals], at: PerGroup, moves: int) -> Bounded:
-        """The Lagrangian bound of the utility of solutions with certain totals. What it is reached at is offered.
-
-        The tangents are moved half of the way to where the bound is reached, and less where that does not lower it.
-
-        Args:
-          totals: that each group can have.
-          at: shape (free,): where the tangents touch at first.
-          moves: how often they are moved at the most.
-
-        Raises:
-          NoSolutionError: if there is no solution.
-        """
-        found: Bounded | None = None
-        step, from_, idle = 0.5, at, 0
-        for _ in range(moves):
-            relaxation = self.lagrangian.relaxed(totals, at, self._conditions())
-            if relaxation is None:
-                raise NoSolutionError
-            upper, ends = relaxation.least(self.budget_prices)
-            self.budget_prices = upper.prices
-            self._offer_near(upper)
-            gain = math.inf if found is None else found.upper.utility - upper.utility
-            if found is None or gain > 0:
-                found, from_ = Bounded(upper, relaxation, ends), at
-            else:
-                step /= 2
-            idle = 0 if gain > _LITTLE_GAIN * (found.upper.utility - self.value) else idle + 1
-            if self.lagrangian.complete or found.upper.utility <= self.enough or idle > _IDLE:
-                break
-            at = between(found.upper.totals, from_, step)
-        assert found is not None  # moves is 1 at least
-        return found
-
-    def _conditions(self) -> PricedConditions | None:
+    def conditions(self) -> PricedConditions | None:
         """The conditions on several groups, at the prices that a linear program has found."""
         if self.row_prices is None:
             return None
@@ -242,23 +152,6 @@ class BudgetSearch:
         price = -self.row_prices[numbers]
         price = np.where(equal, price, np.maximum(price, 0.0))
         return PricedConditions(price @ coefficients, float(price @ bounds)) if len(numbers) else None
-
-    def _offer_near(self, upper: UpperBound) -> None:
-        """Offer solutions near to where a bound is reached.
-
-        They are the totals that are best at a slightly higher price; those between both choices, rounded down; and the
-        first groups of the one choice with the last ones of the other, as far as the budgets allow.
-        """
-        self.offer(self._shrunk(upper.within))
-        self.offer(self._shrunk(upper.totals))
-        differ = np.flatnonzero(upper.within != upper.beyond)
-        low, high = 0, len(differ)
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = self.local_search.within(self.lagrangian.solution(_spliced(upper, differ[:middle])))
-            low, high = (middle, high) if fits else (low, middle)
-        if low:
-            self.offer(self._shrunk(_spliced(upper, differ[:low]).astype(float)))
 
     def linear(self, sizes: Box) -> tuple[Point, float]:
         """A point of the McCormick relaxation in a box, and a lower bound of the cost of all solutions there.
@@ -277,37 +170,6 @@ class BudgetSearch:
             return -math.inf
         self.offer(read(self.form, x))
         return -least
-
-    def utility(self, solution: Solution) -> float:
-        """The utility that a solution keeps, in utilities of the most useful class; insertions cost a little."""
-        kept = utility_kept(self.free.groups, solution.kept[self.free.numbers])
-        return kept / self.scale - _INSERTED * float(solution.new.sum())
-
-    def begin(self) -> PerGroup:
-        """Keep what is there, made smaller until the budgets hold: a solution in case that time is short; its totals.
-
-        Raises:
-          NoSolutionError: if a group cannot have any total.
-        """
-        if not all(own.size for own in self.lagrangian.allowed):
-            raise NoSolutionError
-        solution = self._shrunk(np.array([group.size for group in self.free.groups], dtype=float))
-        self._keep(solution)
-        return (solution.kept + solution.new)[self.free.numbers].astype(float)
-
-    def offer(self, solution: Solution) -> None:
-        """Keep a solution, with all that still fits, if it is sound and better than the best so far."""
-        if self.local_search.sound(solution):
-            self._keep(self.local_search.filled(solution))
-
-    def _keep(self, solution: Solution) -> None:
-        """Keep a solution if it is sound and better than the best so far."""
-        if not self.local_search.sound(solution):
-            return
-        if (value := self.utility(solution)) > self.value + 1e-12:
-            self.best, self.value = solution, value
-            if "form" in self.__dict__:
-                self.row_prices = self.program.prices
 
     def descend(self, sizes: Float[np.ndarray, " rows"]) -> None:
         """Linearise the counts at some sizes, solve, linearise at the sizes found, and so on; offer what is found."""
@@ -369,21 +231,6 @@ class BudgetSearch:
             x[columns] = np.floor(x[columns] + 1e-6)
         return read(self.form, x)
 
-    def _shrunk(self, totals: PerGroup) -> Solution:
-        """A solution from totals: rounded down, and all made smaller until the budgets hold."""
-        lagrangian, low, high = self.lagrangian, 0.0, 1.0
-        least = lagrangian.lowest.astype(float)
-
-        def at(share: float) -> Solution:
-            return lagrangian.solution(lagrangian.rounded_down(between(totals, least, share) if share < 1 else totals))
-
-        if self.local_search.within(whole := at(1.0)):
-            return whole
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.local_search.within(at(middle)) else (low, middle)
-        return at(low)
-
     def scaled(self) -> Iterator[Float[np.ndarray, " rows"]]:
         """The present sizes, all multiplied by the largest number with which the budgets hold."""
         present = self.problem.present.astype(float)
@@ -403,10 +250,3 @@ class BudgetSearch:
 def _rigid(condition: Condition) -> bool:
     """Whether rounding down may break a condition, as it may break all but bounds of a single size."""
     return condition.sense in ("multiple of", "one of", "==") or len(condition.terms) > 1
-
-
-def _spliced(upper: UpperBound, groups: Int[np.ndarray, " _"]) -> Int[np.ndarray, " free"]:
-    """The totals that take less, but for some groups, of which there are as many as take more."""
-    totals = upper.within.astype(int)
-    totals[groups] = upper.beyond[groups].astype(int)
-    return totals

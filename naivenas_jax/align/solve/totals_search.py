@@ -17,7 +17,7 @@ import numpy as np
 from naivenas_jax.align.bound.group_totals import Totals
 from naivenas_jax.align.problem.free_groups import PerGroup
 from naivenas_jax.align.program.milp import NoSolutionError
-from naivenas_jax.align.solve.budget_search import Bounded, BudgetSearch
+from naivenas_jax.align.solve.price_search import Bounded, PriceSearch
 
 #: So many parts are looked at. A number and not a time, so that the solution is the same on every machine.
 _PARTS = 400
@@ -44,7 +44,7 @@ class _Part:
     at: PerGroup = field(compare=False)
 
 
-def totals_bounds(search: BudgetSearch, whole: Bounded) -> Iterator[float]:
+def totals_bounds(search: PriceSearch, whole: Bounded) -> Iterator[float]:
     """Look for solutions; yields lower and lower upper bounds of the utility of any.
 
     Args:
@@ -77,7 +77,7 @@ def totals_bounds(search: BudgetSearch, whole: Bounded) -> Iterator[float]:
     yield max([search.value, closed, *(-part.bound for part in heap)])
 
 
-def _promising(search: BudgetSearch, totals: Sequence[Totals], found: Bounded) -> tuple[list[Totals], float]:
+def _promising(search: PriceSearch, totals: Sequence[Totals], found: Bounded) -> tuple[list[Totals], float]:
     """The totals with which a solution may be better than the best so far; and the bound of all others."""
     enough = search.near_enough(0.5)
     bounds = [np.full(len(own), math.inf) for own in totals]
@@ -87,7 +87,7 @@ def _promising(search: BudgetSearch, totals: Sequence[Totals], found: Bounded) -
     return [own[bound > enough] for own, bound in zip(totals, bounds, strict=True)], left_out
 
 
-def _counted_out(search: BudgetSearch, totals: Sequence[Totals]) -> float:
+def _counted_out(search: PriceSearch, totals: Sequence[Totals]) -> float:
     """Offer the best of all solutions made of some totals; returns an upper bound of the utility of the others."""
     if not all(len(own) for own in totals):
         return -math.inf
