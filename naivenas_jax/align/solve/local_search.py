@@ -156,7 +156,7 @@ def _changed(solution: Solution, *changes: tuple[int, int]) -> Solution:
 
 
 def _steps(problem: Problem, free: FreeGroups) -> list[tuple[int, ...]]:
-    """For each free group how many classes a move may take: one, a few, and as many as multiples and ladders ask for."""
+    """For each free group how many classes a move may take: one, a few, and what multiples and ladders ask for."""
     asked = {row.bound for row in problem.conditions if row.sense == "multiple of"}
     asked |= {int(gap) for row in problem.conditions for gap in np.diff(row.among)}
     columns = free.matrix.tocsc()
