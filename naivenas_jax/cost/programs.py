@@ -28,6 +28,8 @@ class CompiledPrograms:
     ...     _ = jax.jit(lambda x: x + 1)(3)
     >>> programs.count, programs.names, programs.seconds > 0
     (1, ('<lambda>',), True)
+    >>> programs.times[0][0], programs.read <= programs.count
+    ('<lambda>', True)
     """
 
     def __init__(self) -> None:
