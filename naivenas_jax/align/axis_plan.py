@@ -167,12 +167,13 @@ class AxisPlan:
 
     @property
     def moved(self) -> bool:
-        """Whether a neuron that stays has another position than before.
+        """Whether a position that there was before, and still is, has another neuron now: one that moved, or a new one.
 
-        >>> AxisPlan.of(3, [0, 1]).moved, AxisPlan.of(3, [0, 2]).moved
-        (False, True)
+        >>> AxisPlan.of(3, [0, 1]).moved, AxisPlan.of(3, [0, 2]).moved, AxisPlan.of(3, [0, NEW]).moved
+        (False, True, True)
         """
-        return bool(np.any((self.source != NEW) & (self.source != np.arange(self.after))))
+        shared = min(self.before, self.after)
+        return bool(np.any(self.source[:shared] != np.arange(shared)))
 
     def __hash__(self) -> int:
         return hash((self.before, self.source.tobytes(), self.twin.tobytes()))

@@ -119,7 +119,8 @@ def incomparable(mutation: nas.Mutation, inputs: Sequence[Any]) -> str | None:
     tokens = [vertex.name for vertex in mutation.before.inputs if is_tokens(vertex)]
     for name, axis in mutation.plan.axes.items():
         words = name in tokens or ":vocabulary" in name
-        if words and not np.array_equal(axis.kept, np.arange(len(axis.kept))):
+        shared = min(axis.before, axis.after)
+        if words and not np.array_equal(axis.source[:shared], np.arange(shared)):
             return "renumbered"
     return None
 

@@ -334,3 +334,43 @@ def test_a_weight_that_is_summed_over_the_neurons_it_reads_is_coupled(weight):
     )
     assert "summed over" in graph.handles()["a"].coupled
     assert not nas.delta_nout(graph, variables, {"a": -2}).check(X).compared
+
+
+class Between(nn.Module):
+    """A computed weight between two layers, so that both of its dimensions can grow at once."""
+
+    weight: str = "square"
+
+    @nn.compact
+    def __call__(self, x):
+        make, more = WEIGHTS[self.weight]
+        hidden = jnp.tanh(nn.Dense(6, name="hidden")(x))
+        own = {name: self.param(name, lambda _, a=array: a) for name, array in {"w": rand(5, 6, 3), **more}.items()}
+        return nn.Dense(2, name="head")(jnp.tanh(hidden @ make(own)))
+
+
+@pytest.mark.parametrize("new", ["default", "split", "zeros"])
+@pytest.mark.parametrize("weight", [name for name in WEIGHTS if name not in (*COUPLED, "rows of norm one")])
+def test_both_sides_of_a_computed_weight_grow(weight, new):
+    """What reads a new neuron counts for nothing for the copies of its readers, too."""
+    graph, variables = nas.from_linen(Between(weight), Between(weight).init(jax.random.key(0), X), X)
+    made = next(name for name, handle in graph.handles().items() if handle.size == 3)
+    mutation = nas.delta_nout(graph, variables, {"hidden": 3, made: 2}, new=new)
+    wanted = graph.apply(variables, X)
+    np.testing.assert_allclose(mutation.graph.apply(mutation.variables, X), wanted, atol=3e-4)
+
+
+def test_copies_read_neurons_that_replace_others_as_what_they_copy():
+    """All of a layer is replaced, and the layer that reads it grows by copies."""
+    x = nas.input_vertex("x", 4)
+    first = nas.invariant_vertex("tanh", jnp.tanh, nas.layer("first", nn.Dense(2), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("second", nn.Dense(3), first)))
+    variables = graph.init(jax.random.key(0), X)
+    least = {"first": np.full(2, -1.0), "second": np.ones(3)}
+    mutation = nas.delta_nout(graph, variables, {"second": 2, "first": 1}, utility=least, new="split")
+    masked = jax.tree.map(jnp.copy, variables)
+    masked["params"]["second"]["kernel"] = (
+        variables["params"]["second"]["kernel"].at[mutation.plan.axis("first").dropped].set(0)
+    )
+    made = mutation.graph.apply(mutation.variables, X)
+    np.testing.assert_allclose(made, graph.apply(masked, X), atol=1e-5)

@@ -186,3 +186,14 @@ def test_moments_and_plans_follow():
     assert plan.axes["embed:vocabulary"].source.tolist() == [*range(11), -1, -1, -1]
     graph0, variables0 = twice.undo(twice.variables)
     np.testing.assert_array_equal(graph0.apply(variables0, TOKENS), more.graph.apply(more.variables, TOKENS))
+
+
+def test_a_word_that_replaces_another_is_another_word():
+    """The number of a word that went means a new one, so that sentences with it cannot be compared."""
+    words = nas.input_vertex("words", 4, dtype="int32")
+    graph = nas.Graph(words, nas.layer("out", nn.Dense(2), nas.layer("embed", nn.Embed(4, 3), words)))
+    sentence = jnp.array([[0, 1, 2, 3]])
+    variables = graph.init(jax.random.key(0), sentence)
+    replaced = nas.delta_nout(graph, variables, {"words": -1}, utility={"words": [2.0, 1.0, -1.0, -1.0]})
+    assert replaced.indices("words").tolist() == [0, 1, -1]
+    assert "renumbered" in replaced.check(sentence[:, :3]).reason

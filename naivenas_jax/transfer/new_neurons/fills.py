@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.errors import PlanError
 from naivenas_jax.paths import subscripts
 from naivenas_jax.transfer.copies import models_of, multiplicity
@@ -103,6 +103,8 @@ def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[
         if model is None:
             continue
         copies = np.take(copies, np.maximum(model, 0), axis=dim)
+        if entries.leaf.roles[dim] == "out":  # a copy reads new neurons as the neuron does that it copies
+            values = np.take(values, _survivors(entries.axes[dim], model), axis=dim)
         shape = [-1 if d == dim else 1 for d in range(len(models))]
         known &= (model != NEW).reshape(shape)
         if entries.leaf.shared_out(dim):
@@ -112,6 +114,14 @@ def copied(entries: NewEntries, values: Shaped[np.ndarray, "*after"]) -> Shaped[
             assert axis is not None  # it has new neurons
             known &= (axis.source != NEW).reshape(shape)
     return np.where(known, copies, values).astype(entries.old.dtype)
+
+
+def _survivors(axis: AxisPlan | None, model: Int[np.ndarray, " after"]) -> Int[np.ndarray, " after"]:
+    """Shape (after,): the position after the change of the neuron that each one copies; its own if it copies none."""
+    assert axis is not None  # it has new neurons
+    now = np.full(axis.before, NEW)
+    now[axis.source[axis.source != NEW]] = np.flatnonzero(axis.source != NEW)
+    return np.where(model == NEW, np.arange(len(model)), now[np.maximum(model, 0)])
 
 
 def _shares(entries: NewEntries, model: Int[np.ndarray, " after"]) -> Int[np.ndarray, " after"]:
