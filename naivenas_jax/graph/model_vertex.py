@@ -117,6 +117,10 @@ class ModelOp(Op):
         """
 
 
+class ModelPick(Op):
+    """The computation of a vertex that picks one of the arrays that a whole model returns side by side."""
+
+
 def keys_of(graph: Graph) -> dict[str, jax.Array]:
     """A key for each stream that models in a graph draw from in evaluation, where only shapes are asked for."""
     models = (vertex.op for vertex in graph.vertices if isinstance(vertex.op, ModelOp))

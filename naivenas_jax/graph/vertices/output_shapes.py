@@ -17,7 +17,13 @@ _known: WeakKeyDictionary[Vertex, PyTree] = WeakKeyDictionary()
 
 
 def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
-    """The shape of what ``vertex`` computes for a batch of one; None if an input's shape is not known.
+    """The shape of what ``vertex`` computes for a batch of one; None if an input's shape is not known."""
+    found = value_of(vertex)
+    return tuple(found.shape) if hasattr(found, "shape") else None  # several arrays have no shape
+
+
+def value_of(vertex: Vertex) -> PyTree:
+    """What ``vertex`` computes for a batch of one, as shapes and dtypes; None if an input's shape is not known.
 
     Every vertex is traced once, by itself, and remembered for as long as it lives.
     """
@@ -25,8 +31,7 @@ def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
         for each in topological((vertex,)):
             if each not in _known:
                 _known[each] = _shape(each)
-    found = _known[vertex]
-    return tuple(found.shape) if hasattr(found, "shape") else None  # several arrays have no shape
+    return _known[vertex]
 
 
 def _shape(vertex: Vertex) -> PyTree:

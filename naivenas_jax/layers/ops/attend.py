@@ -70,6 +70,12 @@ class Attend(Op):
         return f"attend({self.table})"
 
 
+def ports_for_values(reader: Vertex, source: Vertex) -> tuple[int, ...]:
+    """The inputs at which a vertex reads what another computes; `attend` reads the table of an embedding besides."""
+    tables = (1,) if isinstance(reader.op, Attend) else ()
+    return tuple(port for port, read in enumerate(reader.inputs) if read == source and port not in tables)
+
+
 def attend(name: str, table: Vertex, query: Vertex) -> Vertex:
     """Compare a query with every entry of an embedding: ``y = query @ table.T``, with the table of another vertex.
 

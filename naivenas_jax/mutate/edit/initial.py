@@ -13,8 +13,9 @@ from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.checks import is_one_of
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.graph.vertices.output_shapes import shape_of, value_of
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.entries import Fill, NewEntries, filled, key_for
@@ -79,6 +80,12 @@ def _as(value: object, like: Array) -> jax.Array:
     return jnp.asarray(value, like.dtype)
 
 
+def _dtype(vertex: Vertex) -> str:
+    """The dtype of what a vertex makes, as far as it is known: words stay whole numbers."""
+    known = vertex.op if isinstance(vertex.op, Source) else value_of(vertex)
+    return str(getattr(known, "dtype", "float32"))
+
+
 def _init(vertex: Vertex, rng: jax.Array | None) -> dict[str, PyTree]:
     """The vertex's own initial variables, tried on its true input shapes or on such as it may expect."""
     true = [shape_of(source) for source in vertex.inputs]
@@ -88,7 +95,11 @@ def _init(vertex: Vertex, rng: jax.Array | None) -> dict[str, PyTree]:
             "reads. Give every graph input its whole shape: nas.input_vertex(name, size, shape=...)."
         )
     shapes = vertex.op.example_shapes(vertex.nin) if None in true else true
-    inputs = [jnp.zeros(shape) for shape in shapes if shape is not None]
+    inputs = [
+        jnp.zeros(shape, _dtype(source))
+        for shape, source in zip(shapes, vertex.inputs, strict=True)
+        if shape is not None
+    ]
     key = key_for(rng, (vertex.name,))
     try:
         _, variables = core.init(lambda scope, *xs: vertex.op.call(scope.push(vertex.name), xs, {}))(

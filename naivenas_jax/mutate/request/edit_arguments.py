@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import flax.linen as nn
-from flax import nnx
+import jax
+import jax.numpy as jnp
+from flax import core, nnx
 
 from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, StructureError
@@ -14,13 +16,17 @@ from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.graph.model_vertex import ModelOp
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.graph.vertices.output_shapes import shape_of
+from naivenas_jax.graph.vertices.output_shapes import shape_of, value_of
 from naivenas_jax.graph.vertices.stack import Flatten
+from naivenas_jax.layers.ops.attend import ports_for_values
+from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.layers.ops.layer_vertex import check_values
 from naivenas_jax.layers.ops.linen_op import LinenOp
 from naivenas_jax.layers.ops.nnx_op import NnxOp
 from naivenas_jax.mutate.request.defaults import freed_outputs
+from naivenas_jax.mutate.request.edited_reads import check_reads
 from naivenas_jax.mutate.request.options import FreeOutputs
+from naivenas_jax.typing import PyTree
 
 
 def vertex_of(graph: Graph, name: str) -> Vertex:
@@ -76,7 +82,8 @@ def _example(after: Vertex) -> str:
 
 def readers_of(graph: Graph, after: str, outputs: Iterable[str] | None) -> tuple[str, ...]:
     """The readers of ``after`` that ``outputs=`` names; None: all."""
-    every = tuple(dict.fromkeys(graph.outputs_of(after)))
+    readers = dict.fromkeys(graph.outputs_of(after))
+    every = tuple(name for name in readers if ports_for_values(graph[name], graph[after]))
     if outputs is None:
         if not every and graph[after] not in graph.outputs:
             raise StructureError(f"Nothing reads {after!r}, so nothing can be inserted after it.")
@@ -114,7 +121,7 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
 
     Raises:
       StructureError: names the first vertex whose inputs no longer fit together, or an output of another width.
-      SizeMismatchError: names a layer that would read numbers of words.
+      Others: as `check_reads`.
     """
     freed = freed_outputs(after, free_outputs)
     for vertex in after.outputs:
@@ -123,6 +130,7 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
                 f"Output {vertex.name!r} would have {vertex.nout} neurons in place of {before.nout(vertex.name)}. Pass "
                 "free_outputs=True if it may."
             )
+    check_reads(before, after)
     for vertex in after.vertices:
         if isinstance(vertex.op, LinenOp | NnxOp):
             check_values(vertex.name, vertex.op, vertex.inputs)
@@ -146,6 +154,20 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
 def _uncomputable(vertex: Vertex) -> str | None:
     try:
         shape_of(vertex)
+        if isinstance(vertex.op, LayerOp):
+            _check_training(vertex.op, [value_of(source) for source in vertex.inputs])
     except Exception as error:  # whatever a layer or function says to shapes that do not fit
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return None
+
+
+def _check_training(op: LayerOp, inputs: list[PyTree]) -> None:
+    """Raise what a layer says in training to whole numbers: dropout passes them on in evaluation only."""
+    if op.rule.indexed or all(jnp.issubdtype(value.dtype, jnp.inexact) for value in inputs):
+        return
+
+    def compute(key: jax.Array, *arrays: PyTree) -> PyTree:
+        keys = {"params": key, "dropout": key}
+        return core.init(lambda scope, *xs: op.call(scope, xs, {"train": True}))(keys, *arrays)[0]
+
+    jax.eval_shape(compute, jax.random.key(0), *inputs)

@@ -11,6 +11,7 @@ from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.stack import Concat
+from naivenas_jax.layers.ops.attend import ports_for_values
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
@@ -45,7 +46,7 @@ def insert_vertex(
         gets the width of its place, and its variables lie beside those of the model.
       make: gets that vertex and returns a new one that reads it, directly or through further new vertices.
       outputs: the readers of ``after`` that shall read the new vertex instead; default: all of them, and if ``after``
-        is an output of the graph, the new vertex becomes that output.
+        is an output of the graph, the new vertex becomes that output. `attend` goes on reading the table of ``after``.
       new: what variables of the inserted layers start at. Default "identity": each layer passes its input on, so that
         the function is kept; layers that cannot (an activation, a normalisation over neurons) do what they do. "init":
         their own initialisers; else as for `delta_nout`.
@@ -58,6 +59,7 @@ def insert_vertex(
       UnknownNameError: if there is no vertex or module of that name.
       StructureError: if ``make`` returns no new vertex, or ``outputs`` names one that does not read ``after``.
       DuplicateNameError: if the name of a new vertex is taken.
+      SizeMismatchError: if a new vertex would read numbers of words as values.
       InfeasibleError: if the new vertex has another width than the readers expect, and no sizes satisfy all ties.
       Others: as `delta_nout`.
 
@@ -85,7 +87,10 @@ def insert_vertex(
     stand = StandIn(f"~{after}", source.nout, after)  # equally wide or not, the new neurons are others
     draft = draft.with_slots(
         {
-            name: tuple(Slot(last.name, stand) if slot.source == after else slot for slot in draft.slots[name])
+            name: tuple(
+                Slot(last.name, stand) if port in ports_for_values(graph[name], source) else slot
+                for port, slot in enumerate(draft.slots[name])
+            )
             for name in readers
         }
     )
@@ -145,7 +150,9 @@ def remove_vertex(
 
     Raises:
       UnknownNameError: if there is no vertex or module of that name.
-      StructureError: if the vertex is an input or output of the graph, or a reader cannot take the inputs.
+      StructureError: if the vertex is an input or output of the graph, a reader cannot take the inputs, or `attend`
+        reads its table.
+      SizeMismatchError: if a reader would read numbers of words as values.
       InfeasibleError: if no sizes satisfy all ties afterwards.
       Others: as `delta_nout`.
 

@@ -12,8 +12,7 @@ import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.graph.model_vertex import AxisChange, ModelEdit, ModelOp, Place
-from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.model_vertex import AxisChange, ModelEdit, ModelOp, ModelPick, Place
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, is_unnamed, subscripts
 from naivenas_jax.sizes.origins import Origins, old
@@ -324,7 +323,7 @@ def _write(scope: Scope, path: Path, value: PyTree) -> None:
 
 
 @dataclass(frozen=True)
-class ModelOutput(Op):
+class ModelOutput(ModelPick):
     """One output of an imported model.
 
     Attributes:
