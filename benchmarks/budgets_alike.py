@@ -36,8 +36,8 @@ HEAD = """# Budgets where layers are alike
 
 Scores of neurons are drawn alike in all layers, so that there are very many cuts of nearly the same utility. *Gap*: how
 much more utility the best sizes could keep at the most. *CPU*: seconds of the process for `nas.resize`, all of it.
-*Before*: as measured by a user in November 2026, in another run. The convolutional and the recurrent network are of the kind that was
-measured then, not the same ones.
+*Before*: as measured by a user in November 2026, in another run; the convolutional and
+the recurrent network are of the kind that was measured then, not the same ones.
 
 | network | budget | before: CPU, s | before: gap, % | CPU, s | gap, % | goal, s |
 |---|---|---:|---:|---:|---:|---:|
