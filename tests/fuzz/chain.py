@@ -174,7 +174,9 @@ class Chain:
 
     def take(self, mutation: nas.Mutation) -> None:
         self.state = check_state(mutation, self.state)
-        self.marks = mutation.carry(self.marks, fresh=jax.tree.map(lambda x: np.zeros(np.shape(x)), mutation.variables))
+        zeros = jax.tree.map(lambda x: np.zeros(np.shape(x)), mutation.variables)
+        # "params" says what the marks are: alone, params are taken for gradients, and with statistics for parameters
+        self.marks = mutation.carry(self.marks, fresh=zeros, new="params")
         self.graph, self.variables = mutation
         self.mutations.append(mutation)
         self.seen["mutations"] += 1
@@ -197,7 +199,7 @@ class Chain:
             self.mutations[-1], plan=plan, variables_before=self.subject.variables, before=self.subject.graph
         )
         zeros = jax.tree.map(lambda x: np.zeros(np.shape(x)), self.variables)
-        at_once = last.carry(numbered(self.subject.variables), fresh=zeros)
+        at_once = last.carry(numbered(self.subject.variables), fresh=zeros, new="params")
         for path, marks in paths(self.marks).items():
             require(np.allclose(paths(at_once)[path], marks, rtol=1e-5), "composition", f"{path}")
         variables = self.variables
