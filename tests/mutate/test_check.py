@@ -57,3 +57,32 @@ def test_imaginary_parts_are_compared():
     mutation.variables["params"]["b"] = np.asarray(old) + 1j * np.ones(old.shape, np.complex64)
     with pytest.raises(nas.OracleError, match="output"):
         mutation.check(X)
+
+
+def test_where_the_original_overflows_nothing_is_compared():
+    """What a sum of infinities is depends on its order; outputs that are finite are compared all the same."""
+    variables = _weights()
+    mutation = _shrunk(lambda v, x: (jnp.exp(1e3 + _two(v, x)) * jnp.sign(_two(v, x)), _two(v, x)), variables)
+    mutation.variables["params"]["b"] = -mutation.variables["params"]["b"]
+    with pytest.raises(nas.OracleError, match="differs by"):
+        mutation.check(X)  # the second output
+    mutation = _shrunk(lambda v, x: jnp.exp(1e3 + _two(v, x)) * jnp.sign(_two(v, x)), variables)
+    mutation.variables["params"]["b"] = -mutation.variables["params"]["b"]
+    found = mutation.check(X)
+    assert not found.compared
+    assert "of the original is not finite for these inputs" in found.reason
+
+
+def test_positions_that_are_masked_by_infinity_agree():
+    mutation = _shrunk(lambda v, x: jnp.where(jnp.arange(5)[:, None] > 2, -jnp.inf, _two(v, x)), _weights())
+    assert mutation.check(X).compared
+    mutation.variables["params"]["b"] += 1.0
+    with pytest.raises(nas.OracleError, match="differs by"):
+        mutation.check(X)
+
+
+def test_only_the_changed_network_is_not_finite():
+    mutation = _shrunk(_two, _weights())
+    mutation.variables["params"]["b"] += np.inf
+    with pytest.raises(nas.OracleError, match="is not finite, where that of the original is"):
+        mutation.check(X)
