@@ -456,3 +456,37 @@ def test_layers_in_a_loop_share_what_is_inserted():
     close(after.apply(own, X), nn.Dense(2).apply({"params": own["params"]["head"]}, x))
     with pytest.raises(nas.StructureError, match="inside a loop"):
         nas.create_edge(graph, variables, "cell/dense", "head")
+
+
+@pytest.mark.parametrize("transform", ["scan", "remat"])
+def test_statistics_inside_a_loop_are_refused(transform):
+    """Their updates could not leave; a layer without them is taken, and so are statistics outside."""
+
+    class Cell(nn.Module):
+        @nn.compact
+        def __call__(self, x, _=None):
+            return jnp.tanh(nn.Dense(6, name="dense")(x)), None
+
+    class Wrapped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            scan = nn.scan(Cell, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+            cell = {"scan": scan, "remat": nn.remat(Cell)}[transform]
+            return nn.Dense(2, name="head")(cell(name="cell")(x, None)[0])
+
+    model = Wrapped()
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(0), X), X)
+
+    def norm(v):
+        return nas.layer("norm", nn.BatchNorm(), v)
+
+    for refused in (
+        lambda: nas.insert_vertex(graph, variables, "cell/dense", norm),
+        lambda: nas.replace_layer(graph, variables, "cell/dense", nn.BatchNorm()),
+    ):
+        with pytest.raises(nas.StructureError, match=r"loop, branch or transformed call .*batch_stats.*nn.LayerNorm"):
+            refused()
+    after, own = nas.insert_vertex(graph, variables, "cell/dense", lambda v: nas.layer("norm", nn.LayerNorm(), v))
+    assert after.apply(own, X).shape == (4, 2)
+    after, own = nas.insert_vertex(graph, variables, "head", norm)
+    assert "norm" in after.apply(own, X, train=True, mutable=["batch_stats"])[1]["batch_stats"]

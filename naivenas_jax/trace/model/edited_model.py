@@ -16,8 +16,10 @@ from naivenas_jax.graph.op import select
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
+from naivenas_jax.trace.program.analyse import Analysed
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import mark, place_of
+from naivenas_jax.trace.program.rules.call import INLINED
 from naivenas_jax.transfer.variables import flat, flat_mappings, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -139,4 +141,29 @@ def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Seq
                 raise StructureError(
                     f"{str(where).capitalize()} cannot be computed from {read}, which the model computes later, or "
                     "inside a loop, branch or transformed call that the other is not in."
+                )
+
+
+def check_updates(edit: ModelEdit, added: Variables, model: Analysed) -> None:
+    """Raise if the piece updates variables, and is computed where an update cannot leave.
+
+    Args:
+      edit: what is changed.
+      added: the variables of its piece. All but the parameters may be updated.
+      model: the model before.
+
+    Raises:
+      StructureError: names the place, the collections, and the loop, branch or call.
+    """
+    updated = sorted({path[0] for path in flat(added)} - {"params"})
+    if not updated:
+        return
+    for at in model.places[edit.at]:
+        for eqn in model.frame.around(at.frame) or ():
+            if eqn.primitive.name not in INLINED:
+                raise StructureError(
+                    f"{str(edit.at).capitalize()} is computed inside a loop, branch or transformed call "
+                    f"({eqn.primitive.name}), and what is to be put there has variables that are updated "
+                    f"({', '.join(updated)}): the updates could not leave. Put a layer there that has only parameters, "
+                    "such as nn.LayerNorm in place of nn.BatchNorm, or change a module outside."
                 )

@@ -20,7 +20,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.trace.model.edited_model import check_order, edited_function
+from naivenas_jax.trace.model.edited_model import check_order, check_updates, edited_function
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of, output_shapes
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
@@ -248,6 +248,7 @@ class ImportedOp(ModelOp):
 
     def edited(self, edit: ModelEdit, variables: Variables, added: Variables) -> tuple[ImportedOp, dict[str, PyTree]]:
         """The edited model: a function again, which is traced at the present sizes; and its variables."""
+        check_updates(edit, added, self.model.base)
         given = flat(variables)
         beside = {path: array for path, array in given.items() if path not in self.shapes}  # of other vertices
         present = {path: traced_shape(given[path]) for path in self.shapes}

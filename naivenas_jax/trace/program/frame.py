@@ -73,6 +73,16 @@ class Frame:
             for child in children:
                 yield from child.every()
 
+    def around(self, inner: Frame) -> list[jex.JaxprEqn] | None:
+        """The equations of this frame and of those inside that a frame lies in, outer ones first; None: in none."""
+        if inner is self:
+            return []
+        for eqn, children in self.inner.items():
+            for child in children:
+                if (within := child.around(inner)) is not None:
+                    return [eqn, *within]
+        return None
+
     def cut(self) -> Iterator[tuple[Dim, ...]]:
         """The neurons that constants have entries for, in this frame."""
         for operands in self.constants.values():

@@ -19,7 +19,8 @@ from naivenas_jax.typing import Array
 _REMAT = primitives.remat_p.name
 #: Calls that lose their rules for derivatives when they are inlined; see `derivative`.
 _DERIVATIVES = (primitives.custom_jvp_call_p.name, primitives.custom_vjp_call_p.name)
-_INLINED = [name for name in CALLS if name not in (_REMAT, *_DERIVATIVES)]
+#: Calls whose inside is evaluated as a part of what is around them.
+INLINED = tuple(name for name in CALLS if name not in (_REMAT, *_DERIVATIVES))
 
 
 def jaxpr_of(eqn: Equation) -> ClosedJaxpr:
@@ -29,13 +30,13 @@ def jaxpr_of(eqn: Equation) -> ClosedJaxpr:
     return found
 
 
-@ties(*_INLINED, _REMAT)
+@ties(*INLINED, _REMAT)
 def call(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """What the jaxpr inside ties."""
     return analysis.inner(frame, eqn, jaxpr_of(eqn), values)
 
 
-@binds(*_INLINED)
+@binds(*INLINED)
 def bind_call(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """Inlined: the compiler sees the same operations."""
     (inner,) = frame.inner[eqn]
