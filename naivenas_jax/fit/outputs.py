@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError, VariablesError
@@ -16,6 +16,7 @@ from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.take import HostArray
 from naivenas_jax.transfer.variables import plain
 from naivenas_jax.typing import Array, Variables
 
@@ -33,7 +34,7 @@ class WantedBatch:
     """
 
     inputs: Batch
-    wanted: tuple[Shaped[np.ndarray, "*shape"], ...]
+    wanted: tuple[HostArray, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class WantedOutputs:
     """
 
     batches: tuple[WantedBatch, ...]
-    kept: tuple[Int[np.ndarray, " kept"] | None, ...]
+    kept: tuple[Int[np.ndarray, " _"] | None, ...]
     variances: tuple[float, ...]
 
     @classmethod
@@ -147,7 +148,7 @@ def _real(array: Array) -> Array:
     return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
 
 
-def _variance(arrays: Sequence[Shaped[np.ndarray, "*shape"]]) -> float:
+def _variance(arrays: Sequence[HostArray]) -> float:
     """The variance of the neurons of an output about their means, over all examples; of a constant, its square.
 
     Raises:

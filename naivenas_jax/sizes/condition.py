@@ -259,7 +259,7 @@ def ladder(smallest: int, largest: int, factor: float = 2.0, *, multiple_of: int
       RequestError: if a number is none, the factor is not above 1, or the ends are no multiples.
 
     >>> ladder(8, 64), ladder(8, 64, 1.5, multiple_of=4)
-    ((8, 16, 32, 64), (8, 12, 20, 28, 40, 64))
+    ((8, 16, 32, 64), (8, 12, 20, 28, 44, 64))
     """
     low, high, step = (as_count(each) for each in (smallest, largest, multiple_of))
     growth = as_number(factor)
