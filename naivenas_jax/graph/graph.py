@@ -61,6 +61,9 @@ class Graph(AsModules, Dag):
     ('x', 'dense')
     """
 
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self  # a value
+
     def init(self, rng: PRNGKey | RNGSequences, *inputs: PyTree, **kwargs: object) -> dict[str, PyTree]:
         """Make initial variables, as ``init`` of a Flax module does.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from typing import TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ from flax.core import Scope
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.paths import Path
+from naivenas_jax.pickling import reduced_fields
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -152,6 +154,12 @@ class Op(ABC):
     def describe(self) -> str:
         """A few words for tables and error messages."""
         return type(self).__name__.lower()
+
+    def __deepcopy__(self, memo: object) -> Op:
+        return self  # a value
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        return reduced_fields(self, type(self)) if is_dataclass(self) else super().__reduce__()
 
 
 def checked_function(name: str, fn: object) -> Callable[..., PyTree]:

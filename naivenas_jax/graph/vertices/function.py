@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import jax
 from flax.core import Scope
@@ -14,7 +14,6 @@ from naivenas_jax.graph.op import Op, checked_function, keywords_of, least_array
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.independence_check import Probe, probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
-from naivenas_jax.graph.vertices.pickling import ImportPath, function_at, import_path
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
@@ -46,16 +45,6 @@ class Function(Op):
     def describe(self) -> str:
         """The name of the function."""
         return getattr(self.fn, "__name__", type(self.fn).__name__)
-
-    def __reduce__(self) -> tuple[Callable[..., Function], tuple[object, ...]]:
-        others = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "fn"}
-        return _restored, (type(self), import_path(self.fn), others)
-
-
-def _restored(
-    kind: Callable[..., Function], fn: Callable[..., PyTree] | ImportPath, others: dict[str, object]
-) -> Function:
-    return kind(function_at(fn), **others)
 
 
 @dataclass(frozen=True)

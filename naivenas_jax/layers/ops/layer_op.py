@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
 from typing import NamedTuple, Self, SupportsIndex
 
 import flax.linen as nn
@@ -21,8 +21,10 @@ from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.jaxpr.weight_use import WeightUses
 from naivenas_jax.layers.attributes import attribute_of, is_of_flax
 from naivenas_jax.layers.layer_axes import axis_vectors
+from naivenas_jax.layers.registry import registered_rule
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
 from naivenas_jax.paths import Path, is_unnamed, path_text
+from naivenas_jax.pickling import packed, remade
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
@@ -65,6 +67,10 @@ class LayerOp(Op):
     @abstractmethod
     def module(self) -> nn.Module | nnx.Module:
         """The layer as its users know it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        data, beside = packed({each.name: getattr(self, each.name) for each in fields(self) if each.name != "rule_of"})
+        return _restored, (type(self), type(self.module), data, beside)
 
     @property
     def absorbs(self) -> bool:
@@ -270,3 +276,10 @@ def bool_of(train: object) -> bool:
         raise GraphError(
             "train= must be True or False while tracing. Under jax.jit name it in static_argnames=('train',)."
         ) from error
+
+
+def _restored(
+    kind: type[LayerOp], layer: type[nn.Module | nnx.Module], data: bytes, beside: tuple[object, ...]
+) -> LayerOp:
+    """The op that was pickled, with the rule that is registered for its layer now."""
+    return remade(partial(kind, rule_of=registered_rule(layer, "read from a pickle")), data, beside)

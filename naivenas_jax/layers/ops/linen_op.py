@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -13,9 +12,8 @@ from flax.core import Scope
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.evaluation.name_scopes import computing_in_linen
 from naivenas_jax.graph.vertices.expression import names_in
-from naivenas_jax.layers.attributes import hashable, own_fields, with_attribute
+from naivenas_jax.layers.attributes import hashable, with_attribute
 from naivenas_jax.layers.ops.layer_op import LayerOp
-from naivenas_jax.layers.registry import registered_rule
 from naivenas_jax.layers.rule import RuleOf, port_name
 from naivenas_jax.typing import PyTree
 
@@ -82,47 +80,9 @@ class LinenOp(LayerOp):
         with computing_in_linen():
             return self.bound(scope)(*inputs, **self.call_keywords(kwargs))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (_as_parts(self.layer), self.nin)
-
 
 @lru_cache(maxsize=1024)
 def _resized(op: LinenOp, rule: int, ports: tuple[int, ...], sizes: tuple[tuple[str, int], ...]) -> LinenOp:
     """The layer for other sizes; ``rule`` tells apart ops that are equal, since they compare without their rules."""
     del rule
     return LayerOp.resized(op, ports, dict(sizes))
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A linen layer for pickle. Fields at their default are left out: Flax's own functions cannot all be pickled."""
-
-    kind: type[nn.Module]
-    attributes: Mapping[str, object]
-
-
-def _as_parts(value: object) -> object:
-    """The same value with every layer in it, however deep in tuples, taken apart for pickle."""
-    if type(value) is tuple:
-        return tuple(map(_as_parts, value))
-    if not isinstance(value, nn.Module):
-        return value
-    own = {each.name: getattr(value, each.name) for each in own_fields(value)}
-    defaults = {each.name: each.default for each in dataclasses.fields(value)}
-    changed = {name: _as_parts(item) for name, item in own.items() if item is not defaults[name]}
-    return _Parts(type(value), changed)
-
-
-def _assembled(value: object) -> object:
-    """The inverse of `_as_parts`."""
-    if type(value) is tuple:
-        return tuple(map(_assembled, value))
-    if not isinstance(value, _Parts):
-        return value
-    return value.kind(**{name: _assembled(item) for name, item in value.attributes.items()}, parent=None)
-
-
-def _restored(parts: _Parts, nin: tuple[int, ...]) -> LinenOp:
-    rule_of, layer = registered_rule(parts.kind, "read from a file"), _assembled(parts)
-    assert isinstance(layer, nn.Module)
-    return LinenOp(layer, nin, rule_of)

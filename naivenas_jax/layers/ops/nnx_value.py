@@ -15,6 +15,7 @@ from flax.traverse_util import unflatten_dict
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.paths import path_text
+from naivenas_jax.pickling import reduced_fields
 from naivenas_jax.typing import Array, Shape
 
 #: An array of a layer, or its shape where there is no array.
@@ -82,6 +83,9 @@ class NnxLayer:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return reduced_fields(self, NnxLayer)  # and not its hash, which is another one in each process
 
 
 def _hashable(value: object) -> Hashable:

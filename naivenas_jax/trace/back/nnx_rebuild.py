@@ -43,17 +43,17 @@ _Shapes: TypeAlias = Mapping[Path, tuple[int, ...]]
 
 def nnx_call(module: nnx.Module, model: TracedModel) -> ModelCall:
     """The model as a function, called as it was when it was imported."""
-    own = NnxModel.of(module)
+    own, _ = NnxModel.of(module)
 
     def call(variables: Variables, arrays: Sequence[Array]) -> PyTree:
-        return own.function(variables, model.arguments.join(arrays), model.keys, None, model.defaults)[0]
+        return own(variables, model.arguments.join(arrays), model.keys, None, model.defaults)[0]
 
     return call
 
 
 def nnx_shapes(module: nnx.Module) -> _Shapes:
     """The shapes of its variables, by path."""
-    return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module).arrays.items()}
+    return {path: tuple(np.shape(array)) for path, array in NnxModel.of(module)[1].items()}
 
 
 def nnx_attempts(
@@ -105,7 +105,7 @@ def nnx_attempts(
 
 def with_arrays(module: nnx.Module, variables: Variables) -> nnx.Module:
     """A copy with these arrays; everything else as it is."""
-    places = NnxModel.of(module).places
+    places = NnxModel.of(module)[0].places
     arrays = {places[path]: array for path, array in flat(variables).items()}
     graphdef, state = nnx.split(module)
     leaves = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import select
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path
-from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
+from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.analyse import Analysed
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.module_names import mark, place_of
+from naivenas_jax.trace.program.rebind import Watch
 from naivenas_jax.trace.program.rules.call import INLINED
 from naivenas_jax.transfer.variables import flat, flat_mappings, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -88,40 +89,56 @@ class EditedEvaluation:
         return made
 
 
-#: ``evaluate(variables by path, arrays, rngs, mutable, kwargs, hook) -> (outputs, updated variables by path)``
-EvaluateModel: TypeAlias = Callable[
-    [Mapping[Path, Array], Sequence[Array | Shape], Keys, Mutable, Keywords, EditedEvaluation],
-    tuple[PyTree, dict[Path, PyTree]],
-]
+class Evaluated(Protocol):
+    """A model that can be evaluated with the values inside that have names replaced."""
+
+    def computed(
+        self,
+        variables: Mapping[Path, Array],
+        inputs: Sequence[Array | Shape],
+        rngs: Keys,
+        mutable: Mutable,
+        kwargs: Keywords,
+        hook: Watch | None = None,
+    ) -> tuple[PyTree, dict[Path, PyTree]]:
+        """Outputs, and updated variables by path."""
 
 
-def edited_function(
-    evaluate: EvaluateModel, keywords: frozenset[str], edit: ModelEdit, before: Mapping[Path, Shape]
-) -> ModelFunction:
-    """The edited model.
+@dataclass(frozen=True, eq=False)
+class EditedModel:
+    """A model after an edit; see `ModelFunction`.
 
-    Args:
-      evaluate: evaluates the model before.
+    Attributes:
+      model: the model before.
       keywords: the keyword arguments that the model before names.
       edit: what is changed.
-      before: the variables of the model before, with their present shapes. The function may be called without those of
-        them that nothing depends on any more.
+      before: the variables of the model before, with their present shapes. The edited model may be called without those
+        of them that nothing depends on any more.
     """
 
-    def function(
-        variables: Variables, inputs: PyTree, rngs: Keys, mutable: Mutable, kwargs: Keywords
+    model: Evaluated
+    keywords: frozenset[str]
+    edit: ModelEdit
+    before: Mapping[Path, Shape]
+
+    @property
+    def identity(self) -> tuple[Evaluated, ModelEdit]:
+        """What it is equal by: the model before, and the edit."""
+        return self.model, self.edit
+
+    def __call__(
+        self, variables: Variables, inputs: PyTree, rngs: Keys, mutable: Mutable, kwargs: Keywords
     ) -> tuple[PyTree, Variables]:
-        known = flat(variables)
+        """Outputs, and the variables that changed."""
+        known, before = flat(variables), self.before
         own = {path: known[path] if path in known else jnp.zeros(s.shape, s.dtype) for path, s in before.items()}
         added = nested({path: array for path, array in known.items() if path not in before})
-        hook = EditedEvaluation(edit, added, rngs, mutable, kwargs)
+        hook = EditedEvaluation(self.edit, added, rngs, mutable, kwargs)
         # the model before may know no training, and a layer that the edit inserts may
-        given = {key: value for key, value in kwargs.items() if key != "train" or key in keywords}
-        outputs, updates = evaluate(own, arrays_in(inputs), rngs, mutable, given, hook)
+        given = {key: value for key, value in kwargs.items() if key != "train" or key in self.keywords}
+        outputs, updates = self.model.computed(own, arrays_in(inputs), rngs, mutable, given, hook)
         kept = {path: value for path, value in updates.items() if path in known or path not in before}
         return outputs, nested({**kept, **hook.updates})
-
-    return function
 
 
 def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[NamedValue]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NoReturn
+from typing import Literal
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.trace.model.edited_model import check_order, check_updates, edited_function
+from naivenas_jax.trace.model.edited_model import EditedModel, check_order, check_updates
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of, output_shapes
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
@@ -53,16 +53,8 @@ class ImportedOp(ModelOp):
     at_root = True
     declares_width = False
 
-    def __deepcopy__(self, memo: object) -> ImportedOp:
-        return self  # a value
-
-    def __reduce__(self) -> NoReturn:
-        raise GraphError(
-            "A graph of an imported model cannot be pickled, as it holds the trace of a function. Save its variables "
-            "and the plan of all changes, mutation.plan.to_json() (later.plan @ earlier.plan of several). To load, "
-            "import the model again and carry the plan out: nas.delta_nout(graph, variables, "
-            "nas.Plan.from_json(text)). The saved variables fit the result."
-        )
+    def __reduce__(self) -> tuple[object, ...]:
+        return ImportedOp, (self.model, self.runs, self.named, self.origins)  # a model that two ops share stays one
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """What the trace ties, between the ports and the outputs side by side."""
@@ -252,12 +244,11 @@ class ImportedOp(ModelOp):
         given = flat(variables)
         beside = {path: array for path, array in given.items() if path not in self.shapes}  # of other vertices
         present = {path: traced_shape(given[path]) for path in self.shapes}
-        function = edited_function(self.computed, self.model.keywords, edit, present)
+        function = EditedModel(self, self.model.keywords, edit, present)
 
         def trace(arrays: Mapping[Path, Array | Shape]) -> TracedModel:
             return TracedModel.trace(
                 function,
-                (self, edit),
                 arrays,
                 self.model.arguments,
                 [self._present("input", i, was) for i, was in enumerate(self.model.inputs)],

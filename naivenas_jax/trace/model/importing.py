@@ -9,19 +9,19 @@ from typing import TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax import core, nnx
+from flax import nnx
 from flax.errors import ModifyScopeVariableError
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.structure import Structure, arrays_in
 from naivenas_jax.paths import Path, subscripts
-from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.model_graph import model_graph
 from naivenas_jax.trace.model.nnx_model import NnxModel
-from naivenas_jax.trace.model.traced_model import Keys, Keywords, ModelFunction, Mutable
-from naivenas_jax.trace.program.module_names import linen_marks
-from naivenas_jax.transfer.variables import as_given, flat, nested, plain
+from naivenas_jax.trace.model.traced_model import Keywords, ModelFunction
+from naivenas_jax.trace.model.user_model import FunctionModel, LinenModel
+from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 #: What an import returns: the graph, and the variables in the layout that they had.
@@ -60,17 +60,8 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
     """
     if not callable(fn):
         raise GraphError(f"from_function takes a function (variables, *inputs) first; found {_said(fn)}.")
-    signature = CallSignature.of(fn)
-
-    def function(
-        values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords
-    ) -> tuple[PyTree, Variables]:
-        del rngs, mutable
-        args, keywords = signature.call(arguments, given)
-        return fn(as_given(values, variables), *args, **keywords), {}
-
     arrays = _arrays(variables)
-    graph = model_graph(function, fn, arrays, inputs, kwargs, signature)
+    graph = model_graph(FunctionModel.of(fn, variables), arrays, inputs, kwargs)
     if not isinstance(variables, Mapping) and graph.signature is not None:
         known = replace(graph.signature, variables=Structure.split(variables)[0])
         graph = Graph(graph.inputs, graph.outputs, signature=known)
@@ -125,30 +116,10 @@ def from_linen(
             "variables['params'] has 'params' inside, which Flax takes for a mistake. Pass the variables as init "
             "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
         )
-    signature = CallSignature.of(_method(module, kwargs.get("method")))
-
-    def function(
-        values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords
-    ) -> tuple[PyTree, Variables]:
-        own = {key: value for key, value in given.items() if key != "method"}
-        held = values if plain(variables) is variables else as_given(values, variables)
-        args, keywords = signature.call(arguments, own)
-        keywords["method"] = given.get("method")
-        wanted = list(mutable) if isinstance(mutable, tuple) else mutable
-        try:
-            with linen_marks():
-                result = module.apply(held, *args, rngs=dict(rngs) or None, mutable=wanted or False, **keywords)
-        except ModifyScopeVariableError as error:
-            raise GraphError(
-                f"The model updates variables: {error} Pass graph.apply(..., mutable=[...]) with that collection, and "
-                "take the updated variables from the result."
-            ) from error
-        return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
-
-    arrays = _arrays(variables)
+    model, arrays = LinenModel.of(module, variables, kwargs.get("method")), _arrays(variables)
     streams = _streams(rngs)
-    writes = _written(function, arrays, inputs, streams, kwargs)
-    graph = model_graph(function, module, arrays, inputs, kwargs, signature, streams=streams, writes=writes)
+    writes = _written(model, arrays, inputs, streams, kwargs)
+    graph = model_graph(model, arrays, inputs, kwargs, streams=streams, writes=writes)
     return graph, as_given(nested(arrays), variables)
 
 
@@ -177,13 +148,6 @@ def _written(
     if not every or can_do([]) or not can_do(every):
         return ()
     return tuple(name for name in every if not can_do([other for other in every if other != name]))
-
-
-def _method(module: nn.Module, method: object) -> Callable[..., PyTree]:
-    """The method of a linen module that ``method=`` means."""
-    if isinstance(method, str):
-        method = getattr(type(module), method)
-    return method if callable(method) else type(module).__call__
 
 
 def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwargs: PyTree) -> Imports:
@@ -220,13 +184,11 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwarg
             f"from_nnx takes an nnx model, then its inputs; found {_said(model)}. For linen modules there is "
             "nas.from_linen, for functions nas.from_function."
         )
-    own = NnxModel.of(model)
+    own, arrays = NnxModel.of(model)
     streams = _streams(rngs)
-    writes = own.written(inputs, {name: jax.random.key(0) for name, _ in streams}, kwargs)
-    graph = model_graph(
-        own.function, own.identity, own.arrays, inputs, kwargs, own.signature, ("train",), streams, writes
-    )
-    return graph, nested(own.arrays)
+    writes = own.written(arrays, inputs, {name: jax.random.key(0) for name, _ in streams}, kwargs)
+    graph = model_graph(own, arrays, inputs, kwargs, ("train",), streams, writes)
+    return graph, nested(arrays)
 
 
 def _streams(rngs: GivenKeys) -> tuple[tuple[str, Shape], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
@@ -11,19 +11,17 @@ from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
-from naivenas_jax.trace.model.traced_model import Keywords, ModelFunction, TracedModel, neurons_of
+from naivenas_jax.trace.model.traced_model import Importable, Keywords, TracedModel, neurons_of
 from naivenas_jax.typing import Array, PyTree, Shape
 
 
 def model_graph(
-    function: ModelFunction,
-    identity: object,
+    function: Importable,
     variables: Mapping[Path, Array | Shape],
     inputs: tuple[PyTree, ...],
     kwargs: Keywords,
-    signature: CallSignature,
     modes: tuple[str, ...] = (),
     streams: tuple[tuple[str, Shape], ...] = (),
     writes: tuple[str, ...] = (),
@@ -32,12 +30,10 @@ def model_graph(
 
     Args:
       function: the model.
-      identity: the model as the user gave it; where it can be hashed, two imports of equal models are equal.
       variables: by path.
       inputs: example inputs.
       kwargs: keyword arguments, unless ``graph.apply`` is given others.
-      signature: what the model may be called with.
-      modes: keyword arguments besides these of the signature.
+      modes: keyword arguments besides those of the model's signature.
       streams: the shapes of the keys that the model draws from, by stream.
       writes: the collections that the model updates in evaluation, too.
     """
@@ -48,11 +44,10 @@ def model_graph(
             "Give example inputs (arrays or their shapes): they tell what shapes to trace the model at. Found: "
             f"{found}. Numbers, text and other values of Python are constants of the model."
         )
-    shapes = [traced_shape(leaf) for leaf in leaves]
+    shapes, signature = [traced_shape(leaf) for leaf in leaves], function.signature
     keywords = frozenset((*signature.positional, *(signature.keywords or ()), *modes))
     model = TracedModel.trace(
         function,
-        _hashable(identity),
         variables,
         arguments,
         shapes,
@@ -89,12 +84,3 @@ def _free_names(names: Iterable[str], taken: Collection[str]) -> Iterator[str]:
             name += "_"
         used.add(name)
         yield name
-
-
-def _hashable(identity: object) -> Hashable:
-    """A value that two imports of equal models have in common: the model itself, where it can be hashed."""
-    try:
-        hash(identity)
-    except TypeError:
-        return object()
-    return identity

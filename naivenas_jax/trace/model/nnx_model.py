@@ -16,6 +16,7 @@ from naivenas_jax.graph.structure import Structure, arrays_in
 from naivenas_jax.layers.ops.nnx_streams import disconnect, reconnect
 from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
 from naivenas_jax.paths import Path
+from naivenas_jax.pickling import Token, reduced_fields
 from naivenas_jax.trace.model.call_arguments import CallSignature
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.module_names import nnx_marks
@@ -34,19 +35,19 @@ class NnxModel:
       graphdef: its configuration.
       places: where each variable lies in the model, by path.
       constants: what lies in the model and is no array, by its place in the model.
-      arrays: the arrays, by path.
       signature: the arguments of its ``__call__``.
+      identity: what it is equal by: its configuration, unless it holds constants.
     """
 
     graphdef: nnx.GraphDef[nnx.Module]
     places: Mapping[Path, PathParts]
     constants: Mapping[PathParts, object]
-    arrays: Mapping[Path, Array | Shape]
     signature: CallSignature
+    identity: NnxLayer | Token
 
     @classmethod
-    def of(cls, model: nnx.Module) -> NnxModel:
-        """Take a model apart; it is copied first."""
+    def of(cls, model: nnx.Module) -> tuple[NnxModel, dict[Path, Array | Shape]]:
+        """Take a model apart; it is copied first. The second are its arrays, by path."""
         own = nnx.clone(model)
         disconnect(own)
         _switch(own, train=False)
@@ -59,14 +60,13 @@ class NnxModel:
                 places[path], arrays[path] = place, value
             else:
                 constants[place] = leaf
-        return cls(graphdef, places, constants, arrays, CallSignature.of(type(model).__call__))
+        signature = CallSignature.of(type(model).__call__)
+        return cls(graphdef, places, constants, signature, Token() if constants else NnxLayer(graphdef)), arrays
 
-    @property
-    def identity(self) -> object:
-        """What the model is equal by: its configuration, unless it holds constants."""
-        return object() if self.constants else NnxLayer(self.graphdef)
+    def __reduce__(self) -> tuple[object, ...]:
+        return reduced_fields(self, NnxModel)
 
-    def function(
+    def __call__(
         self, values: Variables, inputs: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, kwargs: Keywords
     ) -> tuple[PyTree, Variables]:
         """Outputs, and the variables that changed."""
@@ -85,18 +85,20 @@ class NnxModel:
             outputs = module(*args, **keywords)
         return outputs, self._updates(module, arrays, mutable)
 
-    def written(self, inputs: tuple[PyTree, ...], rngs: Keys, kwargs: Keywords) -> tuple[str, ...]:
+    def written(
+        self, variables: Mapping[Path, Array | Shape], inputs: tuple[PyTree, ...], rngs: Keys, kwargs: Keywords
+    ) -> tuple[str, ...]:
         """The collections that the model updates in evaluation, too, and that nobody may leave out: a cache."""
         structure, data = Structure.split(inputs)
         found: set[str] = set()
 
         def call(values: Variables, arrays: list[Array]) -> tuple[PyTree, ...]:
-            outputs, updates = self.function(values, structure.join(arrays), rngs, DenyList(_OPTIONAL), kwargs)
+            outputs, updates = self(values, structure.join(arrays), rngs, DenyList(_OPTIONAL), kwargs)
             found.update(path[0] for path in flat(updates))
             return arrays_in(outputs)
 
         try:
-            jax.eval_shape(call, nested(self.arrays), data)
+            jax.eval_shape(call, nested(variables), data)
         except Exception:  # whatever it says will be told of when the model is traced
             return ()
         return tuple(sorted(found))

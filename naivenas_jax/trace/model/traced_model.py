@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 import jax
 from flax.core.scope import CollectionFilter, DenyList
@@ -12,9 +13,10 @@ from flax.core.scope import CollectionFilter, DenyList
 from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
+from naivenas_jax.pickling import Token, packed, unpacked
 from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.trace.model.call_arguments import traced_shape
+from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
 from naivenas_jax.trace.model.shared_sizes import SharedAxis, with_sizes_of
 from naivenas_jax.trace.program.analyse import Analysed, analyse, end_axis
 from naivenas_jax.trace.program.capture import TracedProgram, capture
@@ -27,8 +29,27 @@ Keys: TypeAlias = Mapping[str, jax.Array]
 Mutable: TypeAlias = CollectionFilter | None
 #: The keyword arguments of a model: constants, arrays, or trees of those.
 Keywords: TypeAlias = Mapping[str, PyTree]
-#: ``fn(variables, inputs, rngs, mutable, kwargs) -> (outputs, updated variables)``
-ModelFunction: TypeAlias = Callable[[Variables, tuple[PyTree, ...], Keys, Mutable, Keywords], tuple[PyTree, Variables]]
+
+
+class ModelFunction(Protocol):
+    """A model as a function of its variables: a value that can be pickled, as far as what the user gave can be."""
+
+    @property
+    def identity(self) -> object:
+        """What it is equal by; where that can be hashed, two imports of equal models are equal."""
+
+    def __call__(
+        self, values: Variables, arguments: tuple[PyTree, ...], rngs: Keys, mutable: Mutable, given: Keywords, /
+    ) -> tuple[PyTree, Variables]:
+        """``fn(variables, inputs, rngs, mutable, kwargs) -> (outputs, updated variables)``."""
+
+
+class Importable(ModelFunction, Protocol):
+    """A model of the user, before any edit."""
+
+    @property
+    def signature(self) -> CallSignature:
+        """What it may be called with."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,6 @@ class TracedModel:
     def trace(
         cls,
         function: ModelFunction,
-        identity: Hashable,
         variables: Mapping[Path, Array | Shape],
         arguments: Structure,
         inputs: Sequence[Shape],
@@ -78,10 +98,20 @@ class TracedModel:
         keywords: frozenset[str] = frozenset(),
         streams: tuple[tuple[str, Shape], ...] = (),
         writes: tuple[str, ...] = (),
+        token: Token | None = None,
+        again: bool = False,
     ) -> TracedModel:
-        """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names."""
+        """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names.
+
+        One that cannot be compared equals those alone that have the same ``token``. With ``again``, an equal one that
+        is still alive is taken as it is.
+        """
         shapes = {path: traced_shape(array) for path, array in variables.items()}
         static, arrays = Structure.split(dict(kwargs))
+        own = token or _identity(function, not arrays)  # arrays among the keyword arguments are constants of the trace
+        key = own, tuple(shapes.items()), arguments, tuple(inputs), static, edits, keywords, streams, writes
+        if again and (alive := _ALIVE.get(key)):
+            return alive
 
         def call(
             values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
@@ -96,8 +126,8 @@ class TracedModel:
         except Exception as error:  # whatever the model says to inputs that it cannot be called with
             raise cannot_be_called(error, inputs) from error
         base = analyse(program)
-        return cls(
-            identity=object() if arrays else identity,  # arrays among the keyword arguments are constants of the trace
+        model = cls(
+            identity=own,
             variables=tuple(shapes.items()),
             arguments=arguments,
             inputs=tuple(inputs),
@@ -110,6 +140,17 @@ class TracedModel:
             streams=streams,
             writes=writes,
         )
+        _ALIVE[key] = model
+        return model
+
+    def __deepcopy__(self, memo: object) -> TracedModel:
+        return self  # a value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        arguments = {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name in _GIVEN}
+        token = self.identity if isinstance(self.identity, Token) else None
+        data, beside = packed({**arguments, "kwargs": self.defaults, "token": token})
+        return _traced_again, (self.function, dict(self.variables), self.base.ties.run_sizes, data, beside)
 
     @property
     def keys(self) -> dict[str, jax.Array]:
@@ -171,6 +212,44 @@ class TracedModel:
             axis = end_axis("input", number)
             if axis in other.ties.axes and axis in self.base.ties.axes:
                 yield SharedAxis(f"Input {number}", axis, axis)
+
+
+#: The models that are alive, by what they are compared by.
+_ALIVE: WeakValueDictionary[Hashable, TracedModel] = WeakValueDictionary()
+
+#: Arguments of `TracedModel.trace` by which a model is traced again.
+_GIVEN = ("arguments", "inputs", "edits", "keywords", "streams", "writes")
+
+
+def _traced_again(
+    function: ModelFunction,
+    variables: Mapping[Path, Shape],
+    sizes: tuple[int, ...],
+    data: bytes,
+    beside: tuple[object, ...],
+) -> TracedModel:
+    """The model that was pickled: the very same if it is still alive, or traced again.
+
+    Raises:
+      GraphError: if the model is not what it was.
+    """
+    model = TracedModel.trace(function, variables, **unpacked(data, beside), again=True)
+    if model.base.ties.run_sizes != sizes:
+        raise GraphError(
+            "The model that the graph was imported from has changed since it was pickled: it has other sizes that can "
+            "change, or other ties. Unpickle the graph where the code of the model is what it was."
+        )
+    return model
+
+
+def _identity(function: ModelFunction, comparable: bool) -> Hashable:
+    """A value that two imports of equal models have in common: the model itself, where it can be hashed."""
+    identity = function.identity if comparable else None
+    try:
+        hash(identity)
+    except TypeError:
+        return Token()
+    return Token() if identity is None else identity
 
 
 def _hashable_filter(mutable: Mutable) -> Mutable:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import flax.linen as nn
 
 from naivenas_jax.paths import path_text
+from naivenas_jax.pickling import packed, remade
 from naivenas_jax.trace.back.linen.linen_search import NumbersByModule, give, held
 from naivenas_jax.trace.back.numbers.changed_sizes import ModulePath
 from naivenas_jax.trace.back.numbers.config_numbers import ConfigPath, NewNumbers, config_text, reconfigured
@@ -103,12 +104,12 @@ def resized_class(base: type[nn.Module]) -> type[nn.Module]:
 def _reduced(self: nn.Module) -> tuple[object, ...]:
     """How a module is pickled: by its own class, since nobody finds the derived one by its name."""
     fields = {name: getattr(self, name) for name in _fields(self)}
-    return _remade, (type(self).__bases__[0], fields)
+    return _remade, (type(self).__bases__[0], *packed(fields))
 
 
-def _remade(base: type[nn.Module], fields: Mapping[str, object]) -> nn.Module:
+def _remade(base: type[nn.Module], data: bytes, beside: tuple[object, ...]) -> nn.Module:
     """The inverse of `_reduced`."""
-    return resized_class(cast(Hashable, base))(**fields)
+    return remade(resized_class(cast(Hashable, base)), data, beside)
 
 
 def _within(base: type[nn.Module], name: str) -> Callable[..., PyTree]:
