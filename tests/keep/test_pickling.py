@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +158,10 @@ def test_rebuilt_models():
     mutation = nas.delta_nout(*nas.from_linen(model, model.init(jax.random.key(0), X), X), {"layers_0": -3})
     own = Hidden()
     inner = nas.delta_nout(*nas.from_linen(own, own.init(jax.random.key(0), X), X), {"dense0": -3})
-    for new in (nas.rebuild(model, mutation), nas.rebuild(own, inner)):
+    for old, changed in ((model, mutation), (own, inner)):
+        new = nas.rebuild(old, changed)
         again = cloudpickle.loads(cloudpickle.dumps(new))
-        assert repr(again) == repr(new)
+        # Flax's own modules are left to cloudpickle, which makes their initialisers anew, at other addresses
+        assert re.sub(" at 0x[0-9a-f]+", "", repr(again)) == re.sub(" at 0x[0-9a-f]+", "", repr(new))
+        chex.assert_trees_all_equal(again.apply(changed.variables, X), new.apply(changed.variables, X))
     assert pickle.loads(pickle.dumps(new)) == new  # the classes of Flax itself cannot be pickled without cloudpickle
