@@ -12,7 +12,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from graphs import GRAPHS, SMALL, Network  # noqa: E402
+from machine import processor, revision  # noqa: E402
 from reference.per_neuron import PerNeuron  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -200,17 +200,14 @@ COLUMNS = [
 
 def write(rows: list[list[str]]) -> Path:
     """The table as a page of the docs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     text = HEADER.format(
         command="`python benchmarks/alignment.py`",
         date=datetime.date.today().isoformat(),
         cores=os.cpu_count(),
-        cpu=models[0] if models else platform.processor(),
+        cpu=processor(),
         python=platform.python_version(),
         limit=LIMIT,
-        revision=revision.strip(),
+        revision=revision(),
         **{name: version(name) for name in ("highspy", "cvxpy", "numpy")},
     )
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * 3 + "---:|" * (len(COLUMNS) - 3)]

@@ -16,7 +16,6 @@ import importlib.util
 import json
 import pickle
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from machine import revision
 from rich.progress import track
 
 import naivenas_jax as nas
@@ -140,7 +140,6 @@ def report(rows: list[dict[str, Any]], command: str) -> str:
     """The page of the docs."""
     original = [r for r in rows if r["method"] == "original"]
     spent = [r["cpu"] for r in rows if r["method"] == "nas.compress"]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
     peer = PEER_HERE if peer_measured(rows) else PEER_ONCE
     ours = [r for r in rows if r["method"] == "nas.compress"]
     lacking = {b: GOALS[b] - np.mean([r["accuracy"] for r in ours if r["budget"] == b]) for b in BUDGETS}
@@ -158,7 +157,7 @@ and `nas.compress` get the 1,257 training images without labels.{incomplete}
 {short}
 `nas.compress` took {np.mean(spent):.0f} seconds of CPU time on average. {peer}
 
-Command: `{command}`, at {commit.strip()}, on {platform.machine()}, jax {jax.__version__} on
+Command: `{command}`, at {revision()}, on {platform.machine()}, jax {jax.__version__} on
 {jax.devices()[0].device_kind}.
 """
 

@@ -12,7 +12,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import sys
 import time
 import zlib
@@ -29,6 +28,7 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from machine import machine, revision  # noqa: E402
 from vision import NETWORKS, SMALL  # noqa: E402
 
 import naivenas_jax as nas  # noqa: E402
@@ -138,14 +138,11 @@ def measure(network: Network, shares: Sequence[float] = SHARES) -> Iterator[list
 
 
 def head(imports: str) -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [x.split(":")[1].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     return HEAD.format(
         date=datetime.date.today().isoformat(),
-        machine=f"{os.cpu_count()} x {models[0] if models else platform.processor()}",
+        machine=machine(),
         python=platform.python_version(),
-        revision=revision.strip(),
+        revision=revision(),
         imports=imports,
         versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "cvxpy", "highspy", "numpy")),
     )

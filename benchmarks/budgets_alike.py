@@ -11,7 +11,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from graphs import densenet121
+from machine import machine, revision
 
 import naivenas_jax as nas
 
-ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Budgets where layers are alike
 
     python benchmarks/budgets_alike.py --write docs/benchmarks/budgets_alike.md
@@ -127,13 +126,11 @@ def rows(cases: tuple[Case, ...]) -> Iterator[str]:
 
 
 def head() -> str:
-    models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     return HEAD.format(
         date=datetime.date.today().isoformat(),
-        machine=f"{os.cpu_count()} x {models[0].split(':')[1].strip() if models else platform.processor()}",
+        machine=machine(),
         python=platform.python_version(),
-        revision=revision.strip(),
+        revision=revision(),
     )
 
 

@@ -13,7 +13,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from machine import revision
 from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
@@ -195,12 +195,11 @@ def measured(
 
 
 def head(members: int, alone: int) -> str:
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return HEAD.format(
         date=datetime.date.today().isoformat(),
         machine=f"{os.cpu_count()} CPU cores ({platform.machine()})",
         python=platform.python_version(),
-        revision=revision.stdout.strip() or "an unknown revision",
+        revision=revision() or "an unknown revision",
         versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
         members=members,
         alone=alone,

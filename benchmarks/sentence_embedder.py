@@ -25,7 +25,6 @@ import os
 import platform
 import re
 import resource
-import subprocess
 import sysconfig
 import time
 import warnings
@@ -40,6 +39,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # most
 import flax.linen as nn
 import jax
 import numpy as np
+from machine import revision
 from scipy.stats import spearmanr
 
 import naivenas_jax as nas
@@ -316,7 +316,6 @@ def _brief(sizes: list[int]) -> str:
 
 def report(bench: Bench, budgets: list[float], command: str) -> str:
     """The page of the docs."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
     smallest = next(row["params"] for row in bench.rows if row["method"] == "smallest") / bench.params
     words = np.size(bench.variables["params"]["bert"]["embeddings"]["word_embeddings"]["embedding"]) / bench.params
     tables = "\n\n".join(f"## {budget:.0%} of the parameters\n\n{table(bench.rows, budget)}" for budget in budgets)
@@ -346,7 +345,7 @@ standard library, scikit-learn, scipy and numpy.{incomplete}
   {_listed(PUBLISHED)}; here they are {_listed(bench.published())}.
 - Peak memory of the process: {max(row["peak_gb"] for row in bench.rows):.1f} GB.
 
-Command: `{command}`, at {commit.strip()}, on {platform.machine()} with {os.cpu_count()} cores that other work shared,
+Command: `{command}`, at {revision()}, on {platform.machine()} with {os.cpu_count()} cores that other work shared,
 jax {jax.__version__} on {jax.devices()[0].device_kind}. What to install is at the top of the script.
 """
 

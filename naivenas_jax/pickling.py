@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import io
 import pickle
 import sys
@@ -96,12 +97,7 @@ class ImportPath:
         Raises:
           AttributeError, ImportError: if nothing is.
         """
-        return functools.reduce(getattr, self.name.split("."), _imported(self.module))
-
-
-def _imported(module: str) -> object:
-    __import__(module)
-    return sys.modules[module]
+        return functools.reduce(getattr, self.name.split("."), importlib.import_module(self.module))
 
 
 def import_path(fn: object) -> ImportPath | None:
@@ -150,7 +146,7 @@ class NestedFunction:
             return None
         parts = cls(fn.__module__, fn.__qualname__, cells, fn.__defaults__, fn.__kwdefaults__)
         known = fn.__module__ in sys.modules and fn.__module__ not in _SCRIPTS
-        found = parts._code() if known and any(cell is fn for cell in cells) is False else None
+        found = parts._code() if known and not any(cell is fn for cell in cells) else None
         return parts if found is fn.__code__ else None
 
     def _code(self) -> types.CodeType | None:
@@ -176,7 +172,7 @@ class NestedFunction:
         code = self._code()
         if code is None or len(code.co_freevars) != len(self.cells):
             raise AttributeError(f"The module {self.module!r} has no function {self.name!r} any more.")
-        scope = vars(_imported(self.module))
+        scope = vars(importlib.import_module(self.module))
         made = types.FunctionType(code, scope, code.co_name, self.defaults, tuple(map(types.CellType, self.cells)))
         made.__kwdefaults__ = self.keyword_defaults
         made.__qualname__, made.__module__ = self.name, self.module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Unpack
 
@@ -21,7 +20,6 @@ from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.progress import tracked
-from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -103,7 +101,6 @@ def compress(
     7
     """
     check_values(graph, variables)
-    given, variables = variables, plain(variables)
     if not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
     require_steps(refine, "refine=", 0, BudgetError)
@@ -129,15 +126,13 @@ def compress(
         sizes={"request": request, "min_size": min_size, "max_size": max_size},
         options=options,
     )
-    path = BudgetPath.of(graph, variables, limits)
+    path = BudgetPath.of(graph, compression.variables, limits)
     found: Mutation | None = None
     for number in tracked(range(1, steps + 1), "compress", progress):
         found = compression.step(found, path.at(partial(_between, share=number / steps)))
     assert found is not None
     found = compression.nearest([found, compression.at_once(path.at(lambda span: span.after))])
-    found = compression.polished(found, refine, progress)
-    handed = replace(found, notes=tuple(dict.fromkeys(found.notes)), variables=as_given(found.variables, given))
-    return handed if variables is given else replace(handed, variables_before=given)
+    return compression.handed_out(compression.polished(found, refine, progress))
 
 
 def _between(span: Span, share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.errors import GraphError, PlanError, UtilityError
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.outputs import WantedOutputs
+from naivenas_jax.fit.outputs import MadeOutputs, WantedOutputs, made_outputs
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -23,6 +24,7 @@ from naivenas_jax.mutate.request.budget_request import BudgetKeywords
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.verbs.resize import resize
+from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
@@ -33,7 +35,8 @@ class Compression:
 
     Attributes:
       original: the network, with the keyword arguments of its evaluation.
-      variables: its variables.
+      given: its variables, as the user gave them.
+      variables: the same, in dicts.
       data: the batches.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
@@ -41,6 +44,7 @@ class Compression:
     """
 
     original: Network
+    given: Variables
     variables: Variables
     data: Data
     outcomes: bool
@@ -74,7 +78,8 @@ class Compression:
         check_chain_keywords(graph, options)
         return cls(
             original=Network(graph, dict(keywords or {})),
-            variables=variables,
+            given=variables,
+            variables=plain(variables),
             data=Data.of(graph, batches),
             outcomes=outcomes,
             ridge=require_ridge(ridge),
@@ -95,7 +100,7 @@ class Compression:
     def nearest(self, candidates: Sequence[Mutation]) -> Mutation:
         """The candidate whose outputs are nearest to those of the original; the first, if they cannot be compared."""
         try:
-            wanted = [WantedOutputs.of(one, self.original, self.data) for one in candidates]
+            wanted = [self._wanted(one) for one in candidates]
         except PlanError as error:  # all outputs are whole numbers
             return replace(candidates[0], notes=(*candidates[0].notes, f"not compared with other ways: {error}"))
         found = [
@@ -107,12 +112,25 @@ class Compression:
         """All parameters at once, trained for so many steps; the same mutation for none."""
         if not steps:
             return mutation
-        wanted = WantedOutputs.of(mutation, self.original, self.data)
-        return refined(mutation, self.network(mutation.graph), wanted, steps, progress=progress)
+        return refined(mutation, self.network(mutation.graph), self._wanted(mutation), steps, progress=progress)
+
+    def handed_out(self, mutation: Mutation) -> Mutation:
+        """A mutation between variables in the mappings that the user gave, each note said once."""
+        notes = tuple(dict.fromkeys(mutation.notes))
+        variables = as_given(mutation.variables, self.given)
+        return replace(mutation, notes=notes, variables=variables, variables_before=self.given)
 
     def network(self, graph: Graph) -> Network:
         """A graph as it is evaluated, with all that has been compiled for it."""
         return self._networks.setdefault(graph, Network(graph, self.original.kwargs))
+
+    @cached_property
+    def _made(self) -> MadeOutputs:
+        """What the original makes, computed once for all that is compared with it."""
+        return made_outputs(self.original, self.variables, self.data)
+
+    def _wanted(self, mutation: Mutation) -> WantedOutputs:
+        return WantedOutputs.of(mutation, self.data, self._made)
 
     def _refitted(self, mutation: Mutation) -> Mutation:
         networks = self.original, self.network(mutation.graph)

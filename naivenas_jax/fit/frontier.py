@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, Unpack
 
@@ -23,7 +22,6 @@ from naivenas_jax.mutate.request.budget_request import BUDGETS, Latency, Limits
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.progress import tracked
-from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 
 #: ``measure(graph, variables)``: how good a network is; more is better.
@@ -102,7 +100,6 @@ def frontier(
     114
     """
     check_values(graph, variables)
-    given, variables = variables, plain(variables)
     require_function(measure, "measure", "graph, variables", GraphError)
     require_flag(progress, "progress", GraphError)
     require_steps(refine, "refine=", 0, BudgetError)
@@ -126,14 +123,14 @@ def frontier(
         sizes={"request": None, "min_size": min_size, "max_size": max_size},
         options=options,
     )
-    path = BudgetPath.of(graph, variables, Limits(**{budget: shares[-1]}, inputs=inputs, grows=False))
-    point = partial(_point, compression, measure, options.get("latency"), given)
+    path = BudgetPath.of(graph, compression.variables, Limits(**{budget: shares[-1]}, inputs=inputs, grows=False))
+    point = partial(_point, compression, measure, options.get("latency"))
 
     def after(before: Mutation | None, share: float) -> tuple[Mutation, FrontierPoint]:
         """A network that costs this share of the one given, made from a larger one; and what can be said of it."""
         budgets = path.at(partial(_share, share=share))
         found = compression.nearest([compression.step(before, budgets), compression.at_once(budgets)])
-        return found, point(_handed_out(compression.polished(found, refine), given))
+        return found, point(compression.handed_out(compression.polished(found, refine)))
 
     made: list[tuple[float, Mutation | None, FrontierPoint]] = [(1.0, None, point(None))]
     least = made[0][2].measure - (math.inf if allowed is None else allowed)
@@ -166,21 +163,15 @@ def _share(span: Span, share: float) -> float:
     return max(1.0, span.before * share)
 
 
-def _handed_out(mutation: Mutation, given: Variables) -> Mutation:
-    """A mutation between variables in the mappings that a user gave."""
-    notes = tuple(dict.fromkeys(mutation.notes))
-    return replace(mutation, notes=notes, variables=as_given(mutation.variables, given), variables_before=given)
-
-
 def _point(
-    compression: Compression, measure: Measure, latency: Latency | None, given: Variables, mutation: Mutation | None
+    compression: Compression, measure: Measure, latency: Latency | None, mutation: Mutation | None
 ) -> FrontierPoint:
     """What can be said of a network; None: of the one given.
 
     Raises:
       BudgetError: if the measure of it is no number.
     """
-    graph, variables = mutation or (compression.original.graph, given)
+    graph, variables = mutation or (compression.original.graph, compression.given)
     found = as_number(measure(graph, variables))
     if found is None or math.isnan(found):
         raise BudgetError(f"measure(graph, variables) gives a number, more is better; found {found!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,22 @@ from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.graph.evaluation.batches import Batch
-from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.take import HostArray
-from naivenas_jax.transfer.variables import plain
 from naivenas_jax.typing import Array, Variables
 
 #: One in so many examples is held out.
 HELD_OUT = 4
+
+
+#: For each batch the outputs of a network, in the order of its output vertices.
+MadeOutputs: TypeAlias = list[list[HostArray]]
+
+
+def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutputs:
+    """What a network makes of each batch; a number has one neuron."""
+    compiled = jax.jit(network.outputs)
+    return [[np.atleast_1d(np.asarray(array)) for array in compiled(variables, *inputs)] for inputs in data]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +69,18 @@ class WantedOutputs:
     variances: tuple[float, ...]
 
     @classmethod
-    def of(cls, mutation: Mutation, original: Network, data: Data) -> WantedOutputs:
-        """What the network before a mutation makes.
+    def of(cls, mutation: Mutation, data: Data, made: MadeOutputs) -> WantedOutputs:
+        """What the network before a mutation makes, of the neurons that are left.
+
+        Args:
+          mutation: the mutation.
+          data: the batches.
+          made: for each batch the outputs of the network before the mutation, as `made_outputs` gives them.
 
         Raises:
           PlanError: if no output of it can be compared, since all are whole numbers.
           VariablesError: if an output is not finite.
         """
-        variables = plain(mutation.variables_before)
-        compiled = jax.jit(lambda inputs: outputs_of(original.graph, variables, inputs, **original.kwargs))
-        inputs = list(data)
-        made = [[np.atleast_1d(np.asarray(array)) for array in compiled(batch)] for batch in inputs]
         compared = [jnp.issubdtype(array.dtype, jnp.inexact) for array in made[0]]
         if not any(compared):
             raise PlanError("All outputs of the network are whole numbers, of which none is nearer than another.")
@@ -88,7 +98,7 @@ class WantedOutputs:
         ]
         kept = tuple(None if source is None else np.flatnonzero(source != NEW) for source in sources)
         variances = tuple(_variance([batch[i] for batch in wanted]) for i in range(sum(compared)))
-        return cls(tuple(map(WantedBatch, inputs, wanted)), kept, variances)
+        return cls(tuple(map(WantedBatch, data, wanted)), kept, variances)
 
     def held_out(self) -> list[Bool[np.ndarray, " examples"]]:
         """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
@@ -128,7 +138,7 @@ class WantedOutputs:
         """The distance of a network over all examples, held out or not; see `WantedOutputs`."""
 
         def total(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " outputs"]:
-            made = outputs_of(network.graph, variables, inputs, **network.kwargs)
+            made = network.outputs(variables, *inputs)
             return jnp.stack([error.sum() for error in self.squared_errors(made, wanted)])
 
         compiled = jax.jit(total)

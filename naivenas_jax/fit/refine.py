@@ -16,9 +16,8 @@ from naivenas_jax.checks import as_whole, require_flag, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
-from naivenas_jax.fit.outputs import WantedOutputs
+from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.graph.evaluation.batches import Batch
-from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.paths import Path
 from naivenas_jax.progress import tracked
@@ -104,9 +103,10 @@ def refine(
     require_steps(steps, "steps=", 1, PlanError)
     if tx is not None and not isinstance(tx, optax.GradientTransformation):
         raise PlanError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
-    original, changed = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
-    wanted = WantedOutputs.of(mutation, original, Data.of(mutation.before, batches))
-    return refined(mutation, changed, wanted, steps, tx, progress)
+    data = Data.of(mutation.before, batches)
+    made = made_outputs(Network(mutation.before, kwargs), plain(mutation.variables_before), data)
+    wanted = WantedOutputs.of(mutation, data, made)
+    return refined(mutation, Network(mutation.graph, kwargs), wanted, steps, tx, progress)
 
 
 def require_steps(steps: object, argument: str, least: int, error: type[NaiveNASError]) -> None:
@@ -201,7 +201,7 @@ class _Training:
     def _errors(self, parameters: Parameters, rows: _Rows) -> Float[Array, "outputs 2"]:
         """For each output the sum of the errors of some examples, and how many examples they are."""
         variables = nested({**flat(self.variables), **parameters})
-        made = outputs_of(self.network.graph, variables, rows.inputs, **self.network.kwargs)
+        made = self.network.outputs(variables, *rows.inputs)
         found = self.wanted.squared_errors(made, rows.wanted)
         chosen = [jnp.broadcast_to(rows.chosen, own.shape) for own in found]
         sums = [jnp.stack([jnp.where(c > 0, own, 0).sum(), c.sum()]) for own, c in zip(found, chosen, strict=True)]

@@ -80,13 +80,21 @@ def as_member(given: object, number: int) -> Member:
     Raises:
       PlanError: if it is neither a mutation nor a pair of a graph and its variables.
     """
+    found = recognised(given)
+    if found is not None:
+        return found
+    raise PlanError(
+        f"Member {number} is {given!r:.80}. Members are mutations, or pairs (graph, variables), to which these unpack."
+    )
+
+
+def recognised(given: object) -> Member | None:
+    """A mutation, or a pair of a graph and its variables; None if ``given`` is neither."""
     if isinstance(given, Mutation):
         return given
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Graph):
         return given[0], given[1]
-    raise PlanError(
-        f"Member {number} is {given!r:.80}. Members are mutations, or pairs (graph, variables), to which these unpack."
-    )
+    return None
 
 
 def as_pair(member: Member) -> tuple[Graph, Variables]:

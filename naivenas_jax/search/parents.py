@@ -11,7 +11,7 @@ from naivenas_jax.checks import shown
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.population.members import Member, as_pair
+from naivenas_jax.population.members import Member, as_pair, recognised
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import PyTree, Variables
 
@@ -35,12 +35,8 @@ def parents(first: Parent, second: Parent) -> tuple[Member, Member]:
 
 def _parent(given: object, name: str) -> Member:
     """What a user gave for a parent."""
-    parent: Member | None = None
-    if isinstance(given, Mutation):
-        parent = given
-    elif isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Graph):
-        parent = given[0], given[1]
-    elif isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mutation):
+    parent = recognised(given)
+    if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mutation):
         parent = replace(given[0], variables=given[1])
     if parent is None:
         raise PlanError(

@@ -46,10 +46,11 @@ class Network:
         """The equations of an evaluation on inputs of these shapes."""
         key = tuple((np.shape(x), str(jnp.result_type(x))) for x in inputs)
         if key not in self._tapes:
-            self._tapes[key] = record(self._arrays, variables, inputs)
+            self._tapes[key] = record(self.outputs, variables, inputs)
         return self._tapes[key]
 
-    def _arrays(self, variables: Variables, *inputs: Array) -> tuple[Array, ...]:
+    def outputs(self, variables: Variables, *inputs: Array) -> tuple[Array, ...]:
+        """The arrays that the network makes, one per output vertex."""
         return outputs_of(self.graph, variables, inputs, **self.kwargs)
 
     def compiled(self, function: Callable[..., T], *fixed: object) -> Callable[..., T]:
