@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import grimp
+import pytest
 
 import naivenas_jax as nas
 
@@ -71,3 +74,32 @@ def test_types_say_something():
     texts = [file.read_text(encoding="utf-8") for file in FILES]
     anys, lines = (sum(len(re.findall(pattern, text)) for text in texts) for pattern in (r"\bAny\b", r"\n"))
     assert 1000 * anys <= ANY * lines
+
+
+FEW = """
+import flax.linen as nn, jax, naivenas_jax as nas
+graph = nas.Graph(x := nas.input_vertex("x", 3), nas.layer("b", nn.Dense(2), nas.layer("a", nn.Dense(4), x)))
+shapes = jax.eval_shape(graph.init, jax.random.key(0), jax.numpy.ones((1, 3)))
+nas.delta_nout(graph, shapes, {"a": -1})
+"""
+SEVERAL = f"""{FEW}
+both = nas.Graph(x, nas.concat("both", nas.layer("c", nn.Dense(4), x), nas.layer("d", nn.Dense(4), x)))
+shapes = jax.eval_shape(both.init, jax.random.key(0), jax.numpy.ones((1, 3)))
+nas.delta_nout(both, shapes, {{"both": -3}}, SETTING)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "imported"),
+    [
+        pytest.param("import naivenas_jax", False, id="the import"),
+        pytest.param(FEW, False, id="a change that needs no solver"),
+        pytest.param(SEVERAL.replace("SETTING", "free_outputs=True"), True, id="a change that needs one"),
+    ],
+)
+def test_what_takes_long_is_imported_when_it_is_first_needed(code: str, imported: bool):
+    """cvxpy with scipy.stats behind it, and scipy.interpolate with scipy.optimize, took three quarters of the time."""
+    ask = "import sys; print(*sorted({'cvxpy', 'scipy.interpolate', 'scipy.stats'} & {*sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", f"{code}\n{ask}"], capture_output=True, text=True, check=True)
+    assert ("cvxpy" in run.stdout.split()) is imported
+    assert imported or not run.stdout.split()

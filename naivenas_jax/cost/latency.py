@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import RegularGridInterpolator
-from scipy.optimize import linprog
 
 from naivenas_jax.checks import as_whole, require_mapping, shown
 from naivenas_jax.cost.parts import Owners, parts, under, without_operations
@@ -45,6 +43,8 @@ class LayerLatency:
         Interpolation between the points of a grid reproduces a sum of products of sizes exactly. So a sum that is not
         above the table at the points of the grid is nowhere above it between them.
         """
+        from scipy.optimize import linprog  # here: long to import, and needed for tables of latency alone
+
         products = [c for n in range(len(self.sizes) + 1) for c in itertools.combinations(range(len(self.sizes)), n)]
         points = np.array(list(itertools.product(*self.grid)), dtype=float).reshape(self.seconds.size, len(self.sizes))
         values = np.stack([points[:, list(factors)].prod(1) for factors in products], 1)
@@ -61,6 +61,8 @@ class LayerLatency:
 
     def at(self, sizes: Mapping[str, int]) -> float:
         """Seconds: multi-linear between the points of the grid and beyond the largest, constant below the smallest."""
+        from scipy.interpolate import RegularGridInterpolator  # here, as in `below`
+
         if not self.sizes:
             return self.times * float(self.seconds)
         point = [max(float(size.at(sizes)), float(g[0])) for size, g in zip(self.sizes, self.grid, strict=True)]

@@ -41,7 +41,11 @@ class Deadline:
     @classmethod
     def after(cls, seconds: float | None) -> Deadline:
         """The moment so many seconds from now; None: never."""
-        return cls(None if seconds is None else time.monotonic() + seconds)
+        if seconds is None:
+            return cls()
+        import cvxpy  # noqa: F401  imported when first needed; a short limit is not to be spent on that
+
+        return cls(time.monotonic() + seconds)
 
     @property
     def left(self) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
@@ -104,9 +103,9 @@ class IntegerProgram:
         self._equalities = len(equal.bounds)
         self._data["b"] = np.concatenate([equal.bounds, below.bounds]).astype(float)
 
-    def _canonical(
-        self, columns: Unknowns, equal: LinearRows, below: LinearRows
-    ) -> tuple[dict[str, Any], Any, cp.Problem]:
+    def _canonical(self, columns: Unknowns, equal: LinearRows, below: LinearRows) -> tuple[dict[str, Any], Any, object]:
+        import cvxpy as cp  # here: it takes longer to import than all else, and most changes need no solver
+
         lower, upper = np.array(columns.lower), np.array(columns.upper)
         integer = (np.array(columns.integer),) if columns.integer else False
         x = cp.Variable(self.size, bounds=[lower, upper], integer=integer)
