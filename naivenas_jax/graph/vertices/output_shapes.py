@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import jax
 from flax import core
 
 from naivenas_jax.graph.dag import topological
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.typing import PyTree
@@ -25,7 +27,9 @@ def shape_of(vertex: Vertex) -> tuple[int, ...] | None:
 def value_of(vertex: Vertex) -> PyTree:
     """What ``vertex`` computes for a batch of one, as shapes and dtypes; None if an input's shape is not known.
 
-    Every vertex is traced once, by itself, and remembered for as long as it lives.
+    Every vertex is traced by itself, once for all vertices that compute the same of the same shapes: after an edit all
+    that lie behind it are new vertices, and few compute something new. What a vertex makes is remembered for as long as
+    it lives.
     """
     if vertex not in _known:
         for each in topological((vertex,)):
@@ -40,11 +44,19 @@ def _shape(vertex: Vertex) -> PyTree:
         return None if shape is None else jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)
     if (returned := vertex.op.returns()) is not None:
         return returned
-    inputs = [_known[source] for source in vertex.inputs]
+    inputs = tuple(_known[source] for source in vertex.inputs)
     if any(known is None for known in inputs):
         return None
+    single = all(isinstance(known, jax.ShapeDtypeStruct) for known in inputs)
+    return (_remembered if single else _computed)(vertex.op, inputs)
 
+
+def _computed(op: Op, inputs: tuple[PyTree, ...]) -> PyTree:
     def compute(key: jax.Array, *arrays: PyTree) -> PyTree:
-        return core.init(lambda scope, *xs: vertex.op.call(scope, xs, {}))({"params": key}, *arrays)[0]
+        return core.init(lambda scope, *xs: op.call(scope, xs, {}))({"params": key}, *arrays)[0]
 
     return jax.eval_shape(compute, jax.random.key(0), *inputs)
+
+
+#: By the computation and the shapes and dtypes of its inputs; what raises is not remembered.
+_remembered = lru_cache(maxsize=4096)(_computed)
