@@ -80,6 +80,7 @@ from naivenas_jax.sizes.condition import ladder, multiple_of, one_of, size
 from naivenas_jax.trace.back.class_constraints import class_constraints
 from naivenas_jax.trace.back.rebuild import rebuild
 from naivenas_jax.trace.model.importing import from_function, from_linen, from_nnx
+from naivenas_jax.transfer import co_shaped as _co_shaped  # noqa: F401  gives plans their `apply`
 from naivenas_jax.transfer.carrying.carry import CarryReport
 from naivenas_jax.transfer.masks import freeze_mask
 from naivenas_jax.transfer.merge import merge_neurons

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from naivenas_jax.align.axis_plan import AxisPlan, axis_from_json, axis_to_json
+from naivenas_jax.align.composition import axis_after, first_names, joint, new_names
 from naivenas_jax.checks import as_whole, require_mapping, shown
 from naivenas_jax.errors import PlanError, UnknownNameError
 from naivenas_jax.paths import Path, is_unnamed, path_text
@@ -22,7 +23,13 @@ from naivenas_jax.sizes.ties import Ties
 
 #: The axis that each dimension of a leaf lies on; None where its size is fixed.
 Dims: TypeAlias = tuple[str | None, ...]
-KeyT = TypeVar("KeyT")
+
+
+class Apply(Protocol):
+    """Applies a plan to a tree of arrays: `Plan.apply`."""
+
+    def __call__(self, tree: Any, *, new: Any = None, sharding: Any = None) -> Any:  # trees of whatever kind
+        """The tree in the new shape."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +62,9 @@ class Plan:
     rescaled: Mapping[Path, int] = field(default_factory=dict)
     moved: Mapping[Path, Path] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    #: Set by naivenas_jax.transfer.co_shaped, which knows arrays.
+    apply: ClassVar[Apply]
 
     @classmethod
     def identity(
@@ -176,22 +186,22 @@ class Plan:
         removed = earlier.removed | _first_names_of_lost(self, earlier)
         earlier = _renamed(self, replace(earlier, created=earlier.created - self.removed))
         created = earlier.created | self.created
-        axes = {name: _axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
+        axes = {name: axis_after(axis, earlier.axes.get(name), name) for name, axis in self.axes.items()}
         leaves = {}
         for path, dims in self.leaves.items():
             before = dims if path in self.created else earlier.leaves.get(path, dims)
             pairs = list(zip(dims, before, strict=True))
             known = [early in self.axes if late is None else late in earlier.axes for late, early in pairs]
-            leaves[path] = tuple(_joint(*pair, both) for pair, both in zip(pairs, known, strict=True))
-            for joint, (late, early) in zip(leaves[path], pairs, strict=True):
-                if joint is None or joint in axes:
+            leaves[path] = tuple(joint(*pair, both) for pair, both in zip(pairs, known, strict=True))
+            for name, (late, early) in zip(leaves[path], pairs, strict=True):
+                if name is None or name in axes:
                     continue
                 if late is None and early is not None:  # a window that only the earlier plan changes
-                    axes[joint] = earlier.axes[early]
+                    axes[name] = earlier.axes[early]
                 elif early is None and late is not None:  # a dimension of fixed size that was put on an axis
-                    axes[joint] = self.axes[late]
+                    axes[name] = self.axes[late]
                 elif late is not None and early is not None:  # an edit has put the leaf on another axis in between
-                    axes[joint] = _axis_after(self.axes[late], earlier.axes[early], joint)
+                    axes[name] = axis_after(self.axes[late], earlier.axes[early], name)
         return Plan(
             axes=axes,
             leaves=leaves,
@@ -349,52 +359,14 @@ def _renamed(later: Plan, earlier: Plan) -> Plan:
 
     Whatever ``later`` removes keeps its name. For every axis and leaf the result says what it was called first.
     """
-    axis = _new_names(earlier.axes, later.renamed)
-    leaf = _new_names(earlier.leaves, later.moved)
+    axis = new_names(earlier.axes, later.renamed)
+    leaf = new_names(earlier.leaves, later.moved)
     return replace(
         earlier,
         axes={axis[name]: plan for name, plan in earlier.axes.items() if name in axis},
         leaves={leaf[p]: tuple(d and axis.get(d, d) for d in dims) for p, dims in earlier.leaves.items() if p in leaf},
         created=frozenset(leaf[path] for path in earlier.created if path in leaf),
         rescaled={leaf[path]: dim for path, dim in earlier.rescaled.items() if path in leaf},
-        moved=_first_names(leaf.keys() - earlier.created - later.removed, earlier.moved, leaf),
-        renamed=_first_names(axis.keys(), earlier.renamed, axis),
+        moved=first_names(leaf.keys() - earlier.created - later.removed, earlier.moved, leaf),
+        renamed=first_names(axis.keys(), earlier.renamed, axis),
     )
-
-
-def _new_names(names: Iterable[KeyT], old_by_new: Mapping[KeyT, KeyT]) -> dict[KeyT, KeyT]:
-    """The new name of each old one; without those whose name has been given to another."""
-    new_by_old = {old: new for new, old in old_by_new.items()}
-    return {name: new_by_old.get(name, name) for name in names if name in new_by_old or name not in old_by_new}
-
-
-def _first_names(names: Iterable[KeyT], first: Mapping[KeyT, KeyT], last: Mapping[KeyT, KeyT]) -> dict[KeyT, KeyT]:
-    """The first name, by the last one, of everything for which these differ."""
-    pairs = ((last[name], first.get(name, name)) for name in names)
-    return {new: old for new, old in pairs if new != old}
-
-
-def _joint(late: str | None, early: str | None, in_both: bool) -> str | None:
-    """The name of the axis of a dimension over two plans; a name of its own if the dimension was put on another.
-
-    Args:
-      late: the axis in the later plan; None: the size is fixed there.
-      early: the axis in the earlier plan.
-      in_both: if only one of the two is an axis, whether both plans have it. The dimension has been on it for a part of
-        its changes only: the kernel of a depthwise convolution that is left with one channel reads like any other.
-    """
-    if late is None or early is None:
-        return f"{early or 'fixed'} => {late or 'fixed'}" if in_both and (late or early) else late or early
-    return late if late == early else f"{early} => {late}"
-
-
-def _axis_after(later: AxisPlan, earlier: AxisPlan | None, name: str) -> AxisPlan:
-    """Two plans of the axis ``name`` as one."""
-    if earlier is None:  # the axis came into being with the later plan
-        return later
-    if earlier.after != later.before:
-        raise PlanError(
-            f"Plans do not follow one another: the earlier leaves axis {name!r} with {earlier.after} neurons, "
-            f"the later expects {later.before}. Compose as later @ earlier, in the order they were made."
-        )
-    return later.after_plan(earlier)

@@ -202,6 +202,7 @@ def _of_results() -> dict[str, Call]:
         "Mutation.check": Call(mutation.check, {"inputs": (X,)}),
         "Mutation.indices": Call(mutation.indices, {"handle": "c"}),
         "Mutation.undo": Call(mutation.undo, {"variables": mutation.variables}),
+        "Plan.apply": Call(mutation.plan.apply, {"tree": mutation.variables_before}),
         "Plan.axis": Call(mutation.plan.axis, {"name": "c"}),
         "Plan.factor": Call(mutation.plan.factor, {"path": ("params", "c", "kernel")}),
         "Plan.from_json": Call(nas.Plan.from_json, {"text": mutation.plan.to_json()}),
