@@ -1,4 +1,4 @@
-"""Values in pickles that hold what pickle alone cannot: functions made by functions, layers of Flax, tokens.
+"""Values in pickles that hold what pickle alone cannot: functions made by functions, layers of Flax.
 
 A value is packed into bytes and a tuple of what is beside them: classes, and functions that only their names or their
 code can stand for. Those are left to the pickler that the user has chosen, so that cloudpickle takes the functions of a
@@ -70,13 +70,6 @@ def reduced_fields(
     assert dataclasses.is_dataclass(value)
     own = [each.name for each in dataclasses.fields(value) if each.init and each.name not in without]
     return remade, (kind, *packed({name: getattr(value, name) for name in own}))
-
-
-@dataclass(frozen=True)
-class Token:
-    """A value that equals itself and its copies in pickles alone."""
-
-    text: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -197,7 +190,7 @@ class _Functions:
 
     def token(self, fn: Callable[..., object]) -> str:
         """The token of a function, which it gets when it is first asked for."""
-        token = self.tokens.setdefault(fn, Token().text)
+        token = self.tokens.setdefault(fn, uuid.uuid4().hex)
         self.made[token] = fn
         return token
 

@@ -64,7 +64,21 @@ def outputs(graph, variables):
     return jax.tree.leaves(graph.apply(variables, X))
 
 
-OTHER_PROCESS = """
+# Both processes are fresh: one that has run other tests may hold programs that were compiled with other options.
+WRITES = """
+import pickle, sys
+import cloudpickle, numpy as np
+from keep.test_pickling import NETWORKS, X, mutations, outputs
+kept = [
+    (name, cloudpickle.dumps(mutation), np.asarray(X), list(map(np.asarray, outputs(*mutation))))
+    for name in NETWORKS
+    for mutation in mutations(name)
+]
+with open(sys.argv[1], "wb") as file:
+    pickle.dump(kept, file)
+print("all", len(kept))
+"""
+READS = """
 import pickle, sys
 import jax, numpy as np
 with open(sys.argv[1], "rb") as file:
@@ -86,17 +100,19 @@ print("all", len(kept))
 """
 
 
+def run_in_a_process(code: str, file: Path) -> str:
+    """What the code prints, in a new process that finds the modules of these tests."""
+    places = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    code = f"import sys; sys.path[:0] = {places!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def test_another_process_computes_the_same_and_goes_on(tmp_path):
-    kept = [
-        (name, cloudpickle.dumps(mutation), np.asarray(X), list(map(np.asarray, outputs(*mutation))))
-        for name in NETWORKS
-        for mutation in mutations(name)
-    ]
-    (tmp_path / "kept").write_bytes(pickle.dumps(kept))
-    tests = str(Path(__file__).parents[1])
-    code = f"import sys; sys.path.insert(0, {tests!r})\n{OTHER_PROCESS}"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "kept")], capture_output=True, text=True)
-    assert done.stdout.strip() == f"all {len(kept)}", done.stderr
+    written = run_in_a_process(WRITES, tmp_path / "kept")
+    assert written == "all 15"
+    assert run_in_a_process(READS, tmp_path / "kept") == written
 
 
 @pytest.mark.parametrize("copied", [lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy], ids=["pickle", "deepcopy"])

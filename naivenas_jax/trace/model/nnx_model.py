@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from uuid import UUID, uuid4
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from naivenas_jax.graph.structure import Structure, arrays_in
 from naivenas_jax.layers.ops.nnx_streams import disconnect, reconnect
 from naivenas_jax.layers.ops.nnx_value import NnxLayer, collection_of
 from naivenas_jax.paths import Path
-from naivenas_jax.pickling import Token, reduced_fields
+from naivenas_jax.pickling import reduced_fields
 from naivenas_jax.trace.model.call_arguments import CallSignature
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.module_names import nnx_marks
@@ -43,7 +44,7 @@ class NnxModel:
     places: Mapping[Path, PathParts]
     constants: Mapping[PathParts, object]
     signature: CallSignature
-    identity: NnxLayer | Token
+    identity: NnxLayer | UUID
 
     @classmethod
     def of(cls, model: nnx.Module) -> tuple[NnxModel, dict[Path, Array | Shape]]:
@@ -61,7 +62,7 @@ class NnxModel:
             else:
                 constants[place] = leaf
         signature = CallSignature.of(type(model).__call__)
-        return cls(graphdef, places, constants, signature, Token() if constants else NnxLayer(graphdef)), arrays
+        return cls(graphdef, places, constants, signature, uuid4() if constants else NnxLayer(graphdef)), arrays
 
     def __reduce__(self) -> tuple[object, ...]:
         return reduced_fields(self, NnxModel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol, TypeAlias
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 import jax
@@ -13,7 +14,7 @@ from flax.core.scope import CollectionFilter, DenyList
 from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.pickling import Token, packed, unpacked
+from naivenas_jax.pickling import packed, unpacked
 from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
@@ -98,7 +99,7 @@ class TracedModel:
         keywords: frozenset[str] = frozenset(),
         streams: tuple[tuple[str, Shape], ...] = (),
         writes: tuple[str, ...] = (),
-        token: Token | None = None,
+        token: UUID | None = None,
         again: bool = False,
     ) -> TracedModel:
         """Trace a model in evaluation, and find its ties; the arguments are the attributes of the same names.
@@ -148,7 +149,7 @@ class TracedModel:
 
     def __reduce__(self) -> tuple[object, ...]:
         arguments = {each.name: getattr(self, each.name) for each in fields(self) if each.init and each.name in _GIVEN}
-        token = self.identity if isinstance(self.identity, Token) else None
+        token = self.identity if isinstance(self.identity, UUID) else None
         data, beside = packed({**arguments, "kwargs": self.defaults, "token": token})
         return _traced_again, (self.function, dict(self.variables), self.base.ties.run_sizes, data, beside)
 
@@ -243,13 +244,13 @@ def _traced_again(
 
 
 def _identity(function: ModelFunction, comparable: bool) -> Hashable:
-    """A value that two imports of equal models have in common: the model itself, where it can be hashed."""
+    """The model itself, where it can be hashed, so that equal models make equal graphs; else what equals its copies."""
     identity = function.identity if comparable else None
     try:
         hash(identity)
     except TypeError:
-        return Token()
-    return Token() if identity is None else identity
+        return uuid4()
+    return uuid4() if identity is None else identity
 
 
 def _hashable_filter(mutable: Mutable) -> Mutable:
