@@ -211,3 +211,63 @@ def test_a_limit_of_time():
     assert "nn.Dense(2 * self.width" in str(error.value)  # the line is named that holds the first size
     with pytest.raises(nas.RebuildError, match="time_limit= takes a number of seconds"):
         nas.rebuild(Halves(), mutation, time_limit="long")
+
+
+class OneWeight(nn.Module):
+    """A weight of three dimensions, of which the class says two as one number."""
+
+    @nn.compact
+    def __call__(self, x):
+        q = nn.relu(nn.Dense(32, name="q")(x).reshape(-1, 4, 8))
+        return jnp.einsum("bhd,hdo->bo", q, self.param("w", nn.initializers.lecun_normal(), (4, 8, 3)))
+
+
+class Joined(nn.Module):
+    """A weight that reads three layers side by side."""
+
+    @nn.compact
+    def __call__(self, x):
+        parts = [nn.relu(nn.Dense(size, name=name)(x)) for name, size in (("a", 4), ("b", 6), ("c", 8))]
+        return jnp.concatenate(parts, -1) @ self.param("w", nn.initializers.lecun_normal(), (18, 3))
+
+
+class Cut(nn.Module):
+    """A weight that makes neurons of three kinds, which have no handles of their own."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", nn.initializers.lecun_normal(), (x.shape[-1], 24))
+        a, b, c = jnp.split(x @ w, [4, 10], -1)
+        return nn.Dense(3)(jnp.tanh(a)) + nn.Dense(3)(nn.relu(b)) + nn.Dense(3)(c)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "sizes"),
+    [
+        (OneWeight(), "q:heads", [("q:heads", 4, 3), ("q", 32, 24)]),
+        (OneWeight(), "q:features", [("q:features", 8, 7), ("q:features * w", 24, 21), ("q", 32, 28)]),
+        (Joined(), "a", [("a", 4, 3), ("a + b", 10, 9), ("a + b + c", 18, 17), ("(a + b + c) * w", 54, 51)]),
+        (Joined(), "c", [("c", 8, 7), ("a + b + c", 18, 17), ("params/c/kernel[0] * c", 48, 42)]),
+    ],
+)
+def test_the_message_names_parts_and_products_of_dimensions(model, name, sizes):
+    graph, variables = imported(model, ROWS)
+    assert {f"{what}: {old} -> {new}" for what, old, new in sizes} <= changed(
+        model, nas.delta_nout(graph, variables, {name: -1})
+    )
+
+
+def test_the_message_names_parts_without_handles():
+    graph, variables = imported(Cut(), ROWS)
+    mutation = nas.delta_nout(graph, variables, {"w": -1}, utility={"w": [1] * 4 + [0] * 6 + [1] * 14})
+    found = changed(Cut(), mutation)
+    assert {"w: 24 -> 23", "the first 2 of 3 parts of w: 10 -> 9"} <= found
+    assert "params/Dense_1/kernel[0] * Dense_1: 18 -> 15" in found  # as the layer is called, and no layer tied to it
+
+
+def changed(model: nn.Module, mutation: nas.Mutation) -> set[str]:
+    """What the message lists as changed."""
+    with pytest.raises(nas.RebuildError) as error:
+        nas.rebuild(model, mutation)
+    line = next(line for line in str(error.value).splitlines() if "What changed" in line)
+    return set(line.removeprefix("  What changed: ").split(", "))

@@ -26,12 +26,14 @@ class ChangedSize(NamedTuple):
     Attributes:
       old: the number before.
       new: the number now.
-      what: the handle, or the dimension of a variable.
+      what: the handle, or the dimension of a variable, or what of these it is a part or the product of.
+      handle: whether the whole of a handle is meant.
     """
 
     old: int
     new: int
     what: str
+    handle: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.old} -> {self.new}"
@@ -121,34 +123,77 @@ def _changes(op: ImportedOp, before: Ties, path: Path) -> Iterator[ChangedSize]:
 
     The factors of a dimension come before the dimension: a model that stores one of them stores what was asked for.
     """
-    was, now = op.model.base.ties, op.ties
-    named = {row: axis for axis, row in list(was.axes.items())[::-1] if not is_unnamed(axis)}
+    was = op.model.base.ties
+    name = _Names.of(was, path)
 
-    def change(row: tuple[int, ...], otherwise: str) -> ChangedSize:
-        return ChangedSize(before.length(row), now.length(row), named.get(row, otherwise))
+    def change(row: tuple[int, ...], what: str) -> ChangedSize:
+        return ChangedSize(before.length(row), op.ties.length(row), what, row in name.handles)
 
-    whole, factors, sums = [], [], []
-    for dim, axis in enumerate(was.leaves[path].axes):
-        if axis is None:
-            continue
-        row = was.axes[axis]
-        whole.append(change(row, f"{path_text(path)}[{dim}]"))
-        part = f"a part of {whole[-1].what}"
-        factors += [change(factor, part) for run in row for factor in was.products.get(run, ())]
-        sums += [change(row[:i], part) for i in range(2, len(row))]
-        sums += [change((run,), part) for run in row if len(row) > 1]
+    rows = [(d, was.axes[axis]) for d, axis in enumerate(was.leaves[path].axes) if axis is not None]
+    whole = [change(row, name.row(row, f"{path_text(path)}[{dim}]")) for dim, row in rows]
+    factors, sums = [], []
+    for own, (_, row) in zip(whole, rows, strict=True):
+        factors += [change(*found) for run in row for found in name.factors(run, own.what)]
+        sums += [change(*found) for found in name.parts(row, own.what)]
     joined = [
-        ChangedSize(math.prod(c.old for c in pair), math.prod(c.new for c in pair), pair[0].what)
-        for pair in pairwise(whole)
+        ChangedSize(math.prod(c.old for c in pair), math.prod(c.new for c in pair), name.product(adjacent, pair))
+        for pair, adjacent in zip(pairwise(whole), pairwise(row for _, row in rows), strict=True)
     ]
     yield from (change for change in _unique((*factors, *whole, *sums, *joined)) if change.old != change.new)
 
 
+@dataclass(frozen=True)
+class _Names:
+    """How messages call what a dimension is made of, and what is made of several dimensions.
+
+    Attributes:
+      handles: the handle of each row of runs that has one.
+      factors_of: for each run that is all combinations of others the rows of these.
+    """
+
+    handles: Mapping[tuple[int, ...], str]
+    factors_of: Mapping[int, tuple[tuple[int, ...], ...]]
+
+    @classmethod
+    def of(cls, ties: Ties, path: Path) -> _Names:
+        """The names of a model's axes, as the module of a variable calls them: of tied axes the one that it makes."""
+        named = [(row, axis) for axis, row in ties.axes.items() if not is_unnamed(axis)]
+        named.sort(key=lambda each: each[1].split(":")[0] != path_text(path[1:-1]))
+        firsts = dict(named[::-1])
+        return cls(firsts, ties.products)
+
+    def row(self, row: tuple[int, ...], otherwise: str) -> str:
+        """The handle of a row; of several rows with a handle each these handles; else another name for it."""
+        alone = [self.handles.get((run,)) for run in row]
+        together = " + ".join(name for name in alone if name) if all(alone) else otherwise
+        return self.handles.get(row, together)
+
+    def factors(self, run: int, whole: str) -> list[tuple[tuple[int, ...], str]]:
+        """The factors of a run, with their names."""
+        rows = self.factors_of.get(run, ())
+        return [(row, self.row(row, f"factor {i} of {whole}")) for i, row in enumerate(rows, 1)]
+
+    def parts(self, row: tuple[int, ...], whole: str) -> Iterator[tuple[tuple[int, ...], str]]:
+        """The parts of a row that lie one after the other, the first few together and each alone."""
+        count = len(row)
+        for i in range(2, count):
+            yield row[:i], self.row(row[:i], f"the first {i} of {count} parts of {whole}")
+        for i, run in enumerate(row if count > 1 else (), 1):
+            yield (run,), self.row((run,), f"part {i} of {count} of {whole}")
+
+    def product(self, rows: tuple[tuple[int, ...], ...], factors: Iterable[ChangedSize]) -> str:
+        """All combinations of rows: the handle that they have together, or the names of both."""
+        whole = [self.handles[run,] for run, own in self.factors_of.items() if own == rows and (run,) in self.handles]
+        return whole[0] if whole else " * ".join(f"({f.what})" if " + " in f.what else f.what for f in factors)
+
+
 def _unique(changes: Iterable[ChangedSize]) -> list[ChangedSize]:
-    """Of changes from the same number to the same number the first."""
+    """Of changes from the same number to the same number one, where the first is; a handle names it if any does."""
     found: dict[tuple[int, int], ChangedSize] = {}
     for change in changes:
-        found.setdefault((change.old, change.new), change)
+        first = found.setdefault((change.old, change.new), change)
+        if change.handle and not first.handle:
+            found[change.old, change.new] = change
     return list(found.values())
 
 
