@@ -71,6 +71,8 @@ from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
 from naivenas_jax.search.crossover import crossover
+from naivenas_jax.search.lineage.history import History
+from naivenas_jax.search.lineage.history_entry import HistoryEntry
 from naivenas_jax.search.random_mutation import random_mutation
 from naivenas_jax.search.space import SearchSpace
 from naivenas_jax.show.diagram import diagram
@@ -202,6 +204,8 @@ __all__ = [
     "crossover",
     "random_mutation",
     "SearchSpace",
+    "History",
+    "HistoryEntry",
     # Errors
     "ArgumentError",
     "BudgetError",

@@ -25,6 +25,8 @@ NAMES = [
     "Graph",
     "GraphError",
     "Handle",
+    "History",
+    "HistoryEntry",
     "ImmutableError",
     "InfeasibleError",
     "InternalError",

@@ -64,16 +64,18 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
     plan = _plan(ties, one, choices)
     arrays = _variables(ties, (one, two), choices, ours, theirs)
     before, variables = as_pair(first)
-    taken = sorted(axis for axis, new in _owners(ties, choices).items() if new.any() and not is_unnamed(axis))
+    owners = _owners(ties, choices)
+    taken = {ties.axes[axis]: axis for axis in reversed(owners) if owners[axis].any() and not is_unnamed(axis)}
     return Mutation(
         graph=graph,
         variables=handed_out(nested(arrays), variables),
         plan=plan,
         before=before,
-        notes=(f"from the second network: {', '.join(taken)}",) if taken else (),
+        notes=(f"crossover: from the second network {', '.join(map(repr, sorted(taken.values()))) or 'nothing'}",),
         variables_before=variables,
         undo_records=(UndoRecord.of(plan, variables, ties.leaves, False),),
         incomparable="weights come from two networks" if plan.changed else None,
+        kind="crossover",
     )
 
 

@@ -26,15 +26,20 @@ def parents(first: Parent, second: Parent) -> tuple[Member, Member]:
       PlanError: if one is no network.
       VariablesError: if the variables of one are not those of its graph.
     """
-    one, two = _parent(first, "first"), _parent(second, "second")
+    one, two = parent_of(first, "first"), parent_of(second, "second")
     for origin in (*_before(one), *_before(two)):
         if (a := _since(origin, one)) is not None and (b := _since(origin, two)) is not None:
             return a, b
     return one, two
 
 
-def _parent(given: object, name: str) -> Member:
-    """What a user gave for a parent."""
+def parent_of(given: object, name: str) -> Member:
+    """What a user gave for a parent, as the argument ``name``.
+
+    Raises:
+      PlanError: if it is no network.
+      VariablesError: if the variables are not those of its graph.
+    """
     parent = recognised(given)
     if isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], Mutation):
         parent = replace(given[0], variables=given[1])

@@ -121,7 +121,7 @@ def random_mutation(
         except _REFUSALS as error:
             problem = str(error).splitlines()[0]
         if problem is None:
-            return replace(mutation, notes=(f"{kind}: {part.name!r}, {_told(way)}", *mutation.notes))
+            return replace(mutation, kind=kind, notes=(f"{kind}: {part.name!r}, {_told(way)}", *mutation.notes))
         refused[kind] = f"{part.name!r}: {problem}"
         _close(parts, part, way)
     tried = "; ".join(f"{kind}: {problem}" for kind, problem in refused.items())

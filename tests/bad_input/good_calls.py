@@ -39,7 +39,7 @@ class Call(NamedTuple):
 RESULTS = (
     *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
     *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Frontier", "FrontierPoint"),
-    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex"),
+    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex", "HistoryEntry"),
 )
 #: Dicts of keywords for annotations, which are not called.
 ANNOTATIONS = ("VerbKeywords", "WidthKeywords", "EditKeywords")
@@ -125,6 +125,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "populations": {"members": [narrower(), narrower()]},
         "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
         "SearchSpace": {"sizes": [2, 4, 8]},
+        "History": {},
         "freeze_mask": {**on, "names": "a"},
         "merge_neurons": {**on, "keep": {"x": [0]}},
         "gradmax": {"loss_fn": loss, "batch": X},
@@ -193,6 +194,7 @@ def _of_results() -> dict[str, Call]:
     whole = nas.FrontierPoint(None, nas.costs(graph, variables), 0.5)
     points = nas.Frontier(whole, (whole,), "max_params")
     population = nas.Population.of([mutation, nas.delta_nout(graph, variables, {"c": 1})])
+    history = nas.History().add("a", (graph, variables), keep=True).add("b", mutation, "a", values={"loss": 0.5})
     return {
         "Summary.totals": Call(graph.summary(variables).totals, {}),
         "LatencyTable.at": Call(timed().at, {"sizes": graph.ties.sizes}),
@@ -237,4 +239,11 @@ def _of_results() -> dict[str, Call]:
             population.put, {"tree": population.variables, "number": 0, "own": population.member(0)[1]}
         ),
         "Population.replace": Call(population.replace, {"number": 0, "change": mutation}),
+        "History.add": Call(history.add, {"name": "c", "network": mutation, "parents": "a", "values": {"loss": 0.5}}),
+        "History.with_values": Call(history.with_values, {"name": "b", "values": {"loss": 0.4}}),
+        "History.plan": Call(history.plan, {"start": "a", "end": "b"}),
+        "History.lineage": Call(history.lineage, {"names": ("b",)}),
+        **{f"History.{name}": Call(getattr(history, name), {"name": "a"}) for name in ("path", "children", "network")},
+        **{f"History.{name}": Call(getattr(history, name), {}) for name in ("to_json", "svg", "mermaid")},
+        "History.from_json": Call(history.from_json, {"text": history.to_json()}),
     }

@@ -36,20 +36,21 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
     keywords.
     """
     signature = full_signature(function)
+    kind = function.__name__
     hidden = (CallKeywords.__annotations__.keys() | {"inputs"}) - inspect.signature(function).parameters.keys()
 
     @functools.wraps(function)
     def change(*args: P.args, **keywords: P.kwargs) -> Mutation:
-        given = bound_arguments(function.__name__, signature, args, keywords)
+        given = bound_arguments(kind, signature, args, keywords)
         graph, variables = given["graph"], given["variables"]
         check_network(graph, variables)
         given["variables"] = plain(variables)
         check_free_outputs(graph, given.get("free_outputs", False))
         arguments = {name: value for name, value in given.items() if name not in hidden}
         try:
-            mutation = _finished(first_result(function, arguments, given.get("fallback", ())), variables)
+            mutation = _finished(first_result(function, arguments, given.get("fallback", ())), variables, kind)
         except TimeLimitError as error:
-            raise error.then(lambda best, _: _finished(best, variables)) from error
+            raise error.then(lambda best, _: _finished(best, variables, kind)) from error
         check_shapes(mutation, given.get("inputs"))
         notify(mutation, given.get("on_change"))
         return mutation
@@ -58,9 +59,9 @@ def verb(function: Callable[P, Mutation]) -> Callable[P, Mutation]:
     return change
 
 
-def _finished(mutation: Mutation, given: Variables) -> Mutation:
+def _finished(mutation: Mutation, given: Variables, kind: str) -> Mutation:
     """What a user gets: variables as they were given, notes on coupled axes, and the proof that all fits."""
-    handed = replace(mutation, variables=handed_out(mutation.variables, given))
+    handed = replace(mutation, variables=handed_out(mutation.variables, given), kind=kind)
     if plain(given) is not given:
         handed = replace(handed, variables_before=given)
     finished = with_coupled_changes(handed)

@@ -82,6 +82,7 @@ class Mutation:
       incomparable: why the new network may compute something else than the old one with its dropped neurons at zero, so
         that `check` cannot compare them; None if it can.
       request_record: what a change of width was asked to do, for reports.
+      kind: what made it: the name of the verb; the kind that `random_mutation` drew; "crossover"; else empty.
     """
 
     graph: Graph
@@ -95,6 +96,7 @@ class Mutation:
     undo_records: tuple[UndoRecord, ...] = field(default=(), repr=False)
     incomparable: str | None = field(default=None, repr=False)
     request_record: RequestRecord = field(default=RequestRecord(), repr=False)
+    kind: str = field(default="", repr=False)
 
     def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
         yield self.graph
