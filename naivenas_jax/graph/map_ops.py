@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import AxisChange, ModelOp
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.source import Source, holds_words
 from naivenas_jax.graph.vertex import Vertex
 
 
@@ -60,6 +62,8 @@ def with_sizes(
         _check_keywords(graph, name, given[name])
 
     def resized(vertex: Vertex, inputs: tuple[Vertex, ...]) -> Op:
+        if isinstance(vertex.op, Source) and holds_words(graph.ties, vertex.name, vertex.op):
+            return replace(vertex.op, size=sizes[vertex.name])
         ports = tuple(source.nout for source in inputs)
         return vertex.op.resized(ports, AxesOf(vertex.name, sizes), **given.get(vertex.name, {}))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
 import numpy as np
 from flax.core import Scope
 from jax.typing import DTypeLike
@@ -13,6 +14,7 @@ from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, shown
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree
@@ -25,19 +27,22 @@ class Source(Op):
     Attributes:
       size: how many there are.
       shape: the shape of the whole input without the batch axis, where it is known.
-      dtype: the dtype of the input, where shapes are inferred. Integers are indices below ``size``,
-        such as tokens for an embedding.
+      dtype: the dtype of the input, where shapes are inferred.
+      words: whether it holds numbers below ``size`` for certain, such as tokens for an embedding, and not values of
+        neurons. Whole numbers whose shape ends with ``size`` may be either (pixels); who reads them tells
+        (`holds_words`).
     """
 
     size: int
     shape: tuple[int, ...] | None = None
     dtype: str = "float32"
+    words: bool = False
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Make new neurons, which nothing ties to others; of indices those that stay keep their positions."""
+        """Make new neurons, which nothing ties to others; of words those that stay keep their positions."""
         del ports
         neurons = tying.new(self.size)
-        if self.indices:
+        if self.words:
             tying.index(neurons)
         return neurons
 
@@ -51,21 +56,35 @@ class Source(Op):
         raise AssertionError("A source is fed by the caller of the graph.")
 
     def resized(self, ports: tuple[int, ...], sizes: Mapping[str, int]) -> Source:
-        """The same source with another number of neurons, and the shape that follows."""
+        """The same source with another number of neurons; the shape of values ends with it."""
         del ports
         shape = self.shape
-        if shape and not self.indices:
+        if shape and not self.words:
             shape = (*shape[:-1], sizes["out"])
-        return Source(sizes["out"], shape, self.dtype)
+        return replace(self, size=sizes["out"], shape=shape)
 
     @property
-    def indices(self) -> bool:
-        """Whether the input holds indices of neurons and not their values."""
+    def whole(self) -> bool:
+        """Whether the input holds whole numbers: values of neurons, or numbers of words."""
         return self.dtype.startswith(("int", "uint"))
 
     def describe(self) -> str:
         """The word "input"."""
         return "input"
+
+
+def holds_words(ties: Ties, axis: str, op: Op, array: PyTree = None) -> bool:
+    """Whether an input holds numbers of words: whole numbers by which neurons of its axis are looked up.
+
+    Args:
+      ties: of the graph.
+      axis: the input's axis there.
+      op: the computation of the input.
+      array: what the input is given, where it is known; it may hold whole numbers though none are declared.
+    """
+    if not isinstance(op, Source) or ties.indexed.isdisjoint(ties.axes.get(axis, ())):
+        return False
+    return op.whole or (array is not None and bool(jnp.issubdtype(jnp.result_type(array), jnp.integer)))
 
 
 def _dimensions(name: str, shape: object) -> tuple[int, ...]:
@@ -97,11 +116,12 @@ def input_vertex(
 
     Args:
       name: name of the vertex.
-      size: number of neurons, at least 1. For integer inputs: the number of different indices (the vocabulary).
+      size: number of neurons, at least 1. For tokens: the number of different indices (the vocabulary).
       shape: the shape of the whole input without the batch axis, ``(..., size)``; for tokens ``(length,)``. Needed
         where other axes matter: by `flatten`, and for counting operations.
       dtype: the dtype of the input, where shapes are inferred. Default: float32, or int32 where ``shape`` is
-        ``(length,)``, the shape of tokens.
+        ``(length,)``, the shape of tokens. Whole numbers are values of neurons (pixels) where the shape ends with
+        ``size`` and no embedding reads them, else tokens.
 
     Returns:
       A vertex without inputs, to be listed among the inputs of a `Graph`.
@@ -124,7 +144,10 @@ def input_vertex(
     source = Source(
         count, dimensions, _dtype_name(name, ("int32" if tokens else "float32") if dtype is None else dtype)
     )
-    if source.shape is not None and not source.indices and source.shape[-1:] != (source.size,):
+    of_values = dimensions is not None and dimensions[-1:] == (count,)
+    if source.whole:
+        source = replace(source, words=not of_values)
+    elif dimensions is not None and not of_values:
         raise GraphError(
             f"Input {name!r} has {size} neurons, so its shape without the batch axis must end with {size}; found "
             f"shape={source.shape}. For indices below {size} pass dtype='int32' as well."

@@ -52,11 +52,10 @@ class NestedOp(Op):
         """Compute the output as `call` does, with an intercept for the vertices inside."""
 
 
-def holds_indices(vertex: Vertex, array: PyTree) -> bool:
-    """Whether an input is indices of neurons (tokens) and not their values: declared so, or simply whole numbers."""
-    if not isinstance(vertex.op, Source):
-        return False
-    return vertex.op.indices or jax.numpy.issubdtype(jax.numpy.result_type(array), jax.numpy.integer)
+def _whole(vertex: Vertex, array: PyTree) -> bool:
+    """Whether an input is whole numbers, of which only the readers know whether they are values of neurons."""
+    declared = isinstance(vertex.op, Source) and vertex.op.whole
+    return declared or bool(jax.numpy.issubdtype(jax.numpy.result_type(array), jax.numpy.integer))
 
 
 def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> None:
@@ -72,13 +71,13 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> No
         if not isinstance(array, int | float | complex):
             check_array(array, f"Input {vertex.name!r}", GraphError)
         shape = tuple(jax.numpy.shape(array))
-        if shape == () and isinstance(vertex.op, Source) and vertex.op.shape != () and not vertex.op.indices:
+        if shape == () and isinstance(vertex.op, Source) and vertex.op.shape != () and not vertex.op.whole:
             raise SizeMismatchError(
                 f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found a single number, of shape "
                 f"(): {array!r:.80}."
             )
-        if holds_indices(vertex, array) or (isinstance(vertex.op, Source) and vertex.op.shape == ()):
-            continue  # indices of neurons, or one number per example
+        if _whole(vertex, array) or (isinstance(vertex.op, Source) and vertex.op.shape == ()):
+            continue  # perhaps tokens; or one number per example
         if shape[-1:] != (vertex.nout,):
             raise SizeMismatchError(
                 f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found an array of shape "

@@ -71,7 +71,7 @@ def check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> 
       SizeMismatchError: names the vertex.
     """
     for source in () if op.rule.indexed else (each.op for each in inputs):
-        if isinstance(source, Source) and source.indices and source.shape and source.shape[-1] != source.size:
+        if isinstance(source, Source) and source.words and source.shape:
             raise SizeMismatchError(
                 f"Vertex {name!r} ({op.describe()}) reads the values of {source.size} neurons, and its input holds "
                 f"numbers of words below {source.size}, of shape {source.shape}. Embed them first: nas.layer('embed', "

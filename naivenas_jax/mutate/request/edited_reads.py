@@ -56,10 +56,8 @@ def _inputs_of_words(graph: Graph) -> set[str]:
     for vertex in graph.vertices:
         for port, source in enumerate(vertex.inputs):
             op = source.op
-            if isinstance(op, Source) and op.indices:
-                shaped = bool(op.shape) and op.shape is not None and op.shape[-1] != op.size
-                if shaped or _looks_up(vertex.op, port):
-                    found.add(source.name)
+            if isinstance(op, Source) and op.whole and ((op.words and op.shape) or _looks_up(vertex.op, port)):
+                found.add(source.name)
     return found
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.source import holds_words
 from naivenas_jax.typing import Array, Shape
 
 A = TypeVar("A", bound=Array | Shape)
@@ -31,7 +31,8 @@ def inputs_after(before: Graph, plan: Plan, inputs: Sequence[A]) -> list[A]:
     for vertex, given in zip(before.inputs, inputs, strict=True):
         axis = plan.axes.get(vertex.name)
         resized = axis is not None and axis.changed and np.shape(given)[-1:] == (axis.before,)
-        found.append(_resized(given, axis) if resized and axis and not holds_indices(vertex, given) else given)
+        words = holds_words(before.ties, vertex.name, vertex.op, given)
+        found.append(_resized(given, axis) if resized and axis and not words else given)
     return found
 
 

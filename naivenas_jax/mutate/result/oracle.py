@@ -22,9 +22,9 @@ from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import OracleError
-from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import outputs_of
+from naivenas_jax.graph.source import holds_words
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
@@ -113,8 +113,11 @@ def masked_outputs(
 
     def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: PyTree) -> PyTree:
         source = vertex.inputs[port]
-        axis = plan.axes.get("/".join((*path, source.name)))
-        if not vertex.op.absorbs or axis is None or not axis.dropped.size or holds_indices(source, value):
+        name = "/".join((*path, source.name))
+        axis = plan.axes.get(name)
+        if not vertex.op.absorbs or axis is None or not axis.dropped.size:
+            return value
+        if holds_words(graph.ties, name, source.op, value):
             return value
         alive = np.ones(axis.before, bool)
         alive[axis.dropped] = False
@@ -222,7 +225,7 @@ def _coupled(graph: Graph, plan: Plan) -> str | None:
 
 def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Array, ...]) -> str | None:
     """Why the same whole numbers in the inputs mean something else to the new network."""
-    given = [(v, x) for v, x in zip(graph.inputs, inputs, strict=True) if holds_indices(v, x)]
+    given = [(v, x) for v, x in zip(graph.inputs, inputs, strict=True) if _may_look_up(graph, v, x)]
     tables = {graph.ties.index_axis(run) for run in graph.ties.indexed}
     changed = [v.name for v, _ in given if v.name in plan.changed]
     for axis in (*changed, *sorted(tables & plan.changed.keys() - {*changed})):
@@ -233,6 +236,13 @@ def _renumbered(graph: Graph, plan: Plan, inputs: tuple[Array, ...]) -> str | No
         if any(np.min(x) < 0 or np.max(x) >= size for v, x in given if axis in (v.name, *tables)):
             return f"the inputs have indices of {axis!r} outside of 0 to {size - 1}, which the two networks share"
     return None
+
+
+def _may_look_up(graph: Graph, vertex: Vertex, array: Array) -> bool:
+    """Whether entries may be looked up by an input: words, or whole numbers that a model reads in ways of its own."""
+    if holds_words(graph.ties, vertex.name, vertex.op, array):
+        return True
+    return jnp.issubdtype(jnp.result_type(array), jnp.integer) and vertex.name not in graph.ties.changeable()
 
 
 def _both(name: str, got: Array, wanted: Array, plan: Plan) -> tuple[np.ndarray, np.ndarray]:

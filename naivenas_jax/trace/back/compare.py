@@ -20,9 +20,9 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core as jex
 
-from naivenas_jax.graph.evaluation.evaluate import holds_indices
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import Place, outputs_of
+from naivenas_jax.graph.source import holds_words
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.jaxpr.value_numbering import ValueNumbering, new_equations, same_computation
 from naivenas_jax.trace.back.samples import as_numbers, disturbed_variables, random_inputs
@@ -179,7 +179,7 @@ def input_shapes(graph: Graph, model: TracedModel) -> list[Shape]:
     """The present shapes of the inputs; a request may have changed them."""
     return [
         struct
-        if not struct.shape or len(struct.shape) < 2 or holds_indices(vertex, struct)
+        if not struct.shape or len(struct.shape) < 2 or holds_words(graph.ties, vertex.name, vertex.op, struct)
         else jax.ShapeDtypeStruct((*struct.shape[:-1], vertex.nout), struct.dtype)
         for vertex, struct in zip(graph.inputs, model.inputs, strict=True)
     ]

@@ -16,7 +16,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.source import Source, holds_words
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.entries import generator, key_for
 from naivenas_jax.transfer.take import placed_like, to_host
@@ -109,9 +109,13 @@ def _inputs(graph: Graph) -> Iterator[list[Array]]:
         found: list[Array] = []
         for vertex in graph.inputs:
             known = vertex.op.shape if isinstance(vertex.op, Source) else None
-            whole = isinstance(vertex.op, Source) and vertex.op.indices
             shape = (*leading, vertex.nout) if known is None else (leading[0], *known)
-            found.append(jnp.zeros(shape, jnp.int32) if whole else jnp.asarray(draws.normal(size=shape), jnp.float32))
+            if holds_words(graph.ties, vertex.name, vertex.op):
+                found.append(jnp.zeros(shape, jnp.int32))
+            elif isinstance(vertex.op, Source) and vertex.op.whole:
+                found.append(jnp.asarray(draws.integers(0, 100, size=shape), vertex.op.dtype))
+            else:
+                found.append(jnp.asarray(draws.normal(size=shape), jnp.float32))
         yield found
 
 
