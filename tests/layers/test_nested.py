@@ -150,3 +150,47 @@ def test_refusals(layer: Any, message: str):
 )
 def test_layers_whose_sizes_stay(layer: Any, vertex: str, message: str):
     assert message in graph_of(layer).fixed()[vertex]
+
+
+def of_words(layer: Any, **given: Any) -> tuple[nas.Graph, Any]:
+    tokens = nas.input_vertex("tokens", 11, **given)
+    graph = nas.Graph(tokens, nas.layer("post", nn.Dense(2), nas.layer("layer", layer, tokens)))
+    return graph, graph.init(jax.random.key(0), TOKENS)
+
+
+TOKENS = jnp.asarray([[0, 3, 2, 2, 1]])
+EMBEDDINGS = {
+    "alone": nn.Embed(11, 4),
+    "with a function": nn.Sequential([nn.Embed(11, 4), jnp.tanh]),
+    "with a layer": nn.Sequential([nn.Embed(11, 4), nn.Dense(6), nn.relu]),
+    "deeper": nn.Sequential([nn.Sequential([nn.Embed(11, 4)]), nn.Dense(6)]),
+    "nnx": nnx.Sequential(nnx.Embed(11, 4, rngs=rngs()), nnx.Linear(4, 6, rngs=rngs())),
+    "normalised": nn.WeightNorm(nn.Embed(11, 4), variable_filter={"embedding"}, feature_axes=None),
+}
+
+
+@pytest.mark.parametrize("given", [{"shape": (5,)}, {"dtype": "int32"}, {}], ids=str)
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_what_begins_with_an_embedding_reads_words(kind: str, given: dict[str, Any]):
+    graph, variables = of_words(EMBEDDINGS[kind], **given)
+    fewer = nas.delta_nout(graph, variables, {"tokens": -4, "layer": -1})
+    assert fewer.indices("tokens").tolist() == list(range(7))  # words keep their numbers
+    more = nas.delta_nout(*fewer, {"tokens": 2})
+    assert more.indices("tokens").tolist() == [*range(7), -1, -1]
+    assert fewer.graph.apply(fewer.variables, TOKENS).shape == (1, 5, 2)
+    if kind != "normalised":  # there the length of a weight depends on all words
+        assert fewer.check(TOKENS).compared
+        assert more.check(TOKENS).compared
+        np.testing.assert_array_equal(
+            more.graph.apply(more.variables, TOKENS), fewer.graph.apply(fewer.variables, TOKENS)
+        )
+
+
+def test_words_are_read_before_anything_else():
+    with pytest.raises(nas.GraphError, match=r"'layer': Part 2 of a Sequential \(Embed\) looks up words by their num"):
+        of_words(nn.Sequential([nn.Embed(11, 4), nn.Dense(7), nn.Embed(7, 3)]), shape=(5,))
+    graph, variables = of_words(nn.Sequential([lambda t: (t + 1) % 11, nn.Embed(11, 4)]), shape=(5,))
+    with pytest.raises(nas.InfeasibleError, match="'layer': parts before layers_1 compute numbers of words"):
+        nas.delta_nout(graph, variables, {"tokens": 1})
+    with pytest.raises(nas.SizeMismatchError, match="Embed them first"):
+        of_words(nn.Sequential([nn.Dense(4), nn.relu]), shape=(5,))

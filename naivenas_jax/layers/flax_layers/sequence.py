@@ -17,7 +17,7 @@ from naivenas_jax.layers.attributes import attribute_of
 from naivenas_jax.layers.describe import describes
 from naivenas_jax.layers.nesting import joined_rules, keywords_understood, train_keywords, within
 from naivenas_jax.layers.registry import rule_of
-from naivenas_jax.layers.rule import LayerRule, port_name
+from naivenas_jax.layers.rule import LayerRule, port_name, reasons
 
 
 @describes(nn.Sequential, nnx.Sequential)
@@ -34,16 +34,27 @@ def sequential(layer: nn.Sequential | nnx.Sequential, nin: tuple[int, ...]) -> L
         if rule is None:
             found.append(_function(parts[i], i, axis, size))
             continue
+        if rule.indexed and axis != "in":
+            raise GraphError(
+                f"Part {i} of a Sequential ({type(parts[i]).__name__}) looks up words by their numbers, and reads the "
+                f"values that part {axis.removeprefix('layers_')} makes. An embedding comes first."
+            )
         out = "out" if i == last else f"layers_{i}"
         found.append(_part(layer, i, rule, axis, out))
         axis = out if rule.absorbs else axis
     first = stages[0][0]
+    rule = joined_rules(*_compatible(found))
+    words = next((i for i, (part, _) in enumerate(stages) if part is not None and part.indexed), None)
+    if words:  # 0 is the first part
+        reason = f"parts before layers_{words} compute numbers of words"
+        rule = replace(rule, fixed={**reasons(rule.fixed, ("in0",)), "in0": reason})
     return replace(
-        joined_rules(*_compatible(found)),
+        rule,
         keywords=keywords_of(parts[0]) if first is None else keywords_understood(parts[0], first),
         train=None if first is None else train_keywords(parts[0], first),
         example=max((part.example for part in found), key=len),
         positional=any(part.positional for part in found),
+        indexed=words is not None,
     )
 
 

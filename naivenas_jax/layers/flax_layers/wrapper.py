@@ -82,7 +82,10 @@ def _inside(layer: _Wrapper, nin: tuple[int, ...]) -> LayerRule:
     wrapped = layer.layer_instance
     rule = rule_of(wrapped, nin)
     return replace(
-        within(_INNER, rule), train=train_keywords(wrapped, rule), keywords=keywords_understood(wrapped, rule)
+        within(_INNER, rule),
+        train=train_keywords(wrapped, rule),
+        keywords=keywords_understood(wrapped, rule),
+        indexed=rule.indexed,
     )
 
 
