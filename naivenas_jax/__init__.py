@@ -44,8 +44,8 @@ from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint
 from naivenas_jax.fit.recalibrate import recalibrate
 from naivenas_jax.fit.refine import refine
 from naivenas_jax.graph.graph import Graph, apply
-from naivenas_jax.graph.graph_summary import Summary
-from naivenas_jax.graph.handles import Handle
+from naivenas_jax.graph.queries.graph_summary import Summary
+from naivenas_jax.graph.queries.handles import Handle
 from naivenas_jax.graph.source import input_vertex
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.custom import absorb_vertex

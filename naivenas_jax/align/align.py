@@ -21,7 +21,7 @@ from naivenas_jax.align.problem.restrictions import Restrictions
 from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.growth import gained, solve_growth
 from naivenas_jax.align.solve.solution import rank, utility_lost
-from naivenas_jax.align.solve.solve import UnprovenError, solve
+from naivenas_jax.align.solve.solve import UnprovenError, solvable, solve
 from naivenas_jax.errors import InfeasibleError, TimeLimitError
 from naivenas_jax.sizes.ties import Ties
 
@@ -117,6 +117,24 @@ def align(
     if chosen.problem.pinned:
         _check_combinations(plans, restrictions.insertable)
     return Alignment(plans, _gap(chosen, solved), chosen.kept, chosen.lost)
+
+
+def alignable(ties: Ties, targets: Collection[Target], restrictions: Restrictions) -> bool:
+    """Whether `align` finds sizes, whatever the utility is. Without budgets that is found out much faster.
+
+    Args:
+      ties: of the graph.
+      targets: the requests.
+      restrictions: what else limits the sizes.
+    """
+    problems = Reduction(ties, targets, {}, restrictions).problems()
+    if not any(problem.pinned or problem.budgets for problem in problems):
+        return any(solvable(problem) for problem in problems)
+    try:
+        align(ties, targets, {}, restrictions)
+    except InfeasibleError:
+        return False
+    return True
 
 
 def _solve_all(

@@ -17,8 +17,8 @@ from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.evaluation.variable_trees import plain
-from naivenas_jax.graph.graph_summary import Summary, summarise
-from naivenas_jax.graph.handles import Handle, fixed, handles
+from naivenas_jax.graph.queries.graph_summary import Summary, summarise
+from naivenas_jax.graph.queries.handles import Handle, fixed, handles
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying

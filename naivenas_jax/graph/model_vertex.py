@@ -10,6 +10,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.evaluation.evaluate import Intercept
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
@@ -95,11 +96,15 @@ class ModelOp(Op):
         """The values inside that an edit may replace, with their present shapes."""
 
     @abstractmethod
-    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
-        """Raise unless the values at ``reads`` have been computed whenever the value at ``at`` is needed.
+    def late(self, at: Place, reads: tuple[Place, ...]) -> StructureError | None:
+        """Why an edit at a place cannot read the values at others; None if they have been computed whenever it is.
 
-        Raises:
-          StructureError: names the place whose value comes too late.
+        Args:
+          at: the place whose value the edit replaces.
+          reads: the places whose values it reads.
+
+        Returns:
+          The error, which names the place whose value comes too late.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from naivenas_jax.graph.graph import Graph, require_graph
-from naivenas_jax.graph.graph_summary import COLUMNS, Summary
+from naivenas_jax.graph.queries.graph_summary import COLUMNS, Summary
 from naivenas_jax.show.as_text import as_text
 from naivenas_jax.typing import Variables
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from naivenas_jax.align.problem.deadline import Deadline, StoppedError
+from naivenas_jax.align.problem.deadline import NEVER, Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point
@@ -71,6 +71,18 @@ def solve(problem: Problem, *, time_limit: float | None = None, gap: float | Non
     if broken:
         raise SolverError(f"The solver's solution breaks a constraint: {broken[0]}. Nothing was changed.")
     return solution
+
+
+def solvable(problem: Problem) -> bool:
+    """Whether a problem without budgets has any solution; which one is the best is not asked."""
+    if _evident(problem):
+        return True
+    program = formulate(problem, NEVER).program
+    try:
+        program.minimise(np.zeros(program.size))
+    except NoSolutionError:
+        return False
+    return True
 
 
 def _within(problem: Problem, time_limit: float | None, gap: float | None) -> Solution:

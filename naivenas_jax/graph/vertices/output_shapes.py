@@ -39,16 +39,24 @@ def value_of(vertex: Vertex) -> PyTree:
 
 
 def _shape(vertex: Vertex) -> PyTree:
-    if isinstance(vertex.op, Source):
-        shape = vertex.op.shape
-        return None if shape is None else jax.ShapeDtypeStruct((1, *shape), vertex.op.dtype)
-    if (returned := vertex.op.returns()) is not None:
+    return made_of(vertex.op, tuple(_known[source] for source in vertex.inputs))
+
+
+def made_of(op: Op, inputs: tuple[PyTree, ...]) -> PyTree:
+    """What a computation makes for a batch of one, as shapes and dtypes; None if that is not known.
+
+    Args:
+      op: the computation.
+      inputs: what it reads, likewise.
+    """
+    if isinstance(op, Source):
+        return None if op.shape is None else jax.ShapeDtypeStruct((1, *op.shape), op.dtype)
+    if (returned := op.returns()) is not None:
         return returned
-    inputs = tuple(_known[source] for source in vertex.inputs)
     if any(known is None for known in inputs):
         return None
     single = all(isinstance(known, jax.ShapeDtypeStruct) for known in inputs)
-    return (_remembered if single else _computed)(vertex.op, inputs)
+    return (_remembered if single else _computed)(op, inputs)
 
 
 def _computed(op: Op, inputs: tuple[PyTree, ...]) -> PyTree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 
 import flax.linen as nn
 from flax import nnx
@@ -10,6 +11,7 @@ from flax import nnx
 from naivenas_jax.checks import shown
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex, vertices_only
 from naivenas_jax.graph.vertices.subgraph import graph_vertex
@@ -60,23 +62,27 @@ def layer(name: str, flax_module: nn.Module | nnx.Module | Graph, *inputs: Verte
     else:
         op = NnxOp.of(flax_module, nin, rule_of)
     vertex = Vertex(name, op, inputs)
-    check_values(name, op, inputs)
+    if problem := no_values(name, op, (source.op for source in inputs)):
+        raise problem
     return vertex
 
 
-def check_values(name: str, op: LinenOp | NnxOp, inputs: tuple[Vertex, ...]) -> None:
-    """Raise if a layer that reads the values of neurons would read numbers of words, which lie on no axis of neurons.
+def no_values(name: str, op: LinenOp | NnxOp, sources: Iterable[Op]) -> SizeMismatchError | None:
+    """Why a layer that reads the values of neurons cannot: it would read numbers of words, which lie on no axis.
 
-    Raises:
-      SizeMismatchError: names the vertex.
+    Args:
+      name: of the layer's vertex.
+      op: the layer.
+      sources: the computations of what it reads.
     """
-    for source in () if op.rule.indexed else (each.op for each in inputs):
+    for source in () if op.rule.indexed else sources:
         if isinstance(source, Source) and source.words and source.shape:
-            raise SizeMismatchError(
+            return SizeMismatchError(
                 f"Vertex {name!r} ({op.describe()}) reads the values of {source.size} neurons, and its input holds "
                 f"numbers of words below {source.size}, of shape {source.shape}. Embed them first: nas.layer('embed', "
                 f"nn.Embed({source.size}, features), tokens)."
             )
+    return None
 
 
 def _check_module(name: str, given: object) -> None:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
+from naivenas_jax.errors import DuplicateNameError, StructureError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.model_vertex import ModelEdit, ModelOp, Place
-from naivenas_jax.graph.source import input_vertex
+from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.function import immutable_vertex
-from naivenas_jax.mutate.edit.draft import Draft, StandIn
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.reconcile import reconcile
 from naivenas_jax.mutate.edit.widths import carry_out
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.rules.draft import Draft
+from naivenas_jax.mutate.rules.model_places import ModelAt, equal_places, models_in, not_met
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
@@ -31,62 +28,6 @@ from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 _CHANGED = "the edit need not keep the function"
-
-
-class ModelAt(NamedTuple):
-    """A vertex that holds a whole model: the vertex, its computation, and the values in it that have a name."""
-
-    vertex: Vertex
-    op: ModelOp
-    places: Mapping[Place, jax.ShapeDtypeStruct]
-
-    def shape(self, place: Place) -> jax.ShapeDtypeStruct:
-        """Of the value at a place.
-
-        Raises:
-          UnknownNameError: if there is none.
-        """
-        if place not in self.places:
-            known = [p.name for p in self.places if p.end == place.end]
-            raise UnknownNameError(
-                f"{unknown_name(place.name, known)} An edit inside {self.vertex.name!r} happens at the call of a "
-                "module that takes in and returns an array of floats, and is not under jax.vmap."
-            )
-        return self.places[place]
-
-    def source(self, place: Place, name: str) -> Vertex:
-        """An input vertex for the value at a place."""
-        found = self.shape(place)
-        if len(found.shape) < 2:
-            raise StructureError(f"{place} has the shape {found.shape}; an edit needs a batch axis and one of neurons.")
-        return input_vertex(name, found.shape[-1], shape=found.shape[1:], dtype=found.dtype)
-
-
-def model_at(graph: Graph, *names: str) -> ModelAt | None:
-    """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model.
-
-    Raises:
-      StructureError: if some are names of vertices and some are not.
-    """
-    within = [name for name in names if name not in graph]
-    owners = list(_models(graph).values()) if within else []
-    if not owners:
-        return None
-    outside, known = [name for name in names if name in graph], {place.name for place in owners[0].places}
-    if not outside:
-        return owners[0]
-    if not isinstance(within[0], str) or within[0] not in known:
-        return None  # a name that there is not
-    raise StructureError(
-        f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "
-        "same imported model."
-    )
-
-
-def _models(graph: Graph) -> dict[str, ModelAt]:
-    """The vertices that hold a whole model with named values, by name."""
-    found = {v.name: ModelAt(v, v.op, v.op.places()) for v in graph.vertices if isinstance(v.op, ModelOp)}
-    return {name: model for name, model in found.items() if model.places}
 
 
 def insert_inside(
@@ -169,17 +110,13 @@ def _equal_first(
     options: Options,
 ) -> Mutation:
     """The edit, which reads the first place at the second, after the neurons there have been made equally many."""
+    if problem := not_met(where, *places):
+        raise problem
     one, other = (where.shape(place).shape for place in places)
-    where.op.check_reads(places[1], places[:1])
-    if one[:-1] != other[:-1]:
-        raise StructureError(
-            f"{places[0]} has the shape {one}, and would meet what reads {places[1]} of shape {other}: all dimensions "
-            "but the last have to be the same. Insert a layer that makes them so."
-        )
     if one[-1] == other[-1]:
         return edit(graph, variables, where)
     aligned = _aligned(graph, variables, where, places, options)
-    after = _models(aligned.graph)[where.vertex.name]
+    after = models_in(aligned.graph)[where.vertex.name]
     edited = replace(edit(aligned.graph, aligned.variables, after), aligned=aligned.aligned)
     return then(aligned, edited, "sizes were aligned first")
 
@@ -188,12 +125,9 @@ def _aligned(
     graph: Graph, variables: Variables, where: ModelAt, places: tuple[Place, Place], options: Options
 ) -> Mutation:
     """As many neurons at one place as at the other: the first stands in for the second."""
-    draft = Draft.of(graph)
-    staged = replace(draft, ops={**draft.ops, where.vertex.name: where.op.naming(places)}).staged()
-    first, second = map(str, places)
-    stand = StandIn(first, where.shape(places[0]).shape[-1], None)
+    draft, staged, stands = equal_places(graph, where, places)
     try:
-        axes, aligned = reconcile(graph, variables, draft, staged, {first: (stand, second)}, options)
+        axes, aligned = reconcile(graph, variables, draft, staged, stands, options)
     except TimeLimitError as error:  # what was found is of the staged graph, and the edit is still to come
         raise TimeLimitError(str(error), gap=error.gap, share=error.share) from error
     kept = {axis: plan for axis, plan in axes.items() if axis in graph.ties.axes}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -13,15 +12,13 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.errors import TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_axes
-from naivenas_jax.graph.vertices.arithmetic import Elementwise
-from naivenas_jax.graph.vertices.output_shapes import shape_of
-from naivenas_jax.graph.vertices.stack import Flatten, positions_at
-from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.edit.initial import initial_variables
 from naivenas_jax.mutate.edit.reconcile import reconcile
-from naivenas_jax.mutate.request.edit_arguments import check_edited
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then, unproven
+from naivenas_jax.mutate.rules.draft import Draft
+from naivenas_jax.mutate.rules.edited_graph import check_edited
+from naivenas_jax.mutate.rules.kept_widths import held, restacked
 from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.transfer.undo import UndoRecord
@@ -50,7 +47,7 @@ def realign(
     """
     finish = partial(complete, graph, options, created_as)
     try:
-        mutation = _realign_once(graph, variables, _held(graph, draft), options, created_as, comparable)
+        mutation = _realign_once(graph, variables, held(graph, draft), options, created_as, comparable)
     except TimeLimitError as error:
         raise error.then(lambda mutation, stop: finish(mutation)) from error
     return finish(mutation)
@@ -59,52 +56,11 @@ def realign(
 def complete(graph: Graph, options: Options, created_as: New, mutation: Mutation) -> Mutation:
     """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
     check_edited(graph, mutation.graph, options.free_outputs)
-    restacked = _restacked(mutation.graph)
-    if restacked is None:
+    draft = restacked(mutation.graph)
+    if draft is None:
         return mutation
-    follow_up = _realign_once(mutation.graph, mutation.variables, restacked, options, created_as, False)
+    follow_up = _realign_once(mutation.graph, mutation.variables, draft, options, created_as, False)
     return then(mutation, follow_up, "a flatten stacks another number of positions: what reads it was realigned")
-
-
-def _held(graph: Graph, draft: Draft) -> Draft:
-    """A sum or product of another width than before (it lost the only input that others were broadcast to)."""
-    for name, slots in draft.slots.items():
-        if name in graph and isinstance(draft.ops[name], Elementwise):
-            widths = [_width(graph, slot) for slot in slots]
-            if max(widths) != graph.nout(name) and 0 not in widths:
-                draft = _standing_in(draft, name, graph.nout(name), graph.outputs_of(name))
-    return draft
-
-
-def _width(graph: Graph, slot: Slot) -> int:
-    """The width of a slot while sizes are aligned; 0: not known, since its source is new."""
-    if slot.stand_in:
-        return slot.stand_in.width
-    return graph.nout(slot.source) if slot.source in graph and slot.source else 0
-
-
-def _standing_in(draft: Draft, name: str, width: int, readers: Iterable[str]) -> Draft:
-    """What reads a vertex keeps its width until sizes are aligned."""
-    stand = StandIn(f"~{name}", width, name)
-    slots = {
-        reader: tuple(Slot(s.source, stand) if s.source == name else s for s in draft.slots[reader])
-        for reader in readers
-        if reader in draft.slots
-    }
-    return draft.with_slots(slots)
-
-
-def _restacked(graph: Graph) -> Draft | None:
-    """Where the edit has changed how many positions a flatten stacks: its readers get a stand-in of the old width."""
-    draft = Draft.of(graph)
-    for vertex in graph.vertices:
-        if not isinstance(vertex.op, Flatten) or shape_of(vertex.inputs[0]) is None:
-            continue
-        positions = positions_at(vertex.inputs[0], vertex.name)
-        if positions != vertex.op.positions:
-            draft = replace(draft, ops={**draft.ops, vertex.name: Flatten(positions)})
-            draft = _standing_in(draft, vertex.name, vertex.nout, graph.outputs_of(vertex.name))
-    return None if draft == Draft.of(graph) else draft
 
 
 def _realign_once(

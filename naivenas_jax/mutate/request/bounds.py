@@ -10,7 +10,7 @@ from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError, UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.handles import Handle
+from naivenas_jax.graph.queries.handles import Handle
 from naivenas_jax.sizes.condition import Condition, size
 from naivenas_jax.sizes.ties import Leaf
 

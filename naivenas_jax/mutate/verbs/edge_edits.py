@@ -7,16 +7,15 @@ from typing import Unpack
 from naivenas_jax.checks import as_whole, shown
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.vertices.arithmetic import Elementwise
-from naivenas_jax.graph.vertices.stack import Concat
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
-from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
-from naivenas_jax.mutate.edit.model_edits import connect_inside, model_at
+from naivenas_jax.mutate.edit.model_edits import connect_inside
 from naivenas_jax.mutate.edit.realign import realign
-from naivenas_jax.mutate.request.edit_arguments import source_of, vertex_of
+from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.model_places import model_at
+from naivenas_jax.mutate.rules.structural_edits import edge_added, edge_removed, granted
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
 
@@ -68,25 +67,14 @@ def create_edge(
                 f"takes in, whose position is given by the model. Found position={position!r}."
             )
         return connect_inside(graph, variables, where, source, target, Options.of(keywords, new))
-    vertex, producer = vertex_of(graph, target), source_of(graph, source)
-    if not vertex.op.takes(len(vertex.inputs) + 1):
-        raise StructureError(
-            f"{target!r} ({vertex.op.describe()}) takes exactly {len(vertex.inputs)} inputs. Only concatenations, "
-            "sums, products and functions of any number of arrays (lambda *values: ...) take further ones; insert "
-            "one before it with nas.insert_vertex."
-        )
+    vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
     at = len(vertex.inputs) if position is None else as_whole(position)
+    draft = granted(edge_added(graph, producer, vertex, at))
     if at is None or not 0 <= at <= len(vertex.inputs):
         raise StructureError(
             f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {position!r}."
         )
-    width = 0 if isinstance(vertex.op, Concat) else vertex.nout
-    broadcast = isinstance(vertex.op, Elementwise) and producer.nout == 1
-    stand = None if broadcast or width == producer.nout else StandIn(f"~{source}>{target}", width, None)
-    draft = Draft.of(graph)
-    slots = list(draft.slots[target])
-    slots.insert(at, Slot(source, stand))
-    return realign(graph, variables, draft.with_slots({target: tuple(slots)}), Options.of(keywords, new))
+    return realign(graph, variables, draft, Options.of(keywords, new))
 
 
 @verb
@@ -146,14 +134,5 @@ def remove_edge(
             f"{target!r} reads {source!r} {len(places)} time{'s' * several}, so there is no occurrence "
             f"{shown(occurrence)}; it must be {f'a whole number from 0 to {len(places) - 1}' if several else 0}."
         )
-    draft = Draft.of(graph)
-    slots = list(draft.slots[target])
-    slots.pop(places[which])
-    if isinstance(vertex.op, Concat):
-        slots.insert(places[which], Slot(None, StandIn(f"~{source}>{target}", graph.nout(source), source)))
-    return realign(
-        graph,
-        variables,
-        draft.with_slots({target: checked_slots(vertex, tuple(slots), source)}),
-        Options.of(keywords, new),
-    )
+    draft = granted(edge_removed(graph, producer, vertex, which))
+    return realign(graph, variables, draft, Options.of(keywords, new))

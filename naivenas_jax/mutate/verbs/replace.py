@@ -27,12 +27,13 @@ from naivenas_jax.layers.ops.layer_vertex import layer
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
 from naivenas_jax.mutate.edit.initial import initial_variables
-from naivenas_jax.mutate.edit.model_edits import model_at, replace_inside
+from naivenas_jax.mutate.edit.model_edits import replace_inside
 from naivenas_jax.mutate.edit.realign import complete
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options, conditions
 from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.rules.model_places import model_at
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
 from naivenas_jax.transfer.new_neurons.strategy import New

@@ -10,17 +10,18 @@ from typing import Unpack
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
-from naivenas_jax.graph.vertices.stack import Concat
 from naivenas_jax.layers.ops.attend import ports_for_values
 from naivenas_jax.mutate.around.keywords import EditKeywords
 from naivenas_jax.mutate.around.verb import verb
-from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn, checked_slots
-from naivenas_jax.mutate.edit.model_edits import insert_inside, model_at, remove_inside
+from naivenas_jax.mutate.edit.model_edits import insert_inside, remove_inside
 from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.defaults import check_free_outputs
-from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, source_of, vertex_of
+from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.draft import Draft, Slot, StandIn
+from naivenas_jax.mutate.rules.model_places import model_at
+from naivenas_jax.mutate.rules.structural_edits import granted, readable, vertex_removed
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.user_scores import scores
@@ -80,7 +81,9 @@ def insert_vertex(
         own = _of_the_piece(graph, keywords)
         insert = partial(insert_vertex, variables={}, after=after, make=make, new=new, **own)
         return insert_inside(graph, variables, where, after, insert)
-    source = source_of(graph, after)
+    source = vertex_of(graph, after)
+    if problem := readable(graph, source):
+        raise problem
     last, added = added_by(graph, source, make)
     readers = readers_of(graph, after, outputs)
     draft = Draft.of(graph).with_vertices(added)
@@ -172,34 +175,5 @@ def remove_vertex(
             )
         return remove_inside(graph, variables, where, name, Options.of(keywords, new))
     vertex = vertex_of(graph, name)
-    if vertex in graph.inputs or vertex in graph.outputs:
-        end = "input" if vertex in graph.inputs else "output"
-        raise StructureError(
-            f"{name!r} is an {end} of the graph and cannot be removed. Build a graph with other {end}s instead: "
-            "nas.Graph(inputs, outputs)."
-        )
-    inputs = reconnected(vertex, reconnect)
-    draft = Draft.of(graph)
-    changes = {}
-    for reader in dict.fromkeys(graph.outputs_of(name)):
-        parts = [_in_place_of(graph, vertex, inputs, reader) if s.source == name else (s,) for s in draft.slots[reader]]
-        changes[reader] = checked_slots(graph[reader], tuple(slot for part in parts for slot in part), name)
-    ops = {key: op for key, op in draft.ops.items() if key != name}
-    slots = {key: value for key, value in {**draft.slots, **changes}.items() if key != name}
-    return realign(graph, variables, replace(draft, ops=ops, slots=slots), Options.of(keywords, new))
-
-
-def _in_place_of(graph: Graph, removed: Vertex, inputs: tuple[Vertex, ...], reader: str) -> tuple[Slot, ...]:
-    """The slots that take the place of one slot which read ``removed``."""
-    stacked = isinstance(graph[reader].op, Concat)
-    if not inputs:  # a concatenation loses the neurons of the slot, a sum just a summand
-        gone = StandIn(f"~{removed.name}>{reader}", removed.nout, removed.name)
-        return (Slot(None, gone),) if stacked else ()
-    if stacked and sum(source.nout for source in inputs) == removed.nout:
-        return tuple(Slot(source.name) for source in inputs)
-    slots = []
-    for i, source in enumerate(inputs):
-        width = removed.nout if i == 0 or not stacked else 0
-        stand = StandIn(f"~{removed.name}.{i}", width, removed.name if width else None)
-        slots.append(Slot(source.name, None if width == source.nout else stand))
-    return tuple(slots)
+    draft = granted(vertex_removed(graph, vertex, reconnected(vertex, reconnect)))
+    return realign(graph, variables, draft, Options.of(keywords, new))

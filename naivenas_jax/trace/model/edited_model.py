@@ -141,24 +141,22 @@ class EditedModel:
         return outputs, nested({**kept, **hook.updates})
 
 
-def check_order(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[NamedValue]]) -> None:
-    """Raise unless everything that an edit reads has been computed whenever the edit computes.
+def late(where: Place, reads: Sequence[Place], places: Mapping[Place, Sequence[NamedValue]]) -> StructureError | None:
+    """Why an edit cannot read what it would; None if all of it has been computed whenever the edit computes.
 
     Args:
       where: the place whose value the edit replaces.
       reads: the places whose values it reads.
       places: where the model computes the value at each place, once for each time.
-
-    Raises:
-      StructureError: names the place that comes too late, or lies in a loop.
     """
     for read in reads:
         for at in places[where]:
             if not any(one.before(at) for one in places[read]):
-                raise StructureError(
+                return StructureError(
                     f"{str(where).capitalize()} cannot be computed from {read}, which the model computes later, or "
                     "inside a loop, branch or transformed call that the other is not in."
                 )
+    return None
 
 
 def check_updates(edit: ModelEdit, added: Variables, model: Analysed) -> None:

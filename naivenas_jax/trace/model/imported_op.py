@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax.core import Scope
 
-from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.errors import GraphError, StructureError, VariablesError
 from naivenas_jax.graph.model_vertex import AxisChange, ModelEdit, ModelOp, ModelPick, Place
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.paths import Path, is_unnamed, subscripts
@@ -20,7 +20,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.model.call_arguments import traced_shape
-from naivenas_jax.trace.model.edited_model import EditedModel, check_order, check_updates
+from naivenas_jax.trace.model.edited_model import EditedModel, check_updates, late
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable, TracedModel, neurons_of, output_shapes
 from naivenas_jax.trace.program.analyse import ENDS, Analysed, end_axis
 from naivenas_jax.trace.program.capture import Role
@@ -230,9 +230,9 @@ class ImportedOp(ModelOp):
             for place, found in self.model.base.places.items()
         }
 
-    def check_reads(self, at: Place, reads: tuple[Place, ...]) -> None:
-        """See `check_order`."""
-        check_order(at, reads, self.model.base.places)
+    def late(self, at: Place, reads: tuple[Place, ...]) -> StructureError | None:
+        """See `edited_model.late`."""
+        return late(at, reads, self.model.base.places)
 
     def naming(self, places: tuple[Place, ...]) -> ImportedOp:
         """The model, with an axis for the neurons at each of these places."""

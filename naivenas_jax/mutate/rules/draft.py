@@ -18,6 +18,7 @@ from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.signature import Signature
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.mutate.rules.readers import Reader, Readers
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,7 @@ class Draft:
         try:
             return tuple(sorter.static_order())
         except CycleError as error:
-            loop = " -> ".join(reversed(error.args[1]))
-            raise StructureError(f"The edge would close a loop: {loop}. A graph computes in one direction.") from error
+            raise loop_error(reversed(error.args[1])) from error
 
     def stand_ins(self, order: Iterable[str]) -> dict[str, tuple[StandIn, str | None]]:
         """By name, the stand-ins that the vertices of ``order`` read, with the producer that each stands for."""
@@ -118,6 +118,19 @@ class Draft:
             [made[name] for name in (*self.inputs, *stands)], [made[name] for name in outputs], signature=signature
         )
 
+    def readers(self, staged: Graph) -> Readers:
+        """The final graph, whose sizes need not fit yet: a slot that has a stand-in reads as many neurons as that has.
+
+        Args:
+          staged: the staged graph, whose sizes fit.
+        """
+        found = {}
+        for name in self.final_order():
+            vertex, slots = staged[name], self.slots[name]
+            left = [(slot.source, width) for slot, width in zip(slots, vertex.nin, strict=True) if slot.source]
+            found[name] = Reader(vertex.op, tuple(s for s, _ in left), tuple(width for _, width in left), vertex.nout)
+        return found
+
     def final(self, aligned: Graph) -> Graph:
         """The graph that reads the producers, with the sizes that the staged graph has been given."""
         made: dict[str, Vertex] = {}
@@ -139,18 +152,10 @@ def _reachable(reads: Mapping[str, list[str]], ends: Iterable[str]) -> dict[str,
     return found
 
 
-def checked_slots(reader: Vertex, slots: tuple[Slot, ...], removed: str) -> tuple[Slot, ...]:
-    """The slots of a reader that lost ``removed``, if it can do with them.
+def loop_error(loop: Iterable[str]) -> StructureError:
+    """The error about an edge that would close a loop.
 
-    Raises:
-      StructureError: if it has no input left, or takes a fixed number of inputs and has another.
+    Args:
+      loop: the vertices on it, in the direction of the edges; the first one is the last one, too.
     """
-    final = sum(slot.source is not None for slot in slots)
-    if final == 0 or (final != len(reader.inputs) and not reader.op.takes(final)):
-        takes = ("more" if final else "at least one") if reader.op.variadic else len(reader.inputs)
-        raise StructureError(
-            f"Without {removed!r}, vertex {reader.name!r} would have {final} inputs, but {reader.op.describe()} takes "
-            f"{takes}. Remove {reader.name!r} first, or name "
-            "the inputs to read: reconnect=."
-        )
-    return slots
+    return StructureError(f"The edge would close a loop: {' -> '.join(loop)}. A graph computes in one direction.")

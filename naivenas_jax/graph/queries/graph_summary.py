@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.graph.handles import Handle
+from naivenas_jax.graph.queries.handles import Handle
 from naivenas_jax.paths import Path, subscripts
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.typing import PyTree, Variables
