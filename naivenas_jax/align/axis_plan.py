@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TypeAlias, TypedDict
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from naivenas_jax.checks import MOST_NEURONS, as_whole, shown
 from naivenas_jax.errors import PlanError
@@ -104,7 +104,7 @@ class AxisPlan:
         >>> AxisPlan.identity(3).changed
         False
         """
-        return cls.of(size, np.arange(_size(size, "size")))
+        return keeping(np.ones(_size(size, "size"), bool))
 
     @cached_property
     def after(self) -> int:
@@ -185,6 +185,22 @@ class AxisPlan:
         if self.new.size:
             parts.append(f"new at {_abbreviate(self.new)}")
         return ", ".join(parts)
+
+
+def keeping(stays: Bool[np.ndarray, " before"]) -> AxisPlan:
+    """The plan by which some neurons are dropped, and the others stay in their order.
+
+    Args:
+      stays: shape (before,): for each neuron whether it stays.
+
+    >>> keeping(np.array([True, False, True]))
+    3 -> 2, drops [1]
+    """
+    source = np.flatnonzero(stays).astype(np.int64, copy=False)
+    twin = np.full(len(source), NEW)
+    for array in (source, twin):
+        array.setflags(write=False)
+    return AxisPlan(len(stays), source, twin)
 
 
 def axis_to_json(axis: AxisPlan) -> int | AxisJson:

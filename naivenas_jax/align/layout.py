@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.axis_plan import NEW, AxisPlan, keeping
 from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.sizes.ties import Ties
 
@@ -21,9 +21,17 @@ def layout(ties: Ties, problem: Problem, solution: Solution) -> dict[str, AxisPl
     """
     survivors = _Survivors(ties, problem, solution)
     plans: dict[tuple[int, ...], AxisPlan] = {}
-    for runs in ties.axes.values():
-        if runs not in plans:
+    unchanged: dict[int, AxisPlan] = {}
+    for axis, runs in ties.axes.items():
+        if runs in plans:
+            continue
+        size = ties.sizes[axis]
+        if not survivors.changed.isdisjoint(runs):
             plans[runs] = survivors.axis(runs)
+        elif size in unchanged:
+            plans[runs] = unchanged[size]
+        else:
+            plans[runs] = unchanged[size] = AxisPlan.identity(size)
     return {axis: plans[runs] for axis, runs in ties.axes.items()}
 
 
@@ -33,6 +41,7 @@ class _Survivors:
     Attributes:
       alive: for each class whether it stays.
       models: for each run that new classes follow, a surviving class for each of these that it may copy; NEW: none.
+      changed: the runs that are not as they were, products among them.
     """
 
     def __init__(self, ties: Ties, problem: Problem, solution: Solution):
@@ -41,15 +50,25 @@ class _Survivors:
         self.models: dict[int, Int[np.ndarray, " new"]] = {}
         last_run = {group: run for run, group in enumerate(problem.group_of_run) if run not in ties.products}
         for i, (group, kept, new) in enumerate(zip(problem.groups, solution.kept, solution.new, strict=True)):
-            survivors = np.sort(group.classes[group.best[:kept]])
+            survivors = group.classes if kept == group.size else np.sort(group.classes[group.best[:kept]])
             self.alive[survivors] = True
             if new:
                 run = last_run[i]
                 copied = kept and run not in ties.single
                 self.models[run] = np.resize(survivors, new) if copied else np.full(new, NEW)
+        self.changed = self._changed()
+
+    def _changed(self) -> frozenset[int]:
+        number = np.concatenate([[0], np.cumsum(self.alive)])[self.ties.starts]
+        fewer = np.flatnonzero(np.diff(number) != np.diff(self.ties.starts)).tolist()
+        changed = {*self.models, *fewer} - self.ties.products.keys()
+        return frozenset(changed | {run for run in self.ties.products if changed & self.ties.plain([run])})
 
     def axis(self, runs: tuple[int, ...]) -> AxisPlan:
         """The plan of an axis that consists of these runs."""
+        if self.ties.products.keys().isdisjoint(runs) and self.models.keys().isdisjoint(runs):
+            starts = self.ties.starts
+            return keeping(np.concatenate([self.alive[starts[run] : starts[run + 1]] for run in runs]))
         sources: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]
         twins: list[Int[np.ndarray, " _"]] = [np.zeros(0, int)]  # of the new neurons alone
         offsets, size = self._offsets(runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from naivenas_jax.errors import RequestError, UnknownNameError
@@ -13,12 +13,15 @@ from naivenas_jax.graph.model_vertex import AxisChange, ModelOp
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source, holds_words
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.paths import is_unnamed
 
 
 def map_ops(
     graph: Graph, op_at: Callable[[Vertex, tuple[Vertex, ...]], Op], names: Mapping[str, str] | None = None
 ) -> Graph:
     """A graph with the same edges, in which every vertex has the computation that a function gives it.
+
+    A vertex that keeps its name, its computation and its inputs is the same vertex in both graphs.
 
     Args:
       graph: the graph.
@@ -29,7 +32,9 @@ def map_ops(
     made: dict[Vertex, Vertex] = {}
     for vertex in graph.vertices:
         inputs = tuple(made[source] for source in vertex.inputs)
-        made[vertex] = Vertex(called.get(vertex.name, vertex.name), op_at(vertex, inputs), inputs)
+        name, op = called.get(vertex.name, vertex.name), op_at(vertex, inputs)
+        same = name == vertex.name and op is vertex.op and inputs == vertex.inputs
+        made[vertex] = vertex if same else Vertex(name, op, inputs)
     ends = ([made[vertex] for vertex in side] for side in (graph.inputs, graph.outputs))
     return Graph(*ends, signature=graph.signature)
 
@@ -61,10 +66,15 @@ def with_sizes(
     for name in given:
         _check_keywords(graph, name, given[name])
 
+    before = graph.ties.sizes
+    touched = {*given, *_owners(axis for axis, size in sizes.items() if before.get(axis) != size)}
+
     def resized(vertex: Vertex, inputs: tuple[Vertex, ...]) -> Op:
+        ports = tuple(source.nout for source in inputs)
+        if ports == vertex.nin and touched.isdisjoint((vertex.name, _ANY)):
+            return vertex.op
         if isinstance(vertex.op, Source) and holds_words(graph.ties, vertex.name, vertex.op):
             return replace(vertex.op, size=sizes[vertex.name])
-        ports = tuple(source.nout for source in inputs)
         return vertex.op.resized(ports, AxesOf(vertex.name, sizes), **given.get(vertex.name, {}))
 
     return map_ops(graph, resized)
@@ -86,6 +96,22 @@ def with_axes(
     resized = with_sizes(graph, {name: len(axis.source) for name, axis in axes.items()}, keywords)
     models = {v.name: v.op.changed(axes) for v in graph.vertices if isinstance(v.op, ModelOp)}
     return with_ops(resized, models) if models else resized
+
+
+#: Stands for every vertex among the names of vertices.
+_ANY = ""
+
+
+def _owners(axes: Iterable[str]) -> set[str]:
+    """The names of the vertices that may know axes of these names; any vertex may know one that nobody has named.
+
+    >>> sorted(_owners(["block/conv:groups", "relu"])), _owners(["~params/conv/kernel[0]"])
+    (['block', 'block/conv', 'block/conv:groups', 'relu'], {''})
+    """
+    found = set[str]()
+    for axis in axes:
+        found |= {_ANY} if is_unnamed(axis) else {axis, *(axis[:at] for at, sign in enumerate(axis) if sign in "/:")}
+    return found
 
 
 def _check_keywords(graph: Graph, name: str, keywords: Mapping[str, object]) -> None:

@@ -246,7 +246,7 @@ class Soft:
           VariablesError: if the variables are not those of the whole network.
         """
         ties = self.graph.ties
-        check_variables(ties.leaves, ties.sizes, variables)
+        check_variables(ties.shapes, variables)
         small = carry_out(self.graph, variables, (self.plan or Plan.identity(ties)).axes, Options())
         return replace(small, variables=handed_out(small.variables, variables))
 
@@ -266,7 +266,7 @@ class Soft:
           VariablesError: if the variables are not those of the whole network.
         """
         _require_shrink(mutation)
-        check_variables(self.graph.ties.leaves, self.graph.ties.sizes, variables)
+        check_variables(self.graph.ties.shapes, variables)
         if self.plan is None and mutation.before != self.graph:
             raise PlanError("The mutation is of another network than these masks. Mutate what soft.harden returns.")
         plan = mutation.plan @ self.plan if self.plan else mutation.plan

@@ -121,6 +121,11 @@ class Ties:
         return self.sizes[axis]
 
     @cached_property
+    def shapes(self) -> Mapping[Path, tuple[int | None, ...]]:
+        """The shape of every array of the variables; None: a dimension may have any size."""
+        return leaf_shapes({path: leaf.axes for path, leaf in self.leaves.items()}, self.sizes)
+
+    @cached_property
     def rescaled(self) -> dict[Path, int]:
         """For each leaf that follows the root of the size of one of its dimensions, that dimension."""
         return {path: leaf.rescaled for path, leaf in self.leaves.items() if leaf.rescaled is not None}
@@ -221,3 +226,14 @@ class Ties:
                 reached.update(fresh)
                 todo.extend(fresh)
         return frozenset(reached)
+
+
+def leaf_shapes(
+    leaves: Mapping[Path, tuple[str | None, ...]], sizes: Mapping[str, int]
+) -> dict[Path, tuple[int | None, ...]]:
+    """The shapes of arrays whose dimensions lie on axes of some sizes; None: a dimension that lies on none.
+
+    >>> leaf_shapes({("params", "a", "kernel"): (None, "a")}, {"a": 2})
+    {('params', 'a', 'kernel'): (None, 2)}
+    """
+    return {path: tuple(None if axis is None else sizes[axis] for axis in axes) for path, axes in leaves.items()}

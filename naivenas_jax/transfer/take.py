@@ -6,9 +6,10 @@ or canonicalise), and nothing is compiled, where jax would compile one gather pe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TypeAlias, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError
+from naivenas_jax.graph.evaluation.variable_trees import is_array
 from naivenas_jax.typing import Array, Shape
 
 #: For each dimension the old index of each new position or ``NEW``; None where the dimension stays as it is.
@@ -48,28 +50,39 @@ def take(array: LeafT, sources: Sources, fill: ArrayLike = 0) -> LeafT:
     >>> take(np.array([1.0, 2.0, 3.0]), [np.array([2, NEW, 0])])
     array([3., 0., 1.])
     """
+    values = taken(array, sources, fill)
+    return array if values is array else cast(LeafT, placed_all([values], [array])[0])  # the same kind
+
+
+def taken(array: LeafT, sources: Sources, fill: ArrayLike = 0) -> LeafT | HostArray:
+    """As `take`, but values of a jax.Array stay on the host, in memory of their own, as `placed_all` wants them."""
     if isinstance(array, jax.core.Tracer):
         raise PlanError(
             f"Found the traced value {array}. A plan cannot be applied to it: mutations change shapes and run outside "
             "jit, grad and vmap. Apply the plan to the arrays, then call the jitted function with the result."
         )
     shape = shape_of_leaf(array)
-    _check(shape, sources)
-    if not _changes(shape, sources):
+    changes = _changes(shape, sources)
+    if not changes:
         return array
     if isinstance(array, Shape):
         return placed_like(array, array, new_shape(sources, shape))
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return cast(LeafT, _take_keys(array, sources, shape))  # PRNG keys of a jax.Array
-    return placed_like(_take_host(to_host(array), sources, fill), array)
+    values, empty = to_host(array), _aligned if isinstance(array, jax.Array) else np.empty
+    return _take_host(values, changes, empty(new_shape(sources, shape), values.dtype), fill)
 
 
 def rescale(array: LeafT, factor: float) -> LeafT:
     """The array times a number, rounded once; the very same object for a factor of 1, for shapes and traced values."""
     if factor == 1.0 or isinstance(array, Shape | jax.core.Tracer):
         return array
-    values = to_host(array)
-    return placed_like((values.astype(np.float64) * factor).astype(values.dtype), array)
+    return placed_like(rescaled_host(to_host(array), factor), array)
+
+
+def rescaled_host(values: HostArray, factor: float) -> HostArray:
+    """The values times a number, rounded once."""
+    return (values.astype(np.float64) * factor).astype(values.dtype)
 
 
 def new_shape(sources: Sources, shape: Sequence[int]) -> tuple[int, ...]:
@@ -83,11 +96,14 @@ def new_mask(sources: Sources, shape: Sequence[int]) -> Bool[np.ndarray, "*after
     >>> new_mask([np.array([0, NEW]), None], (1, 2)).tolist()
     [[False, False], [True, True]]
     """
-    return _take_host(np.zeros(tuple(shape), bool), sources, True)
+    old = np.zeros(tuple(shape), bool)
+    return _take_host(old, _changes(old.shape, sources), np.empty(new_shape(sources, old.shape), bool), True)
 
 
 def shape_of_leaf(array: object) -> tuple[int, ...]:
     """The shape of an array, of a number, or of what has a shape; () for anything else."""
+    if is_array(array):
+        return array.shape
     return tuple(np.shape(cast(ArrayLike, array)))  # numpy asks any object
 
 
@@ -131,36 +147,105 @@ def _placed(values: Array | Shape, like: LeafValue, shape: tuple[int, ...]) -> L
     return on_device
 
 
-def _check(shape: tuple[int, ...], sources: Sources) -> None:
+def placed_all(values: Sequence[LeafValue], like: Sequence[LeafValue]) -> list[LeafValue]:
+    """Host values that nobody else holds, each as `placed_like` would place it.
+
+    They go to the device together, which takes a fraction of the time, and share their memory with the result where
+    the device is the host.
+
+    >>> placed_all([np.ones(2), np.zeros(1)], [np.zeros(3), jnp.zeros(2)])
+    [array([1., 1.]), Array([0.], dtype=float32)]
+    """
+    pairs = list(zip(values, like, strict=True))
+    alone = [i for i, (value, own) in enumerate(pairs) if _is_free(own) and isinstance(value, np.ndarray)]
+    together = jax.device_put([values[i] for i in alone], may_alias=True)
+    done: dict[int, LeafValue] = dict(zip(alone, together, strict=True))
+    return [done[i] if i in done else _one_placed(value, own) for i, (value, own) in enumerate(pairs)]
+
+
+def _is_free(array: object) -> bool:
+    """Whether an array lies on a device that nobody has chosen."""
+    return isinstance(array, jax.Array) and not array.committed
+
+
+def _one_placed(value: LeafValue, like: LeafValue) -> LeafValue:
+    return placed_like(value, like) if isinstance(value, np.ndarray) else value  # shapes and keys have been placed
+
+
+class _Change(NamedTuple):
+    """A dimension that changes.
+
+    Attributes:
+      dim: its number.
+      source: the old index of each new position, or ``NEW``.
+      new: the positions that are new.
+    """
+
+    dim: int
+    source: Int[np.ndarray, " _"]
+    new: Int[np.ndarray, " _"]
+
+    @property
+    def known(self) -> Int[np.ndarray, " _"]:
+        """An old index for each new position; for new ones any."""
+        return np.maximum(self.source, 0) if self.new.size else self.source
+
+
+def _changes(shape: tuple[int, ...], sources: Sources) -> list[_Change]:
+    """The dimensions that change.
+
+    Raises:
+      PlanError: if the sources do not fit the shape.
+    """
     if len(sources) != len(shape):
         raise PlanError(f"Got index sources for {len(sources)} dimensions, but the array has shape {shape}.")
+    found = []
     for dim, (size, source) in enumerate(zip(shape, sources, strict=True)):
-        if source is not None and len(source) and not NEW <= np.min(source) <= np.max(source) < size:
+        if source is None:
+            continue
+        lowest, highest = (int(source.min()), int(source.max())) if len(source) else (0, 0)
+        if len(source) and (lowest < NEW or highest >= size):
             raise PlanError(
-                f"The plan takes index {np.max(source)} (lowest: {np.min(source)}) of dimension {dim} of an array of "
-                f"shape {shape}; sources are {NEW} (new) or below {size}. The plan was made for other variables."
+                f"The plan takes index {highest} (lowest: {lowest}) of dimension {dim} of an array of shape {shape}; "
+                f"sources are {NEW} (new) or below {size}. The plan was made for other variables."
             )
+        if len(source) != size or not np.array_equal(source, np.arange(size)):
+            found.append(_Change(dim, source, np.flatnonzero(source == NEW) if lowest == NEW else _NONE))
+    return found
 
 
-def _changes(shape: tuple[int, ...], sources: Sources) -> bool:
-    pairs = zip(shape, sources, strict=True)
-    return any(source is not None and not np.array_equal(source, np.arange(size)) for size, source in pairs)
+_NONE = np.zeros(0, int)
 
 
-def _take_host(values: HostArray, sources: Sources, fill: ArrayLike) -> HostArray:
-    shape = new_shape(sources, values.shape)
-    start = np.broadcast_to(np.asarray(fill).astype(values.dtype), shape)
+def _take_host(values: HostArray, changes: Sequence[_Change], out: HostArray, fill: ArrayLike) -> HostArray:
+    """Write what `take` returns to ``out``, which has its shape."""
     if values.size == 0:  # nothing to take from, e.g. the rows of an input slot that was just created
-        return start.copy()
-    out = values
-    for dim, source in enumerate(sources):  # dimension by dimension copies contiguous blocks; np.ix_ is far slower
-        if source is not None:
-            out = np.take(out, np.maximum(source, 0), axis=dim)
-    for dim, source in enumerate(sources):
-        if source is not None and (source == NEW).any():
-            where = (slice(None),) * dim + (np.flatnonzero(source == NEW),)
+        out[...] = np.asarray(fill).astype(values.dtype)
+        return out
+    # dimension by dimension copies contiguous blocks; np.ix_ is far slower. What shrinks most goes first.
+    first = sorted(changes, key=lambda change: len(change.source) / values.shape[change.dim])
+    for change in first:
+        # the sources are in range; with mode="raise" numpy would write through a buffer
+        into = out if change is first[-1] else None
+        values = np.take(values, change.known, axis=change.dim, out=into, mode="clip")
+    if any(change.new.size for change in changes):
+        start = np.broadcast_to(np.asarray(fill).astype(out.dtype), out.shape)
+        for change in changes:
+            where = (slice(None),) * change.dim + (change.new,)
             out[where] = start[where]
     return out
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> HostArray:
+    """An array without values whose memory jax can take over as it is; other memory it would copy once more."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+#: Where the memory of an array of jax begins: at a multiple of as many bytes.
+_ALIGNMENT = 64
 
 
 def _take_keys(keys: jax.Array, sources: Sources, shape: tuple[int, ...]) -> jax.Array:

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from naivenas_jax.align.axis_plan import NEW, AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.paths import Path
-from naivenas_jax.sizes.ties import Leaf
+from naivenas_jax.sizes.ties import Leaf, leaf_shapes
 from naivenas_jax.transfer.copies import models_of, multiplicity
 from naivenas_jax.transfer.take import HostArray, LeafValue, placed_like, rescale, to_host
 from naivenas_jax.transfer.variables import check_variables, flat, nested, unshared
@@ -57,7 +57,7 @@ class UndoRecord:
         slices = {
             path: _peel(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
-            if path not in plan.removed and _shrinks(plan, leaves[path]) and not isinstance(array, Shape)
+            if path not in plan.removed and not isinstance(array, Shape) and _shrinks(plan, leaves[path])
         }
         kept = {
             path: _kept(to_host(array), _axes(plan, leaves[path]))
@@ -76,7 +76,8 @@ class UndoRecord:
         Raises:
           VariablesError: if they belong to another network.
         """
-        check_variables(self.leaves, {name: axis.after for name, axis in self.plan.axes.items()}, variables)
+        sizes = {name: axis.after for name, axis in self.plan.axes.items()}
+        check_variables(leaf_shapes({path: leaf.axes for path, leaf in self.leaves.items()}, sizes), variables)
         now = flat(variables)
         restored = {
             self.plan.moved.get(path, path): placed_like(self._restored(path, to_host(array)), array)
@@ -128,14 +129,20 @@ def _shrinks(plan: Plan, leaf: Leaf) -> bool:
 
 
 def _peel(array: HostArray, axes: Axes) -> Slices:
-    """What a plan removes along each dimension, of the entries that the dimensions before it have left."""
+    """What a plan removes along each dimension, of the entries that the dimensions before it have left.
+
+    The removed entries are taken first, and those that went before are left out of these: what stays is not copied.
+    """
     slices: list[HostArray | None] = []
     for dim, axis in enumerate(axes):
         if axis is None or not axis.dropped.size:
             slices.append(None)
             continue
-        slices.append(np.take(array, axis.dropped, axis=dim))
-        array = np.take(array, axis.kept, axis=dim)
+        removed = np.take(array, axis.dropped, axis=dim)
+        for earlier, before in enumerate(axes[:dim]):
+            if before is not None and before.dropped.size:
+                removed = np.take(removed, before.kept, axis=earlier)
+        slices.append(removed)
     return tuple(slices)
 
 

@@ -17,7 +17,6 @@ from naivenas_jax.graph.evaluation.variable_trees import (
 )
 from naivenas_jax.graph.graph import require_graph
 from naivenas_jax.paths import Path, path_text, subscripts
-from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.take import shape_of_leaf
 from naivenas_jax.typing import PyTree
 
@@ -59,39 +58,49 @@ def check_network(graph: object, variables: object) -> None:
       GraphError, VariablesError: names what was found.
     """
     ties = require_graph(graph).ties
-    check_variables(ties.leaves, ties.sizes, variables)
+    check_variables(ties.shapes, variables)
 
 
-def check_variables(leaves: Mapping[Path, Leaf], sizes: Mapping[str, int], variables: object) -> None:
-    """Raise unless the variables belong to a graph with these leaves.
+def check_variables(shapes: Mapping[Path, tuple[int | None, ...]], variables: object) -> None:
+    """Raise unless the variables belong to a graph whose variables have these shapes.
 
     Args:
-      leaves: what lies on the dimensions of each variable of the graph.
-      sizes: the size of each axis.
+      shapes: of each variable of the graph; None for a dimension of any size.
       variables: what a user gave for variables.
 
     Raises:
       VariablesError: names the first variable that is missing, unknown, or of another shape.
     """
-    if not isinstance(variables, Mapping) and not (leaves and leaves.keys() <= flat(variables).keys()):
+    if not isinstance(variables, Mapping) and not (shapes and shapes.keys() <= flat(variables).keys()):
         raise VariablesError(
             f"variables must be a dict of collections, {{'params': ...}}, as graph.init makes it; found "
             f"{type(variables).__name__}."
         )
     found = flat(variables)
-    for path, leaf in leaves.items():
+    for path, wanted in shapes.items():
         if path not in found:
             raise VariablesError(
                 f"The variables have no {subscripts(path)}, which the graph needs. Found: {_first(found)}. Are they "
                 "those of another graph, or is a collection missing?"
             )
-        _check_array(path, found[path], tuple(None if axis is None else sizes[axis] for axis in leaf.axes))
-    unknown = [path for path in found if path not in leaves]
+        _check_array(path, found[path], wanted)
+    unknown = [path for path in found if path not in shapes]
     if unknown:
         raise VariablesError(
             f"The graph has no variable {subscripts(unknown[0])}, so what lies on its axes is unknown. The variables "
-            f"belong to another graph, or a registered layer leaves it out of leaves=. The graph has: {_first(leaves)}."
+            f"belong to another graph, or a registered layer leaves it out of leaves=. The graph has: {_first(shapes)}."
         )
+
+
+def fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the wanted one, where None stands for any size.
+
+    >>> fits((2, 3), (None, 3)), fits((2,), (None, 3))
+    (True, False)
+    """
+    if shape == wanted:
+        return True
+    return len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
 
 
 def _check_array(path: Path, array: object, wanted: tuple[int | None, ...]) -> None:
@@ -107,7 +116,9 @@ def _check_array(path: Path, array: object, wanted: tuple[int | None, ...]) -> N
             "what that function has returned, or a copy that was made before."
         )
     shape = shape_of_leaf(array)
-    if len(shape) != len(wanted) or any(w not in (None, n) for n, w in zip(shape, wanted, strict=True)):
+    if shape != wanted and (
+        len(shape) != len(wanted) or any(w not in (None, n) for n, w in zip(shape, wanted, strict=True))
+    ):
         expected = ", ".join("any" if n is None else str(n) for n in wanted)
         raise VariablesError(
             f"{subscripts(path)} has shape {shape}, but in this graph it must have ({expected}). The variables belong "

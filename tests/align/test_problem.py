@@ -214,7 +214,7 @@ def test_utility_in_a_stack_counts_every_place():
 
 def group_of(scores):
     ordered = np.sort(np.asarray(scores, float))[::-1]
-    return Group.of(np.arange(len(ordered)), ordered, None)
+    return Group(classes=np.arange(len(ordered)), scores=ordered, fixed=None)
 
 
 def filled(lengths, slopes, k):

@@ -151,7 +151,8 @@ class Reduction:
           InfeasibleError: if something must go of a group that may not change.
         """
         starts = self.ties.starts
-        classes = np.concatenate([np.arange(starts[run], starts[run + 1]) for run in runs])
+        ranges = [np.arange(starts[run], starts[run + 1]) for run in runs]
+        classes = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
         utility = self.class_utility[classes]
         if self.chosen:
             left = np.array([one not in self.gone for one in classes.tolist()], bool)
@@ -161,7 +162,7 @@ class Reduction:
             asked = np.array([one in self.chosen for one in classes.tolist()], bool)
             utility = np.where(asked, 1.0 + np.abs(self.class_utility).max(initial=0.0), utility)
             classes, utility = classes[left], utility[left]
-        return Group.of(classes, utility, fixed)
+        return Group(classes=classes, scores=utility, fixed=fixed)
 
     def _of_layers(self, axes: _Axes, rows: sp.csr_array, groups: Sequence[Group]) -> list[Condition]:
         """The conditions of layers that can be broken. They hold now, so that one of them has to change something."""

@@ -85,8 +85,7 @@ def _enlarged(problem: Problem, growing: list[int]) -> Problem:
 def _imagined(group: Group, count: int) -> Group:
     """The classes that do not exist yet beside a group."""
     mean = float(group.utility_kept[-1]) / group.size
-    kept = np.concatenate([[0.0], np.cumsum(mean / (1.0 + np.arange(1, count + 1)))])
-    return Group(classes=np.arange(count), best=np.arange(count), utility_kept=kept, fixed=None)
+    return Group(classes=np.arange(count), scores=mean / (1.0 + np.arange(1, count + 1)), fixed=None)
 
 
 def _room(problem: Problem, group: int) -> int:

@@ -56,8 +56,9 @@ def utility_kept(groups: Sequence[Group], kept: Int[np.ndarray, " groups"]) -> f
 
 def utility_lost(problem: Problem, solution: Solution) -> float:
     """The utility of the classes that a solution drops."""
-    groups = zip(problem.groups, solution.kept, strict=True)
-    return float(sum(group.utility_kept[-1] - group.utility_kept[kept] for group, kept in groups))
+    groups = [problem.groups[i] for i in np.flatnonzero(solution.kept != problem.group_sizes)]
+    kept = solution.kept[solution.kept != problem.group_sizes]
+    return float(sum(group.utility_kept[-1] - group.utility_kept[k] for group, k in zip(groups, kept, strict=True)))
 
 
 def violations(problem: Problem, solution: Solution) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import jax
+import numpy as np
 from flax import core, nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from naivenas_jax.paths import Path, key_text
-from naivenas_jax.typing import PyTree
+from naivenas_jax.typing import Array, PyTree, Shape
 
 ValueT = TypeVar("ValueT")
 
@@ -27,10 +28,50 @@ def flat(variables: PyTree) -> dict[Path, Any]:
     >>> flat({"params": {"dense": {"bias": 0.5}}}), flat([{"bias": np.zeros(2)}]).keys()
     ({('params', 'dense', 'bias'): 0.5}, dict_keys([('params', '0', 'bias')]))
     """
-    tree = _as_dicts(variables)
-    if not isinstance(variables, Mapping):
-        tree = {"params": tree}
-    return {tuple(map(str, path)): array for path, array in flatten_dict(tree).items()}
+    found: dict[Path, Any] = {}
+    _collect(variables if isinstance(variables, Mapping) else {"params": variables}, (), found)
+    return found
+
+
+def _collect(node: Mapping[Hashable, PyTree], path: Path, found: dict[Path, Any]) -> None:
+    """Add the arrays below a node to those that were found."""
+    for key, child in node.items():
+        where = (*path, str(key))
+        if is_array(child):
+            found[where] = child
+        elif isinstance(below := _opened(child), Mapping):
+            _collect(below, where, found)
+        else:
+            found[where] = below
+
+
+def _opened(node: PyTree) -> PyTree:
+    """A node as a mapping of its children that are no constants, or, of a leaf, its value."""
+    if isinstance(node, nnx.Variable):
+        return node.get_value()
+    if isinstance(node, Mapping) or (children := _children(node)) is None:
+        return node
+    return {key: child for key, child in children.items() if not _is_constant(node, child)}
+
+
+def is_array(value: object) -> TypeGuard[Array | Shape]:
+    """Whether a value is an array or the shape of one, and nothing else besides.
+
+    Every verb asks this of every variable several times, and to ask a value whether it is an ``nnx.Variable`` or a
+    mapping takes ten times as long as to look its type up. What is traced may be an ``nnx.Variable``.
+
+    >>> is_array(np.zeros(2)), is_array({}), is_array(nnx.Param(np.zeros(2)))
+    (True, False, False)
+    """
+    kind = type(value)
+    if kind not in _ARE_ARRAYS:
+        arrays = issubclass(kind, np.ndarray | jax.Array | jax.ShapeDtypeStruct)
+        _ARE_ARRAYS[kind] = arrays and not issubclass(kind, jax.core.Tracer)
+    return _ARE_ARRAYS[kind]
+
+
+#: Of types that `is_array` has met, the answer.
+_ARE_ARRAYS: dict[type, bool] = {}
 
 
 def flat_mappings(variables: Mapping[str, PyTree]) -> dict[Path, PyTree]:
@@ -44,6 +85,8 @@ def plain(variables: PyTree) -> PyTree:
 
 
 def _is_plain(node: PyTree, below: bool = False) -> bool:
+    if is_array(node):
+        return below
     if isinstance(node, Mapping):
         return all(_is_plain(child, True) for child in node.values())
     return below and (isinstance(node, nnx.Variable) or _children(node) is None)
@@ -109,6 +152,10 @@ def as_given(variables: PyTree, given: PyTree, top: bool = True) -> PyTree:
     >>> type(made).__name__, dict(made)
     ('OrderedDict', {'params': {'a': 1, 'new': {'b': 2}}})
     """
+    if is_array(given) and is_array(variables):
+        return variables
+    if type(given) is type(variables) is dict and [*given] == [*variables] and all(type(key) is str for key in given):
+        return {key: as_given(child, given[key], False) for key, child in variables.items()}
     if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
         return given.replace(variables)
     if isinstance(variables, Mapping) and not isinstance(given, Mapping):

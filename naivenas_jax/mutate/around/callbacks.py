@@ -89,7 +89,7 @@ def check(*inputs: Array, tolerance: float | None = None, **kwargs: object) -> C
 
     def checked(mutation: Mutation) -> None:
         ties = mutation.graph.ties
-        check_variables(ties.leaves, ties.sizes, mutation.variables)
+        check_variables(ties.shapes, mutation.variables)
         if inputs:
             mutation.check(*inputs, tolerance=tolerance, **kwargs)
 

@@ -77,7 +77,7 @@ class Limits:
           UnknownNameError: if there is no such part.
           VariablesError: if the variables are not those of the graph.
         """
-        check_variables(graph.ties.leaves, graph.ties.sizes, variables)
+        check_variables(graph.ties.shapes, variables)
         counts = _Counts(graph, variables, self.inputs)
         limits = {name: limit for name in BUDGETS if (limit := getattr(self, name)) is not None}
         return {

@@ -12,7 +12,7 @@ from naivenas_jax.sizes.ties import Leaf
 from naivenas_jax.transfer.new_neurons.entries import entries_of, filled
 from naivenas_jax.transfer.new_neurons.fills import copied
 from naivenas_jax.transfer.new_neurons.strategy import Strategy
-from naivenas_jax.transfer.take import placed_like, rescale, take
+from naivenas_jax.transfer.take import LeafValue, placed_all, rescaled_host, taken, to_host
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -41,12 +41,19 @@ def transfer(
         if path not in late
     }
     for path in late:
-        found[path] = _taken(arrays[path], plan, leaves[path])
+        found[path] = _kept(arrays[path], plan, leaves[path])
     for path in late:  # where these weights are zero may depend on the other variables
         grows = any(axis is not None and plan.axes[axis].new.size for axis in leaves[path].axes)
         off = _off(arrays[path], leaves[path], found) if grows else 0.0
         found[path] = _transferred(path, arrays[path], plan, leaves[path], strategy, rng, off)
-    return nested({path: found[path] for path in arrays})
+    return nested(_placed(found, arrays))
+
+
+def _placed(found: Mapping[Path, Array | Shape], arrays: Mapping[Path, Array | Shape]) -> dict[Path, LeafValue]:
+    """What was found, as the kinds of arrays that there were; what did not change is there already."""
+    made = [path for path in arrays if found[path] is not arrays[path]]
+    placed = placed_all([found[path] for path in made], [arrays[path] for path in made])
+    return {**arrays, **dict(zip(made, placed, strict=True))}
 
 
 def _computed(leaf: Leaf) -> bool:
@@ -54,12 +61,12 @@ def _computed(leaf: Leaf) -> bool:
     return leaf.weight is not None and leaf.weight.switches and not leaf.weight.linear
 
 
-def _taken(array: Array | Shape, plan: Plan, leaf: Leaf) -> Array | Shape:
+def _kept(array: Array | Shape, plan: Plan, leaf: Leaf) -> Array | Shape:
     """What stays of a variable, and 0 in new entries."""
     if isinstance(array, jax.core.Tracer):
         return array
     changing = [None if axis is None else plan.changed.get(axis) for axis in leaf.axes]
-    return take(array, [None if axis is None else axis.source for axis in changing])
+    return taken(array, [None if axis is None else axis.source for axis in changing])
 
 
 def _off(array: Array | Shape, leaf: Leaf, arrays: Mapping[Path, Array | Shape]) -> Array | float:
@@ -83,11 +90,11 @@ def _transferred(
     changing = [None if axis is None else plan.changed.get(axis) for axis in leaf.axes]
     sources = [None if axis is None else axis.source for axis in changing]
     grows = any(axis is not None and axis.new.size for axis in changing)
-    if path in plan.rescaled:
-        array = rescale(array, plan.factor(path))
+    if path in plan.rescaled and not isinstance(array, Shape | jax.core.Tracer) and (factor := plan.factor(path)) != 1:
+        array = rescaled_host(to_host(array), factor)
     if not grows or isinstance(array, Shape | jax.core.Tracer):
-        return take(array, sources)
+        return taken(array, sources)
     axes = tuple(None if axis is None else plan.axes[axis] for axis in leaf.axes)
     entries = entries_of(path, array, axes, leaf, rng, off)
     values = filled(entries, strategy.fill)
-    return placed_like(copied(entries, values), array) if strategy.copies else take(array, sources, values)
+    return copied(entries, values) if strategy.copies else taken(array, sources, values)

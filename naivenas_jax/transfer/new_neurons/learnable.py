@@ -36,6 +36,8 @@ def learnable(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[st
       plan: where its neurons come from.
       variables: its variables, in which weights that read new neurons are about zero.
     """
+    if not any(axis.new.size for axis in plan.changed.values()):
+        return variables
     readers = [one for one in _new(graph, plan, "in") if _is_flat(graph, one[0])]
     if not readers:
         return variables

@@ -45,7 +45,7 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
     {'dense': [1.0, 1.0]}
     """
     ties = require_graph(graph).ties
-    check_variables(ties.leaves, ties.sizes, variables)
+    check_variables(ties.shapes, variables)
     totals, found = np.zeros(class_count(ties)), False
     for path, array in flat(variables).items():
         statistic = ("batch_stats", *path[1:-1], "var")

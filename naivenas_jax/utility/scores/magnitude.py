@@ -106,13 +106,22 @@ def weight_magnitude(
             continue
         wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
-        values = absolute_values(_weight(leaf, path, arrays)) if wanted else np.zeros(())
+        weight = to_host(_weight(leaf, path, arrays)) if wanted else np.zeros(())
         for made, axis in wanted.items():
-            others = tuple(d for d in range(values.ndim) if d != made)
-            scores[axis] = scores.get(axis, 0.0) + (
-                values.mean(others) if norm == "l1" else np.sqrt((values**2).mean(others))
-            )
+            others = tuple(d for d in range(weight.ndim) if d != made)
+            scores[axis] = scores.get(axis, 0.0) + _mean_size(weight, others, norm)
     return scores
+
+
+def _mean_size(
+    weight: Shaped[np.ndarray, ...], dims: tuple[int, ...], norm: Literal["l1", "l2"]
+) -> Float[np.ndarray, " neurons"]:
+    """The mean size of the entries along some dimensions, in float64."""
+    if norm == "l1" and weight.dtype in (np.float16, np.float32):  # the same without a copy in float64
+        mean: np.ndarray = np.abs(weight).mean(dims, dtype=np.float64)
+        return mean
+    sizes = absolute_values(weight)
+    return np.asarray(sizes.mean(dims) if norm == "l1" else np.sqrt((sizes**2).mean(dims)))
 
 
 def _known(variables: Variables) -> dict[Path, Array]:

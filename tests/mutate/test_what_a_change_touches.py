@@ -1,0 +1,132 @@
+"""A change costs what it changes: counted are copies of arrays, transfers to the device, vertices and layers.
+
+Nothing is timed.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import naivenas_jax as nas
+from naivenas_jax.layers.ops.layer_op import LayerOp
+from naivenas_jax.transfer import take as taking
+
+WIDTH = 256
+
+
+def chain(width: int = WIDTH, layers: int = 4) -> nas.Graph:
+    """Layers d0, d1, ... with activations a0, a1, ... in between."""
+    x = vertex = nas.input_vertex("x", 3)
+    for i in range(layers):
+        vertex = nas.invariant_vertex(f"a{i}", nn.relu, nas.layer(f"d{i}", nn.Dense(width), vertex))
+    return nas.Graph(x, nas.layer("out", nn.Dense(2), vertex))
+
+
+def variables_of(graph: nas.Graph) -> dict:
+    shapes = jax.eval_shape(graph.init, jax.random.key(0), jnp.ones((1, 3)))
+    draws = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(draws.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
+def calls(owner: object, name: str, run: Callable[[], object]) -> list[mock._Call]:
+    """The calls of a function while something runs."""
+    with mock.patch.object(owner, name, autospec=True, side_effect=getattr(owner, name)) as counted:
+        run()
+    return counted.call_args_list
+
+
+def test_unchanged_arrays_and_vertices_are_the_same_objects():
+    graph = chain()
+    variables = variables_of(graph)
+    after, new = nas.delta_nout(graph, variables, {"d1": -5})
+    kept = {
+        name for name in variables["params"] if new["params"][name]["kernel"] is variables["params"][name]["kernel"]
+    }
+    assert kept == {"d0", "d3", "out"}
+    assert new["params"]["d2"]["bias"] is variables["params"]["d2"]["bias"]
+    assert {v.name for v in after if any(v is other for other in graph)} == {"x", "d0", "a0"}  # behind, inputs are new
+    same = {v.name for v in after if v.op is graph[v.name].op}
+    assert same == {v.name for v in graph} - {"d1", "d2"} - {v.name for v in graph if v.name == "a1"} | (same & {"a1"})
+
+
+@pytest.mark.parametrize("change", [-5, 5])
+def test_arrays_go_to_the_device_together_and_are_not_copied_there(change: int):
+    graph = chain()
+    variables = variables_of(graph)
+    nas.delta_nout(graph, variables, {"d1": change})
+    put = jax.device_put
+    pairs = []
+
+    def counted(values: object, *args: object, **keywords: object) -> object:
+        placed = put(values, *args, **keywords)
+        pairs.append((values, placed))
+        return placed
+
+    with mock.patch.object(jax, "device_put", counted):
+        nas.delta_nout(graph, variables, {"d1": change})
+    assert len(pairs) == 1
+    ((values, placed),) = pairs
+    assert len(values) == 3  # two kernels and a bias
+    if jax.devices()[0].platform == "cpu":
+        assert [a.ctypes.data for a in values] == [b.unsafe_buffer_pointer() for b in placed]
+
+
+def test_only_arrays_that_change_are_indexed():
+    graph = chain()
+    variables = variables_of(graph)
+    assert len(calls(taking, "_take_host", lambda: nas.delta_nout(graph, variables, {"d1": -5}))) == 3
+
+
+def test_no_memory_is_taken_beside_what_is_returned():
+    """The new arrays, what was removed, and less than a tenth of the network besides."""
+    graph = chain(width=1024)
+    variables = variables_of(graph)
+    nas.delta_nout(graph, variables, {"d1": -100})
+    tracemalloc.start()
+    mutation = nas.delta_nout(graph, variables, {"d1": -100})
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    whole = sum(array.nbytes for array in jax.tree.leaves(variables))
+    changed = 2 * 1024 * 924 * 4
+    assert mutation.variables["params"]["d1"]["kernel"].shape == (1024, 924)
+    assert changed < held < changed + 2 * 1024 * 100 * 4 + whole / 10
+    assert peak < held + 1024 * 1024 * 4 + whole / 10  # the sizes of the entries of one kernel, for its magnitude
+
+
+def test_layers_that_do_not_change_are_not_asked_what_they_tie():
+    graph = chain(width=251)  # a width that no other test has, whose ties are kept
+    variables = variables_of(graph)
+    graph.ties  # noqa: B018
+    made = nas.delta_nout(graph, variables, {"d1": -5}).graph
+    # the layer with fewer neurons and the one that reads them, each once
+    made.ties  # noqa: B018
+    again = calls(LayerOp, "declare", lambda: nas.delta_nout(graph, variables, {"d1": -7}).graph.ties)
+    assert len(again) == 2
+
+
+def test_axes_that_do_not_change_have_one_plan_for_each_size():
+    graph = chain()
+    plan = nas.delta_nout(graph, variables_of(graph), {"d1": -5}).plan
+    same = [axis for name, axis in plan.axes.items() if name not in plan.changed]
+    assert len({id(axis) for axis in same}) == len({axis.before for axis in same}) < len(same)
+
+
+def test_donated_results_leave_what_they_share_memory_with_alone():
+    """Memory that an array of jax has taken over from numpy is nobody else's, and may be donated or not."""
+    graph = chain()
+    variables = variables_of(graph)
+    mutation = nas.delta_nout(graph, variables, {"d1": -5})
+    undone = jax.tree.map(np.asarray, mutation.undo(mutation.variables)[1])
+    before = np.asarray(mutation.variables["params"]["d1"]["kernel"]).copy()
+    doubled = jax.jit(lambda kernel: kernel * 2, donate_argnums=0)(mutation.variables["params"]["d1"]["kernel"])
+    np.testing.assert_array_equal(doubled, 2 * before)
+    for a, b in zip(jax.tree.leaves(undone), jax.tree.leaves(variables), strict=True):
+        np.testing.assert_array_equal(a, b)
