@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -121,9 +122,14 @@ class Ties:
         return self.sizes[axis]
 
     @cached_property
+    def dims(self) -> Mapping[Path, tuple[str | None, ...]]:
+        """The axes that every array of the variables lies on. It is the same value at each call."""
+        return {path: leaf.axes for path, leaf in self.leaves.items()}
+
+    @cached_property
     def shapes(self) -> Mapping[Path, tuple[int | None, ...]]:
         """The shape of every array of the variables; None: a dimension may have any size."""
-        return leaf_shapes({path: leaf.axes for path, leaf in self.leaves.items()}, self.sizes)
+        return leaf_shapes(self.dims, self.sizes)
 
     @cached_property
     def rescaled(self) -> dict[Path, int]:
@@ -211,6 +217,21 @@ class Ties:
 
         These share runs or a condition with one of them, or with another one that is reached.
         """
+        links, holders = self._links
+        reached, followed, todo = set(names), set[int | Condition](), list(names)
+        while todo:
+            for link in links[todo.pop()]:
+                if link in followed:
+                    continue
+                followed.add(link)
+                fresh = [axis for axis in holders[link] if axis not in reached]
+                reached.update(fresh)
+                todo.extend(fresh)
+        return frozenset(reached)
+
+    @cached_property
+    def _links(self) -> tuple[Mapping[str, list[int | Condition]], Mapping[int | Condition, list[str]]]:
+        """The runs and conditions of each axis, and the axes of each of these."""
         holders: dict[int | Condition, list[str]] = {}
         links: dict[str, list[int | Condition]] = {axis: list(self.plain(runs)) for axis, runs in self.axes.items()}
         for condition in self.conditions:
@@ -219,13 +240,14 @@ class Ties:
         for axis, own in links.items():
             for link in own:
                 holders.setdefault(link, []).append(axis)
-        reached, todo = set(names), list(names)
-        while todo:
-            for link in links[todo.pop()]:
-                fresh = [axis for axis in holders.pop(link, ()) if axis not in reached]
-                reached.update(fresh)
-                todo.extend(fresh)
-        return frozenset(reached)
+        return links, holders
+
+    @cached_property
+    def counts(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """For each axis without products its runs, sorted, and how often it holds each."""
+        plain = {axis: row for axis, row in self.axes.items() if self.products.keys().isdisjoint(row)}
+        found = {row: tuple(sorted(Counter(row).items())) for row in set(plain.values())}
+        return {axis: found[row] for axis, row in plain.items()}
 
 
 def leaf_shapes(

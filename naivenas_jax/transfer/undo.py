@@ -53,18 +53,20 @@ class UndoRecord:
     @classmethod
     def of(cls, plan: Plan, variables: Variables, leaves: Mapping[Path, Leaf], split: bool) -> UndoRecord:
         """Record what ``plan`` is about to remove from ``variables``."""
-        arrays = flat(variables)
+        every = flat(variables)
+        arrays = {path: a for path, a in every.items() if path not in plan.removed and not isinstance(a, Shape)}
+        changing = [path for path in arrays if not plan.changed.keys().isdisjoint(leaves[path].axes)]
         slices = {
-            path: _peel(to_host(array), _axes(plan, leaves[path]))
-            for path, array in arrays.items()
-            if path not in plan.removed and not isinstance(array, Shape) and _shrinks(plan, leaves[path])
+            path: _peel(to_host(arrays[path]), _axes(plan, leaves[path]))
+            for path in changing
+            if _shrinks(plan, leaves[path])
         }
         kept = {
             path: _kept(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
-            if path in plan.rescaled and plan.factor(path) != 1 and not isinstance(array, Shape)
+            if path in plan.rescaled and plan.factor(path) != 1
         }
-        removed = unshared({path: arrays[path] for path in plan.removed}, arrays)
+        removed = unshared({path: every[path] for path in plan.removed}, every)
         return cls(plan, slices, removed, leaves, split, kept)
 
     def restore(self, variables: Variables) -> dict[str, PyTree]:

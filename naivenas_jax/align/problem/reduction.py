@@ -198,7 +198,7 @@ class _Axes(NamedTuple):
         number: dict[tuple[Content, int], int] = {}
         row_of: dict[str, int] = {}
         for axis, runs in ties.axes.items():
-            content = tuple(sorted(_content(ties, runs, fixed, choice).items()))
+            content = ties.counts.get(axis) or tuple(sorted(_content(ties, runs, fixed, choice).items()))
             row_of[axis] = number.setdefault((content, ties.sizes[axis]), len(number))
         names: list[list[str]] = [[] for _ in number]
         for axis, row in row_of.items():

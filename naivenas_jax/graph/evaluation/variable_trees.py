@@ -39,6 +39,8 @@ def _collect(node: Mapping[Hashable, PyTree], path: Path, found: dict[Path, Any]
         where = (*path, str(key))
         if is_array(child):
             found[where] = child
+        elif type(child) is dict:
+            _collect(child, where, found)
         elif isinstance(below := _opened(child), Mapping):
             _collect(below, where, found)
         else:
@@ -87,7 +89,7 @@ def plain(variables: PyTree) -> PyTree:
 def _is_plain(node: PyTree, below: bool = False) -> bool:
     if is_array(node):
         return below
-    if isinstance(node, Mapping):
+    if type(node) is dict or isinstance(node, Mapping):
         return all(_is_plain(child, True) for child in node.values())
     return below and (isinstance(node, nnx.Variable) or _children(node) is None)
 

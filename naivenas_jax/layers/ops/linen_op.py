@@ -41,6 +41,14 @@ class LinenOp(LayerOp):
             ) from error
         return cls(value, nin, rule_of)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash: that of a linen layer goes through all its attributes, and every change hashes every layer."""
+        return hash((self.layer, self.nin))
+
     @property
     def module(self) -> nn.Module:
         """The layer itself."""

@@ -100,7 +100,7 @@ def carry_out(graph: Graph, variables: Variables, axes: Mapping[str, AxisPlan], 
       options: what new neurons start at, and keywords for the resize rules of layers.
     """
     strategy, ties = options.strategy, graph.ties
-    plan = Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()}, rescaled=ties.rescaled)
+    plan = Plan(axes, ties.dims, rescaled=ties.rescaled)
     after = with_axes(graph, axes, options.layer_keywords)
     return Mutation(
         graph=after,

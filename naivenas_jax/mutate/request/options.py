@@ -223,7 +223,8 @@ class Options:
         for name in unknown:
             if name not in also:
                 raise UnknownNameError(f"max_new: {unknown_name(name, sizes)}")
-        return {axis: self._bound(axis, max(200, 10 * size)) for axis, size in sizes.items()}
+        usual = {axis: max(200, 10 * size) for axis, size in sizes.items()}
+        return usual if self.max_new is None else {axis: self._bound(axis, most) for axis, most in usual.items()}
 
     def _bound(self, axis: str, default: int) -> int:
         given = self.max_new
