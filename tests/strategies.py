@@ -300,7 +300,7 @@ def random_inputs(graph: nas.Graph, seed: int = 0, batch: int = 2) -> list[np.nd
     for vertex in graph.inputs:
         source: Any = vertex.op
         shape = (batch, *source.shape)
-        if source.indices:
+        if source.whole:
             arrays.append(generator.integers(source.size, size=shape).astype(np.int32))
         else:
             arrays.append(generator.normal(size=shape).astype(np.float32))

@@ -21,7 +21,7 @@ from naivenas_jax.transfer.variables import flat, nested
 
 
 def tokens(graph):
-    return {v.name for v in graph.inputs if isinstance(v.op, Source) and v.op.indices}
+    return {v.name for v in graph.inputs if isinstance(v.op, Source) and v.op.whole}
 
 
 def made(seed, graph_steps=(3, 9)):
@@ -125,7 +125,7 @@ def inputs_after(mutation, inputs):
     arrays = []
     for vertex, array in zip(mutation.before.inputs, inputs, strict=True):
         source = mutation.indices(vertex.name)
-        arrays.append(array if vertex.op.indices else np.where(source < 0, 0, array[..., source]))
+        arrays.append(array if vertex.op.whole else np.where(source < 0, 0, array[..., source]))
     return arrays
 
 

@@ -276,4 +276,4 @@ def random_verb(rng: random.Random) -> str:
 
 
 def is_tokens(vertex: nas.Vertex) -> bool:
-    return isinstance(vertex.op, Source) and vertex.op.indices
+    return isinstance(vertex.op, Source) and vertex.op.whole
