@@ -27,6 +27,7 @@ from naivenas_jax.errors import (
     PlanError,
     RebuildError,
     RequestError,
+    SaveError,
     SizeMismatchError,
     SolverError,
     StructureError,
@@ -51,6 +52,8 @@ from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.custom import absorb_vertex
 from naivenas_jax.graph.vertices.function import immutable_vertex, invariant_vertex
 from naivenas_jax.graph.vertices.stack import concat, flatten
+from naivenas_jax.keep.known_names import register_function
+from naivenas_jax.keep.saving import Saved, load, save
 from naivenas_jax.layers.flax_layers import registered as _registered  # noqa: F401  registers the layers of linen and nnx
 from naivenas_jax.layers.ops.attend import attend
 from naivenas_jax.layers.ops.layer_vertex import layer
@@ -197,6 +200,11 @@ __all__ = [
     "Soft",
     "group_lasso",
     "group_shrink",
+    # Save and load
+    "save",
+    "load",
+    "Saved",
+    "register_function",
     # Many networks at once
     "Population",
     "populations",
@@ -221,6 +229,7 @@ __all__ = [
     "PlanError",
     "RebuildError",
     "RequestError",
+    "SaveError",
     "SizeMismatchError",
     "SolverError",
     "StructureError",

@@ -200,6 +200,17 @@ class CarryError(NaiveNASError, ValueError):
     """
 
 
+class SaveError(NaiveNASError, ValueError):
+    """A network that cannot be saved, or a save that cannot be loaded.
+
+    Raised by `save` if a function has no name, a value is of a kind that cannot be saved, or the path exists; by `load`
+    if a file is missing, has been changed or was never a save, if a function or layer is not registered, or the model
+    is another one; by ``Saved.restore`` if the tree is of another structure; and by `register_function`.
+
+    What helps: the message names the file, the vertex or the leaf, and for functions the line that gives them a name.
+    """
+
+
 class OracleError(NaiveNASError, AssertionError):
     """A mutated network that does not compute what it should.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
-from networks import X, images, loss, model, narrower, network, rebuildable, run, seconds, timed, times
+from networks import X, images, loss, model, narrower, network, rebuildable, run, saved, seconds, timed, times
 
 import naivenas_jax as nas
 
@@ -38,7 +39,7 @@ class Call(NamedTuple):
 #: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
 RESULTS = (
     *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
-    *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Frontier", "FrontierPoint"),
+    *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Saved", "Frontier", "FrontierPoint"),
     *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex", "HistoryEntry"),
 )
 #: Dicts of keywords for annotations, which are not called.
@@ -121,6 +122,9 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "map_vertices": {**on, "fn": lambda v: v},
         "rename": {**on, "names": {"a": "first"}},
         "change_kernel": {**dict(zip(("graph", "variables"), images(), strict=True)), "request": {"conv": (5, 5)}},
+        "save": {"path": tempfile.mkdtemp() + "/net", **on, "overwrite": True},
+        "load": {"path": saved()},
+        "register_function": {"name": "tests.times", "fn": times},
         "report": {"mutation": narrower(), "inputs": (X,)},
         "populations": {"members": [narrower(), narrower()]},
         "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
@@ -215,6 +219,7 @@ def _of_results() -> dict[str, Call]:
         "AxisPlan.of": Call(nas.AxisPlan.of, {"before": 4, "source": [0, 2]}),
         "Frontier.smallest": Call(points.smallest, {"loss": 0.1}),
         "Frontier.svg": Call(points.svg, {}),
+        "Saved.restore": Call(nas.load(saved()).restore, {"name": "state", "like": optax.sgd(0.1).init({})}),
         "Report.svg": Call(nas.report(mutation, X).svg, {}),
         "Report.to_dict": Call(nas.report(mutation, X).to_dict, {}),
         "TaylorAverage.init": Call(nas.TaylorAverage.init, {"graph": graph}),

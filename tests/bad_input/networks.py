@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import cache
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from flax import core, nnx
 
 import naivenas_jax as nas
@@ -35,6 +37,13 @@ def images() -> tuple[nas.Graph, dict[str, Any]]:
 @cache
 def narrower() -> nas.Mutation:
     return nas.delta_nout(*network(), {"c": -1})
+
+
+@cache
+def saved() -> str:
+    path = tempfile.mkdtemp() + "/net"
+    nas.save(path, narrower(), state=optax.sgd(0.1).init({}))
+    return path
 
 
 class Two(nnx.Module):

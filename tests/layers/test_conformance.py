@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
+from pathlib import Path
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -461,3 +463,12 @@ def test_every_layer_of_flax_has_a_case():
         if kind.__module__.startswith("flax.") and rule_of.__module__.startswith("naivenas_jax.layers")
     }
     assert {kind for kind, module in known.items() if module not in elsewhere} == tested
+
+
+@pytest.mark.parametrize(("name", "library"), BOTH)
+def test_is_saved_and_loaded(name: str, library: str, tmp_path: Path):
+    network = network_of(name, library)
+    nas.save(tmp_path / "net", network.graph, network.variables)
+    graph, variables = nas.load(tmp_path / "net")
+    assert graph == network.graph
+    chex.assert_trees_all_equal(variables, network.variables)

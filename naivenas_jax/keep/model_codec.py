@@ -1,0 +1,239 @@
+"""Imported models as JSON: what they were imported with, and the edits and sizes since.
+
+The model itself is not saved. Whoever loads the network gives it again, and it is traced again, edit by edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import nnx
+
+from naivenas_jax.checks import shown
+from naivenas_jax.errors import NaiveNASError, SaveError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.model_vertex import ModelEdit, Place
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.structure import Structure
+from naivenas_jax.keep.value_codec import Decoder, Encoder, Json
+from naivenas_jax.paths import Path
+from naivenas_jax.trace.model.edited_model import EditedModel
+from naivenas_jax.trace.model.imported_op import ImportedOp
+from naivenas_jax.trace.model.nnx_model import NnxModel
+from naivenas_jax.trace.model.traced_model import ModelFunction, TracedModel
+from naivenas_jax.trace.model.user_model import FunctionModel, LinenModel
+from naivenas_jax.typing import Shape
+
+#: What each kind of model is called in messages.
+_KINDS = {"linen": "a linen module", "nnx": "an nnx model", "function": "a function"}
+
+
+def write_structure(encoder: Encoder, structure: Structure) -> Json:
+    """The structure of arguments or results as JSON."""
+    return encoder.value(jax.tree.unflatten(structure.tree, structure.leaves))
+
+
+def read_structure(decoder: Decoder, data: Json) -> Structure:
+    """The inverse of `write_structure`."""
+    leaves, tree = jax.tree.flatten(decoder.value(data))
+    return Structure(tree, tuple(leaves))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelWriter:
+    """Writes imported models.
+
+    Attributes:
+      encoder: writes values.
+      models: takes down the models of the user's.
+      write_op: writes a computation.
+      write_graph: writes a graph.
+    """
+
+    encoder: Encoder
+    models: list[ModelFunction]
+    write_op: Callable[[Op], Json]
+    write_graph: Callable[[Graph], Json]
+
+    def op(self, op: ImportedOp) -> dict[str, Json]:
+        """An imported model with its present sizes."""
+        return {
+            "model": self._model(op.model),
+            "runs": list(op.runs),
+            "named": [_place(place) for place in op.named],
+            "origins": list(op.origins),
+        }
+
+    def _model(self, model: TracedModel) -> Json:
+        encoder = self.encoder
+        encoder.where = "the imported model"
+        written: dict[str, Json] = {
+            "function": self._function(model.function),
+            "variables": self._shapes(dict(model.variables)),
+            "arguments": write_structure(encoder, model.arguments),
+            "inputs": [encoder.value(shape) for shape in model.inputs],
+            "kwargs": encoder.value(dict(model.defaults), "arguments"),
+            "edits": model.edits,
+            "keywords": encoder.value(model.keywords),
+            "streams": [[name, encoder.value(shape)] for name, shape in model.streams],
+            "writes": list(model.writes),
+            "sizes": list(model.base.ties.run_sizes),
+        }
+        return written
+
+    def _function(self, function: ModelFunction) -> Json:
+        if isinstance(function, EditedModel):
+            assert isinstance(function.model, ImportedOp)
+            edit = function.edit
+            before: dict[str, Json] = {
+                "model": self.op(function.model),
+                "at": _place(edit.at),
+                "reads": [_place(place) for place in edit.reads],
+                "piece": self.write_graph(edit.piece),
+                "before": self._shapes(function.before),
+                "keywords": self.encoder.value(function.keywords),
+            }
+            self.encoder.where = "the imported model"
+            return {"kind": "edited", **before}
+        if all(function is not known for known in self.models):
+            self.models.append(function)
+        if isinstance(function, LinenModel):
+            return {"kind": "linen", "name": _full_name(type(function.module)), "layout": self._layout(function.layout)}
+        if isinstance(function, FunctionModel):
+            return {"kind": "function", "name": _full_name(function.fn), "layout": self._layout(function.layout)}
+        assert isinstance(function, NnxModel)
+        return {"kind": "nnx", "name": _full_name(_nnx_type(function)), "layout": None}
+
+    def _layout(self, layout: object) -> Json:
+        self.encoder.where = "the structure of the variables"
+        written = self.encoder.value(layout)
+        self.encoder.where = "the imported model"
+        return written
+
+    def _shapes(self, shapes: Mapping[Path, Shape]) -> Json:
+        return [[list(path), self.encoder.value(shape)] for path, shape in shapes.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelReader:
+    """Reads what a `ModelWriter` has written.
+
+    Attributes:
+      decoder: reads values.
+      read_op: reads a computation.
+      read_graph: reads a graph.
+      given: the user's model, or that model as a function; None: it was not given.
+    """
+
+    decoder: Decoder
+    read_op: Callable[..., Op]
+    read_graph: Callable[[Mapping[str, Any]], Graph]
+    given: object
+
+    def op(self, data: Mapping[str, Any]) -> ImportedOp:
+        """The imported model, traced again.
+
+        Raises:
+          SaveError: if the model was not given, or is another one.
+        """
+        model = self._model(data["model"])
+        named = tuple(map(_read_place, data["named"]))
+        runs, origins = (tuple(map(int, data[name])) for name in ("runs", "origins"))
+        if len(runs) != len(model.base.ties.run_sizes):
+            raise SaveError(
+                f"The imported model has {len(model.base.ties.run_sizes)} runs of neurons, not {len(runs)}."
+            )
+        return ImportedOp(model, runs, named, origins)
+
+    def _model(self, data: Mapping[str, Any]) -> TracedModel:
+        value, variables = self.decoder.value, self._shapes(data["variables"])
+        kwargs = value(data["kwargs"])
+        function = self._function(data["function"], variables, kwargs)
+        try:
+            model = TracedModel.trace(
+                function,
+                variables,
+                read_structure(self.decoder, data["arguments"]),
+                [value(shape) for shape in data["inputs"]],
+                kwargs,
+                edits=int(data["edits"]),
+                keywords=value(data["keywords"]),
+                streams=tuple((str(name), value(shape)) for name, shape in data["streams"]),
+                writes=tuple(map(str, data["writes"])),
+                again=True,
+            )
+        except NaiveNASError as error:
+            raise SaveError(f"The model that was given cannot be called as the saved one was: {error}") from error
+        if list(model.base.ties.run_sizes) != data["sizes"]:
+            raise SaveError(
+                "The model that was given is not the one that was imported before the network was saved: it has other "
+                "sizes that can change, or other ties. Give model= as it was at the import, with the sizes of then."
+            )
+        return model
+
+    def _function(
+        self, data: Mapping[str, Any], variables: Mapping[Path, Shape], kwargs: Mapping[str, object]
+    ) -> ModelFunction:
+        if data["kind"] == "edited":
+            return self._edited(data)
+        if isinstance(self.given, LinenModel | FunctionModel | NnxModel):
+            return self.given
+        self._check_given(str(data["kind"]), str(data["name"]))
+        layout: Any = self.decoder.value(data["layout"])
+        if isinstance(self.given, nn.Module):
+            return LinenModel.of(self.given, layout or {}, kwargs.get("method"))
+        if isinstance(self.given, nnx.Module):
+            model, arrays = NnxModel.of(self.given)
+            found = {path: tuple(array.shape) for path, array in arrays.items()}
+            if found != {path: shape.shape for path, shape in variables.items()}:
+                raise SaveError(
+                    "The nnx model that was given has other variables, or other sizes, than the one that was imported. "
+                    "Give model= as it was at the import, with the sizes of then; its values do not matter."
+                )
+            return model
+        assert callable(self.given)
+        return FunctionModel.of(self.given, layout)
+
+    def _check_given(self, kind: str, name: str) -> None:
+        what = _KINDS[kind]
+        if self.given is None:
+            raise SaveError(
+                f"The network was imported from {what}, {name}, whose code is not saved. Give it again: "
+                "nas.load(path, model=...), as it was at the import."
+            )
+        found = "linen" if isinstance(self.given, nn.Module) else "nnx" if isinstance(self.given, nnx.Module) else None
+        found = "function" if found is None and callable(self.given) else found
+        if found != kind or isinstance(self.given, type):
+            raise SaveError(f"The network was imported from {what}, {name}; found model={shown(self.given)}.")
+
+    def _edited(self, data: Mapping[str, Any]) -> EditedModel:
+        reads = tuple(map(_read_place, data["reads"]))
+        edit = ModelEdit(_read_place(data["at"]), reads, self.read_graph(data["piece"]))
+        keywords = self.decoder.value(data["keywords"])
+        return EditedModel(self.op(data["model"]), keywords, edit, self._shapes(data["before"]))
+
+    def _shapes(self, data: Any) -> dict[Path, Shape]:
+        return {tuple(map(str, path)): self.decoder.value(shape) for path, shape in data}
+
+
+def _place(place: Place) -> Json:
+    return [place.name, place.end]
+
+
+def _read_place(data: Any) -> Place:
+    name, end = map(str, data)
+    return Place(name, end)
+
+
+def _full_name(thing: object) -> str:
+    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', type(thing).__name__)}"
+
+
+def _nnx_type(model: NnxModel) -> type:
+    root = model.graphdef.nodes[0]
+    kind = getattr(root, "type", object)
+    return kind if isinstance(kind, type) else object

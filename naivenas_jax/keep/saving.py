@@ -1,0 +1,229 @@
+"""`save` and `load`: a network, and trees beside it, in a directory that holds data alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naivenas_jax.align.plan import Plan
+from naivenas_jax.checks import require_flag, shown
+from naivenas_jax.errors import SaveError
+from naivenas_jax.graph.graph import Graph
+from naivenas_jax.keep import directory
+from naivenas_jax.keep.graph_codec import GraphReader, GraphWriter
+from naivenas_jax.keep.tensors import from_bytes, to_bytes
+from naivenas_jax.keep.trees import as_it_was, as_nested
+from naivenas_jax.keep.value_codec import Decoder, Encoder, Json, canonical
+from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.transfer.variables import check_network, plain
+from naivenas_jax.typing import PyTree, Variables
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What `load` has read. Unpacks to the graph and its variables.
+
+    Attributes:
+      graph: the network.
+      variables: its variables, as nested dicts.
+      trees: the further trees that were saved, by name, as nested dicts and lists.
+      plan: the plan that was saved; None if there was none.
+
+    >>> import tempfile, jax, optax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+    >>> tx = optax.adam(0.1)
+    >>> path = tempfile.mkdtemp() + "/net"
+    >>> nas.save(path, graph, variables, state=tx.init(variables["params"]))
+    >>> saved = nas.load(path)
+    >>> again, its_variables = saved
+    >>> again == graph, sorted(saved.trees), saved.plan
+    (True, ['state'], None)
+    >>> saved.restore("state", like=tx.init(its_variables["params"]))[0].mu["hidden"]["bias"].shape
+    (4,)
+    """
+
+    graph: Graph
+    variables: dict[str, PyTree] = field(repr=False)
+    trees: Mapping[str, PyTree] = field(default_factory=dict, repr=False)
+    plan: Plan | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
+        yield self.graph
+        yield self.variables
+
+    def restore(self, name: str, like: PyTree) -> PyTree:
+        """A further tree as it was: with the structure of another one.
+
+        For an example see `Saved`.
+
+        Args:
+          name: the name under which it was saved.
+          like: a tree of the structure that it had, such as ``tx.init(params)``: arrays, or their shapes. Its values do
+            not matter. An array comes to lie where the one in ``like`` lies.
+
+        Returns:
+          A tree with the structure of ``like`` and the leaves that were saved.
+
+        Raises:
+          SaveError: if there is no tree of that name, or ``like`` has another structure, shape or dtype somewhere,
+            which is named.
+        """
+        if not isinstance(name, str) or name not in self.trees:
+            known = ", ".join(map(repr, self.trees)) or "none"
+            raise SaveError(f"There is no tree {shown(name)} in the save. There are: {known}.")
+        return as_it_was(self.trees[name], like, name)
+
+
+def save(
+    path: str | os.PathLike[str],
+    graph: Graph | Mutation,
+    variables: Variables | None = None,
+    *,
+    plan: Plan | None = None,
+    overwrite: bool = False,
+    **trees: PyTree,
+) -> None:
+    """Save a network in a directory: arrays in the safetensors format, all else as JSON. No pickle, and no code.
+
+    The directory is written as a whole: under a temporary name beside ``path``, which is renamed when it is complete.
+    Functions are saved by name (see `register_function`), layers by their class and configuration. Of an imported
+    network the model is not saved, but what it was imported with, and the edits and sizes since; whoever loads it gives
+    the model again. What is written is read again at once, and refused if it would be another network.
+
+    Args:
+      path: of the directory, taken as it is. Folders above it are made.
+      graph: the network; or a mutation, whose graph, variables and plan are saved.
+      variables: its variables. They come back as nested dicts. May be left out for a mutation.
+      plan: a plan that is saved along, by default that of the mutation.
+      overwrite: whether a save that is there already is replaced. Nothing else ever is.
+      **trees: further trees of arrays and numbers: the state of an optimizer, averages, masks, keys.
+
+    Raises:
+      SaveError: if something cannot be saved, which is named, or the path exists.
+      GraphError, VariablesError: if ``graph`` is no graph, or the variables are not its own.
+
+    >>> import tempfile, jax, flax.linen as nn, naivenas_jax as nas
+    >>> x = nas.input_vertex("x", 3)
+    >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    >>> mutation = nas.delta_nout(graph, graph.init(jax.random.key(0), jax.numpy.ones((1, 3))), {"hidden": -1})
+    >>> path = tempfile.mkdtemp() + "/net"
+    >>> nas.save(path, mutation)
+    >>> nas.load(path).plan == mutation.plan
+    True
+    """
+    place = _path(path)
+    require_flag(overwrite, "overwrite", SaveError)
+    if isinstance(graph, Mutation):
+        plan = graph.plan if plan is None else plan
+        variables = graph.variables if variables is None else variables
+        graph = graph.graph
+    if plan is not None and not isinstance(plan, Plan):
+        raise SaveError(f"plan takes a nas.Plan, such as mutation.plan; found {shown(plan)}.")
+    check_network(graph, variables)
+    writer = GraphWriter(Encoder())
+    written = writer.graph(graph)
+    _check_again(graph, writer, written)
+    files, structure = {"graph.safetensors": to_bytes(writer.encoder.arrays)}, dict[str, Json](graph=written)
+    structure["plan"] = None if plan is None else json.loads(plan.to_json())
+    structure["variables"], files["variables.safetensors"] = _written(plain(variables), "variables")
+    structure["trees"] = own = dict[str, Json]()
+    for name, tree in trees.items():
+        if not (name.isidentifier() and name.isascii()):
+            raise SaveError(f"A tree is saved under a name such as 'state' or 'averages'; found {name!r:.80}.")
+        own[name], files[f"tree.{name}.safetensors"] = _written(tree, name)
+    files[directory.STRUCTURE] = canonical(structure).encode()
+    directory.write(place, files, overwrite)
+
+
+def _written(tree: PyTree, name: str) -> tuple[Json, bytes]:
+    """A tree as JSON, and the bytes of its arrays."""
+    encoder = Encoder(where=f"The tree {name!r}")
+    return encoder.value(as_nested(tree)), to_bytes(encoder.arrays)
+
+
+def _check_again(graph: Graph, writer: GraphWriter, written: dict[str, Json]) -> None:
+    """Raise unless a graph that was written is read as what it was."""
+    if len(writer.models) > 1:
+        raise SaveError("The network holds several imported models, of which load could be given one. Save them apart.")
+    arrays = writer.encoder.arrays
+    try:
+        again = GraphReader(Decoder(arrays), next(iter(writer.models), None)).graph(written)
+        same = again == graph or canonical(GraphWriter(Encoder()).graph(again)) == canonical(written)
+    except SaveError:
+        raise
+    except Exception as error:
+        raise SaveError(f"The network cannot be saved: read again, {error!s:.300}") from error
+    if not same:
+        raise SaveError("The network cannot be saved: what would be read again is another one.")
+
+
+def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
+    """Load what `save` has written, if nothing of it has been changed.
+
+    No code of the files is run, and nothing is imported for them: functions and layers are found by name among those of
+    JAX and Flax and those that are registered. Every file has to be what its hash in the manifest says, and the
+    variables have to fit the graph.
+
+    Args:
+      path: of the directory, taken as it is.
+      model: for an imported network the model as it was at the import: the linen module, the nnx model (its values do
+        not matter), or the function. It is traced again, and the edits and sizes since are carried out on it.
+
+    Returns:
+      A `Saved`, which unpacks to the graph and its variables. Arrays lie on the default device.
+
+    Raises:
+      SaveError: if a file is missing or has been changed, a function or layer is not known, or the model is another
+        one.
+
+    >>> import tempfile, jax, flax.linen as nn, naivenas_jax as nas
+    >>> model, x = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(2)]), jax.numpy.ones((1, 3))
+    >>> graph, variables = nas.from_linen(model, model.init(jax.random.key(0), x), x)
+    >>> path = tempfile.mkdtemp() + "/net"
+    >>> nas.save(path, nas.delta_nout(graph, variables, {"layers_0": -3}))
+    >>> smaller, its_variables = nas.load(path, model=model)
+    >>> smaller.apply(its_variables, x).shape, its_variables["params"]["layers_0"]["kernel"].shape
+    ((1, 2), (3, 5))
+    """
+    place = _path(path)
+    files = directory.read(place)
+    try:
+        return _read(files, model)
+    except SaveError:
+        raise
+    except Exception as error:  # whatever is raised for data that no save would write
+        raise SaveError(f"{place} cannot be loaded: {error!s:.300}") from error
+
+
+def _read(files: Mapping[str, bytes], model: object) -> Saved:
+    structure = json.loads(files[directory.STRUCTURE])
+    graph = GraphReader(Decoder(_arrays(files, "graph.safetensors")), model).graph(structure["graph"])
+    variables = _tree(structure["variables"], files, "variables.safetensors")
+    check_network(graph, variables)
+    trees = {str(name): _tree(data, files, f"tree.{name}.safetensors") for name, data in structure["trees"].items()}
+    plan = None if structure["plan"] is None else Plan.from_json(json.dumps(structure["plan"]))
+    return Saved(graph, variables, trees, plan)
+
+
+def _tree(data: Json, files: Mapping[str, bytes], file: str) -> Any:
+    return Decoder(_arrays(files, file)).value(data)
+
+
+def _arrays(files: Mapping[str, bytes], file: str) -> dict[str, np.ndarray]:
+    if file not in files:
+        raise SaveError(f"The manifest names no {file}.")
+    return from_bytes(files[file], file)
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise SaveError(f"path is that of a directory, a text or a pathlib.Path; found {shown(path)}.")
+    return Path(path)

@@ -1,0 +1,332 @@
+"""Networks, hand-written and imported, are saved and loaded: here, and in a process that has only the files."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import core, nnx
+from flax.training.train_state import TrainState
+from keep_models import Blocks, NnxBlocks, doubled, mlp
+from safetensors.numpy import load_file
+
+import naivenas_jax as nas
+from naivenas_jax.keep import known_names
+from naivenas_jax.layers import registry
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+WEIGHTS = {"dense0": {"kernel": jnp.ones((3, 8))}, "out": {"kernel": jnp.arange(16.0).reshape(8, 2)}}
+nas.register_function("tests.doubled", doubled)
+
+
+def by_hand():
+    """Every kind of vertex, functions of every kind."""
+    x = nas.input_vertex("x", 3)
+    h = nas.layer("dense0", nn.Dense(8, kernel_init=nn.initializers.he_normal(), dtype=jnp.float32), x)
+    h = nas.invariant_vertex("doubled", doubled, nas.invariant_vertex("act", partial(nn.gelu, approximate=False), h))
+    other = nas.layer("nnx", nnx.Linear(3, 8, kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0)), x)
+    both = nas.concat("both", (h + other).named("sum"), -h, nas.layer("drop", nn.Dropout(0.5), other))
+    block_in = nas.input_vertex("block_in", both.nout)
+    block = nas.Graph(block_in, nas.layer("inner", nn.LayerNorm(), block_in))
+    h = nas.layer("norm", nn.BatchNorm(momentum=0.9), nas.layer("block", block, both))
+    h = nas.absorb_vertex(
+        "low", low_rank, h, nout=5, params={"down": "in r", "up": ("r out", nn.initializers.ones)}, inner={"r": 2}
+    )
+    h = nas.immutable_vertex("soft", jax.nn.softmax, h)
+    graph = nas.Graph(x, [nas.layer("out", nn.Dense(2), h), h])
+    return graph, graph.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, X)
+
+
+def low_rank(params, x):
+    return x @ params["down"] @ params["up"]
+
+
+nas.register_function("tests.low_rank", low_rank)
+
+
+def linen(**kwargs):
+    return nas.from_linen(Blocks(), Blocks().init(jax.random.key(0), X), X, **kwargs)
+
+
+NETWORKS = {
+    "by hand": (by_hand, None),
+    "linen": (linen, Blocks()),
+    "linen, called with arguments": (lambda: linen(train=False, method="__call__"), Blocks()),
+    "nnx": (lambda: nas.from_nnx(NnxBlocks(nnx.Rngs(0)), X), NnxBlocks(nnx.Rngs(1))),
+    "function": (lambda: nas.from_function(mlp, WEIGHTS, X, scale=jnp.float32(3)), mlp),
+}
+
+
+def mutations(name):
+    """The network with other widths; with another structure, where it can have one; and with other widths again."""
+    narrow = nas.delta_nout(*NETWORKS[name][0](), {"dense0": -3})
+    yield narrow
+    if name == "function":
+        return
+    edited = nas.insert_vertex(*narrow, "dense0", lambda v: nas.layer("new", nn.Dense(v.nout), v), new="identity")
+    yield edited
+    yield nas.delta_nout(*edited, {"dense0": 2})
+
+
+def outputs(graph, variables):
+    return jax.tree.leaves(graph.apply(variables, X))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_comes_back_as_it_was(name, tmp_path):
+    model = NETWORKS[name][1]
+    for number, network in enumerate([NETWORKS[name][0](), *mutations(name)]):
+        graph, variables = network
+        nas.save(tmp_path / str(number), network if number else graph, None if number else variables)
+        saved = nas.load(tmp_path / str(number), model=model)
+        assert type(saved.variables["params" if "params" in saved.variables else "dense0"]) is dict
+        chex.assert_trees_all_equal(saved.variables, variables)
+        chex.assert_trees_all_equal(outputs(*saved), outputs(graph, variables))
+        assert saved.plan == (network.plan if number else None)
+        if name != "function":  # an array among its arguments, so that it equals nothing else
+            assert saved.graph == graph
+
+
+OTHER_PROCESS = """
+import sys, pathlib
+import jax, numpy as np
+sys.path.insert(0, sys.argv[2])
+from keep_models import Blocks, NnxBlocks, doubled, mlp
+from flax import nnx
+import naivenas_jax as nas
+def low_rank(params, x):
+    return x @ params["down"] @ params["up"]
+nas.register_function("tests.doubled", doubled)
+nas.register_function("tests.low_rank", low_rank)
+models = {"linen": Blocks(), "nnx": NnxBlocks(nnx.Rngs(5)), "function": mlp}
+count = 0
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    saved = nas.load(path, model=models.get(path.name.split(",")[0].split("-")[0]))
+    graph, variables = saved
+    for found, was in zip(jax.tree.leaves(graph.apply(variables, saved.trees["x"])), saved.trees["y"], strict=True):
+        np.testing.assert_array_equal(found, was, err_msg=path.name)
+    nas.delta_nout(graph, variables, {"dense0": -1})
+    count += 1
+print("all", count)
+"""
+
+
+def test_another_process_computes_the_same_and_goes_on(tmp_path):
+    count = 0
+    for name in [name for name in NETWORKS if "arguments" not in name]:
+        mutation = list(mutations(name))[-1]
+        nas.save(tmp_path / f"{name}-{count}", mutation, x=X, y=outputs(*mutation))
+        count += 1
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path), tests], capture_output=True, text=True)
+    assert done.stdout.strip() == f"all {count}", done.stderr
+
+
+def small():
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    return graph, graph.init(jax.random.key(0), X)
+
+
+GRAPH, VARIABLES = small()
+TX = optax.chain(optax.clip(1.0), optax.adam(optax.linear_schedule(0.1, 0.0, 10)))
+STATE = TX.init(VARIABLES["params"])
+TREES = {
+    "state": STATE,
+    "train_state": TrainState.create(apply_fn=GRAPH.apply, params=VARIABLES["params"], tx=TX),
+    "frozen": core.freeze(VARIABLES),
+    "nnx_state": nnx.state(nnx.Linear(3, 4, rngs=nnx.Rngs(0))),
+    "many": [
+        (jnp.ones((2, 0)), {"a": None, "b": np.arange(3), "c": {3: np.float64(2.5)}}),
+        [],
+        {},
+        True,
+        7,
+        1.5,
+        float("inf"),
+        "text",
+    ],
+    "key": {"typed": jax.random.key(3), "old": jax.random.PRNGKey(4), "rbg": jax.random.key(5, impl="rbg")},
+    "alone": jnp.arange(3),
+    "nothing": (),
+}
+
+
+def test_further_trees_come_back_nested_and_as_they_were(tmp_path):
+    nas.save(tmp_path / "net", GRAPH, VARIABLES, **TREES)
+    saved = nas.load(tmp_path / "net")
+    assert set(saved.trees) == set(TREES)
+    assert saved.trees["many"][1:] == [[], {}, True, 7, 1.5, float("inf"), "text"]
+    assert saved.trees["many"][0][1]["a"] is None
+    assert isinstance(saved.trees["many"][0][1]["b"], np.ndarray)
+    assert isinstance(saved.trees["many"][0][1]["c"][3], np.float64)
+    np.testing.assert_array_equal(saved.trees["state"][1][0]["mu"]["hidden"]["bias"], np.zeros(4))
+    assert [type(saved.trees[name]) for name in ("frozen", "nnx_state", "nothing")] == [dict, dict, list]
+    for name, tree in TREES.items():
+        restored = saved.restore(name, like=tree)
+        assert jax.tree.structure(restored) == jax.tree.structure(tree)
+        chex.assert_trees_all_equal(restored, tree)
+    fresh = jax.eval_shape(TX.init, VARIABLES["params"])
+    chex.assert_trees_all_equal(saved.restore("state", like=fresh), STATE)
+
+
+DTYPES = (
+    *("bool", "int8", "uint8", "int16", "int32", "uint32", "float16", "bfloat16", "float32", "complex64"),
+    *("float8_e4m3fn", "float8_e5m2", "int4", "uint4"),
+)
+
+
+def test_every_dtype_keeps_its_bits(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 256, (5, 16), dtype=np.uint8)
+    arrays = {name: jnp.asarray(bits[:, :4] % 2).astype(name) for name in DTYPES}
+    arrays["nan"] = jnp.asarray(np.full(3, 0x7FC12345, np.uint32).view(np.float32))
+    wide = {"float64": bits.astype(np.float64) / 3, "int64": -bits.astype(np.int64), "strided": bits[::2, ::3].T}
+    nas.save(tmp_path / "net", GRAPH, VARIABLES, arrays=arrays, wide={**wide, "big-endian": np.arange(3, dtype=">i4")})
+    trees = nas.load(tmp_path / "net").trees
+    for name, array in arrays.items():
+        assert trees["arrays"][name].dtype == array.dtype
+        assert np.asarray(trees["arrays"][name]).tobytes() == np.asarray(array).tobytes()
+    chex.assert_trees_all_equal({name: trees["wide"][name] for name in wide}, wide)
+    assert trees["wide"]["big-endian"].tolist() == [0, 1, 2]
+
+
+def test_the_arrays_are_files_that_other_tools_read(tmp_path):
+    nas.save(tmp_path / "net", GRAPH, VARIABLES)
+    arrays = load_file(tmp_path / "net" / "variables.safetensors")
+    np.testing.assert_array_equal(arrays["params/hidden/kernel"], VARIABLES["params"]["hidden"]["kernel"])
+    assert {path.name for path in (tmp_path / "net").iterdir()} == {
+        *("manifest.json", "structure.json", "graph.safetensors", "variables.safetensors")
+    }
+
+
+def test_saving_the_same_twice_writes_the_same_bytes(tmp_path):
+    for name in ("one", "other"):
+        nas.save(tmp_path / name, *by_hand(), state=STATE)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_what_is_there_is_replaced_only_if_asked_and_never_anything_else(tmp_path):
+    nas.save(tmp_path / "deep" / "net.v1", GRAPH, VARIABLES)
+    with pytest.raises(nas.SaveError, match=r"net\.v1 exists.*overwrite=True"):
+        nas.save(tmp_path / "deep" / "net.v1", GRAPH, VARIABLES)
+    narrow = nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1})
+    nas.save(str(tmp_path / "deep" / "net.v1"), narrow, overwrite=True)
+    assert nas.load(tmp_path / "deep" / "net.v1").graph == narrow.graph
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["net.v1"]  # and nothing is left beside it
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.txt").write_text("precious")
+    with pytest.raises(nas.SaveError, match="is no save of this library"):
+        nas.save(tmp_path / "mine", GRAPH, VARIABLES, overwrite=True)
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    nas.save(tmp_path / "net", GRAPH, VARIABLES)
+    monkeypatch.setattr("os.fsync", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        nas.save(tmp_path / "net", nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1}), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+    assert nas.load(tmp_path / "net").graph == GRAPH
+
+
+def with_function(fn):
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.invariant_vertex("act", fn, x)))
+    return graph, graph.init(jax.random.key(0), X)
+
+
+def test_functions_without_a_name_are_refused_with_the_line_that_names_them(tmp_path):
+    message = r"vertex 'act' holds the function <lambda> \(.*test_save\.py:\d+\).*nas\.register_function\('act', fn\)"
+    with pytest.raises(nas.SaveError, match=message):
+        nas.save(tmp_path / "net", *with_function(lambda x: x + 1))
+
+    def shifted(x):
+        return x + 1
+
+    network = with_function(shifted)
+    with pytest.raises(nas.SaveError, match=r"nas\.register_function\('shifted', shifted\)"):
+        nas.save(tmp_path / "net", *network)
+    nas.register_function("shifted", shifted)
+    nas.save(tmp_path / "net", *network)
+    assert nas.load(tmp_path / "net").graph == network[0]
+
+
+def test_functions_and_layers_that_are_not_registered_on_loading_are_named(tmp_path, monkeypatch):
+    nas.save(tmp_path / "net", *with_function(doubled))
+    monkeypatch.delitem(known_names._registered, "tests.doubled")
+    with pytest.raises(nas.SaveError, match=r"'tests\.doubled', which is not registered here\. Register it before"):
+        nas.load(tmp_path / "net")
+
+    class Scale(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x * self.param("scale", nn.initializers.ones, (x.shape[-1],))
+
+    nas.register_layer(Scale, leaves={"params/scale": "in"})
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("scale", Scale(), x))
+    nas.save(tmp_path / "own", graph, graph.init(jax.random.key(0), X))
+    assert nas.load(tmp_path / "own").graph == graph
+    monkeypatch.delitem(registry._registry, Scale)
+    with pytest.raises(nas.SaveError, match=r"layers of the type .*Scale, which is not registered here"):
+        nas.load(tmp_path / "own")
+
+
+def refused_restores():
+    params = VARIABLES["params"]
+    yield "other", STATE, "There is no tree 'other' in the save"
+    yield "state", optax.sgd(0.1).init(params), "state was saved with|state/.* was saved"
+    narrow = nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1}).variables["params"]
+    yield "state", TX.init(narrow), r"state/1/0/mu/\S+ was float32\[\S*4\S*\], and like= has float32\[\S*3"
+    half = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), params)
+    yield "state", TX.init(half), r"and like= has bfloat16"
+    yield "many", {"a": 1}, "many was saved as list"
+
+
+def test_trees_of_another_structure_are_refused_by_leaf(tmp_path):
+    nas.save(tmp_path / "net", GRAPH, VARIABLES, **TREES)
+    saved = nas.load(tmp_path / "net")
+    for name, like, message in refused_restores():
+        with pytest.raises(nas.SaveError, match=message):
+            saved.restore(name, like)
+
+
+def test_models_of_imported_networks_are_asked_for_and_compared(tmp_path):
+    nas.save(tmp_path / "linen", nas.delta_nout(*linen(), {"dense0": -3}))
+    nas.save(tmp_path / "nnx", nas.delta_nout(*NETWORKS["nnx"][0](), {"dense0": -3}))
+
+    class Wide(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return {"y": nn.Dense(2)(x)}
+
+    for name, model, message in (
+        ("linen", None, r"imported from a linen module, keep_models\.Blocks.*nas\.load\(path, model="),
+        ("linen", Blocks, "found model=.*Blocks"),
+        ("linen", NnxBlocks(nnx.Rngs(0)), "imported from a linen module"),
+        ("linen", Wide(), "cannot be called as the saved one|is not the one that was imported"),
+        ("nnx", nnx.Linear(3, 2, rngs=nnx.Rngs(0)), "has other variables, or other sizes"),
+    ):
+        with pytest.raises(nas.SaveError, match=message):
+            nas.load(tmp_path / name, model=model)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    for tree, message in (
+        ({"a": object()}, "The tree 'tree' holds a value of the type object"),
+        (np.array(["a"]), "dtype"),
+    ):
+        with pytest.raises(nas.SaveError, match=message):
+            nas.save(tmp_path / "net", GRAPH, VARIABLES, tree=tree)
+    with pytest.raises(nas.SaveError, match=r"found '\.\./escaped'"):
+        nas.save(tmp_path / "net", GRAPH, VARIABLES, **{"../escaped": X})
+    with pytest.raises(nas.VariablesError):
+        nas.save(tmp_path / "net", GRAPH, nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1}).variables)
+    assert not list(tmp_path.iterdir())
