@@ -14,7 +14,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from machine import revision
+from machine import machine, revision
 from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
@@ -42,16 +42,27 @@ HEAD = """# Populations
 
 {members} width mutants of each network, sizes drawn between a quarter of each width and all of it.
 
-- *one program*: `Population.apply`, compiled once;
-- *one by one*: `jax.jit(nas.apply)` and a jitted epoch for each, measured in the same run on {alone} of them, and
-  multiplied;
+- *one program*: `Population.apply`; an epoch is a `jax.lax.scan` over batches of 64. *Programs* is how many are
+  compiled, counted with `nas.count_programs`;
+- *one by one*: `jax.jit(nas.apply)` for each, and a jitted step that is called for each batch (a `scan` takes longer to
+  train a convolutional network), measured in the same run on {alone} of them, and multiplied;
 - all figures are CPU seconds of the process for all members, compiling included; *again*: when all is compiled;
 - *difference*: the largest of an output, or of a parameter after an epoch, between a member in the population and
-  by itself.
+  by itself. It is rounding: none may be above {tolerance:.0e}.
 
-| network | what | one program | one by one | ratio | again: one program | again: one by one | difference |
-|---|---|---:|---:|---:|---:|---:|---:|
+| network | what | one program | programs | one by one | ratio | again: one program | again: one by one | difference |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
 """
+TAIL = """
+A ratio is what is saved by not compiling. Once all is compiled, networks one by one are faster where members differ
+much, since each is computed in the common shape: with widths drawn between a quarter and all, a matrix product of a
+member has 40 % of the entries on average. `nas.populations` puts members of about one size together.
+
+Convolutions on a CPU are computed one member after the other (`chunk=1`); on other devices, and where there are none,
+all members are computed side by side.
+"""
+#: How far a member may be from what it is by itself.
+TOLERANCE = 1e-4
 
 
 class Network(NamedTuple):
@@ -115,27 +126,36 @@ def timed(fn: Callable[[], object]) -> tuple[object, float]:
     return result, time.process_time() - start
 
 
-def epoch(network, params, rest, state, batches, *, update):
-    """One epoch of training, of one network or of a population; the loss is summed over members."""
+def step(network, carry, batch, *, update):
+    """One step of training, of one network or of a population; the loss is summed over members."""
+    params, rest, state = carry
+    images, labels = batch
 
-    def step(carry, batch):
-        params, rest, state = carry
-        images, labels = batch
+    def loss(params):
+        variables = {"params": params, **rest}
+        if rest:
+            logits, updated = network.apply(variables, images, mutable=list(rest), train=True)
+        else:
+            logits, updated = network.apply(variables, images), {}
+        targets = jnp.broadcast_to(labels, logits.shape[:-1])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(-1).sum(), updated
 
-        def loss(params):
-            variables = {"params": params, **rest}
-            if rest:
-                logits, updated = network.apply(variables, images, mutable=list(rest), train=True)
-            else:
-                logits, updated = network.apply(variables, images), {}
-            targets = jnp.broadcast_to(labels, logits.shape[:-1])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(-1).sum(), updated
+    gradients, rest = jax.grad(loss, has_aux=True)(params)
+    updates, state = update(gradients, state, params)
+    return optax.apply_updates(params, updates), rest, state
 
-        gradients, rest = jax.grad(loss, has_aux=True)(params)
-        updates, state = update(gradients, state, params)
-        return (optax.apply_updates(params, updates), rest, state), None
 
-    return jax.lax.scan(step, (params, rest, state), batches)[0]
+def epoch(population, carry, batches):
+    """All steps of an epoch as one program."""
+    own_step = partial(step, population, update=jax.vmap(TX.update))
+    return jax.lax.scan(lambda carry, batch: (own_step(carry, batch), None), carry, batches)[0]
+
+
+def step_by_step(one_step, network, carry, batches):
+    """All steps of an epoch, one call for each."""
+    for batch in zip(*batches, strict=True):
+        carry = one_step(network, carry, batch)
+    return carry
 
 
 def split(variables):
@@ -149,10 +169,53 @@ def difference(one, other) -> float:
     )
 
 
-def measured(
-    network: Network, members: int, alone: int, steps: int | None
-) -> list[tuple[str, float, float, float, float, float]]:
-    """For evaluation and training: CPU seconds of one program and one by one, first and again, and the difference."""
+class Row(NamedTuple):
+    """CPU seconds of all members as one program and one by one, with compiling and again, and what came out.
+
+    Attributes:
+      first: as one program, with compiling.
+      programs: how many programs were compiled for it.
+      alone: one by one, with compiling.
+      again: as one program, compiled.
+      alone_again: one by one, compiled.
+      difference: the largest between a member and itself alone.
+    """
+
+    first: float
+    programs: int
+    alone: float
+    again: float
+    alone_again: float
+    difference: float
+
+
+def compared(
+    together: Callable[[], object], alone: Sequence[Callable[[], object]], members: int, own: Callable[..., object]
+) -> Row:
+    """Measure all members together, and some of them alone.
+
+    Args:
+      together: computes all members.
+      alone: each computes one of the first members.
+      members: how many there are together.
+      own: what belongs to a member in the result of all, from that result and the number.
+    """
+    with nas.count_programs() as programs:
+        results, first = timed(together)
+    _, again = timed(together)
+    spent, largest = np.zeros(2), 0.0
+    for number, each in enumerate(alone):
+        result, own_first = timed(each)
+        spent += own_first, timed(each)[1]
+        largest = max(largest, difference(result, own(results, number)))
+    if largest > TOLERANCE:
+        raise SystemExit(f"A member differs from itself by {largest:.1e}.")
+    alone_first, alone_again = spent * members / len(alone)
+    return Row(first, programs.count, alone_first, again, alone_again, largest)
+
+
+def measured(network: Network, members: int, alone: int, steps: int | None) -> dict[str, Row]:
+    """Evaluation and training of mutants of a network."""
     images, labels = load_digits(return_X_y=True)
     data = (images / 16).astype(np.float32).reshape(-1, *network.shape)
     count = len(data) // BATCH if steps is None else steps
@@ -161,48 +224,43 @@ def measured(
         labels[: count * BATCH].reshape(count, BATCH),
     )
     changed = mutants(network, data, members)
-    population, images, factor = nas.Population.of(changed), data[:512], members / alone
-
+    population, images = nas.Population.of(changed), data[:512]
     evaluate, one = jax.jit(lambda p, v, x: p.apply(v, x)), jax.jit(nas.apply)
-    together = partial(evaluate, population, population.variables, images)
-    outputs, first = timed(together)
-    _, again = timed(together)
-    rows, spent = [], np.zeros(2)
-    largest = 0.0
-    for number, (graph, variables) in enumerate(changed[:alone]):
-        alone_once = partial(one, graph, variables, images)
-        output, own_first = timed(alone_once)
-        spent += own_first, timed(alone_once)[1]
-        largest = max(largest, difference(output, outputs[number]))
-    rows.append(("evaluation", first, factor * spent[0], again, factor * spent[1], largest))
+    evaluation = compared(
+        partial(evaluate, population, population.variables, images),
+        [partial(one, graph, variables, images) for graph, variables in changed[:alone]],
+        members,
+        lambda outputs, number: outputs[number],
+    )
 
-    train = jax.jit(partial(epoch, update=jax.vmap(TX.update)))
-    train_one = jax.jit(partial(epoch, update=TX.update), static_argnums=0)
-    params, rest = split(population.variables)
-    together = partial(train, population, params, rest, population.init(TX), batches)
-    (params, rest, _), first = timed(together)
-    _, again = timed(together)
-    spent, largest = np.zeros(2), 0.0
-    for number, (graph, variables) in enumerate(changed[:alone]):
-        own, own_rest = split(variables)
-        alone_once = partial(train_one, graph, own, own_rest, TX.init(own), batches)
-        (own, _, _), own_first = timed(alone_once)
-        spent += own_first, timed(alone_once)[1]
-        trained = population.member(number, {"params": params, **rest})[1]["params"]
-        largest = max(largest, difference(dict(own), dict(trained)))
-    rows.append(("an epoch of training", first, factor * spent[0], again, factor * spent[1], largest))
-    return rows
+    train, one_step = jax.jit(epoch), jax.jit(partial(step, update=TX.update))
+    starts = [(graph, (*split(variables), TX.init(variables["params"]))) for graph, variables in changed[:alone]]
+    start = (*split(population.variables), population.init(TX))
+
+    def trained(carry: tuple, number: int) -> tuple:
+        params, rest, state = carry
+        own = population.member(number, {"params": params, **rest})[1]
+        return (*split(own), population.carry(state, number))
+
+    training = compared(
+        partial(train, population, start, batches),
+        [partial(step_by_step, one_step, graph, carry, batches) for graph, carry in starts],
+        members,
+        trained,
+    )
+    return {"evaluation": evaluation, "an epoch of training": training}
 
 
 def head(members: int, alone: int) -> str:
     return HEAD.format(
         date=datetime.date.today().isoformat(),
-        machine=f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        machine=machine(),
         python=platform.python_version(),
         revision=revision() or "an unknown revision",
         versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
         members=members,
         alone=alone,
+        tolerance=TOLERANCE,
     )
 
 
@@ -216,15 +274,17 @@ def main() -> None:
     text = head(members, alone)
     print(text)
     for name in options.networks or NETWORKS:
-        for what, first, alone_first, again, alone_again, largest in measured(NETWORKS[name](), members, alone, steps):
+        for what, found in measured(NETWORKS[name](), members, alone, steps).items():
             row = (
-                f"| {name} | {what} | {first:.2f} | {alone_first:.1f} | {alone_first / first:.1f} | {again:.2f} | "
-                f"{alone_again:.2f} | {largest:.1e} |\n"
+                f"| {name} | {what} | {found.first:.2f} | {found.programs} | {found.alone:.1f} | "
+                f"{found.alone / found.first:.1f} | {found.again:.2f} | {found.alone_again:.2f} | "
+                f"{found.difference:.1e} |\n"
             )
             print(row, end="", flush=True)
             text += row
+    print(TAIL)
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        options.write.write_text(text + TAIL, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -93,12 +93,13 @@ class MaskedNetwork:
         jaxpr = self.analysed.program.closed.jaxpr
         return any(eqn.primitive.name == "conv_general_dilated" for eqn in flattened(jaxpr))
 
-    def __call__(self, variables: Variables, masks: Mapping[int, jax.Array]) -> PyTree:
+    def __call__(self, variables: Variables, masks: Mapping[int, jax.Array], *, looped: bool = False) -> PyTree:
         """What the network computes.
 
         Args:
           variables: of its own shapes.
           masks: for each run of neurons of which some do not count, shape (neurons,), bool: which do.
+          looped: whether this is the body of a loop on a CPU, where some layouts of convolutions are slow.
 
         Returns:
           The outputs; with variables that are updated, a pair of both.
@@ -108,7 +109,7 @@ class MaskedNetwork:
         """
         analysed, program = self.analysed, self.analysed.program
         ties, alive = analysed.ties, alive_runs(self.graph, analysed, masks)
-        sizes = NewSizes(analysed.rows, ties, ties, Origins(ties), alive=alive)
+        sizes = NewSizes(analysed.rows, ties, ties, Origins(ties), alive=alive, looped=looped)
         arrays = _for_full_size(self.graph, flat(variables), masks)
         given: dict[Role, Array] = {
             **{Role("variable", path): array for path, array in arrays.items()},

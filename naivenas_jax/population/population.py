@@ -146,13 +146,14 @@ class Population:
         check_network(self.graph, shapes)
         keys = dict(rngs) if isinstance(rngs, Mapping) else {} if rngs is None else {"params": rngs}
         network = MaskedNetwork.of(self.graph, shapes, inputs, mutable=mutable, rngs=keys, kwargs=kwargs)
-        runs = run_names(self.graph.ties)
+        runs, on_cpu = run_names(self.graph.ties), jax.default_backend() == "cpu"
+        together = rows >= len(self) if rows is not None else not (network.convolves and on_cpu)
 
         def one(member: tuple[Variables, Mapping[str, jax.Array]]) -> PyTree:
             own, masks = member
-            return network(own, {runs[name]: mask for name, mask in masks.items()})
+            return network(own, {runs[name]: mask for name, mask in masks.items()}, looped=on_cpu and not together)
 
-        if rows is None and not (network.convolves and jax.default_backend() == "cpu"):
+        if together:
             return jax.vmap(one)((variables, self.masks))
         return jax.lax.map(one, (variables, self.masks), batch_size=rows)
 

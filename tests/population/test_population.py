@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -294,26 +296,42 @@ def test_chunks_give_the_same(chunk):
         np.testing.assert_allclose(outputs[number], own.apply(own_variables, x), rtol=1e-4, atol=1e-5)
 
 
-def test_members_lie_on_several_devices():
-    code = """if True:
-        import jax, numpy as np
-        from jax.sharding import AxisType, NamedSharding, PartitionSpec
-        import flax.linen as nn, naivenas_jax as nas
-        x = nas.input_vertex("x", 3)
-        graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
-        data = jax.random.normal(jax.random.key(1), (5, 3))
-        variables = graph.init(jax.random.key(0), data)
-        members = [nas.delta_nout(graph, variables, {"hidden": change}) for change in (-5, -1, 2, 1)]
-        population = nas.Population.of(members)
-        mesh = jax.make_mesh((2,), ("members",), axis_types=(AxisType.Auto,))
-        spread = jax.device_put(population, NamedSharding(mesh, PartitionSpec("members")))
-        outputs = jax.jit(lambda p: p.apply(p.variables, data))(spread)
-        assert len(outputs.sharding.device_set) == 2 and not outputs.sharding.is_fully_replicated
-        for i, (own, own_variables) in enumerate(members):
-            np.testing.assert_allclose(outputs[i], own.apply(own_variables, data), rtol=1e-5, atol=1e-5)
-    """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+TWO_DEVICES = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+
+
+def test_members_lie_on_several_devices_as_the_page_says():
+    page = (Path(__file__).parents[2] / "docs/population.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    checks = """
+assert jax.device_count() == 2
+assert not outputs.sharding.is_fully_replicated and not on_each_device(population).sharding.is_fully_replicated
+assert "all-gather" not in on_each_device.lower(population).compile().as_text()
+for number in range(4):
+    own_graph, own_variables = population.member(number)
+    np.testing.assert_allclose(outputs[number], own_graph.apply(own_variables, data), rtol=1e-5, atol=1e-5)
+
+x = nas.input_vertex("x", 2, shape=(4, 4, 2))
+graph = nas.Graph(x, nas.layer("out", nn.Conv(2, (3, 3)), nas.layer("hidden", nn.Conv(4, (3, 3)), x)))
+images = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
+variables = graph.init(jax.random.key(0), images)
+population = nas.Population.of([nas.delta_nout(graph, variables, {"hidden": nas.to(n)}) for n in (2, 5, 3, 4)])
+spread = jax.device_put(population, NamedSharding(mesh, own))
+apply = lambda population, variables: population.apply(variables, images)
+looped = jax.shard_map(apply, mesh=mesh, in_specs=(own, own), out_specs=own, check_vma=False)
+gradients = [jax.jit(jax.grad(lambda v, p, f=f: (f(p, v) ** 2).sum()))(p.variables, p)
+             for f, p in ((looped, spread), (apply, population))]
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *gradients)
+"""
+    subprocess.run([sys.executable, "-c", "\n".join([*blocks, checks])], env=TWO_DEVICES, check=True)
+
+
+def test_convolutions_of_a_gradient_have_the_layout_that_is_fast_in_loops():
+    graph, variables, x, requests = network("groups, depthwise, flattened")
+    population = nas.Population.of([nas.delta_nout(graph, variables, request) for request in requests])
+    gradient = jax.jit(jax.grad(lambda v: jnp.sum(jnp.square(population.apply(v, x)))))
+    text = gradient.lower(population.variables).as_text()
+    layouts = re.findall(r"stablehlo.convolution.*dim_numbers = (.*), window", text)
+    assert layouts == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"] * 5
 
 
 class TestRefusals:

@@ -67,6 +67,7 @@ class NewSizes:
       watch: sees the named values of the evaluation.
       alive: for runs of the analysis that are no products, which neurons count. What is reduced or contracted over the
         others is as if they were not there; see `silent`. A run that is missing is whole.
+      looped: whether this is the body of a loop on a CPU; see `convolve_in_loop`.
     """
 
     rows: Mapping[Vector, tuple[int, ...]]
@@ -75,6 +76,7 @@ class NewSizes:
     origins: Origins
     watch: Watch | None = None
     alive: Mapping[int, jax.Array] = field(default_factory=dict)
+    looped: bool = False
 
     def length(self, vector: Vector) -> int:
         """The number of neurons of a vector now."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from naivenas_jax.jaxpr.interpret import Equation, bind
+from naivenas_jax.jaxpr.looped_convolution import convolve_in_loop
 from naivenas_jax.trace.program.analysis import Analysis, ties, unknown
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds
@@ -106,8 +107,10 @@ def _factors(analysis: Analysis, channels: Dim, groups: int, each: int) -> tuple
 @binds("conv_general_dilated")
 def bind_conv(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
     """There are as many groups as kernels fit beside one another on the input channels."""
-    del sizes, frame
+    del frame
     numbers, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
     if groups > 1:
         groups = arrays[0].shape[numbers.lhs_spec[1]] // arrays[1].shape[numbers.rhs_spec[1]]
+    if sizes.looped:
+        return [convolve_in_loop(eqn, arrays[0], arrays[1], groups)]
     return bind(eqn, arrays, feature_group_count=groups)
