@@ -103,7 +103,7 @@ def convolutional() -> Network:
     x = h = nas.input_vertex("x", 1, shape=(8, 8, 1))
     for i, (width, stride) in enumerate([(16, 1), (32, 2), (32, 1)]):
         h = nas.layer(f"norm{i}", nn.BatchNorm(), nas.layer(f"conv{i}", nn.Conv(width, (3, 3), (stride, stride)), h))
-        h = nas.invariant_vertex(f"act{i}", nn.relu, h)
+        h = nas.invariant_vertex(f"act{i}", nn.silu, h)  # relu: rounding at its kink would show after an epoch
     h = nas.invariant_vertex("mean", lambda t: t.mean((1, 2)), h)
     return Network(nas.Graph(x, nas.layer("out", nn.Dense(10), h)), (8, 8, 1), ("conv0", "conv1", "conv2"))
 
