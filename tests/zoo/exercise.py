@@ -20,7 +20,7 @@ import naivenas_jax as nas
 from naivenas_jax.jaxpr.primitive_tables import FROZEN
 from naivenas_jax.trace.program.analysis import TIES
 
-#: So many axes of a model, each shrunk once and grown once.
+#: So many axes of a model in a test, each shrunk once and grown once.
 MOST = 6
 
 
@@ -39,13 +39,15 @@ class Row:
       shrinks: how many were made and evaluated.
       growths: likewise.
       gradients: how many of the changed models were differentiated, the first shrink and a growth.
-      compared: how many of both the oracle compared with the original.
-      own: how many shrinks were also compared with the user's own model, where those neurons are dead.
-      felt: how many of the compared shrinks changed the outputs at all.
+      masked: how many shrinks the oracle of the library compared with the masked original.
+      own: how many of these were also compared with the user's own model, where those neurons are dead.
+      felt: how many of them changed the outputs at all.
+      kept: how many growths were compared with the original, and compute the same.
       rebuilt: whether the user's own class with the sizes of the first shrink came back: yes, no, or not asked.
-      why: why the others could not be compared, and how often; likewise with the user's own model.
+      why: why shrinks could not be compared, and how many; likewise with the user's own model.
       problems: what went wrong.
       at: the state of the library that it was measured with.
+      version: of the model's package.
     """
 
     name: str
@@ -59,26 +61,30 @@ class Row:
     shrinks: int = 0
     growths: int = 0
     gradients: int = 0
-    compared: int = 0
+    masked: int = 0
     own: int = 0
     felt: int = 0
+    kept: int = 0
     rebuilt: str = ""
     why: Counter[str] = field(default_factory=Counter)
     why_not_own: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     at: str = ""
+    version: str = ""
 
 
-def exercise(name: str, most: int = MOST) -> Row:
-    """Import one model of the zoo, shrink and grow each of its axes, and compare."""
+def exercise(name: str, most: int | None = MOST) -> Row:
+    """Import one model of the zoo, shrink and grow each of its axes, at most so many of them, and compare."""
     try:
         loaded = ZOO[name]()
+    except ModuleNotFoundError:
+        raise  # its package is not installed, which is no fault
     except Exception as error:  # the table is to show what happened
         return Row(name, problems=[short("the model itself", error)])
     return exercise_loaded(name, loaded, most)
 
 
-def exercise_loaded(name: str, loaded: Loaded, most: int) -> Row:
+def exercise_loaded(name: str, loaded: Loaded, most: int | None) -> Row:
     """The same for a model that is there already."""
     row = Row(name, loaded.kind)
     with loaded.context(), jax.default_matmul_precision("highest"):
@@ -111,7 +117,7 @@ def primitives(jaxpr: Any) -> Iterator[str]:
                     yield from primitives(getattr(inner, "jaxpr", inner))
 
 
-def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int) -> None:
+def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int | None) -> None:
     arrays = jax.tree.leaves(loaded.inputs)
     before = jax.tree.leaves(loaded.function(variables, *loaded.inputs))
     row.exact = far(before, jax.tree.leaves(jax.jit(graph.apply)(variables, *arrays))) <= 1e-5
@@ -119,12 +125,15 @@ def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int) -> 
         row.problems.append("the graph differs from the model")
     rng = np.random.default_rng(zlib.crc32(row.name.encode()))
     handles = inner(graph)
-    row.axes, row.tried = len(handles), min(len(handles), most)
+    row.axes, row.tried = len(handles), len(handles[:most])
     for handle in [handles[i] for i in rng.permutation(len(handles))][:most]:
         for sign in (-1, 1):
             change = sign * int(rng.integers(1, max(2, handle.size // 3)))
             try:
                 mutation = nas.delta_nout(graph, variables, {handle.name: nas.relaxed(change)})
+                if not mutation.plan.changed:
+                    row.why["has no other size near the one that was asked for"] += 1
+                    continue
                 row.shrinks, row.growths = row.shrinks + (change < 0), row.growths + (change > 0)
                 _one(row, loaded, mutation, variables, before)
             except Exception as error:
@@ -143,7 +152,7 @@ def inner(graph: Any) -> list[Any]:
 
 def _one(row: Row, loaded: Loaded, mutation: Any, variables: Any, before: list[Any]) -> None:
     """Evaluate what came out, and compare it with the original where that is defined."""
-    inputs, arrays = loaded.inputs, jax.tree.leaves(loaded.inputs)
+    arrays = jax.tree.leaves(loaded.inputs)
 
     # Not under jit: a dozen programs would be compiled from scratch, where most single operations are compiled already.
     after = jax.tree.leaves(mutation.graph.apply(mutation.variables, *arrays))
@@ -156,20 +165,28 @@ def _one(row: Row, loaded: Loaded, mutation: Any, variables: Any, before: list[A
     if shrunk and not row.rebuilt and loaded.model is not None:
         _rebuild(row, loaded, mutation)
     check = mutation.check(*arrays)
-    if not check.compared:
-        row.why[check.reason.rpartition("' ")[2]] += 1
-        return
-    row.compared += 1
     if shrunk:
-        row.felt += far(before, after) > 1e-6
-        expected, why = without(loaded.function, variables, mutation, inputs)
-        if why:
-            row.why_not_own[why] += 1
-            return
-        assert far(expected, after) < 2e-3, f"differs from the user's own model by {far(expected, after):.2g}"
-        row.own += 1
-    else:
+        _compare_with_own(row, loaded, mutation, variables, check, before, after)
+    elif check.compared:
         assert far(before, after) < 2e-3, f"growth changed the function by {far(before, after):.2g}"
+        row.kept += 1
+
+
+def _compare_with_own(
+    row: Row, loaded: Loaded, mutation: Any, variables: Any, check: Any, before: list[Any], after: list[Any]
+) -> None:
+    """The shrunk model and the user's own, with the neurons that went dead in it."""
+    if not check.compared:
+        row.why[str(check.reason).rpartition("' ")[2]] += 1
+        return
+    row.masked += 1
+    row.felt += far(before, after) > 1e-6
+    expected, why = without(loaded.function, variables, mutation, loaded.inputs)
+    if why:
+        row.why_not_own[why] += 1
+        return
+    assert far(expected, after) < 2e-3, f"differs from the user's own model by {far(expected, after):.2g}"
+    row.own += 1
 
 
 def _rebuild(row: Row, loaded: Loaded, mutation: Any) -> None:

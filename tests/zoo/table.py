@@ -1,7 +1,7 @@
 """Run the zoo and write docs/benchmarks/zoo.md: ``python tests/zoo/table.py [--minutes 20]``.
 
 Models are run one after the other, cheap ones first. None is begun after so many minutes; the page names the rest.
-``python tests/zoo/table.py --only flaim/`` prints the rows of a part and writes nothing.
+``python tests/zoo/table.py --only flaim/`` runs a part; the other rows stay, as do rows of packages that are missing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import argparse
 import json
 import platform
+import sys
 import time
 import warnings
 from collections import Counter
@@ -22,41 +23,42 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from exercise import MOST, Row, exercise
+import jax
+from exercise import Row, exercise
 from models import ZOO
 from revision import revision
 from shares import Shares, compared, percent
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "zoo.md"
-#: What ``shares.py`` found with an older state of the library, and with a present one.
-SHARES = [PAGE.with_name(f"zoo_shares_{state}.json") for state in ("before", "after")]
+#: What ``shares.py`` found with an older state of the library.
+BEFORE = PAGE.with_name("zoo_shares_before.json")
 ROWS = Path(__file__).with_name("rows.json")
 HEAD = """# Models that other people wrote
 
-Each model is imported with random weights in a small size. Its *axes* are handles without a neuron in common; each is
-shrunk once and grown once, by a random amount (seeded by its name); of many axes a few are picked at random ("tried").
+Each model is imported with random weights in a small size. Its *axes* are handles without a neuron in common, inputs
+and outputs left out; each is shrunk once and grown once, by a random amount (seeded by its name).
 
-- A shrink or growth counts if it was made. That the new network runs, with finite outputs of the old shapes, is checked
-  each time; that its gradient is finite and not zero, for one shrink and one growth of each model.
-- *Compared*: of both, how many the dead-neuron oracle (`Mutation.check`) found equal to the original with the dropped
-  neurons forced to zero; a growth: to the original. The others are legal changes of coupled neurons, counted below.
-- *Own model*: how many of the compared shrinks also agree with the user's own model, run by itself. Which entries of
-  its arrays went is read off the values; those that read the dropped neurons are set to what makes them no weight (0,
-  or very negative before an exponential or softplus), and all others that went are changed at random, which must not
-  change what the user's model returns: the neurons are dead there.
-- *Felt*: how many of the compared shrinks changed the outputs at all.
-- *Rebuilt*: whether `rebuild` gave the user's own class with the sizes of the first shrink.
+- That the new network runs, with finite outputs of the old shapes, is checked each time; that its gradient is finite
+  and not zero, for one shrink and one growth of each model.
 - *Resizable*: the share of its parameters on an axis that can change.
-- *At*: the state of the library that the row was measured with. At e86533f it was six shrinks and three growths of
-  random handles, and the user's own model had zeros in the weights that read, as the library says.
+- *Masked*: how many shrinks the dead-neuron oracle (`Mutation.check`) found equal to the original with the dropped
+  neurons forced to zero. The others are legal changes of coupled neurons, counted below.
+- *Own module*: how many of these also agree with the user's own module, run by itself. Which entries of its arrays
+  went is read off the values; those that read the dropped neurons are set to what makes them no weight (0, or very
+  negative before an exponential or softplus), and all others that went are changed at random, which must not change
+  what the user's module returns: the neurons are dead there.
+- *Felt*: how many of the masked shrinks changed the outputs at all.
+- *Growth*: how many growths were compared with the original, and compute the same.
+- *Rebuilt*: whether `rebuild` gave the user's own class with the sizes of the first shrink, within 10 seconds.
+- *At*: the state of the library that the row was measured with.
 - A primitive that the table of rules does not know is an error.
 
-    python tests/zoo/table.py
+    nox -s zoo
 
 {date}, on {machine}; naivenas_jax at {found}; {versions}.
 
-{count} models of {wanted}, from {packages} packages: {kinds}. {changes} changes were made, of which {compared} were
-compared.
+{count} models of {wanted}, from {packages} packages: {kinds}. Of {axes} axes {tried} were tried: {masked} shrinks were
+compared with the masked original, {own} of them with the user's own module; {kept} growths keep the function.
 
 {columns}
 {rule}
@@ -79,31 +81,36 @@ Not in the zoo at all, although they were tried:
 
 Every Flax class of the package transformers is in [transformers.md](transformers.md).
 """
-COLUMNS = ("package", "model", "as", "handles", "axes", "tried", "resizable", "froze the rest", "shrinks", "growths")
-COLUMNS += ("compared", "own model", "felt", "rebuilt", "import, CPU s", "at")
+COLUMNS = ("package", "model", "as", "parameters", "resizable", "froze the rest", "axes", "tried", "masked")
+COLUMNS += ("own module", "felt", "growth", "rebuilt", "import, CPU s", "at")
 
 
 def line(row: Row) -> str:
     package, model = row.name.split("/", 1)
     froze = "; ".join(list(row.shares.frozen)[:2]).replace("|", "/")
-    cells = [package, model, row.kind, row.handles, row.axes or "", row.tried, percent(row.shares.free), froze]
-    cells += [row.shrinks, row.growths, row.compared, row.own, row.felt, row.rebuilt, f"{row.seconds:.2f}", row.at]
+    cells = [package, model, row.kind, f"{row.shares.total:,}", percent(row.shares.free), froze, row.axes, row.tried]
+    cells += [row.masked, row.own, row.felt, row.kept, row.rebuilt, f"{row.seconds:.2f}", row.at]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def package_of(name: str) -> str:
+    """The package of a model of the zoo, as the registry calls it."""
+    return name.partition("/")[0]
+
+
 def text(rows: list[Row], **about: Any) -> str:
-    packages = list(dict.fromkeys(row.name.split("/")[0] for row in rows))
+    packages = {package_of(row.name): row.version for row in rows}
+    ours = {name: metadata.version(name) for name in ("jax", "flax")}
     kinds = Counter(row.kind for row in rows)
     head = HEAD.format(
         date=time.strftime("%Y-%m-%d"),
         machine=f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}",
-        versions=", ".join(f"{package} {metadata.version(package)}" for package in ("jax", "flax", *packages)),
+        versions=", ".join(f"{name} {version}" for name, version in {**ours, **packages}.items()),
         columns="| " + " | ".join(COLUMNS) + " |",
         rule="|---" * len(COLUMNS) + "|",
         count=len(rows),
         wanted=len(ZOO),
-        changes=sum(row.shrinks + row.growths for row in rows),
-        compared=sum(row.compared for row in rows),
+        **{key: sum(getattr(row, key) for row in rows) for key in ("axes", "tried", "masked", "own", "kept")},
         **about,
         packages=len(packages),
         kinds=", ".join(f"{count} as {kind}" for kind, count in kinds.most_common()),
@@ -121,13 +128,18 @@ def text(rows: list[Row], **about: Any) -> str:
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
             "\n## What can change, before and after\n",
-            *(compared(*(json.loads(path.read_text()) for path in SHARES)) if all(p.exists() for p in SHARES) else ()),
+            *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
             *(problems or ["Nothing."]),
             LEFT_OUT.format(not_run=not_run).rstrip("\n"),
             "",
         ]
     )
+
+
+def _shares(rows: list[Row]) -> dict[str, Any]:
+    """Those of the rows, as ``shares.py`` writes them."""
+    return {row.name: row.shares._asdict() for row in rows if row.shares.total}
 
 
 def stored() -> dict[str, Row]:
@@ -139,7 +151,9 @@ def stored() -> dict[str, Row]:
 def keep(row: Row) -> None:
     """Store a row beside the others, in the order of the zoo."""
     rows = {**stored(), row.name: row}
-    ordered = {name: vars(rows[name]) for name in ZOO if name in rows}
+    ordered = {
+        n: {**vars(rows[n]), "shares": [rows[n].shares.total, dict(rows[n].shares.frozen)]} for n in ZOO if n in rows
+    }
     ROWS.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
@@ -148,24 +162,32 @@ def as_row(fields: dict[str, Any]) -> Row:
     return Row(**{**fields, **counters, "shares": Shares(*fields["shares"])})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="Run the zoo and write docs/benchmarks/zoo.md.")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no model after this time")
     parser.add_argument("--only", nargs="*", default=[""], help="parts of names; the other rows are those of last time")
     parser.add_argument("--new", action="store_true", help="only models that have no row yet")
-    parser.add_argument("--most", type=int, default=MOST, help="so many axes of each model")
+    parser.add_argument("--most", type=int, help="so many axes of each model, picked at random; all if not given")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # these packages were written for older versions of JAX and Flax
-    start = time.monotonic()
+    start, failed = time.monotonic(), 0
     for name in (name for name in ZOO if any(part in name for part in options.only)):
         if time.monotonic() - start > 60 * options.minutes or (options.new and name in stored()):
             continue
-        row = replace(exercise(name, options.most), at=revision())
+        try:
+            row = exercise(name, options.most)
+        except ModuleNotFoundError as error:
+            print(f"{name} is left out: {error}", flush=True)
+            continue
+        row = replace(row, at=revision(), version=metadata.version(package_of(name)))
         print(line(row), *row.problems, sep="\n    ", flush=True)
+        failed += bool(row.problems)
         keep(row)
+        jax.clear_caches()
     rows = stored()
     PAGE.write_text(text([rows[name] for name in ZOO if name in rows], found=revision()))
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
