@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.transfer.variables import flat, nested
 
 #: What a stored entry may be so that its weight is zero: the weight itself, or its logarithm, or before a softplus.
 ZEROS = (0.0, -1e4)
+#: Why there is nothing to make dead.
+UNREAD = "lost neurons that no parameter reads"
 
 
 def kept(old: np.ndarray, new: np.ndarray) -> list[np.ndarray]:
@@ -53,7 +54,7 @@ def without(own: Any, variables: Any, mutation: Any, inputs: Any) -> tuple[list[
         stayed[np.ix_(*map(np.flatnonzero, flags))] = True
         read[path], other[path] = gone, ~stayed & ~gone
     if not any(mask.any() for mask in read.values()):
-        return [], "no parameter reads what went"
+        return [], UNREAD
     for zero in ZEROS:
         dead = {path: np.where(mask, zero, np.asarray(old[path])) for path, mask in read.items()}
         moved = {path: _disturbed(dead[path], other[path]) for path in dead}
@@ -70,7 +71,7 @@ def _disturbed(array: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _with(old: dict[Any, Any], changed: dict[Any, np.ndarray]) -> Any:
-    return nested({path: jnp.asarray(changed.get(path, array), np.asarray(array).dtype) for path, array in old.items()})
+    return nested({path: np.asarray(changed.get(path, array), np.asarray(array).dtype) for path, array in old.items()})
 
 
 def far(a: list[Any], b: list[Any]) -> float:

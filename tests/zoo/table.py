@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from exercise import Row, exercise
+
+sys.path.append(str(Path(__file__).parents[1]))  # what tests share
+from exercise import CLOSE, REBUILD, Row, exercise
 from models import ZOO
 from revision import revision
 from shares import Shares, compared, percent
@@ -41,16 +43,18 @@ and outputs left out; each is shrunk once and grown once, by a random amount (se
 - That the new network runs, with finite outputs of the old shapes, is checked each time; that its gradient is finite
   and not zero, for one shrink and one growth of each model.
 - *Resizable*: the share of its parameters on an axis that can change.
-- *Masked*: how many shrinks the dead-neuron oracle (`Mutation.check`) found equal to the original with the dropped
-  neurons forced to zero. The others are legal changes of coupled neurons, counted below.
+- *Masked*: how many shrinks equal the original with the dropped neurons forced to zero, as the dead-neuron oracle of
+  the library (`Mutation.check`) does it. The others are legal changes of coupled neurons, counted below.
 - *Own module*: how many of these also agree with the user's own module, run by itself. Which entries of its arrays
   went is read off the values; those that read the dropped neurons are set to what makes them no weight (0, or very
   negative before an exponential or softplus), and all others that went are changed at random, which must not change
   what the user's module returns: the neurons are dead there.
 - *Felt*: how many of the masked shrinks changed the outputs at all.
 - *Growth*: how many growths were compared with the original, and compute the same.
-- *Rebuilt*: whether `rebuild` gave the user's own class with the sizes of the first shrink, within 10 seconds.
+- *Rebuilt*: whether `rebuild` gave the user's own class with the sizes of the first shrink, within {limit} seconds.
 - *At*: the state of the library that the row was measured with.
+- Networks are traced by JAX and evaluated in numpy, in double precision (`tests/numpy_evaluation.py`), so that nothing
+  is compiled to run once. Differences above {close:g} of the largest output are errors.
 - A primitive that the table of rules does not know is an error.
 
     nox -s zoo
@@ -109,6 +113,8 @@ def text(rows: list[Row], **about: Any) -> str:
         columns="| " + " | ".join(COLUMNS) + " |",
         rule="|---" * len(COLUMNS) + "|",
         count=len(rows),
+        limit=REBUILD,
+        close=CLOSE,
         wanted=len(ZOO),
         **{key: sum(getattr(row, key) for row in rows) for key in ("axes", "tried", "masked", "own", "kept")},
         **about,

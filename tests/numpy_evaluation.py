@@ -33,7 +33,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Any]] = {
     "add_any": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
-    "div": lambda a, b: np.divide(a, b) if np.issubdtype(np.result_type(a), np.floating) else np.floor_divide(a, b),
+    "div": lambda a, b: np.divide(a, b) if np.issubdtype(np.result_type(a), np.inexact) else np.floor_divide(a, b),
     "max": np.maximum,
     "min": np.minimum,
     "neg": np.negative,
@@ -100,11 +100,15 @@ def _run(jaxpr: jex.Jaxpr, consts: Iterable[Any], arguments: Sequence[Any]) -> l
 
 
 def _wide(value: Any) -> Any:
-    """A numpy array, floats in double precision; keys stay as they are."""
+    """A numpy array, numbers in double precision, complex ones too; keys stay as they are."""
     if jnp.issubdtype(getattr(value, "dtype", np.float32), jax.dtypes.prng_key):
         return value
     array = np.asarray(value)
-    return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return array.astype(_widest(array.dtype)) if jnp.issubdtype(array.dtype, jnp.inexact) else array
+
+
+def _widest(dtype: Any) -> Any:
+    return np.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else np.float64
 
 
 def _equation(eqn: jex.JaxprEqn, values: list[Any]) -> Sequence[Any]:
@@ -248,8 +252,8 @@ def _slice(x: Any, *, start_indices: Any, limit_indices: Any, strides: Any) -> A
 
 
 def _cast(x: Any, *, new_dtype: Any, **_: Any) -> Any:
-    if jnp.issubdtype(new_dtype, jnp.floating):
-        return np.asarray(x, np.float64)
+    if jnp.issubdtype(new_dtype, jnp.inexact):
+        return np.asarray(x, _widest(new_dtype))
     return np.asarray(x, np.dtype(new_dtype))
 
 
