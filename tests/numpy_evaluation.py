@@ -180,6 +180,10 @@ def _broadcast(x: Any, *_: Any, shape: Sequence[int], broadcast_dimensions: Sequ
     return np.broadcast_to(np.reshape(x, full), shape)
 
 
+def _reshape(x: Any, *_: Any, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None, **__: Any) -> Any:
+    return np.reshape(x if dimensions is None else np.transpose(x, dimensions), new_sizes)
+
+
 def _dot(a: Any, b: Any, *, dimension_numbers: Any, **_: Any) -> Any:
     (read_a, read_b), (batch_a, batch_b) = dimension_numbers
     letters = iter(string.ascii_letters)
@@ -222,9 +226,12 @@ def _conv(
     **_: Any,
 ) -> Any:
     """A sum over the taps of the window of products over the neurons."""
-    assert batch_group_count == 1
     x = np.transpose(x, dimension_numbers.lhs_spec)  # batch, neurons, positions
     kernel = np.transpose(kernel, dimension_numbers.rhs_spec)  # out, in of a group, taps
+    if batch_group_count > 1:  # each part of the batch has the kernels of its own group, as groups of neurons have
+        assert feature_group_count == 1
+        feature_group_count = batch_group_count
+        x = np.concatenate(np.split(x, batch_group_count), axis=1)
     config = [(0, 0, 0), (0, 0, 0), *((*pad, gap - 1) for pad, gap in zip(padding, lhs_dilation, strict=True))]
     x = _pad(x, np.float64(0), padding_config=config)
     groups, window = feature_group_count, kernel.shape[2:]
@@ -274,7 +281,7 @@ def _cumulative(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 SHAPES: Mapping[str, Callable[..., Any]] = {
     "broadcast_in_dim": _broadcast,
-    "reshape": lambda x, *_, new_sizes, **__: np.reshape(x, new_sizes),
+    "reshape": _reshape,
     "transpose": lambda x, *, permutation: np.transpose(x, permutation),
     "squeeze": lambda x, *, dimensions: np.squeeze(x, tuple(dimensions)),
     "expand_dims": lambda x, *, dimensions: np.expand_dims(x, tuple(dimensions)),

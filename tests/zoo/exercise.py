@@ -51,6 +51,7 @@ class Row:
       felt: how many of them changed the outputs at all.
       kept: how many growths were compared with the original, and compute the same.
       rebuilt: whether the user's own class with the sizes of the first shrink came back: yes, no, or not asked.
+      refused: why it did not.
       why: why shrinks could not be compared, and how many; likewise with the user's own model.
       problems: what went wrong.
       at: the state of the library that it was measured with.
@@ -73,6 +74,7 @@ class Row:
     felt: int = 0
     kept: int = 0
     rebuilt: str = ""
+    refused: str = ""
     why: Counter[str] = field(default_factory=Counter)
     why_not_own: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -168,11 +170,22 @@ def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int | No
                     row.why["has no other size near the one that was asked for"] += 1
                     continue
                 row.shrinks, row.growths = row.shrinks + (change < 0), row.growths + (change > 0)
-                _one(row, subject, mutation)
+                _one(row, _in_words_of_both(subject, mutation), mutation)
             except Exception as error:
                 row.problems.append(short(f"{handle.name} {change:+d}", error))
     if handles and row.gradients < 2:
         row.problems.append("not differentiated")
+
+
+def _in_words_of_both(subject: Subject, mutation: Any) -> Subject:
+    """Where a vocabulary changed, the inputs hold words that both networks know."""
+    ties, plan = mutation.before.ties, mutation.plan
+    sizes = [plan.axes[axis].after for axis in {ties.index_axis(run) for run in ties.indexed} & plan.changed.keys()]
+    if not sizes:
+        return subject
+    known = lambda x: x % min(sizes) if jnp.issubdtype(x.dtype, jnp.integer) else x  # noqa: E731
+    loaded = subject.loaded._replace(inputs=jax.tree.map(known, subject.loaded.inputs))
+    return subject._replace(loaded=loaded, before=subject.own(subject.variables, *loaded.inputs))
 
 
 def inner(graph: Any) -> list[Any]:
@@ -229,8 +242,8 @@ def _rebuild(row: Row, loaded: Loaded, mutation: Any) -> None:
     try:
         nas.rebuild(loaded.model, mutation, time_limit=REBUILD)
         row.rebuilt = "yes"
-    except nas.RebuildError:
-        row.rebuilt = "no"
+    except nas.RebuildError as error:
+        row.rebuilt, row.refused = "no", short("", error)[2:]
 
 
 def _differentiate(mutation: Any, arrays: list[Any]) -> None:

@@ -133,6 +133,8 @@ def text(rows: list[Row], **about: Any) -> str:
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
+            "\nNot rebuilt:\n",
+            *([f"- {row.name}: {row.refused}" for row in rows if row.refused] or ["Nothing."]),
             "\n## What can change, before and after\n",
             *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
