@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from naivenas_jax.jaxpr.elementwise_primitives import PASSING
 from naivenas_jax.jaxpr.interpret import Equation, bind, called, closed, interpret
 from naivenas_jax.jaxpr.weight_expression import contracted_dims, is_elementwise
 from naivenas_jax.paths import Path
@@ -23,7 +24,7 @@ from naivenas_jax.typing import Array, PyTree
 _MOVING = frozenset(
     (
         *["reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice", "dynamic_slice"],
-        *["gather", "copy", "copy_p"],
+        *["gather", "tile", "split"],
     )
 )
 
@@ -74,12 +75,14 @@ def _equation(eqn: Equation, operands: list[_Gated]) -> Sequence[_Gated]:
         return [_Gated(array) for array in _INSIDE[name](eqn, operands)]
     if any(True for _ in contracted_dims(eqn)):
         return [_Gated(array) for array in bind(eqn, [_times(*operand) for operand in operands])]
-    if name == "concatenate":
+    if name in PASSING:
+        return [_Gated(array, one.gate) for array, one in zip(bind(eqn, arrays), operands, strict=True)]
+    if name in ("concatenate", "stack"):
         gates = [jnp.ones(np.shape(array)) if gate is None else gate for array, gate in operands]
         return [_Gated(bind(eqn, arrays)[0], bind(eqn, gates)[0])]
     first = operands[0].gate
     if name in _MOVING and first is not None:
-        return [_Gated(bind(eqn, arrays)[0], bind(eqn, [first, *arrays[1:]])[0])]
+        return list(map(_Gated, bind(eqn, arrays), bind(eqn, [first, *arrays[1:]])))
     return [_Gated(array) for array in bind(eqn, arrays)]
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from naivenas_jax.dataflow.tape import Tape
-from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
+from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE, PASSING
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
@@ -113,6 +113,7 @@ _MOVES: Mapping[str, Callable[[Equation, Rearranged], Rearranged]] = {
     "convert_element_type": _cast,
     "copy": _cast,
     "copy_p": _cast,
+    **dict.fromkeys(PASSING - {"optimization_barrier"}, _cast),
     "transpose": _transposed,
     "reshape": _reshaped,
     "squeeze": _reshaped,

@@ -1,4 +1,4 @@
-"""Which primitives are elementwise."""
+"""Which primitives are elementwise, and which do nothing to the values that they are given."""
 
 from __future__ import annotations
 
@@ -14,5 +14,13 @@ ELEMENTWISE = frozenset(
         *["reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n", "shift_left"],
         *["shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient"],
         *["sub", "tan", "tanh", "xor", "zeta"],
+    )
+)
+
+#: Each result is the operand of the same number: what is said is where it lies, how it is stored, or what it is called.
+PASSING = frozenset(
+    (
+        *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "optimization_barrier", "name"],
+        *["with_memory_space_constraint"],
     )
 )

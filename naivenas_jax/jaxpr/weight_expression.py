@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from jax.extend.core import ClosedJaxpr, primitives
 
-from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE
+from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE, PASSING
 from naivenas_jax.jaxpr.interpret import Equation, called, closed, flattened, interpret
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import Array
@@ -144,6 +144,8 @@ def _walk(program: ClosedJaxpr, arguments: Sequence[Weight | None], found: list[
         whole = [operand for operand in operands if operand is not None]
         if (inner := called(eqn)) is not None and (len(whole) < len(operands) or not is_elementwise(eqn)):
             return _walk(inner, operands, found)
+        if eqn.primitive.name in PASSING:
+            return operands
         if eqn.primitive.name in _INSIDE:
             for jaxpr, given in _INSIDE[eqn.primitive.name](eqn, operands):
                 _walk(jaxpr, given, found)
@@ -253,6 +255,24 @@ def _broadcast(eqn: Equation, operands: Sequence[Weight], shape: tuple[int, ...]
     return tuple(found)
 
 
+def _tile(eqn: Equation, operands: Sequence[Weight], shape: tuple[int, ...]) -> Origins:
+    """Along a dimension of size one all entries are one and the same, as if it were broadcast."""
+    del eqn
+    (one,) = operands
+    return tuple(
+        own if one.shape[d] == n or one.shape[d] != 1 else frozenset()
+        for d, (own, n) in enumerate(zip(one.origins, shape, strict=True))
+    )
+
+
+def _stack(eqn: Equation, operands: Sequence[Weight], shape: tuple[int, ...]) -> Origins:
+    """Arrays beside one another, on a new dimension."""
+    del shape
+    found = list(_by_rank(eqn, operands, operands[0].shape))
+    found.insert(eqn.params["axis"], frozenset())
+    return tuple(found)
+
+
 def _transpose(eqn: Equation, operands: Sequence[Weight], shape: tuple[int, ...]) -> Origins:
     del shape
     return tuple(operands[0].origins[d] for d in eqn.params["permutation"])
@@ -296,10 +316,12 @@ def _written(eqn: Equation, operands: Sequence[Weight], shape: tuple[int, ...]) 
 _RULES: Mapping[str, Callable[[Equation, Sequence[Weight], tuple[int, ...]], Origins]] = {
     "reshape": _reshape,
     "broadcast_in_dim": _broadcast,
+    "tile": _tile,
+    "stack": _stack,
     "transpose": _transpose,
     "squeeze": _without,
     "dot_general": _dot,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _without),
     **dict.fromkeys(("scatter", "scatter-add", "scatter-sub"), _written),
-    **dict.fromkeys(("concatenate", "slice", "dynamic_slice", "dynamic_update_slice", "pad", "rev"), _by_rank),
+    **dict.fromkeys(("concatenate", "slice", "dynamic_slice", "dynamic_update_slice", "pad", "rev", "split"), _by_rank),
 }

@@ -20,16 +20,15 @@ _LINEAR = frozenset(
     (
         *["convert_element_type", "copy", "copy_p", "reshape", "transpose", "squeeze", "broadcast_in_dim", "rev"],
         *["slice", "dynamic_slice", "gather", "reduce_sum", "cumsum", "neg", "real", "imag", "conj", "fft"],
-        *["reduce_max", "reduce_min", "reduce_window_sum", "split"],
-        *["reduce_precision", "device_put", "sharding_constraint", "optimization_barrier", "name", "expand_dims"],
+        *["reduce_max", "reduce_min", "reduce_window_sum", "split", "tile", "reduce_precision", "expand_dims"],
     )
 )
 #: Primitives that are linear in all of their operands together.
-_ADDING = frozenset(("add", "add_any", "sub", "concatenate", "complex", "pad"))
+_ADDING = frozenset(("add", "add_any", "sub", "concatenate", "stack", "complex", "pad"))
 #: Primitives that put the last or second operand into the first, at places that the others tell.
 _WRITING = {"scatter": 2, "scatter-add": 2, "scatter-sub": 2, "dynamic_update_slice": 1}
 _MULTIPLYING = frozenset(("mul", "dot_general", "conv_general_dilated"))
-MOVES = frozenset(("reshape", "transpose", "squeeze", "broadcast_in_dim", "expand_dims", "copy", "copy_p"))
+MOVES = frozenset(("reshape", "transpose", "squeeze", "broadcast_in_dim", "expand_dims", "tile", "copy", "copy_p"))
 #: The degree of zero, which is homogeneous of any degree.
 ANY = math.inf
 
@@ -240,6 +239,13 @@ def _broadcast(eqn: Equation, value: _Spread, weight: Weight) -> _Spread:
     return _Spread(jnp.reshape(value.array, shape), alike)
 
 
+def _tile(eqn: Equation, value: _Spread, weight: Weight) -> _Spread:
+    reps, before = eqn.params["reps"], eqn.invars[0].aval.shape
+    alike = {d for d, (k, n) in enumerate(zip(reps, before, strict=True)) if d in value.alike or (n == 1 < k)}
+    array = jnp.tile(value.array, [1 if d in alike else k for d, k in enumerate(reps)])
+    return _Spread(array, frozenset(d for d in alike if weight.shape[d] != 1))
+
+
 def _transpose(eqn: Equation, value: _Spread, weight: Weight) -> _Spread:
     del weight
     order = eqn.params["permutation"]
@@ -252,6 +258,7 @@ _SPREADING: Mapping[str, Callable[[Equation, _Spread, Weight], _Spread]] = {
     "squeeze": _reshape,
     "expand_dims": _reshape,
     "broadcast_in_dim": _broadcast,
+    "tile": _tile,
     "transpose": _transpose,
 }
 

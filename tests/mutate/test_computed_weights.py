@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 import naivenas_jax as nas
 
@@ -45,10 +46,16 @@ WEIGHTS = {
         {"g": rand(9, 6)},
     ),
     "low rank in an exponent": (lambda p: p["w"] * jnp.exp(p["u"] @ p["v"]), {"u": rand(9, 6, 2), "v": rand(7, 2, 3)}),
+    "stacked": (lambda p: jnp.stack([p["w"] - 0.3, 2 * p["w"] - 0.6])[1], {}),
+    "side by side, and parted": (lambda p: jnp.split(jnp.tile(p["w"], (2, 1, 1)), 2)[1][0], {}),
+    "kept from being fused": (lambda p: jax.lax.optimization_barrier((p["s"], p["w"] - 0.3))[1], {"s": rand(8, 3)}),
+    "named": (lambda p: checkpoint_name(nn.softplus(p["w"]), "weight"), {}),
     "never zero": (lambda p: nn.softplus(p["w"]) + 0.1, {}),
     "standardised": (lambda p: (p["w"] - p["w"].mean(0)) / p["w"].std(0), {}),
 }
 COUPLED = ("never zero", "standardised")
+#: Entries lie elsewhere than the variable's, so that gradients by the variable alone do not tell of the weight.
+ELSEWHERE = ("stacked",)
 
 
 def _at(tree, path):
@@ -96,15 +103,32 @@ def test_a_function_of_parameters(name):
 
     graph, variables = nas.from_function(model, {"params": {"a": rand(2, 4, 6), "w": rand(3, 6, 3), **others}}, X)
     assert (graph.handles()["a"].coupled is not None) == (name in COUPLED)
-    flat_at_zero = name in ("softplus", "square")
+    flat_at_zero = name in ("softplus", "square", "named")
     gate = compared(graph, variables, X, "a", model, ("params", "a") if flat_at_zero else None)
     if name in ("softplus", "shifted", "gated"):
         scored = nas.magnitude(graph, variables)["w"]
         np.testing.assert_allclose(scored, np.abs(weight(variables["params"])).mean(0), rtol=1e-5)
-    if name not in COUPLED:
+    if name not in (*COUPLED, *ELSEWHERE):
         grads = jax.grad(lambda v: loss(graph.apply, v, X))(variables)
         average = nas.TaylorAverage.init(graph).update(variables, grads)
         np.testing.assert_allclose(average.scores()["a"], np.abs(gate), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_a_learned_query_is_repeated_for_each_example(shift):
+    """As in attention that pools: what it is contracted with is a variable too, and a bias is added."""
+
+    def model(variables, x, gates=1.0):
+        p = variables["params"]
+        query = (jnp.tile(p["probe"] - shift, (x.shape[0], 1, 1)) * gates) @ p["q"] + p["b"]
+        return jax.nn.softmax(query @ jnp.swapaxes(x @ p["k"], -1, -2)) @ (x @ p["v"])
+
+    params = {"probe": rand(2, 1, 1, 6), "q": rand(3, 6, 4), "b": rand(4, 4), "k": rand(5, 5, 4), "v": rand(6, 5, 3)}
+    x = rand(7, 3, 8, 5)
+    graph, variables = nas.from_function(model, {"params": params}, x)
+    assert nas.delta_nout(graph, variables, {"q": -2}).check(x).compared
+    if shift:
+        compared(graph, variables, x, "q", model)
 
 
 class Layers(nn.Module):

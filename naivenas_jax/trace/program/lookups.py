@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from naivenas_jax.jaxpr.elementwise_primitives import PASSING
 from naivenas_jax.jaxpr.interpret import Atom, Equation
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.value import Dim, Lookup, Value, Wrap
@@ -16,7 +17,7 @@ from naivenas_jax.trace.program.value import Dim, Lookup, Value, Wrap
 _MOVING = frozenset(
     (
         *["reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "slice", "rev", "dynamic_slice"],
-        *["gather", "convert_element_type", "copy", "copy_p", "stop_gradient", "sharding_constraint", "device_put"],
+        *["gather", "convert_element_type", "copy", "copy_p", "stop_gradient", "tile", "split"],
     )
 )
 
@@ -50,7 +51,7 @@ def looked_up(
         return _side_by_side(eqn, given)
     if any(lookup.columns for lookup in given if lookup):
         return None
-    if name in _MOVING:
+    if name in _MOVING or (name in PASSING and len(given) == 1):
         return given[0]
     if name == "add" and given.count(None) == 1:
         number = given.index(None)

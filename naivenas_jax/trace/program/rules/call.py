@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, primitives
 
+from naivenas_jax.jaxpr.elementwise_primitives import PASSING
 from naivenas_jax.jaxpr.interpret import CALLS, Equation, bind, called
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame, NamedValue
@@ -55,10 +56,7 @@ def bind_remat(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]
     return list(function(*arrays))
 
 
-@ties(
-    *["device_put", "sharding_constraint", "layout_constraint", "reshard", "pvary", "optimization_barrier"],
-    *["with_memory_space_constraint"],
-)
+@ties(*sorted(PASSING - {"name"}))
 def passing(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
     """Every operand passes as it is."""
     del analysis, frame, eqn
