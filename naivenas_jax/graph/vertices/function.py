@@ -62,7 +62,7 @@ class Invariant(Function):
         return least is not None and inputs >= max(least, 1)
 
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
-        """Tie neuron i of all inputs and the output; the function is run on made-up numbers to check that."""
+        """Tie neuron i of all inputs and the output; whether the function does is checked."""
         name = path_text(tying.scope)
         found = self._tried(name, tuple(map(len, ports)))
         for port in ports[1:]:
@@ -113,7 +113,7 @@ def invariant_vertex(name: str, fn: Callable[..., jax.Array], *inputs: Vertex) -
     """A function that keeps the neuron axis: activations, pooling, scaling, elementwise functions of your own.
 
     Neuron ``i`` of the output may depend on neuron ``i`` of each input only; the other axes are free. The declaration
-    is checked by running ``fn`` on made-up numbers:
+    is checked on the jaxpr of ``fn``, and where that does not say, by running ``fn`` on made-up numbers:
 
     - A function that mixes the neurons, but all alike (a softmax), or that depends on their positions or number
       (``x / x.shape[-1]``), makes the axis *coupled*: it can be resized, and the mutation says so in its notes.

@@ -1,16 +1,17 @@
-"""Does a function keep the neuron axis? Asked of the function itself, with a handful of numbers."""
+"""Does a function keep the neuron axis? Its jaxpr says; where it does not, the function is run on a few numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import numpy as np
 
 from naivenas_jax.graph.op import keywords_of, select
+from naivenas_jax.graph.vertices.neuron_flow import UnknownFlowError, neuron_flow
 from naivenas_jax.typing import PyTree
 
 _FEW = 6
@@ -46,9 +47,11 @@ class Probe:
 
 @lru_cache(maxsize=4096)
 def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ...] | None = None) -> Probe:
-    """Run ``fn`` on ``arity`` arrays of ``size`` neurons and, if it keeps their number, on some of those neurons only.
+    """What ``fn`` does with the neurons of ``arity`` arrays of ``size`` neurons.
 
-    What is asked, each with numbers in which the answer shows:
+    If the jaxpr says that each neuron is computed from itself alone, or from all of them alike, nothing is run
+    (`neuron_flow`). Else ``fn`` is run on all neurons and, if it keeps their number, on some only. What is asked, each
+    with numbers in which the answer shows:
 
     - is ``fn(x[..., keep]) == fn(x)[..., keep]``, also with the kept neurons in another order? Then neuron
       i of the output depends on neuron i of the inputs, in the same way for every i and for every number of neurons.
@@ -68,19 +71,55 @@ def probe(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ..
     candidates = _LEADING if known is None else ((len(_SCALES), *known[1:]),)
     with jax.ensure_compile_time_eval():
         for leading in candidates:  # a pooling window needs an image, a plain function is happy with a batch
-            if _keeps_few(fn, arity, leading):
-                found = (_verdict(fn, arity, leading, count) for count in _counts(size, leading))
-                return replace(next((each for each in found if each != Probe()), Probe()), nout=size)
+            if (few := _shape(fn, arity, leading, _FEW)) is not None and few[-1:] == (_FEW,):
+                return replace(_keeping(fn, arity, leading, _counts(size, leading)), nout=size)
         for leading in candidates:
-            whole = _run(fn, _inputs(arity, leading, size))
-            if whole is not None and whole.ndim > 1:
-                return Probe(nout=int(whole.shape[-1]), fixed=f"its function runs with {size} neurons only")
+            whole = _shape(fn, arity, leading, size)
+            if whole is not None and len(whole) > 1:
+                return Probe(nout=whole[-1], fixed=f"its function runs with {size} neurons only")
     return Probe()
 
 
-def _keeps_few(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...]) -> bool:
-    few = _run(fn, _inputs(arity, leading, _FEW))
-    return few is not None and few.ndim > 0 and few.shape[-1] == _FEW
+@lru_cache(maxsize=4096)
+def _keeping(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], counts: tuple[int, ...]) -> Probe:
+    """What a function does that keeps the number of neurons."""
+    read = _read(fn, arity, leading, counts)
+    if read is not None:
+        return read
+    found = (_verdict(fn, arity, leading, count) for count in counts)
+    return next((each for each in found if each != Probe()), Probe())
+
+
+def _read(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], counts: tuple[int, ...]) -> Probe | None:
+    """What the jaxpr says; None: it does not."""
+    shapes = [[(*leading, count)] * arity for count in (_FEW, _FEW // 2, *counts[1:])]
+    keywords = keywords_of(fn)
+    readings = []
+    for train in (False, True) if "train" in (keywords or ()) else (False,):
+        try:
+            readings.append(neuron_flow(partial(fn, **select({"train": train}, keywords)), shapes))
+        except UnknownFlowError:
+            return None
+    if any(reading.mixed for reading in readings):
+        return Probe(coupled=_MIXES)
+    return None if any(reading.counted for reading in readings) else Probe()
+
+
+def _shape(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], count: int) -> tuple[int, ...] | None:
+    """The shape of what a function makes of so many neurons; None: it cannot be run on them."""
+    inputs = [jax.ShapeDtypeStruct((*leading, count), np.float32)] * arity
+    try:
+        made = jax.eval_shape(partial(fn, **select({"train": False}, keywords_of(fn))), *inputs)
+        return tuple(made.shape)
+    except (
+        jax.errors.JAXTypeError,
+        jax.errors.JAXIndexError,
+        AttributeError,
+    ):  # it looks at the numbers, or returns others
+        ran = _run(fn, _inputs(arity, leading, count))
+        return None if ran is None else ran.shape
+    except Exception:  # a function that cannot run on made-up input says so in whatever way it likes
+        return None
 
 
 def _counts(size: int, leading: tuple[int, ...]) -> tuple[int, ...]:
