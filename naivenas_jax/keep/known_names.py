@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Hashable
+from functools import cache, lru_cache
 from weakref import WeakValueDictionary
 
 import jax
@@ -64,7 +64,7 @@ def register_function(name: str, fn: Callable[..., object]) -> None:
     _registered[name] = fn
 
 
-def name_of(value: object) -> dict[str, str] | None:
+def name_of(value: Hashable) -> dict[str, str] | None:
     """How a function or class is called in a file: registered by the user, of a layer, or known; None: not at all."""
     for name, fn in _registered.items():
         if fn is value:
@@ -75,7 +75,7 @@ def name_of(value: object) -> dict[str, str] | None:
         if found is value:
             return {"known": name}
     found_name = _public_names().get(id(value)) or _name_in_layers(value)
-    return None if found_name is None else {"known": found_name}
+    return None if found_name is None or _known(found_name) is not value else {"known": found_name}
 
 
 def named(kind: str, name: object) -> object:
@@ -145,7 +145,8 @@ def _public_names() -> dict[int, str]:
     return found
 
 
-def _name_in_layers(value: object) -> str | None:
+@lru_cache(maxsize=1024)
+def _name_in_layers(value: Hashable) -> str | None:
     for module in [name for name in tuple(sys.modules) if name.startswith(_OF_LAYERS)]:
         for name, found in tuple(vars(sys.modules[module]).items()):
             if found is value and _may_be_named(module, name, value):

@@ -21,6 +21,7 @@ from naivenas_jax.keep.tensors import from_bytes, to_bytes
 from naivenas_jax.keep.trees import as_it_was, as_nested
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json, canonical
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.search.lineage.history import History
 from naivenas_jax.transfer.variables import check_network, plain
 from naivenas_jax.typing import PyTree, Variables
 
@@ -34,6 +35,7 @@ class Saved:
       variables: its variables, as nested dicts.
       trees: the further trees that were saved, by name, as nested dicts and lists.
       plan: the plan that was saved; None if there was none.
+      history: the history that was saved; None if there was none.
 
     >>> import tempfile, jax, optax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -54,6 +56,7 @@ class Saved:
     variables: dict[str, PyTree] = field(repr=False)
     trees: Mapping[str, PyTree] = field(default_factory=dict, repr=False)
     plan: Plan | None = None
+    history: History | None = None
 
     def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
         yield self.graph
@@ -88,6 +91,7 @@ def save(
     variables: Variables | None = None,
     *,
     plan: Plan | None = None,
+    history: History | None = None,
     overwrite: bool = False,
     **trees: PyTree,
 ) -> None:
@@ -103,6 +107,7 @@ def save(
       graph: the network; or a mutation, whose graph, variables and plan are saved.
       variables: its variables. They come back as nested dicts. May be left out for a mutation.
       plan: a plan that is saved along, by default that of the mutation.
+      history: a history that is saved along: its plans and values, and not the networks that it may hold.
       overwrite: whether a save that is there already is replaced. Nothing else ever is.
       **trees: further trees of arrays and numbers: the state of an optimizer, averages, masks, keys.
 
@@ -127,12 +132,15 @@ def save(
         graph = graph.graph
     if plan is not None and not isinstance(plan, Plan):
         raise SaveError(f"plan takes a nas.Plan, such as mutation.plan; found {shown(plan)}.")
+    if history is not None and not isinstance(history, History):
+        raise SaveError(f"history takes a nas.History; found {shown(history)}.")
     check_network(graph, variables)
     writer = GraphWriter(Encoder())
     written = writer.graph(graph)
     _check_again(graph, writer, written)
     files, structure = {"graph.safetensors": to_bytes(writer.encoder.arrays)}, dict[str, Json](graph=written)
     structure["plan"] = None if plan is None else json.loads(plan.to_json())
+    structure["history"] = None if history is None else json.loads(history.to_json())
     structure["variables"], files["variables.safetensors"] = _written(plain(variables), "variables")
     structure["trees"] = own = dict[str, Json]()
     for name, tree in trees.items():
@@ -209,8 +217,14 @@ def _read(files: Mapping[str, bytes], model: object) -> Saved:
     variables = _tree(structure["variables"], files, "variables.safetensors")
     check_network(graph, variables)
     trees = {str(name): _tree(data, files, f"tree.{name}.safetensors") for name, data in structure["trees"].items()}
-    plan = None if structure["plan"] is None else Plan.from_json(json.dumps(structure["plan"]))
-    return Saved(graph, variables, trees, plan)
+    plan, history = structure["plan"], structure["history"]
+    return Saved(
+        graph,
+        variables,
+        trees,
+        None if plan is None else Plan.from_json(json.dumps(plan)),
+        None if history is None else History.from_json(json.dumps(history)),
+    )
 
 
 def _tree(data: Json, files: Mapping[str, bytes], file: str) -> Any:

@@ -79,9 +79,11 @@ class Encoder:
                 return {kind: write(value, hint)}
         if callable(value):
             return self._function(value)
-        raise SaveError(
-            f"{self.where} holds a value of the type {type(value).__name__}, which cannot be saved: {value!r:.80}."
+        own = type(value).__name__
+        how = (
+            f" Give its type a name: nas.register_function({own!r}, {own})." if dataclasses.is_dataclass(value) else ""
         )
+        raise SaveError(f"{self.where} holds a value of the type {own}, which cannot be saved: {value!r:.80}.{how}")
 
     def _kinds(self) -> list[tuple[Callable[[Any], bool], str, Callable[[Any, str], Json]]]:
         """What each kind of value is known by, its name, and how it is written."""
@@ -91,6 +93,8 @@ class Encoder:
             (lambda v: isinstance(v, FrozenDict), "frozendict", self._pairs),
             (lambda v: type(v) in (set, frozenset), "frozenset", lambda v, h: sorted_json(map(self.value, v))),
             (lambda v: v is ARRAY, "mark", lambda v, h: "array"),
+            (lambda v: v is ..., "mark", lambda v, h: "ellipsis"),
+            (lambda v: type(v) is nnx.StateAxes, "axes", lambda v, h: self._pairs(dict(v.items()), h)),
             (lambda v: type(v) is complex, "complex", lambda v, h: [self.value(v.real), self.value(v.imag)]),
             (lambda v: isinstance(v, jax.ShapeDtypeStruct), "shape", lambda v, h: _shape(v)),
             (lambda v: isinstance(v, jax.Array | np.ndarray | np.generic), "array", self.array),
@@ -162,7 +166,7 @@ class Encoder:
         self._shared[id(layer)] = len(self._shared)
         self._alive.append(layer)
         kind = type(layer)
-        named_kind = name_of(kind)
+        named_kind = name_of(kind)  # type: ignore[arg-type]  # mypy takes the hash of instances for that of classes
         if named_kind is None:
             raise unnamed(kind, self.where)
         written: dict[str, Json] = {"kind": dict[str, Json](named_kind)}
@@ -267,9 +271,12 @@ class Decoder:
         return frozenset(self.value(each) for each in data)
 
     def _read_mark(self, data: Any) -> object:
-        if data != "array":
+        if data not in ("array", "ellipsis"):
             raise SaveError(f"Found the mark {data!r:.40}.")
-        return ARRAY
+        return ARRAY if data == "array" else ...
+
+    def _read_axes(self, data: Any) -> nnx.StateAxes:
+        return nnx.StateAxes(self._read_dict(data))
 
     def _read_complex(self, data: Any) -> complex:
         real, imaginary = data

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import core, nnx
+from flax import core, nnx, struct
 from flax.training.train_state import TrainState
 from keep_models import Blocks, NnxBlocks, doubled, mlp
 from safetensors.numpy import load_file
@@ -277,6 +277,108 @@ def test_functions_and_layers_that_are_not_registered_on_loading_are_named(tmp_p
     monkeypatch.delitem(registry._registry, Scale)
     with pytest.raises(nas.SaveError, match=r"layers of the type .*Scale, which is not registered here"):
         nas.load(tmp_path / "own")
+
+
+def test_a_history_is_saved_along(tmp_path):
+    narrow = nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1})
+    history = nas.History().add("start", (GRAPH, VARIABLES)).add("narrow", narrow, "start", values={"loss": 0.5})
+    nas.save(tmp_path / "net", narrow, history=history)
+    saved = nas.load(tmp_path / "net")
+    assert saved.history == history
+    assert saved.plan == saved.history.plan("start", "narrow")
+    for given in ({"history": narrow.plan}, {"plan": history}):
+        with pytest.raises(nas.SaveError, match="takes a nas"):
+            nas.save(tmp_path / "other", GRAPH, VARIABLES, **given)
+
+
+def test_a_loaded_change_of_structure_is_made_of_other_weights(tmp_path):
+    """The graph and the new leaves come from the save, what stays from weights that the change has never seen."""
+    narrow = nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1})
+    deeper = nas.insert_vertex(*narrow, "hidden", lambda v: nas.layer("new", nn.Dense(v.nout), v), new="identity")
+    nas.save(tmp_path / "net", deeper, plan=deeper.plan @ narrow.plan)
+    saved = nas.load(tmp_path / "net")
+    other = GRAPH.init(jax.random.key(7), X)
+    made = saved.plan.apply(other, new=saved.variables)
+    wanted = nas.delta_nout(GRAPH, other, narrow.plan)
+    chex.assert_trees_all_close(saved.graph.apply(made, X), wanted.graph.apply(wanted.variables, X), atol=1e-6)
+
+
+def test_models_and_optimizers_of_nnx_are_trees(tmp_path):
+    model = NnxBlocks(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+    nas.save(tmp_path / "net", GRAPH, VARIABLES, model=model, optimizer=optimizer)
+    saved, other = nas.load(tmp_path / "net"), NnxBlocks(nnx.Rngs(1))
+    restored = saved.restore("model", like=other)
+    np.testing.assert_array_equal(restored.dense0.kernel[...], model.dense0.kernel[...])
+    assert not np.array_equal(other.dense0.kernel[...], model.dense0.kernel[...])  # untouched
+    again = saved.restore("optimizer", like=nnx.Optimizer(other, optax.adam(0.1), wrt=nnx.Param))
+    chex.assert_trees_all_equal(nnx.state(again), nnx.state(optimizer))
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_words_and_recurrent_layers(library, tmp_path):
+    rngs, words = nnx.Rngs(0), nas.input_vertex("words", 10, shape=(7,), dtype="int32")
+    embed = nn.Embed(10, 4) if library == "linen" else nnx.Embed(10, 4, rngs=rngs)
+    embedded = nas.layer("embed", embed, words)
+    cells = nn.RNN(nn.GRUCell(4)) if library == "linen" else nnx.RNN(nnx.LSTMCell(4, 4, rngs=rngs), rngs=rngs)
+    graph = nas.Graph(words, nas.attend("logits", embedded, nas.layer("rnn", cells, embedded)))
+    variables = graph.init(jax.random.key(0), jnp.zeros((1, 7), "int32"))
+    nas.save(tmp_path / "net", graph, variables)
+    assert nas.load(tmp_path / "net").graph == graph
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_attention_whose_values_have_another_size(library, tmp_path):
+    own = {"num_heads": 2, "qkv_features": 8, "precision": jax.lax.Precision.HIGHEST}
+    layer = nn.MultiHeadDotProductAttention(**own)
+    if library == "nnx":
+        layer = nnx.MultiHeadAttention(in_features=4, decode=False, **own, rngs=nnx.Rngs(0))
+    x = nas.input_vertex("x", 4)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("attention", layer, x)))
+    mutation = nas.delta_nout(graph, graph.init(jax.random.key(0), jnp.ones((1, 3, 4))), {"attention:value": -1})
+    nas.save(tmp_path / "net", mutation)
+    saved, rows = nas.load(tmp_path / "net"), jax.random.normal(jax.random.key(1), (2, 3, 4))
+    assert saved.graph == mutation.graph
+    chex.assert_trees_all_equal(
+        saved.graph.apply(saved.variables, rows), mutation.graph.apply(mutation.variables, rows)
+    )
+
+
+@struct.dataclass
+class Weights:
+    first: jax.Array
+    last: jax.Array
+    name: str = struct.field(pytree_node=False, default="weights")
+
+
+def of_weights(weights, x):
+    return jnp.tanh(x @ weights.first) @ weights.last
+
+
+def test_variables_of_a_class_of_ones_own(tmp_path, monkeypatch):
+    graph, weights = nas.from_function(of_weights, Weights(jnp.ones((3, 8)), jnp.ones((8, 2))), X)
+    with pytest.raises(
+        nas.SaveError, match=r"type Weights, which cannot.*nas\.register_function\('Weights', Weights\)"
+    ):
+        nas.save(tmp_path / "net", graph, weights)
+    monkeypatch.setitem(known_names._registered, "Weights", Weights)
+    nas.save(tmp_path / "net", graph, weights, weights=weights)
+    saved = nas.load(tmp_path / "net", model=of_weights)
+    assert saved.graph == graph
+    chex.assert_trees_all_equal(saved.graph.apply(saved.variables, X), of_weights(weights, X))
+    chex.assert_trees_all_equal(saved.restore("weights", like=weights), weights)
+
+
+def test_an_imported_model_inside_a_graph(tmp_path):
+    inner, its_variables = NETWORKS["nnx"][0]()
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("head", nn.Dense(2), nas.layer("body", inner, x)))
+    own = nn.Dense(2).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+    variables = {**its_variables, "params": {**its_variables["params"], "head": own}}
+    nas.save(tmp_path / "net", graph, variables)
+    saved = nas.load(tmp_path / "net", model=NnxBlocks(nnx.Rngs(3)))
+    assert saved.graph == graph
+    chex.assert_trees_all_equal(saved.graph.apply(saved.variables, X), graph.apply(variables, X))
 
 
 def refused_restores():
