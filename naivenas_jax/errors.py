@@ -141,12 +141,13 @@ class StructureError(NaiveNASError, ValueError):
 class NoMutationError(NaiveNASError, ValueError):
     """A network of which nothing can be changed by the kinds of mutations that were asked for.
 
-    Raised by `random_mutation`, after everything that there is has been tried.
+    Raised by `random_mutation`, and by `crossover` of segments, after everything that there is has been tried.
 
-    What helps: other kinds, or a larger `SearchSpace`: more sizes, more makers, fewer protected parts.
+    What helps: other kinds, or a larger `SearchSpace`: more sizes, more makers, fewer protected parts; for segments a
+    larger ``deviation``.
 
     Attributes:
-      tried: by kind, what was refused last, and why.
+      tried: by kind, what was refused last, and why; of a crossover by pair of segments.
     """
 
     def __init__(self, message: str, tried: Mapping[str, str] | None = None):

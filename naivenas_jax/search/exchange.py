@@ -20,6 +20,7 @@ from naivenas_jax.population.common_shape import Placed, axis_places, in_common_
 from naivenas_jax.population.members import Member, as_pair, placed_members
 from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Leaf, Ties
+from naivenas_jax.transfer.carrying.second_parent import SecondParent, held
 from naivenas_jax.transfer.take import HostArray, placed_like, take, to_host
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, handed_out, nested
@@ -62,10 +63,11 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
     choices = _choices(common, one, two, _same(ties, one, two, ours, theirs), rng, single)
     graph = _child_graph(common, (one, two), choices)
     plan = _plan(ties, one, choices)
-    arrays = _variables(ties, (one, two), choices, ours, theirs)
+    parent = _second(ties, (one, two), choices, second)
+    arrays = _variables(ties, parent, choices, ours, theirs)
     before, variables = as_pair(first)
-    owners = _owners(ties, choices)
-    taken = {ties.axes[axis]: axis for axis in reversed(owners) if owners[axis].any() and not is_unnamed(axis)}
+    owners = parent.owners
+    taken = {ties.axes[axis]: axis for axis in reversed([*owners]) if owners[axis].any() and not is_unnamed(axis)}
     return Mutation(
         graph=graph,
         variables=handed_out(nested(arrays), variables),
@@ -76,6 +78,7 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
         undo_records=(UndoRecord.of(plan, variables, ties.leaves, False),),
         incomparable="weights come from two networks" if plan.changed else None,
         kind="crossover",
+        second=parent,
     )
 
 
@@ -131,12 +134,12 @@ def _same(
     """The runs on which both parents have the same neurons with the same weights."""
     runs = {run for run, places in one.places.items() if np.array_equal(places, two.places[run])}
     for path, leaf in ties.leaves.items():
-        if not _equal(ours[path], theirs[path]):
+        if not equal(ours[path], theirs[path]):
             runs -= {run for axis in leaf.axes if axis is not None for run in ties.plain(ties.axes[axis])}
     return frozenset(runs)
 
 
-def _equal(ours: Array | Shape, theirs: Array | Shape) -> bool:
+def equal(ours: Array | Shape, theirs: Array | Shape) -> bool:
     """Whether two arrays are equal to the bit; of shapes nothing is known."""
     if isinstance(ours, Shape) or isinstance(theirs, Shape):
         return False
@@ -151,7 +154,7 @@ def _child_graph(common: Graph, parents: Sequence[Placed], choices: Mapping[int,
 
 
 def _plan(ties: Ties, one: Placed, choices: Mapping[int, Choice]) -> Plan:
-    """From the first parent to the child: neurons with weights of the second are new. Nothing is rescaled."""
+    """From a parent to the child: neurons with weights of the second are new. Nothing is rescaled."""
     before = ties.resized({run: len(places) for run, places in one.places.items()})
     classes = {}
     for run, choice in choices.items():
@@ -163,6 +166,14 @@ def _plan(ties: Ties, one: Placed, choices: Mapping[int, Choice]) -> Plan:
     sources = {axis: np.maximum(origins.positions(row), NEW) for axis, row in before.axes.items()}
     axes = {axis: AxisPlan.of(before.size(axis), source) for axis, source in sources.items()}
     return Plan(axes, {path: leaf.axes for path, leaf in ties.leaves.items()})
+
+
+def _second(ties: Ties, placed: tuple[Placed, Placed], choices: Mapping[int, Choice], second: Member) -> SecondParent:
+    """What the child has from the second parent."""
+    whole = {run: Choice(each.places, np.zeros(len(each.places), bool)) for run, each in choices.items()}
+    first_plan, second_plan = (_plan(ties, parent, whole) for parent in placed)
+    makes = {path: _owner(leaf) for path, leaf in ties.leaves.items()}
+    return SecondParent(as_pair(second)[1], (first_plan, second_plan), _owners(ties, choices), makes)
 
 
 def _owners(ties: Ties, choices: Mapping[int, Choice]) -> dict[str, Theirs]:
@@ -182,15 +193,13 @@ def _owners(ties: Ties, choices: Mapping[int, Choice]) -> dict[str, Theirs]:
 
 def _variables(
     ties: Ties,
-    parents: tuple[Placed, Placed],
+    parent: SecondParent,
     choices: Mapping[int, Choice],
     ours: Mapping[Path, Array],
     theirs: Mapping[Path, Array],
 ) -> dict[Path, PyTree]:
     """The variables of the child: every entry is the one of a parent that has it, or counts for nothing."""
     places = axis_places(ties, {run: choice.places for run, choice in choices.items()})
-    held = [_held(ties, parent, places) for parent in parents]
-    owners = _owners(ties, choices)
     found: dict[Path, PyTree] = {}
     nowhere: dict[Path, Mask] = {}
     for path, leaf in ties.leaves.items():
@@ -199,11 +208,8 @@ def _variables(
         if isinstance(mine, Shape) or isinstance(other, Shape) or all(axis is None for axis in leaf.axes):
             found[path] = mine
             continue
-        one, two = (_all_dims(leaf, own, mine.shape) for own in held)
-        dim = _owner(leaf)
-        wanted = np.zeros(mine.shape, bool) if dim is None else _along(owners[leaf.axes[dim] or ""], dim, mine.ndim)
-        second = two & (wanted | ~one)
-        found[path] = _either(second, other, mine)
+        one, two = (held(plan, path, mine.shape) for plan in parent.plans)
+        found[path] = _either(parent.theirs(path, mine.shape), other, mine)
         nowhere[path] = ~one & ~two
     return {path: _counting_for_nothing(found, path, ties.leaves[path], nowhere.get(path)) for path in found}
 
@@ -226,12 +232,6 @@ def _counting_for_nothing(found: Mapping[Path, PyTree], path: Path, leaf: Leaf, 
     return placed_like(np.where(nowhere, np.asarray(off).astype(values.dtype), values), found[path])
 
 
-def _held(ties: Ties, parent: Placed, places: Mapping[str, Positions]) -> dict[str, Theirs]:
-    """For each axis, which neurons of the child the parent has."""
-    own = axis_places(ties, parent.places)
-    return {axis: np.isin(each, own[axis]) for axis, each in places.items()}
-
-
 def _owner(leaf: Leaf) -> int | None:
     """The dimension whose neurons a variable belongs to: it makes them, else it is one number for each, else reads."""
     for role in ("out", None, "in"):
@@ -239,16 +239,3 @@ def _owner(leaf: Leaf) -> int | None:
         if dims:
             return dims[-1]
     return None
-
-
-def _along(values: Theirs, dim: int, ndim: int) -> Mask:
-    return values.reshape([-1 if d == dim else 1 for d in range(ndim)])
-
-
-def _all_dims(leaf: Leaf, held: Mapping[str, Theirs], shape: tuple[int, ...]) -> Mask:
-    """Which entries have all of their neurons in a parent."""
-    known = np.ones(shape, bool)
-    for dim, axis in enumerate(leaf.axes):
-        if axis is not None:
-            known &= _along(held[axis], dim, len(shape))
-    return known

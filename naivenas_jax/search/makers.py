@@ -57,7 +57,7 @@ def with_free_names(make: Callable[[Vertex], Vertex], taken: Collection[str]) ->
         added = [vertex for vertex in topological((last,)) if vertex not in old]
         names: dict[str, str] = {}
         for vertex in added:
-            names[vertex.name] = _free(vertex.name, {*taken, *names.values()})
+            names[vertex.name] = free_name(vertex.name, {*taken, *names.values()})
         renamed = {vertex: vertex for vertex in old}
         for vertex in added:
             inputs = tuple(renamed[source] for source in vertex.inputs)
@@ -67,7 +67,8 @@ def with_free_names(make: Callable[[Vertex], Vertex], taken: Collection[str]) ->
     return named
 
 
-def _free(name: str, taken: Collection[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name itself, or with the first number that makes it one that is not taken."""
     if name not in taken:
         return name
     stem = name.rstrip("0123456789") or name

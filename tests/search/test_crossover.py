@@ -227,6 +227,56 @@ def test_the_state_of_an_optimizer_goes_on_for_what_is_of_the_first():
             assert not child.check(x).compared
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_states_of_both_parents_go_where_the_weights_go(case):
+    """Every entry of every variable is another number, and so are its moments: the child's say where each is from."""
+    (first, second), _ = siblings(case)
+    tx = optax.chain(optax.clip(1.0), optax.adam(1e-3))
+    states = []
+    for number, (_, variables) in enumerate((first, second)):
+        state = tx.init(variables["params"])
+        moments = {"mu": variables["params"], "nu": jax.tree.map(lambda a: a * 2, variables["params"])}
+        adam = state[1][0]._replace(count=jnp.array(7 + number), **moments)
+        states.append((state[0], (adam, *state[1][1:])))
+    from_second = 0
+    for number in range(4):
+        child = nas.crossover(first, second, jax.random.key(number), kind=KINDS[number % 2])
+        carried, report = child.carry(states[0], second=states[1], report=True)
+        moved, params = carried[1][0], child.variables["params"]
+        assert_same(leaves(moved.mu), leaves(params))
+        assert_same(leaves(moved.nu), leaves(jax.tree.map(lambda a: a * 2, params)))
+        assert (moved.count, report.restarted) == (7, ())
+        theirs = {n for leaf in jax.tree.leaves(second.variables["params"]) for n in leaf.ravel().tolist()}
+        from_second += sum(n in theirs for leaf in jax.tree.leaves(params) for n in np.ravel(leaf).tolist())
+        both = child.carry(
+            {"params": params_of(first), "ema": params_of(first)},
+            second={"params": params_of(second), "ema": params_of(second)},
+        )
+        assert_same(leaves(both["ema"]), leaves(params))
+    assert from_second
+
+
+def params_of(mutation):
+    return mutation.variables["params"]
+
+
+def test_statistics_of_adafactor_are_of_the_network_that_most_entries_are_from():
+    (first, second), _ = siblings("dense")
+    tx = optax.scale_by_factored_rms(min_dim_size_to_factor=2)
+    states = [jax.tree.map(lambda a, n=n: a + 1.0 + n, tx.init(params_of(p))) for n, p in enumerate((first, second))]
+    seen = set()
+    for number in range(4):
+        child = nas.crossover(first, second, jax.random.key(number))
+        moved = child.carry(states[0], second=states[1])
+        fresh = tx.init(child.variables["params"])
+        assert jax.tree.map(jnp.shape, moved) == jax.tree.map(jnp.shape, fresh)
+        new = child.indices("h") == -1
+        bias = np.asarray(moved.v["h"]["bias"])
+        np.testing.assert_array_equal(bias, np.where(new, 2, 1))
+        seen.add(bool(new.any()))
+    assert seen == {False, True}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_bits_and_mappings_are_kept(kind, dtype):
@@ -270,7 +320,7 @@ def test_networks_of_other_structures_have_no_crossover_of_neurons():
         nas.crossover(one, pairs[1], KEY)
     with pytest.raises(nas.VariablesError):
         nas.crossover(pairs[0], (one, pairs[1][1]), KEY)
-    with pytest.raises(nas.RequestError, match="kind= must be one of 'groups', 'neurons'; found 'all'"):
+    with pytest.raises(nas.RequestError, match="kind= must be one of 'groups', 'neurons', 'segments'; found 'all'"):
         nas.crossover(pairs[0], pairs[0], KEY, kind="all")
     with pytest.raises(nas.PlanError, match="key"):
         nas.crossover(pairs[0], pairs[0], 3)

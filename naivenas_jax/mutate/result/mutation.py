@@ -20,6 +20,7 @@ from naivenas_jax.mutate.result.request_record import RequestRecord
 from naivenas_jax.trace.back.carried_models import with_fitting_numbers
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
+from naivenas_jax.transfer.carrying.second_parent import SecondParent, carry_both
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import as_given, plain, unshared
 from naivenas_jax.typing import PyTree, Variables
@@ -83,6 +84,7 @@ class Mutation:
         that `check` cannot compare them; None if it can.
       request_record: what a change of width was asked to do, for reports.
       kind: what made it: the name of the verb; the kind that `random_mutation` drew; "crossover"; else empty.
+      second: of a crossover, what it has from the second network, for ``carry(second=)``; else None.
     """
 
     graph: Graph
@@ -97,6 +99,7 @@ class Mutation:
     incomparable: str | None = field(default=None, repr=False)
     request_record: RequestRecord = field(default=RequestRecord(), repr=False)
     kind: str = field(default="", repr=False)
+    second: SecondParent | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
         yield self.graph
@@ -139,6 +142,7 @@ class Mutation:
         self,
         tree: PyTree,
         *,
+        second: PyTree = None,
         fresh: PyTree = None,
         new: Literal["zeros", "params"] = "zeros",
         under: tuple[str, ...] = (),
@@ -157,6 +161,9 @@ class Mutation:
             (``grads``), and new entries are those of the new variables; so are those of the variables with their
             statistics (``{"params": ..., "batch_stats": ...}``), and of statistics alone. A tree of parameters by
             itself may be gradients, and starts at ``new``.
+          second: of a crossover, the tree of the second network, a state of the same optimizer: every entry goes where
+            its weight went. Step counts are those of ``tree``, and a mean over several entries (rows and columns of
+            Adafactor) that of the network that most of them are from. Without it, what is of the second starts again.
           fresh: what a fresh start on the new variables gives (``tx.init(new_params)``); needed where the structure of
             the result is not clear from the tree, which the error then says.
           new: what entries of new neurons start at: "zeros", or "params" for averages of parameters. Moments of an
@@ -171,7 +178,7 @@ class Mutation:
 
         Raises:
           CarryError: if a leaf belongs to no variable, which the message names, or the structure of the result is not
-            clear, or the class of an nnx model cannot compute what the graph does.
+            clear, or the class of an nnx model cannot compute what the graph does, or there is no second network.
           PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
         """
         require_flag(report, "report", CarryError)
@@ -180,13 +187,28 @@ class Mutation:
             moved = tree.follow(self)
             return (moved, CarryReport(())) if report else moved
         own, rest = apart(tree)
-        carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+        if second is None:
+            carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+        else:
+            parent, trees = self._second(), (rest, apart(second)[1])
+            carried, found = carry_both(parent, trees, before, after, fresh=fresh, new=new, under=under)
         carried = unshared(carried, rest, after, fresh)
         if fresh is None:
             carried = with_fitting_numbers(self.before, self, rest, carried)
         if own:
             carried = {key: own[key].follow(self) if key in own else carried[key] for key in tree}
         return (carried, found) if report else carried
+
+    def _second(self) -> SecondParent:
+        """What is known of the second network.
+
+        Raises:
+          CarryError: if there is none.
+        """
+        if self.second is None:
+            made = f"a mutation by {self.kind}" if self.kind else "a mutation"
+            raise CarryError(f"second= is for what nas.crossover returned, a child of two networks; this is {made}.")
+        return self.second
 
     def check(self, *inputs: PyTree, tolerance: float | None = None, **kwargs: object) -> Check:
         """Run the dead-neuron oracle: compare with the original whose dropped neurons are zero where they are read.

@@ -121,6 +121,12 @@ class History:
                 f"{first.sizes.get(other, 'no')} neurons, before the mutation {begun.get(other, 'none')}. Name the "
                 "network that was changed; the first one of a crossover comes first."
             )
+        if mutation.second is not None and len(parents) > 1:
+            sizes, axes = self.entries[parents[1]].sizes, mutation.second.plans[1].axes
+            if any(axes[name].before != size for name, size in sizes.items() if name in axes):
+                raise PlanError(
+                    f"parents: the second network of the crossover is not {parents[1]!r}: its sizes differ."
+                )
 
     def with_values(self, name: str | int, values: Mapping[str, Value]) -> History:
         """The history with more noted of one network.

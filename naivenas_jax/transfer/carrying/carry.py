@@ -71,6 +71,7 @@ def carry(
     fresh: PyTree = None,
     new: Literal["zeros", "params"] = "zeros",
     under: Path = (),
+    quiet: bool = False,
 ) -> tuple[PyTree, CarryReport]:
     """Carry a tree that is shaped like the variables, or like some of them, through a plan.
 
@@ -85,6 +86,7 @@ def carry(
       new: what entries of new neurons are where ``fresh`` does not say: "zeros" (with the exceptions in the module's
         docstring), or "params" for averages of the parameters; moments of an optimizer start at zero in any case.
       under: the tree is shaped like the variables below this path, as for an optimizer of ``params["critic"]`` alone.
+      quiet: whether what starts again is not logged.
 
     Returns:
       The carried tree, and a report of what was kept and what had to start again.
@@ -112,9 +114,15 @@ def carry(
     leaves = leaves_and_holes(tree, variables.spelled)
     rules = CarryRules.of(variables, leaves, new == "params")
     done, report = _in_place(rules, tree, leaves) if fresh is None else _into(rules, leaves, fresh)
+    if not quiet:
+        log(report)
+    return done, report
+
+
+def log(report: CarryReport) -> None:
+    """Warn of every leaf that starts again."""
     for label, reason in report.restarted:
         logger.warning("%s starts again: %s", label, reason)
-    return done, report
 
 
 def check_tree(tree: PyTree) -> None:

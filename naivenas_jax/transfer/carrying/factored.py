@@ -81,7 +81,7 @@ def statistic_shape(field: str, parameter: tuple[int, ...], factored: bool) -> t
     """
     if field == "v":
         return UNUSED if factored else parameter
-    return _without(parameter, _reduced(field, parameter)) if factored else UNUSED
+    return _without(parameter, reduced(field, parameter)) if factored else UNUSED
 
 
 def is_factored(field: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool | None:
@@ -105,7 +105,7 @@ def statistic_sources(
         return sources
     if _largest(before) != _largest(after):
         return f"the two largest dimensions of its parameter were {_largest(before)}, and are now {_largest(after)}"
-    return list(_without(tuple(sources), _reduced(field, before)))
+    return list(_without(tuple(sources), reduced(field, before)))
 
 
 def _largest(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -114,7 +114,8 @@ def _largest(shape: tuple[int, ...]) -> tuple[int, int]:
     return int(d1), int(d0)
 
 
-def _reduced(field: str, parameter: tuple[int, ...]) -> int:
+def reduced(field: str, parameter: tuple[int, ...]) -> int:
+    """The dimension of a parameter that a row or column statistic is the mean over."""
     d1, d0 = _largest(parameter)
     return d0 if field == "v_row" else d1
 

@@ -1,0 +1,1 @@
+"""Parts of a network with one way in and one way out, exchanged between two networks."""
