@@ -15,10 +15,10 @@ from naivenas_jax.graph.map_ops import map_ops
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.output_shapes import value_of
-from naivenas_jax.mutate.edit.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.draft import Draft, Slot, StandIn
 from naivenas_jax.paths import Path
 from naivenas_jax.search.makers import free_name
 from naivenas_jax.search.segments.segment import Segment
