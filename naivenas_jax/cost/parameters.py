@@ -9,14 +9,13 @@ import numpy as np
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.sizes.ties import Ties
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import flat, parameters_of
 from naivenas_jax.typing import Array, Variables
 
 
 def parameters(ties: Ties, variables: Variables) -> Count:
-    """The number of entries of all parameters (the collection ``params``)."""
-    arrays = {path: array for path, array in flat(variables).items() if path[0] == "params"}
-    return _entries(ties, arrays, lambda array: 1)
+    """The number of entries of all parameters (`Ties.parameters`)."""
+    return _entries(ties, parameters_of(ties, variables), lambda array: 1)
 
 
 def variable_bytes(ties: Ties, variables: Variables) -> Count:

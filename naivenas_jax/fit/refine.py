@@ -21,7 +21,7 @@ from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.paths import Path
 from naivenas_jax.progress import tracked
-from naivenas_jax.transfer.variables import flat, handed_out, nested, plain
+from naivenas_jax.transfer.variables import flat, handed_out, nested, parameters_of, plain
 from naivenas_jax.typing import Array, PyTree, Variables
 
 T = TypeVar("T")
@@ -136,7 +136,9 @@ def refined(
     variables = plain(mutation.variables)
     training = _Training(network, wanted, variables, tx or _default(steps))
     given: Parameters = {
-        path: jnp.asarray(array) for path, array in flat(variables).items() if _is_fitted(path, array, variables)
+        path: jnp.asarray(array)
+        for path, array in parameters_of(network.graph.ties, variables).items()
+        if jnp.issubdtype(jnp.result_type(array), jnp.floating)
     }
     if not given:
         raise PlanError("The network has no parameters of real numbers that could be fitted.")
@@ -232,13 +234,6 @@ def _in_random_order(items: Sequence[T]) -> Iterator[T]:
     generator = np.random.default_rng(0)
     while True:
         yield from (items[i] for i in generator.permutation(len(items)))
-
-
-def _is_fitted(path: Path, array: Array, variables: Variables) -> bool:
-    """Whether a variable is a parameter of real numbers: all are parameters where there are no collections."""
-    return bool(jnp.issubdtype(jnp.result_type(array), jnp.floating)) and (
-        "params" not in variables or path[0] == "params"
-    )
 
 
 def _default(steps: int) -> optax.GradientTransformation:

@@ -25,7 +25,7 @@ from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
-from naivenas_jax.transfer.variables import check_network, flat
+from naivenas_jax.transfer.variables import check_network, flat, trained_tree
 from naivenas_jax.typing import PyTree, Variables
 
 ClassT = TypeVar("ClassT", bound=type)
@@ -174,8 +174,7 @@ class Population:
         """
         if not isinstance(tx, optax.GradientTransformation):
             raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
-        collections = isinstance(self.variables, Mapping) and "params" in self.variables
-        return jax.vmap(tx.init)(self.variables["params"] if collections else self.variables)
+        return jax.vmap(tx.init)(trained_tree(self.graph.ties, self.variables))
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
         """One member as a network of its own; see `Population`.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.population.members import Member, ancestor_of, as_pair, listed, placed_members
 from naivenas_jax.population.population import Population
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import parameter_count
 
 
 def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Population, tuple[int, ...]]]:
@@ -79,5 +77,5 @@ def _size_classes(group: Sequence[int], members: Sequence[Member], ratio: float)
 
 
 def _parameters(member: Member) -> int:
-    _, variables = as_pair(member)
-    return sum(int(np.size(array)) for path, array in flat(variables).items() if path[0] == "params")
+    graph, variables = as_pair(member)
+    return parameter_count(graph.ties, variables)

@@ -21,6 +21,7 @@ from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.schedule.soft import Soft
+from naivenas_jax.transfer.variables import trained_tree
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Utility
 
@@ -174,7 +175,7 @@ class Gradual:
             return graph, variables, opt_state
         if tx is not None and not all(callable(getattr(tx, name, None)) for name in ("init", "update")):
             raise CarryError(f"tx must be an optax optimizer; found {type(tx).__name__}: {shown(tx)}.")
-        fresh = None if tx is None else tx.init(mutation.variables["params"])
+        fresh = None if tx is None else tx.init(trained_tree(mutation.graph.ties, mutation.variables))
         carried = None if opt_state is None else mutation.carry(opt_state, fresh=fresh)
         return mutation.graph, mutation.variables, carried
 

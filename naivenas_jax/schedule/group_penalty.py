@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.request.defaults import kept_ends
-from naivenas_jax.paths import Path, path_text
+from naivenas_jax.paths import Path, key_text, path_text
 from naivenas_jax.sizes.ties import Leaf, Ties
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import flat_branch
 from naivenas_jax.typing import PyTree
 from naivenas_jax.utility.tied import class_count
 
@@ -63,7 +63,7 @@ class GroupPenalty:
         free, none = _free(graph), class_count(ties)
         found: dict[Path, tuple[ClassedDim, ...]] = {}
         for path, leaf in ties.leaves.items():
-            if path[0] != "params" or leaf.new is not None or not _zero_is_zero(leaf):
+            if not leaf.parameter or leaf.new is not None or not _zero_is_zero(leaf):
                 continue
             dims = _classed_dims(ties, leaf, free, makers)
             if makers and len(dims) > 1:
@@ -71,7 +71,7 @@ class GroupPenalty:
                     f"{path_text(path)} makes neurons of {' and '.join(_handle(graph, each, none) for each in dims)} "
                     "at once, so that groups overlap and have no proximal step. Use nas.group_lasso."
                 )
-            found[path[1:]] = dims
+            found[ties.parameters[path]] = dims
         return cls(found, none, strength)
 
     def gradient(self, params: PyTree) -> PyTree:
@@ -89,7 +89,7 @@ class GroupPenalty:
     def _norms(self, params: PyTree) -> tuple[Float[jax.Array, " classes"], Float[jax.Array, " classes"]]:
         """For each class the norm of its entries, and their number."""
         squares, sizes = jnp.zeros(self.total + 1), jnp.zeros(self.total + 1)
-        arrays = flat(params)
+        arrays = flat_branch(params)
         for path, dims in self.dims.items():
             for i, own in enumerate(dims):
                 array = _array(arrays, path, own)
@@ -194,4 +194,4 @@ def _free(graph: Graph) -> Bool[np.ndarray, " classes"]:
 
 
 def _mapped(fn: Callable[[Path, jax.Array], jax.Array], params: PyTree) -> PyTree:
-    return jax.tree_util.tree_map_with_path(lambda keys, a: fn(tuple(str(key.key) for key in keys), a), params)
+    return jax.tree_util.tree_map_with_path(lambda keys, a: fn(tuple(map(key_text, keys)), a), params)

@@ -35,6 +35,7 @@ class Leaf:
       looked_up: dimensions of role "in" on which entries are looked up one by one, and not summed over.
       weight: how the array becomes the weight that reads neurons, where that is a function of it (``softplus(w)``);
         None for a weight as it is stored, moved or scaled.
+      parameter: whether it is trained, and no statistic or state.
     """
 
     axes: tuple[str | None, ...]
@@ -44,6 +45,7 @@ class Leaf:
     rescaled: int | None = None
     looked_up: tuple[int, ...] = ()
     weight: WeightFunction | None = field(default=None, compare=False)
+    parameter: bool = True
 
     def shared_out(self, dim: int) -> bool:
         """Whether neurons that are split on a dimension share out what is read there: all are summed over.
@@ -86,6 +88,24 @@ class Ties:
     conditions: tuple[Condition, ...] = ()
     indexed: frozenset[int] = frozenset()
     single: frozenset[int] = frozenset()
+
+    @cached_property
+    def parameters(self) -> Mapping[Path, Path]:
+        """The parameters, each with its path in the tree that an optimizer is given: below "params" if all are there.
+
+        >>> own = {("l1", "w"): Leaf((), ()), ("params", "new", "w"): Leaf((), ())}
+        >>> Ties((), {}, own, {}, {}).parameters["l1", "w"]  # a function's, whose variables have no collections
+        ('l1', 'w')
+        >>> Ties((), {}, {("params", "l1", "w"): Leaf((), ())}, {}, {}).parameters
+        {('params', 'l1', 'w'): ('l1', 'w')}
+        """
+        paths = [path for path, leaf in self.leaves.items() if leaf.parameter]
+        return {path: path[1:] if self.in_collections else path for path in paths}
+
+    @cached_property
+    def in_collections(self) -> bool:
+        """Whether all parameters are in the collection "params"; else variables as a whole are what is trained."""
+        return all(path[0] == "params" for path, leaf in self.leaves.items() if leaf.parameter)
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """Some runs, with the runs of its factors in place of each product: only these have classes of their own."""

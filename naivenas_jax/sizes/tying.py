@@ -102,6 +102,7 @@ class Tying:
         rescaled: int | None = None,
         looked_up: tuple[int, ...] = (),
         weight: WeightFunction | None = None,
+        parameter: bool | None = None,
     ) -> None:
         """Declare an array of the variables, ``variables[collection][scope...][path...]``.
 
@@ -115,12 +116,14 @@ class Tying:
           rescaled: see there.
           looked_up: see there.
           weight: see there.
+          parameter: see there; whether it is in the collection "params" where not given.
 
         Raises:
           DuplicateNameError: if it has been declared already.
         """
         weight = None if weight is None else weight.within(self.scope)
-        leaf = Leaf((), roles, new, init, rescaled, looked_up, weight)  # the axes get their names when all are known
+        trained = collection == "params" if parameter is None else parameter
+        leaf = Leaf((), roles, new, init, rescaled, looked_up, weight, trained)  # axes get names when all are known
         where = (collection, *self.scope, *path)
         if where in self._leaves:
             raise DuplicateNameError(
@@ -201,7 +204,7 @@ class Tying:
             self.called(included.axes[axis], name)
         for path, leaf in ties.leaves.items():
             dims = tuple(None if axis is None else included.axes[axis] for axis in leaf.axes)
-            rest = (leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up, leaf.weight)
+            rest = (leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up, leaf.weight, leaf.parameter)
             self.leaf(path[0], path[1:], dims, *rest)
         for run, reason in ties.fixed.items():
             self.fix(runs[run], reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,7 +13,7 @@ from naivenas_jax.errors import RequestError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.paths import Path, path_text
-from naivenas_jax.transfer.variables import as_given, flat, nested
+from naivenas_jax.transfer.variables import as_given, nested, parameters_of, trained_tree
 from naivenas_jax.typing import Array, Variables
 
 
@@ -51,7 +51,8 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     {'stem': {'kernel': True, 'bias': True}, 'out': {'kernel': False, 'bias': False}}
     """
     require_graph(graph)
-    params = {path[1:]: array for path, array in flat(variables).items() if path[0] == "params"}
+    short = graph.ties.parameters
+    params = {short[path]: array for path, array in parameters_of(graph.ties, variables).items()}
     if not params:
         raise VariablesError("There are no parameters to freeze: the variables have no collection 'params'.")
     require_flag(entries, "entries", RequestError)
@@ -60,9 +61,8 @@ def freeze_mask(graph: Graph, variables: Variables, names: str | Iterable[str], 
     if given is None or len(wanted) < len(given):
         raise RequestError(f"names= takes names or shell patterns, found {shown(names)}.")
     frozen = {path for name in wanted for path in _named(name, params, graph)}
-    flags = nested({path: _flag(path in frozen, params[path], entries) for path in sorted(params)})
-    made = as_given({"params": flags}, variables)
-    masks: Variables = made["params"] if isinstance(variables, Mapping) else made
+    flags = {path: _flag(own in frozen, params[own], entries) for path, own in sorted(short.items()) if own in params}
+    masks: Variables = trained_tree(graph.ties, as_given(nested(flags), variables))
     return masks
 
 

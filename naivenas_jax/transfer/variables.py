@@ -11,14 +11,44 @@ from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.evaluation.variable_trees import (
     as_given as as_given,
     flat as flat,
+    flat_branch as flat_branch,
     flat_mappings as flat_mappings,
     nested as nested,
     plain as plain,
 )
 from naivenas_jax.graph.graph import require_graph
 from naivenas_jax.paths import Path, path_text, subscripts
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import shape_of_leaf
-from naivenas_jax.typing import PyTree
+from naivenas_jax.typing import PyTree, Variables
+
+
+def parameters_of(ties: Ties, variables: Variables) -> dict[Path, PyTree]:
+    """The parameters among variables, by path (`Ties.parameters`)."""
+    return {path: array for path, array in flat(variables).items() if path in ties.parameters}
+
+
+def parameter_count(ties: Ties, variables: Variables) -> int:
+    """How many numbers the parameters are."""
+    return sum(int(np.size(array)) for array in parameters_of(ties, variables).values())
+
+
+def trained_tree(ties: Ties, variables: PyTree) -> PyTree:
+    """The tree of variables that an optimizer is given: the collection "params", or all parameters where there is none.
+
+    >>> from naivenas_jax.sizes.ties import Leaf
+    >>> own = {("l1", "w"): np.zeros(2)}
+    >>> trained_tree(Ties((), {}, {path: Leaf((None,), (None,)) for path in own}, {}, {}), nested(own)).keys()
+    dict_keys(['l1'])
+    """
+    if not isinstance(variables, Mapping):
+        return variables
+    if ties.in_collections:
+        return variables.get("params", {})
+    own = {path[0] for path in ties.parameters}
+    if own >= set(map(str, variables)):
+        return variables
+    return as_given(nested(parameters_of(ties, variables)), variables)
 
 
 def unshared(tree: PyTree, *others: PyTree) -> PyTree:

@@ -76,6 +76,16 @@ def is_array(value: object) -> TypeGuard[Array | Shape]:
 _ARE_ARRAYS: dict[type, bool] = {}
 
 
+def flat_branch(tree: PyTree) -> dict[Path, Any]:
+    """All arrays of a branch of the variables, such as the tree that an optimizer is given, by the path below it.
+
+    >>> import numpy as np
+    >>> flat_branch([{"bias": np.zeros(2)}]).keys()
+    dict_keys([('0', 'bias')])
+    """
+    return {path[1:]: array for path, array in flat({"": tree} if isinstance(tree, Mapping) else tree).items()}
+
+
 def flat_mappings(variables: Mapping[str, PyTree]) -> dict[Path, PyTree]:
     """What nested mappings hold, by path: arrays, or trees of them, such as what a model has sown."""
     return {tuple(map(str, path)): value for path, value in flatten_dict(_mappings(variables)).items()}

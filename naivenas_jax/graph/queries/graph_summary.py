@@ -98,7 +98,7 @@ def summarise(ties: Ties, found: Mapping[str, Handle], ends: Mapping[str, str], 
       variables: its variables or their shapes; None: parameters are not counted.
     """
     kept = {run: why for axis, why in ends.items() for run in ties.plain(ties.axes[axis])}
-    leaves = {path: leaf for path, leaf in ties.leaves.items() if path[0] == "params"}
+    leaves = {path: leaf for path, leaf in ties.leaves.items() if leaf.parameter}
     sizes = None if variables is None else {path: _size(variables, path) for path in leaves}
     reasons = {path: [_reason(ties, kept, axis) for axis in leaf.axes] for path, leaf in leaves.items()}
     every = [reason for per_leaf in reasons.values() for reason in per_leaf]

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import numpy as np
-
 from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.checks import as_flag, as_items, as_number, as_whole, require_mapping, shown
@@ -16,7 +14,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import is_unnamed
 from naivenas_jax.search.parents import Parent, parent_of
-from naivenas_jax.transfer.variables import flat
+from naivenas_jax.transfer.variables import parameter_count
 from naivenas_jax.typing import Variables
 
 #: What a user notes of a network: a measure, or a word.
@@ -96,7 +94,7 @@ def entry_of(name: str, network: Parent | Graph, parents: tuple[str, ...], value
         kind=(given.kind or "mutation") if isinstance(given, Mutation) else "start",
         change=told(given) if isinstance(given, Mutation) else "start",
         sizes=named_sizes(graph),
-        parameters=None if variables is None else _parameters(variables),
+        parameters=None if variables is None else parameter_count(graph.ties, variables),
         values=noted,
         notes=given.notes if isinstance(given, Mutation) else (),
         plan=given.plan if isinstance(given, Mutation) else Plan.identity(graph.ties),
@@ -107,10 +105,6 @@ def entry_of(name: str, network: Parent | Graph, parents: tuple[str, ...], value
 def named_sizes(graph: Graph) -> dict[str, int]:
     """The size of each axis that has a name."""
     return {axis: size for axis, size in graph.ties.sizes.items() if not is_unnamed(axis)}
-
-
-def _parameters(variables: Variables) -> int:
-    return sum(int(np.size(array)) for path, array in flat(variables).items() if path[0] == "params")
 
 
 def values_of(given: object) -> dict[str, Value]:

@@ -257,6 +257,7 @@ class ImportedOp(ModelOp):
                 keywords=self.model.keywords,
                 streams=self.model.streams,
                 writes=self.model.writes,
+                loose=self.model.loose,
             )
 
         every = {**{path: given[path] for path in present}, **flat(added)}

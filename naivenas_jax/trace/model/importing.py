@@ -61,7 +61,8 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
     if not callable(fn):
         raise GraphError(f"from_function takes a function (variables, *inputs) first; found {_said(fn)}.")
     arrays = _arrays(variables)
-    graph = model_graph(FunctionModel.of(fn, variables), arrays, inputs, kwargs)
+    loose = frozenset(() if any(path[0] == "params" for path in arrays) else arrays)
+    graph = model_graph(FunctionModel.of(fn, variables), arrays, inputs, kwargs, loose=loose)
     if not isinstance(variables, Mapping) and graph.signature is not None:
         known = replace(graph.signature, variables=Structure.split(variables)[0])
         graph = Graph(graph.inputs, graph.outputs, signature=known)

@@ -25,6 +25,7 @@ def model_graph(
     modes: tuple[str, ...] = (),
     streams: tuple[tuple[str, Shape], ...] = (),
     writes: tuple[str, ...] = (),
+    loose: frozenset[Path] = frozenset(),
 ) -> Graph:
     """A model as a graph of an input vertex for each array, a vertex for the model, and one for each array returned.
 
@@ -36,6 +37,7 @@ def model_graph(
       modes: keyword arguments besides those of the model's signature.
       streams: the shapes of the keys that the model draws from, by stream.
       writes: the collections that the model updates in evaluation, too.
+      loose: the parameters that are in no collection.
     """
     arguments, leaves = Structure.split(inputs)
     if not leaves:
@@ -55,6 +57,7 @@ def model_graph(
         keywords=keywords,
         streams=streams,
         writes=writes,
+        loose=loose,
     )
     called = tuple(signature.name(i) for i in range(len(inputs)))
     takes = Signature(arguments, model.base.program.outputs, called)

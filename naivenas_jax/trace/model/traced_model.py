@@ -70,6 +70,7 @@ class TracedModel:
       keywords: the keyword arguments that the function names.
       streams: the shapes of the keys that it was imported with, by stream.
       writes: the collections that it updates in evaluation, too (a cache).
+      loose: the parameters that are in no collection: all variables of a function that has no "params".
     """
 
     identity: Hashable
@@ -84,6 +85,7 @@ class TracedModel:
     keywords: frozenset[str] = frozenset()
     streams: tuple[tuple[str, Shape], ...] = ()
     writes: tuple[str, ...] = ()
+    loose: frozenset[Path] = frozenset()
     _programs: dict[Hashable, Analysed] = field(compare=False, default_factory=dict)
 
     @classmethod
@@ -99,6 +101,7 @@ class TracedModel:
         keywords: frozenset[str] = frozenset(),
         streams: tuple[tuple[str, Shape], ...] = (),
         writes: tuple[str, ...] = (),
+        loose: frozenset[Path] = frozenset(),
         token: UUID | None = None,
         again: bool = False,
     ) -> TracedModel:
@@ -110,7 +113,7 @@ class TracedModel:
         shapes = {path: traced_shape(array) for path, array in variables.items()}
         static, arrays = Structure.split(dict(kwargs))
         own = token or _identity(function, not arrays)  # arrays among the keyword arguments are constants of the trace
-        key = own, tuple(shapes.items()), arguments, tuple(inputs), static, edits, keywords, streams, writes
+        key = own, tuple(shapes.items()), arguments, tuple(inputs), static, edits, keywords, streams, writes, loose
         if again and (alive := _ALIVE.get(key)):
             return alive
 
@@ -126,7 +129,7 @@ class TracedModel:
             raise
         except Exception as error:  # whatever the model says to inputs that it cannot be called with
             raise cannot_be_called(error, inputs) from error
-        base = analyse(program)
+        base = analyse(program, loose)
         model = cls(
             identity=own,
             variables=tuple(shapes.items()),
@@ -140,6 +143,7 @@ class TracedModel:
             keywords=keywords,
             streams=streams,
             writes=writes,
+            loose=loose,
         )
         _ALIVE[key] = model
         return model
@@ -184,7 +188,7 @@ class TracedModel:
                 given = {**self.defaults, **static.join(extra)}
                 return self.function(values, self.arguments.join(data), keys, writable, given)
 
-            self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra))
+            self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra), self.loose)
         return self._programs[kind], arrays
 
     def ties_of(self, other: Analysed, now: Ties, origins: Origins) -> tuple[Ties, Origins]:
@@ -219,7 +223,7 @@ class TracedModel:
 _ALIVE: WeakValueDictionary[Hashable, TracedModel] = WeakValueDictionary()
 
 #: Arguments of `TracedModel.trace` by which a model is traced again.
-_GIVEN = ("arguments", "inputs", "edits", "keywords", "streams", "writes")
+_GIVEN = ("arguments", "inputs", "edits", "keywords", "streams", "writes", "loose")
 
 
 def _traced_again(

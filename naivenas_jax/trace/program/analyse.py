@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -42,8 +42,15 @@ class Analysed:
     constant_runs: tuple[int, ...] = ()
 
 
-def analyse(program: TracedProgram) -> Analysed:
+def analyse(program: TracedProgram, loose: Collection[Path] = ()) -> Analysed:
     """Find the ties of a traced program. An updated variable is tied to the variable that it updates.
+
+    Args:
+      program: the traced program.
+      loose: the parameters among its variables that are in no collection.
+
+    Returns:
+      Its ties, and what else is known of it.
 
     The last dimension of an input of floats, and of an output, lies on the axis `end_axis`: whether it may change is
     for the verbs to say. All other dimensions of inputs and outputs are fixed.
@@ -60,7 +67,7 @@ def analyse(program: TracedProgram) -> Analysed:
     weights = weight_uses(closed, paths, analysis.roles.__contains__)
     for (path, d), reason in weights.never_zero.items():
         analysis.couple(variables[path].dims[d], reason)
-    made = _declare(analysis, variables, weights.uses)
+    made = _declare(analysis, variables, weights.uses, loose)
     for kind, roles, values in (("input", program.arguments, arguments), ("output", program.results, results)):
         _declare_ends(analysis, [v for r, v in zip(roles, values, strict=True) if r.kind == kind], kind)
     for number, part in enumerate(analysis.parts):
@@ -124,7 +131,9 @@ def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
         analysis.tie(a, b, "it is updated with something of fixed size")
 
 
-def _declare(analysis: Analysis, variables: Mapping[Path, Value], weights: Mapping[Path, WeightUse]) -> list[Made]:
+def _declare(
+    analysis: Analysis, variables: Mapping[Path, Value], weights: Mapping[Path, WeightUse], loose: Collection[Path]
+) -> list[Made]:
     """Declare every variable as a leaf; returns the variables that make neurons."""
     found = []
     for path, value in variables.items():
@@ -135,7 +144,10 @@ def _declare(analysis: Analysis, variables: Mapping[Path, Value], weights: Mappi
         neutral = 1.0 if path in analysis.neutral else 0.0
         looked_up = tuple(sorted(d for d in read - drawn if (path, d) in analysis.indexed))
         start, weight = None if read else neutral, weights.get(path)
-        analysis.tying.leaf(path[0], path[1:], value.dims, roles, start, looked_up=looked_up, weight=weight)
+        trained = path[0] == "params" or path in loose
+        analysis.tying.leaf(
+            path[0], path[1:], value.dims, roles, start, looked_up=looked_up, weight=weight, parameter=trained
+        )
         for d in sorted(read - set(looked_up)):
             if (path, d) in analysis.makes and (dim := value.dims[d]) is not None:
                 analysis.tying.single(dim)

@@ -129,9 +129,7 @@ def gate_derivatives(
     Raises:
       VariablesError: if a weight or its gradient is not there.
     """
-    require_mapping(params, "params", VariablesError)
-    require_mapping(grads, "grads", VariablesError)
-    weights, slopes = flat(params), flat(grads)
+    weights, slopes = _by_path(params, "params"), _by_path(grads, "grads")
     totals = jnp.zeros(class_count(graph.ties))
     for gate in gates(graph):
         if gate.path in without:
@@ -222,6 +220,13 @@ def _product(
     wide = jnp.result_type(dtype, weight, slope)
     product = jnp.asarray(weight, wide) * jnp.asarray(slope, wide)
     return product.real.astype(dtype)
+
+
+def _by_path(tree: PyTree, what: str) -> dict[Path, Array]:
+    """The arrays of variables, or of a branch of them, which may be any pytree of several arrays."""
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(tree)):
+        require_mapping(tree, what, VariablesError)
+    return flat(tree)
 
 
 def _find(arrays: Mapping[Path, Array], path: Path, what: str) -> Array:
