@@ -17,6 +17,7 @@ from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.evaluation.variable_trees import plain
+from naivenas_jax.graph.queries.edit_queries import EditQueries
 from naivenas_jax.graph.queries.graph_summary import Summary, summarise
 from naivenas_jax.graph.queries.handles import Handle, fixed, handles
 from naivenas_jax.graph.vertex import Vertex
@@ -27,7 +28,7 @@ from naivenas_jax.typing import PyTree, Variables
 
 
 @jax.tree_util.register_static
-class Graph(AsModules, Dag):
+class Graph(EditQueries, AsModules, Dag):
     """A network as a value: input vertices, output vertices and everything between them.
 
     A graph holds no arrays: variables are passed to `apply`, as in Flax. It is frozen, hashable, compared by value

@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from naivenas_jax.align.problem.request import To, relaxed
-from naivenas_jax.errors import StructureError
+from naivenas_jax.errors import NaiveNASError, StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.function import invariant_vertex
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.legal_edits import LegalEdits
 from naivenas_jax.mutate.verbs.edge_edits import create_edge, remove_edge
 from naivenas_jax.mutate.verbs.kernel import change_kernel
 from naivenas_jax.mutate.verbs.replace import replace_layer
@@ -36,12 +37,14 @@ class Kind:
     Attributes:
       parts: the parts of a network that it may change, each with the ways to do it.
       carry_out: does it in one way.
+      problem: why a way would not succeed, known beforehand; None: only doing it tells.
       takes: the keywords that its verb has; None: those of every verb that changes the structure.
       structural: whether it changes which vertices read which.
     """
 
     parts: Callable[[Graph, SearchSpace], list[Part]]
     carry_out: Callable[..., Mutation]
+    problem: Callable[[LegalEdits, str, Any], NaiveNASError | None] | None = None
     takes: frozenset[str] | None = None
     structural: bool = False
 
@@ -102,16 +105,29 @@ def _other_function(
     return replace_layer(graph, variables, name, make, **keywords)
 
 
+def _not_removed(edits: LegalEdits, name: str, way: None) -> NaiveNASError | None:
+    del way
+    return edits.not_removed(name)
+
+
+def _not_connected(edits: LegalEdits, name: str, source: str) -> NaiveNASError | None:
+    return edits.not_read(source, name)
+
+
+def _not_disconnected(edits: LegalEdits, name: str, source: str) -> NaiveNASError | None:
+    return edits.edge_not_removed(source, name)
+
+
 #: By the name that ``kinds=`` has for it.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "width_up": Kind(parts.wider, _resized),
         "width_down": Kind(parts.narrower, _resized),
         "insertion": Kind(parts.insertion, _inserted, structural=True),
-        "removal": Kind(parts.removal, _removed, structural=True),
-        "edge_in": Kind(parts.edge_in, _connected, structural=True),
-        "edge_out": Kind(parts.edge_out, _disconnected, structural=True),
-        "kernel": Kind(parts.kernel, _other_kernel, frozenset({"new", "rng", "inputs"})),
+        "removal": Kind(parts.removal, _removed, _not_removed, structural=True),
+        "edge_in": Kind(parts.edge_in, _connected, _not_connected, structural=True),
+        "edge_out": Kind(parts.edge_out, _disconnected, _not_disconnected, structural=True),
+        "kernel": Kind(parts.kernel, _other_kernel, takes=frozenset({"new", "rng", "inputs"})),
         "activation": Kind(parts.activation, _other_function),
     }
 )

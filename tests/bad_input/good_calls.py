@@ -178,6 +178,8 @@ def _of_graphs() -> dict[str, Call]:
         "Vertex.named": Call(nas.input_vertex("v", 4).named, {"name": "w"}),
         **{f"Graph.{name}": Call(getattr(graph, name), {"name": "a"}) for name in queries},
         **{f"Graph.{name}": Call(getattr(graph, name), {}) for name in ("fixed", "handles", "as_module", "summary")},
+        **{f"Graph.{name}": Call(getattr(graph, name), {}) for name in ("legal_edges", "removable", "removable_edges")},
+        "Graph.can_read": Call(graph.can_read, {"source": "a", "target": "b"}),
         "Graph.as_nnx": Call(graph.as_nnx, {"variables": variables}),
         "Graph.find": Call(graph.find, {"what": "a*"}),
         "Graph.reach": Call(graph.reach, {"names": ("a",)}),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ from flax import core
 
 from naivenas_jax.errors import NaiveNASError, StructureError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.vertices.output_shapes import made_of
 from naivenas_jax.graph.vertices.stack import Flatten
 from naivenas_jax.layers.ops.layer_op import LayerOp
@@ -18,13 +22,17 @@ from naivenas_jax.layers.ops.linen_op import LinenOp
 from naivenas_jax.layers.ops.nnx_op import NnxOp
 from naivenas_jax.mutate.request.defaults import freed_outputs
 from naivenas_jax.mutate.request.options import FreeOutputs
+from naivenas_jax.mutate.rules.answer import granted
 from naivenas_jax.mutate.rules.edited_reads import no_reads
 from naivenas_jax.mutate.rules.readers import Reader, Readers, readers
 from naivenas_jax.typing import PyTree
 
+#: By vertex what arrives at each input, as shapes and dtypes; None where it is not known.
+Arriving: TypeAlias = Mapping[str, tuple[PyTree, ...]]
+
 
 def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None:
-    """Raise what `not_computed` finds.
+    """Raise unless an edited graph can be computed; see `computed`.
 
     Args:
       before: the graph before the edit.
@@ -32,18 +40,19 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
       free_outputs: which outputs may have another width.
     """
     free = freed_outputs(after, free_outputs)
-    problem = not_computed(before, readers(after), (v.name for v in after.outputs if v.name not in free))
-    if problem is not None:
-        raise problem
+    granted(computed(before, readers(after), [v.name for v in after.outputs if v.name not in free]))
 
 
-def not_computed(before: Graph, after: Readers, outputs: Iterable[str]) -> NaiveNASError | None:
-    """Why an edited graph cannot be computed, as far as the shapes of its inputs are known. None: it can.
+def computed(before: Graph, after: Readers, outputs: Iterable[str]) -> Arriving | NaiveNASError:
+    """What arrives at the inputs of an edited graph's vertices, or why the graph cannot be computed.
 
     Args:
       before: the graph before the edit.
       after: the edited graph. Its widths need not fit yet: nothing but them changes when they are made to.
       outputs: the names of the outputs that have to be as wide as before.
+
+    Returns:
+      By vertex what arrives at each input, as shapes and dtypes; None where it is not known. Or the error.
     """
     for name in outputs:
         if name in before and after[name].nout != before.nout(name):
@@ -51,18 +60,30 @@ def not_computed(before: Graph, after: Readers, outputs: Iterable[str]) -> Naive
                 f"Output {name!r} would have {after[name].nout} neurons in place of {before.nout(name)}. Pass "
                 "free_outputs=True if it may."
             )
-    return no_reads(before, after) or _no_shapes(after)
+    return no_reads(before, after) or _arriving(after)
 
 
-def _no_shapes(after: Readers) -> NaiveNASError | None:
-    """Why some vertex cannot compute with arrays of the shapes that would arrive."""
+def stacks_anew(after: Readers, arriving: Arriving) -> bool:
+    """Whether a flatten stacks another number of positions than before.
+
+    Args:
+      after: the edited graph.
+      arriving: what arrives at each input.
+    """
+    flattened = ((each.op.positions, arriving[name][0]) for name, each in after.items() if isinstance(each.op, Flatten))
+    return any(found is not None and positions != math.prod(found.shape[1:-1]) for positions, found in flattened)
+
+
+def _arriving(after: Readers) -> Arriving | NaiveNASError:
+    """What arrives at each vertex, or why one cannot compute with arrays of these shapes."""
     known: dict[str, PyTree] = {}
+    found: dict[str, tuple[PyTree, ...]] = {}
     for name, reader in after.items():
         values = (after[source].op for source in reader.sources)
         if isinstance(reader.op, LinenOp | NnxOp) and (problem := no_values(name, reader.op, values)):
             return problem
-        arriving = tuple(
-            _as_wide(known[source], after[source].nout, width)
+        found[name] = arriving = tuple(
+            _as_wide(known[source], after[source].op, width)
             for source, width in zip(reader.sources, reader.nin, strict=True)
         )
         known[name], fault = _tried(reader, arriving)
@@ -72,20 +93,20 @@ def _no_shapes(after: Readers) -> NaiveNASError | None:
                 f"After the edit vertex {name!r} ({reader.op.describe()}) would read arrays of shapes {shapes}, "
                 f"which it cannot: {fault}. The positions have to fit as well as the neurons."
             )
-    return None
+    return found
 
 
-def _as_wide(value: PyTree, made: int, read: int) -> PyTree:
+def _as_wide(value: PyTree, op: Op, width: int) -> PyTree:
     """What arrives at an input, as if the number of neurons that its weights read had been made.
 
     Args:
       value: what is made, as shape and dtype.
-      made: how many neurons that are.
-      read: how many are read.
+      op: what makes it; numbers of words have no axis of neurons.
+      width: how many neurons are read.
     """
-    if made == read or not isinstance(value, jax.ShapeDtypeStruct):
+    if not isinstance(value, jax.ShapeDtypeStruct) or not value.shape or (isinstance(op, Source) and op.words):
         return value
-    return jax.ShapeDtypeStruct((*value.shape[:-1], read), value.dtype)
+    return jax.ShapeDtypeStruct((*value.shape[:-1], width), value.dtype)
 
 
 def _tried(reader: Reader, arriving: tuple[PyTree, ...]) -> tuple[PyTree, str | None]:

@@ -45,6 +45,17 @@ class ModelAt(NamedTuple):
             "module that takes in and returns an array of floats, and is not under jax.vmap."
         )
 
+    def check_names(self, *names: str) -> None:
+        """Raise if there is no value of one of the names, at whichever end of a module.
+
+        Raises:
+          UnknownNameError: says which there are.
+        """
+        for name in names:
+            ends = [self.missing(Place(name, end)) for end in ("in", "out")]
+            if problem := ends[0] and ends[1]:
+                raise problem
+
     def flat(self, place: Place) -> StructureError | None:
         """Why the value at a place cannot be edited: it has too few dimensions."""
         shape = self.shape(place).shape
@@ -60,11 +71,11 @@ class ModelAt(NamedTuple):
         return input_vertex(name, found.shape[-1], shape=found.shape[1:], dtype=found.dtype)
 
 
-def model_at(graph: Graph, *names: str) -> ModelAt | None:
+def model_at(graph: Graph, *names: str) -> ModelAt | StructureError | None:
     """Where names that are no vertices may lie: in the vertex of the graph that holds a whole model.
 
-    Raises:
-      StructureError: if some are names of vertices and some are not.
+    Returns:
+      The model; None if the names are those of vertices, or of nothing; the error, if they are of both.
     """
     within = [name for name in names if name not in graph]
     owners = list(models_in(graph).values()) if within else []
@@ -75,7 +86,7 @@ def model_at(graph: Graph, *names: str) -> ModelAt | None:
         return owners[0]
     if not isinstance(within[0], str) or within[0] not in known:
         return None  # a name that there is not
-    raise StructureError(
+    return StructureError(
         f"{outside[0]!r} is a vertex, and {within[0]!r} is none: an edge joins two vertices, or two modules inside the "
         "same imported model."
     )

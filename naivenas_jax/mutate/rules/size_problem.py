@@ -9,6 +9,7 @@ from typing import TypeAlias
 from naivenas_jax.align.align import alignable
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
+from naivenas_jax.errors import InfeasibleError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.defaults import kept_ends
 from naivenas_jax.mutate.request.options import Options, Way, axes_of, conditions, objectives
@@ -77,10 +78,16 @@ class SizeProblem:
             if wanted is not None:
                 yield way, wanted
 
-    def solvable(self) -> bool:
-        """Whether there are such sizes."""
+    def unsolvable(self) -> InfeasibleError | None:
+        """Why there are no such sizes, in short; None if there are."""
         ties = self.staged.ties
-        return self.empty or any(alignable(ties, wanted, self.restrictions) for _, wanted in self.attempts())
+        solvable = self.empty or any(alignable(ties, wanted, self.restrictions) for _, wanted in self.attempts())
+        return None if solvable else no_sizes()
+
+
+def no_sizes() -> InfeasibleError:
+    """The error of an edit for which there are no sizes, without the reasons, which take long to find."""
+    return InfeasibleError("No sizes satisfy all ties afterwards.")
 
 
 def _insertable(staged: Graph, stands: Stands, options: Options, before: Mapping[str, int]) -> dict[str, int]:

@@ -7,28 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeVar
 
-from naivenas_jax.errors import NaiveNASError, StructureError
+from naivenas_jax.checks import as_whole, shown
+from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import ModelOp
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.arithmetic import Elementwise
 from naivenas_jax.graph.vertices.stack import Concat
 from naivenas_jax.mutate.rules.draft import Draft, Slot, StandIn, loop_error
-
-T = TypeVar("T")
-
-
-def granted(answer: T | NaiveNASError) -> T:
-    """An answer of a rule.
-
-    Raises:
-      NaiveNASError: if it is the error that says why not.
-    """
-    if isinstance(answer, NaiveNASError):
-        raise answer
-    return answer
 
 
 def readable(graph: Graph, source: Vertex) -> StructureError | None:
@@ -41,7 +28,7 @@ def readable(graph: Graph, source: Vertex) -> StructureError | None:
     return None
 
 
-def edge_added(graph: Graph, source: Vertex, target: Vertex, position: int | None = None) -> Draft | StructureError:
+def edge_added(graph: Graph, source: Vertex, target: Vertex, position: object = None) -> Draft | StructureError:
     """The graph in which a vertex reads another one as well.
 
     Args:
@@ -61,12 +48,17 @@ def edge_added(graph: Graph, source: Vertex, target: Vertex, position: int | Non
     way = _way(graph, target.name, source.name)
     if way:
         return loop_error((*way, target.name))
+    at = len(target.inputs) if position is None else as_whole(position)
+    if at is None or not 0 <= at <= len(target.inputs):
+        return StructureError(
+            f"position of the new edge to {target.name!r} must be 0 to {len(target.inputs)}, found {position!r}."
+        )
     width = 0 if isinstance(target.op, Concat) else target.nout
     broadcast = isinstance(target.op, Elementwise) and source.nout == 1
     stand = None if broadcast or width == source.nout else StandIn(f"~{source.name}>{target.name}", width, None)
     draft = Draft.of(graph)
     slots = list(draft.slots[target.name])
-    slots.insert(len(slots) if position is None else position, Slot(source.name, stand))
+    slots.insert(at, Slot(source.name, stand))
     return draft.with_slots({target.name: tuple(slots)})
 
 
@@ -87,7 +79,7 @@ def _way(graph: Graph, start: str, end: str) -> tuple[str, ...]:
     return tuple(reversed(way))
 
 
-def edge_removed(graph: Graph, source: Vertex, target: Vertex, occurrence: int = 0) -> Draft | StructureError:
+def edge_removed(graph: Graph, source: Vertex, target: Vertex, occurrence: object = 0) -> Draft | StructureError:
     """The graph in which a vertex reads another one once less.
 
     Args:
@@ -97,12 +89,25 @@ def edge_removed(graph: Graph, source: Vertex, target: Vertex, occurrence: int =
       occurrence: which of the edges between the two goes; 0 is the first.
     """
     places = [i for i, read in enumerate(target.inputs) if read is source]
+    if not places:
+        return StructureError(
+            f"There is no edge from {source.name!r} to {target.name!r}: {target.name!r} reads {source.name!r} 0 times. "
+            f"It reads: {', '.join(graph.inputs_of(target.name)) or 'nothing'}."
+        )
+    which = as_whole(occurrence)
+    if which is None or not 0 <= which < len(places):
+        several = len(places) > 1
+        return StructureError(
+            f"{target.name!r} reads {source.name!r} {len(places)} time{'s' * several}, so there is no occurrence "
+            f"{shown(occurrence)}; it must be "
+            f"{f'a whole number from 0 to {len(places) - 1}' if several else 0}."
+        )
     draft = Draft.of(graph)
     slots = list(draft.slots[target.name])
-    slots.pop(places[occurrence])
+    slots.pop(places[which])
     if isinstance(target.op, Concat):
         gone = StandIn(f"~{source.name}>{target.name}", source.nout, source.name)
-        slots.insert(places[occurrence], Slot(None, gone))
+        slots.insert(places[which], Slot(None, gone))
     return _too_few(target, slots, source.name) or draft.with_slots({target.name: tuple(slots)})
 
 

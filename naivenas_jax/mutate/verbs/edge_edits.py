@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from naivenas_jax.checks import as_whole, shown
 from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import EditKeywords
@@ -14,8 +13,9 @@ from naivenas_jax.mutate.edit.realign import realign
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.answer import granted
 from naivenas_jax.mutate.rules.model_places import model_at
-from naivenas_jax.mutate.rules.structural_edits import edge_added, edge_removed, granted
+from naivenas_jax.mutate.rules.structural_edits import edge_added, edge_removed
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
 
@@ -60,7 +60,7 @@ def create_edge(
     >>> nas.create_edge(graph, variables, "a", "cat", position=0).graph.nin("cat")
     (4, 4, 5)
     """
-    if where := model_at(graph, source, target):
+    if where := granted(model_at(graph, source, target)):
         if position is not None:
             raise StructureError(
                 f"{target!r} is a module inside {where.vertex.name!r}: what {source!r} returns is added to what it "
@@ -68,12 +68,7 @@ def create_edge(
             )
         return connect_inside(graph, variables, where, source, target, Options.of(keywords, new))
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
-    at = len(vertex.inputs) if position is None else as_whole(position)
-    draft = granted(edge_added(graph, producer, vertex, at))
-    if at is None or not 0 <= at <= len(vertex.inputs):
-        raise StructureError(
-            f"position of the new edge to {target!r} must be 0 to {len(vertex.inputs)}, found {position!r}."
-        )
+    draft = granted(edge_added(graph, producer, vertex, position))
     return realign(graph, variables, draft, Options.of(keywords, new))
 
 
@@ -114,25 +109,12 @@ def remove_edge(
     >>> nas.remove_edge(graph, variables, "a", "cat").graph.nin("cat")
     (5,)
     """
-    if where := model_at(graph, source, target):
+    if where := granted(model_at(graph, source, target)):
         raise StructureError(
             f"{source!r} and {target!r} are modules inside {where.vertex.name!r}. What their model does with a value "
             "is not removed edge by edge: remove a whole module with nas.remove_vertex, or undo the mutation that "
             "created the edge."
         )
     vertex, producer = vertex_of(graph, target), vertex_of(graph, source)
-    places = [i for i, read in enumerate(vertex.inputs) if read is producer]
-    if not places:
-        raise StructureError(
-            f"There is no edge from {source!r} to {target!r}: {target!r} reads {source!r} 0 times. It reads: "
-            f"{', '.join(graph.inputs_of(target)) or 'nothing'}."
-        )
-    which = as_whole(occurrence)
-    if which is None or not 0 <= which < len(places):
-        several = len(places) > 1
-        raise StructureError(
-            f"{target!r} reads {source!r} {len(places)} time{'s' * several}, so there is no occurrence "
-            f"{shown(occurrence)}; it must be {f'a whole number from 0 to {len(places) - 1}' if several else 0}."
-        )
-    draft = granted(edge_removed(graph, producer, vertex, which))
+    draft = granted(edge_removed(graph, producer, vertex, occurrence))
     return realign(graph, variables, draft, Options.of(keywords, new))

@@ -33,6 +33,7 @@ from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options, conditions
 from naivenas_jax.mutate.result.mutation import Mutation, then
+from naivenas_jax.mutate.rules.answer import granted
 from naivenas_jax.mutate.rules.model_places import model_at
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
@@ -95,7 +96,7 @@ def replace_layer(
     (10, (4, 10))
     """
     options = Options.of(keywords)
-    if where := model_at(graph, name):
+    if where := granted(model_at(graph, name)):
         own = f"{name.replace('/', '_')}_new"
         return replace_inside(graph, variables, where, name, lambda v: _made(own, (v,), make), new, options)
     vertex = vertex_of(graph, name)

@@ -19,9 +19,10 @@ from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.request.edit_arguments import added_by, readers_of, reconnected, vertex_of
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.answer import granted
 from naivenas_jax.mutate.rules.draft import Draft, Slot, StandIn
 from naivenas_jax.mutate.rules.model_places import model_at
-from naivenas_jax.mutate.rules.structural_edits import granted, readable, vertex_removed
+from naivenas_jax.mutate.rules.structural_edits import readable, vertex_removed
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.user_scores import scores
@@ -72,7 +73,7 @@ def insert_vertex(
     >>> mutation.graph.nin("out"), mutation.aligned, mutation.check(jax.numpy.ones((2, 3))).compared
     ((6,), 'grow', True)
     """
-    if where := model_at(graph, after):
+    if where := granted(model_at(graph, after)):
         if outputs is not None:
             raise StructureError(
                 f"{after!r} is a module inside {where.vertex.name!r}, where everything that reads it reads what is "
@@ -167,7 +168,7 @@ def remove_vertex(
     >>> mutation.variables["params"]["out"]["kernel"].shape, mutation.aligned
     ((3, 2), 'shrink')
     """
-    if where := model_at(graph, name):
+    if where := granted(model_at(graph, name)):
         if reconnect != "all":
             raise StructureError(
                 f"{name!r} is a module inside {where.vertex.name!r}: what reads it reads what it took in. Other ways "
