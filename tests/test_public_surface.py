@@ -107,6 +107,8 @@ NAMES = [
     "normalise",
     "one_of",
     "populations",
+    "Canonical",
+    "canonical",
     "random_mutation",
     "random_utility",
     "rebuild",

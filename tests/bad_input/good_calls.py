@@ -126,6 +126,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "load": {"path": saved()},
         "register_function": {"name": "tests.times", "fn": times},
         "report": {"mutation": narrower(), "inputs": (X,)},
+        "canonical": {"graph": graph},
         "populations": {"members": [narrower(), narrower()]},
         "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
         "SearchSpace": {"sizes": [2, 4, 8]},
@@ -237,6 +238,10 @@ def _of_results() -> dict[str, Call]:
         "Soft.whole": Call(nas.Soft.whole, {"graph": graph, "variables": variables}),
         "Soft.harden": Call(soft.harden, {"variables": variables}),
         "Soft.after": Call(soft.after, {"mutation": mutation, "variables": variables}),
+        **{
+            f"Canonical.{name}": Call(getattr(nas.canonical(graph), name), {"tree": variables})
+            for name in ("rename", "restore")
+        },
         "Population.of": Call(nas.Population.of, {"members": [mutation, mutation]}),
         "Population.apply": Call(population.apply, {"variables": population.variables, "inputs": (X,)}),
         "Population.init": Call(population.init, {"tx": optax.sgd(0.1)}),
