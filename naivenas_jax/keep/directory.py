@@ -156,7 +156,10 @@ def _bytes(path: Path, entry: Mapping[str, Any] | None) -> bytes:
     wanted = size if entry is None else entry["bytes"]
     if size != wanted or (entry is None and size > _LARGEST_MANIFEST):
         raise SaveError(f"{path} has {size} bytes, and was saved with {wanted if entry else 'fewer'}.")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SaveError(f"{path} cannot be read: {error}") from error
     if entry is not None and _hash(data) != entry["sha256"]:
         raise SaveError(f"{path} has been changed since it was saved: its sha256 is another one.")
     return data

@@ -23,7 +23,10 @@ _PUBLIC = ("jax.nn", "jax.nn.initializers", "jax.numpy", "jax.lax", "flax.linen"
 #: Modules of layers, of which attributes of layers hold functions that have no public name.
 _OF_LAYERS = ("flax.linen.", "flax.nnx.nn.")
 #: What reads and writes files, or makes functions of data.
-_NO_OPERATIONS = ("load", "save", "savez", "fromfile", "fromfunction", "frompyfunc", "from_dlpack", "vectorize")
+_NO_OPERATIONS = (
+    *("load", "save", "savez", "fromfile", "fromfunction", "frompyfunc", "from_dlpack", "vectorize"),
+    *("printoptions", "set_printoptions"),
+)
 _OWN: dict[str, object] = {
     f"naivenas_jax:{each.__name__}": each for each in (Absent, ValueSizedAttention, value_sized_attention)
 }

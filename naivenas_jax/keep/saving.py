@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def save(
     _check_again(graph, writer, written)
     files, structure = {"graph.safetensors": to_bytes(writer.encoder.arrays)}, dict[str, Json](graph=written)
     structure["plan"] = None if plan is None else json.loads(plan.to_json())
+    structure["versions"] = _versions()
     structure["history"] = None if history is None else json.loads(history.to_json())
     structure["variables"], files["variables.safetensors"] = _written(plain(variables), "variables")
     structure["trees"] = own = dict[str, Json]()
@@ -208,7 +210,25 @@ def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
     except SaveError:
         raise
     except Exception as error:  # whatever is raised for data that no save would write
-        raise SaveError(f"{place} cannot be loaded: {error!s:.300}") from error
+        raise SaveError(f"{place} cannot be loaded: {error!s:.300}{_saved_with(files)}") from error
+
+
+#: The libraries whose layers and functions a save names.
+_LIBRARIES = ("naivenas_jax", "flax", "jax")
+
+
+def _versions() -> dict[str, Json]:
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _saved_with(files: Mapping[str, bytes]) -> str:
+    """With which versions a network was saved, where they are others than here, in words."""
+    try:
+        then = dict(json.loads(files[directory.STRUCTURE])["versions"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    others = [f"{name} {was}, here {now}" for name, now in _versions().items() if (was := then.get(name)) != now]
+    return f" It was saved with {'; '.join(map(str, others)):.200}." if others else ""
 
 
 def _read(files: Mapping[str, bytes], model: object) -> Saved:

@@ -59,7 +59,7 @@ def from_bytes(data: bytes, file: str) -> dict[str, np.ndarray]:
 
 
 def _array(data: bytes, word: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(bytearray(data), dtype_named(_FORMAT[word])).reshape(shape)
+    return np.frombuffer(data, dtype_named(_FORMAT[word])).reshape(shape)
 
 
 def read_as(stored: np.ndarray, name: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -70,7 +70,7 @@ def read_as(stored: np.ndarray, name: object, shape: tuple[int, ...]) -> np.ndar
     """
     dtype = dtype_named(name)
     if dtype.name not in _FORMAT.values() and stored.dtype == np.uint8 and stored.shape == (*shape, dtype.itemsize):
-        return np.frombuffer(bytearray(stored.tobytes()), dtype).reshape(shape)
+        return np.frombuffer(stored.tobytes(), dtype).reshape(shape)
     if stored.dtype != dtype or stored.shape != shape:
         raise SaveError(f"found an array of {stored.dtype} {stored.shape}, where there was one of {dtype} {shape}.")
     return stored

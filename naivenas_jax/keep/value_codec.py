@@ -198,7 +198,9 @@ def _below(hint: str, key: object) -> str:
 
 
 def _differs(layer: nn.Module, each: dataclasses.Field[object]) -> bool:
-    return getattr(layer, each.name) is not each.default
+    """Whether a field is written: all but functions at their default. Defaults of numbers may be others some day."""
+    value = getattr(layer, each.name)
+    return value is not each.default or not callable(value)
 
 
 def _shape(value: jax.ShapeDtypeStruct) -> Json:
@@ -298,7 +300,7 @@ class Decoder:
         except SaveError as error:
             raise SaveError(f"{name}: {error}") from error
         if kind is not None:
-            return array[()] if kind == "number" else array
+            return array[()] if kind == "number" else array.copy()  # one that can be written to
         on_device = jnp.asarray(array)
         if on_device.dtype != array.dtype:
             raise SaveError(
