@@ -1,5 +1,7 @@
 """Variables that are no nested dicts: Equinox modules, lists of weights, dataclasses of the user."""
 
+import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -209,3 +211,56 @@ def test_what_holds_no_arrays_is_refused(given):
         nas.delta_nout(graph, given, {"0": -1})
     with pytest.raises(nas.VariablesError):
         graph.apply(given, X)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Heads:
+    """A module with static fields: one is a size that its method reads, one is not."""
+
+    query: Any
+    out: Any
+    num_heads: int = dataclasses.field(metadata={"static": True})
+    depth: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __call__(self, x):
+        heads = (x @ self.query).reshape(len(x), self.num_heads, -1)
+        return jax.nn.softmax(heads, 1).reshape(len(x), -1) @ self.out
+
+
+@pytest.mark.parametrize(
+    ("request_", "note"),
+    [
+        (
+            {"query:heads": 1},
+            r"computes something else, or in another way, .* the new Heads: .* \(num_heads=2, depth=1\)",
+        ),
+        ({"query:features": -1}, None),
+        ({"out": -1}, None),
+    ],
+)
+def test_a_class_that_does_not_follow_its_arrays_is_noted(request_, note):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    model = Heads(weights(3, 8), weights(8, 2), 2)
+    graph, variables = nas.from_function(lambda v, x: v(x), model, x)
+    mutation = nas.delta_nout(graph, variables, request_)
+    same = np.allclose(mutation.variables(x), mutation.graph.apply(mutation.variables, x), atol=1e-5)
+    of_class = [each for each in mutation.notes if "imported function" in each]
+    assert same == (not of_class)
+    assert bool(of_class) == (note is not None)
+    assert note is None or re.search(note, of_class[0])
+    assert (mutation.variables.num_heads, mutation.variables.depth) == (2, 1)
+
+
+def test_a_class_that_cannot_be_called_is_noted():
+    class Checked(eqx.Module):
+        weight: jax.Array
+        size: int = eqx.field(static=True)
+
+        def __call__(self, x):
+            return (x @ self.weight).reshape(-1, self.size)
+
+    graph, variables = nas.from_function(lambda v, x: v(x), Checked(weights(3, 8), 8), jnp.ones((5, 3)))
+    mutation = nas.delta_nout(graph, variables, {"output": -1})
+    assert any("fails (TypeError) when it is called itself" in note and "(size=8)" in note for note in mutation.notes)
+    assert nas.delta_nout(graph, variables, {"x": -1}).notes == ()

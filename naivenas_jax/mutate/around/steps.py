@@ -24,6 +24,7 @@ from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import keys_of, outputs_of
+from naivenas_jax.mutate.around.called_class import class_notes
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.inputs_after import inputs_after
@@ -114,8 +115,13 @@ def fallback_steps(given: Fallback) -> tuple[Step, ...]:
 
 
 def with_coupled_changes(mutation: Mutation) -> Mutation:
-    """The mutation with a note for every reason for which an axis that it changed is coupled, or its indices moved."""
-    notes = [note for note in (*_coupled_notes(mutation), *_index_notes(mutation)) if note not in mutation.notes]
+    """The mutation with a note for every reason for which an axis that it changed is coupled, or its indices moved.
+
+    And a note where the class that holds the variables cannot be called itself any more.
+    """
+    of_class = () if isinstance(mutation.variables, Mapping) else class_notes(mutation)
+    found = (*_coupled_notes(mutation), *_index_notes(mutation), *of_class)
+    notes = [note for note in found if note not in mutation.notes]
     return replace(mutation, notes=(*mutation.notes, *notes)) if notes else mutation
 
 
