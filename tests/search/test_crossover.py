@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import naivenas_jax as nas
 
@@ -258,6 +259,38 @@ def test_states_of_both_parents_go_where_the_weights_go(case):
 
 def params_of(mutation):
     return mutation.variables["params"]
+
+
+class Two(nnx.Module):
+    def __init__(self, rngs):
+        self.a, self.b = nnx.Linear(4, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.b(nnx.relu(self.a(x)))
+
+
+def test_optimizers_of_nnx_and_training_states_that_were_made_apart():
+    x, model = jnp.ones((2, 4)), Two(nnx.Rngs(0))
+    graph, variables = nas.from_nnx(model, x)
+    parents = [nas.delta_nout(graph, variables, {"a": change}) for change in (-2, 3)]
+    optimizers = []
+    for number, parent in enumerate(parents):
+        optimizer = nnx.Optimizer(nas.rebuild(model, parent), optax.adam(1e-3), wrt=nnx.Param)
+        filled = jax.tree.map(lambda a, n=number: a if a.ndim == 0 else a * 0 + n + 1, nnx.state(optimizer))
+        nnx.update(optimizer, filled)
+        optimizers.append(optimizer)
+    trained = [TrainState.create(apply_fn=None, params=p.variables["params"], tx=optax.adam(1e-3)) for p in parents]
+    widths = set()
+    for number in range(4):
+        child = nas.crossover(*parents, jax.random.key(number))
+        carried = child.carry(optimizers[0], second=optimizers[1])
+        moments = carried.opt_state[0].mu["a"]["bias"][...]
+        np.testing.assert_array_equal(moments, np.where(child.indices("a") < 0, 2, 1))
+        state = child.carry(trained[0], second=trained[1])
+        assert_same(leaves(state.params), leaves(child.variables["params"]))
+        assert state.tx is trained[0].tx
+        widths.add(len(moments))
+    assert widths == {6, 11}
 
 
 def test_statistics_of_adafactor_are_of_the_network_that_most_entries_are_from():

@@ -1,5 +1,7 @@
 """A part of one network in the place of a part of another: always legal, and computing what it should."""
 
+import random
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -158,8 +160,8 @@ def test_states_of_both_go_where_the_weights_go():
     np.testing.assert_array_equal(alone["stem"]["kernel"], p["stem"]["kernel"])
     updates, _ = optax.adam(1e-3).update(child.variables["params"], carried, child.variables["params"])
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, child.variables["params"])
-    with pytest.raises(nas.CarryError, match="second= must be a tree of the same structure"):
-        child.carry(states[0], second=states[1][:1])
+    with pytest.raises(nas.CarryError, match=r"second= must be a tree like the first one, .* besides"):
+        child.carry(states[0], second=optax.sgd(0.1, momentum=0.9).init(theirs.variables["params"]))
     with pytest.raises(nas.CarryError, match=r"second= is for what nas\.crossover returned, .* by delta_nout"):
         nas.delta_nout(ours.graph, ours.variables, {"deep": -1}).carry(states[0], second=states[1])
 
@@ -338,3 +340,25 @@ def test_dry_runs_and_mappings():
         for b in jax.tree.leaves(random_variables(two, 0))
         if isinstance(a, np.ndarray)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200))
+def test_two_hundred_crossovers_are_evaluated_and_differentiated(seed):
+    rng = random.Random(seed)
+    one, two = (random_graph(rng, images=seed % 4 == 0) for _ in range(2))
+    first, second = (one, random_variables(one, seed)), (two, random_variables(two, seed + 1))
+    try:
+        child = nas.crossover(first, second, jax.random.key(seed), kind="segments", deviation=1)
+    except nas.NoMutationError:
+        return
+    inputs = random_inputs(one)
+
+    def total(params):
+        outputs = child.graph.apply({**child.variables, "params": params}, *inputs)
+        return sum(jnp.sum(jnp.tanh(leaf)) for leaf in jax.tree.leaves(outputs)), outputs
+
+    params = child.variables.get("params", {})
+    (_, outputs), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    assert jax.tree.map(jnp.shape, outputs) == jax.tree.map(jnp.shape, one.apply(first[1], *inputs))
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)

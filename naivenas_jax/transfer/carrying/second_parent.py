@@ -104,23 +104,36 @@ def carry_both(
         carry(plan, tree, old, after, fresh=fresh, new=new, under=under, quiet=True)
         for plan, tree, old in zip(parent.plans, trees, olds, strict=True)
     )
-    structure, other = jax.tree_util.tree_structure(ours), jax.tree_util.tree_structure(theirs)
-    if [structure] != [other]:  # jax declares no comparison of the two themselves
-        raise CarryError(
-            "second= must be a tree of the same structure as the first one, the state of the same optimizer. Carried "
-            f"to the child, they are {structure!s:.200} and {other!s:.200}."
-        )
     axes = {name: AxisPlan.identity(axis.after) for name, axis in parent.plans[0].axes.items()}
     variables = VariableMatcher.of(Plan(axes, parent.plans[0].leaves), after, after, under)
-    leaves = [leaf for leaf in leaves_and_holes(ours, variables.spelled) if not leaf.hole]
-    pairs = list(zip(leaves, jax.tree.leaves(theirs), strict=True))
+    leaves, others = (
+        [leaf for leaf in leaves_and_holes(tree, variables.spelled) if not leaf.hole] for tree in (ours, theirs)
+    )
+    _check_alike(leaves, others)
+    pairs = [(leaf, other.value) for leaf, other in zip(leaves, others, strict=True)]
     values = [_merged(leaf, value, parent, variables) for leaf, value in pairs]
     known = {leaf.label for leaf, value in zip(leaves, values, strict=True) if value is not leaf.value}
     again = tuple((label, reason) for label, reason in found.restarted if label not in known)
     carried = tuple(leaf.label for leaf in leaves if leaf.label in known or leaf.label in found.carried)
     report = CarryReport(carried, again)
     log(report)
-    return jax.tree_util.tree_unflatten(structure, values), report
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(ours), values), report
+
+
+def _check_alike(ours: list[StateLeaf], theirs: list[StateLeaf]) -> None:
+    """Raise unless two trees for the same network have the same leaves; optimizers are others where made twice.
+
+    Raises:
+      CarryError: names leaves that one of them lacks.
+    """
+    names, others = ({leaf.names: leaf.label for leaf in leaves} for leaves in (ours, theirs))
+    if list(names) != list(others):
+        lacking = [label for path, label in names.items() if path not in others]
+        more = [label for path, label in others.items() if path not in names]
+        raise CarryError(
+            "second= must be a tree like the first one, the state of the same optimizer. Carried to the child, it "
+            f"lacks {', '.join(lacking[:3]) or 'nothing'}, and has {', '.join(more[:3]) or 'nothing'} besides."
+        )
 
 
 def _merged(leaf: StateLeaf, other: PyTree, parent: SecondParent, variables: VariableMatcher) -> PyTree:
