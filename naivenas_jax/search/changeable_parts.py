@@ -95,26 +95,27 @@ def removal(graph: Graph, space: SearchSpace) -> list[Part]:
 
 
 def edge_in(graph: Graph, space: SearchSpace) -> list[Part]:
-    """Vertices and modules that may read another one, with those that they do not read yet."""
+    """Pairs of a vertex or module and one that it may read and does not read yet."""
     parts = []
     for vertex in graph.vertices:
         if vertex.op.takes(len(vertex.inputs) + 1) and not protects(space, vertex.name):
             known = {*graph.inputs_of(vertex.name), vertex.name, *graph.descendants(vertex.name)}
             sources = [v.name for v in graph.vertices if v.name not in known and v.op.returns() is None]
-            parts.append(Part(vertex.name, sources))
+            parts += [Part(vertex.name, (source,)) for source in sources]
     modules = list(_modules(graph, "out"))
     for name in _modules(graph, "in"):
         if not protects(space, name):
-            parts.append(Part(name, [each for each in modules if each != name]))
-    return [part for part in parts if part.ways]
+            parts += [Part(name, (each,)) for each in modules if each != name]
+    return parts
 
 
 def edge_out(graph: Graph, space: SearchSpace) -> list[Part]:
-    """Vertices that can do with one input less, with what they read."""
+    """Pairs of a vertex that can do with one input less and a vertex that it reads."""
     return [
-        Part(vertex.name, tuple(dict.fromkeys(graph.inputs_of(vertex.name))))
+        Part(vertex.name, (source,))
         for vertex in graph.vertices
         if len(vertex.inputs) > 1 and vertex.op.takes(len(vertex.inputs) - 1) and not protects(space, vertex.name)
+        for source in dict.fromkeys(graph.inputs_of(vertex.name))
     ]
 
 

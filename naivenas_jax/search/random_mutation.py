@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
@@ -19,8 +19,9 @@ from naivenas_jax.errors import (
 )
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import shows_keywords
-from naivenas_jax.mutate.request.options import Constraints, Inputs, MaxNew
+from naivenas_jax.mutate.request.options import Constraints, Inputs, MaxNew, Options
 from naivenas_jax.mutate.result.mutation import Mutation
+from naivenas_jax.mutate.rules.legal_edits import LegalEdits
 from naivenas_jax.search.changeable_parts import Part
 from naivenas_jax.search.draws import Draws
 from naivenas_jax.search.kinds import KINDS
@@ -34,6 +35,7 @@ from naivenas_jax.typing import Variables
 from naivenas_jax.utility.user_scores import Utility
 
 #: What a verb raises where a change cannot be made, which is another draw; anything else is a mistake of an argument.
+#: Edges and removals are known to succeed before they are tried; sizes, makers of users and their functions are not.
 _REFUSALS = (InfeasibleError, StructureError, GraphError, SolverError)
 
 
@@ -61,9 +63,9 @@ def random_mutation(
 ) -> Mutation:
     """A mutation that is drawn at random, and always legal.
 
-    First a kind is drawn, by weight; of it a part of the network, all alike; then what the part is changed to. Where
-    that cannot be had (sizes that satisfy all ties do not exist, an edge would close a loop) it is drawn anew without
-    it, so that a mutation is found if there is one. The same key gives the same mutation on every machine.
+    First a kind is drawn, by weight, of those that have a possibility here; of it a part of the network, all alike of
+    those that can be changed (for edges every pair of vertices is a part); then what the part is changed to, alike. So
+    a mutation is found if there is one. The same key gives the same mutation on every machine.
 
     Args:
       graph: the network.
@@ -102,28 +104,29 @@ def random_mutation(
     check_names(within, graph)
     given = {"rng": jax.random.fold_in(key, 1), **keywords}
     given["constraints"] = _with_conditions(keywords.get("constraints"), within, graph)
-    open_parts: dict[str, list[Part]] = {}
-    refused: dict[str, str] = {}
+    limits: dict[str, Any] = {name: given[name] for name in ("constraints", "max_new") if name in given}
+    edits, refused = LegalEdits(graph, Options(**limits)), dict[str, str]()
+
+    def attempt(kind: str, name: str, way: object) -> Mutation | str:
+        chosen = KINDS[kind]
+        if chosen.problem is not None and (problem := chosen.problem(edits, name, way)) is not None:
+            return str(problem).splitlines()[0]
+        try:
+            mutation = _carried_out(kind, graph, variables, name, way, within, given)
+            outside = why_outside(within, graph, mutation.graph)
+            return outside or (moved_output(mutation, keywords.get("inputs")) if chosen.structural else "") or mutation
+        except _REFUSALS as error:
+            return str(error).splitlines()[0]
+
     while weights:
         kind = draws.weighted(weights)
-        parts = open_parts.setdefault(kind, KINDS[kind].parts(graph, within))
-        if not parts:
-            refused.setdefault(kind, "there is nothing of this kind")
-            del weights[kind]
-            continue
-        part = draws.one_of(parts)
-        way = draws.one_of(part.ways)
-        try:
-            mutation = _carried_out(kind, graph, variables, part.name, way, within, given)
-            problem = why_outside(within, graph, mutation.graph)
-            if problem is None and KINDS[kind].structural:
-                problem = moved_output(mutation, keywords.get("inputs"))
-        except _REFUSALS as error:
-            problem = str(error).splitlines()[0]
-        if problem is None:
-            return replace(mutation, kind=kind, notes=(f"{kind}: {part.name!r}, {_told(way)}", *mutation.notes))
-        refused[kind] = f"{part.name!r}: {problem}"
-        _close(parts, part, way)
+        refused[kind] = "there is nothing of this kind"
+        for name, way in _drawn(draws, KINDS[kind].parts(graph, within)):
+            answer = attempt(kind, name, way)
+            if isinstance(answer, Mutation):
+                return replace(answer, kind=kind, notes=(f"{kind}: {name!r}, {_told(way)}", *answer.notes))
+            refused[kind] = f"{name!r}: {answer}"
+        del weights[kind]
     tried = "; ".join(f"{kind}: {problem}" for kind, problem in refused.items())
     raise NoMutationError(f"Nothing can be changed by the kinds that were asked for. {tried}.", refused)
 
@@ -142,11 +145,21 @@ def _carried_out(
     return KINDS[kind].carry_out(graph, variables, name, way, space, **own)
 
 
-def _close(parts: list[Part], part: Part, way: object) -> None:
-    """Leave out what was refused: of sizes to the nearest that is feasible all, of all else this one."""
-    ways = [] if isinstance(part.ways, range) else [each for each in part.ways if each is not way]
-    at = parts.index(part)
-    parts[at : at + 1] = [Part(part.name, ways)] if ways else []
+def _drawn(draws: Draws, parts: list[Part]) -> Iterator[tuple[str, object]]:
+    """Parts with ways to change them, in random order: a part, all alike, and its ways, until there are no more.
+
+    So whatever is refused, the first one that is not is each part that has a way with the same probability. Of sizes to
+    the nearest that is feasible one is asked for.
+    """
+    left = list(parts)
+    while left:
+        part = draws.one_of(left)
+        left.remove(part)
+        ways = list(part.ways)
+        while ways:
+            way = draws.one_of(ways)
+            yield part.name, way
+            ways = [] if isinstance(part.ways, range) else [each for each in ways if each is not way]
 
 
 def _told(way: object) -> str:

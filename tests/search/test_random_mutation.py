@@ -64,3 +64,30 @@ def test_an_output_keeps_its_shape():
     for number in range(4):
         mutation = nas.random_mutation(graph, variables, jax.random.key(number), {"removal": 1})
         assert "flat" in mutation.graph
+
+
+def test_edges_are_drawn_among_those_that_may_be_created():
+    """The sum has a fixed width: what may be read by it is one vertex, and by the concatenation three."""
+    x = nas.input_vertex("x", 4)
+    a, b = nas.layer("a", nn.Dense(5), x), nas.layer("b", nn.Dense(6), x)
+    total = nas.immutable_vertex("frozen", jnp.flip, (x + x).named("sum"), nout=4)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", total, nas.layer("c", nn.Dense(4), a), b)))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 4)))
+    new = {(s, t) for s, t in graph.legal_edges() if s not in graph.inputs_of(t)}
+    assert len(new) > 2
+    seen = set()
+    for number in range(30):
+        mutation = nas.random_mutation(graph, variables, jax.random.key(number), "edge_in")
+        target, source = mutation.notes[0].removeprefix("edge_in: ").split(", ")
+        seen.add((source, target.strip("'")))
+    assert seen == new
+
+
+def test_a_kind_without_a_possibility_is_not_drawn():
+    x = nas.input_vertex("x", 3)
+    hidden = nas.layer("hidden", nn.Dense(8), x)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    kinds = {"edge_in": 100, "edge_out": 100, "kernel": 100, "width_up": 1}
+    drawn = {nas.random_mutation(graph, variables, jax.random.key(n), kinds).kind for n in range(5)}
+    assert drawn == {"width_up"}
