@@ -166,8 +166,8 @@ def _mutate(row: Row, loaded: Loaded, graph: Any, variables: Any, most: int | No
             change = sign * int(rng.integers(1, max(2, handle.size // 3)))
             try:
                 mutation = nas.delta_nout(graph, variables, {handle.name: nas.relaxed(change)})
-                if not mutation.plan.changed:
-                    row.why["has no other size near the one that was asked for"] += 1
+                if _dropped(mutation) != (change < 0) or not mutation.plan.changed:
+                    row.why["has no other size near the one that was asked for, or only a larger one"] += 1
                     continue
                 row.shrinks, row.growths = row.shrinks + (change < 0), row.growths + (change > 0)
                 _one(row, _in_words_of_both(subject, mutation), mutation)
@@ -204,11 +204,11 @@ def _one(row: Row, subject: Subject, mutation: Any) -> None:
     if row.gradients < 2 and (row.growths or not row.gradients):  # of one shrink and one growth
         _differentiate(mutation, subject.arrays)
         row.gradients += 1
-    shrunk = any(axis.dropped.size for axis in mutation.plan.changed.values())
+    shrunk = _dropped(mutation)
     if shrunk and not row.rebuilt and subject.loaded.model is not None:
         _rebuild(row, subject.loaded, mutation)
     if coupled := mutation.before.ties.changed_coupled(mutation.plan.changed):
-        row.why[f"is coupled: {next(iter(coupled.values()))}"] += shrunk
+        row.why[f"is coupled: {next(iter(coupled.values()))}"] += int(shrunk)
     elif mutation.incomparable:
         row.why[mutation.incomparable] += 1
     elif shrunk:
@@ -216,6 +216,10 @@ def _one(row: Row, subject: Subject, mutation: Any) -> None:
     else:
         assert far(before, after) < CLOSE, f"growth changed the function by {far(before, after):.2g}"
         row.kept += 1
+
+
+def _dropped(mutation: Any) -> bool:
+    return any(axis.dropped.size for axis in mutation.plan.changed.values())
 
 
 def _compare_masked(row: Row, subject: Subject, mutation: Any, after: list[np.ndarray]) -> None:
