@@ -68,10 +68,17 @@ def nnx_model(model: nnx.Module, *inputs: Any, context: Callable[[], Any] = null
 
     def function(variables: Any, *xs: Any) -> Any:
         given = {path[1:]: array for path, array in flat(variables).items()}
-        changed = {path: leaf.replace(given.get(tuple(map(str, path)), leaf[...])) for path, leaf in leaves.items()}
+        changed = {path: _held(leaf, given.get(tuple(map(str, path)))) for path, leaf in leaves.items()}
         return nnx.merge(graphdef, nnx.from_flat_state(changed))(*xs)
 
     return Loaded(lambda: nas.from_nnx(model, *inputs), function, inputs, "nnx", context, model)
+
+
+def _held(leaf: Any, array: Any) -> Any:
+    """A leaf of a model with another array, if there is one; not all leaves are variables of nnx."""
+    if array is None:
+        return leaf
+    return leaf.replace(array) if isinstance(leaf, nnx.Variable) else array
 
 
 def noisy(tree: Any) -> Any:
