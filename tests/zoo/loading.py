@@ -76,9 +76,9 @@ def nnx_model(model: nnx.Module, *inputs: Any, context: Callable[[], Any] = null
 
 def _held(leaf: Any, array: Any) -> Any:
     """A leaf of a model with another array, if there is one; not all leaves are variables of nnx."""
-    if array is None:
-        return leaf
-    return leaf.replace(array) if isinstance(leaf, nnx.Variable) else array
+    if isinstance(leaf, nnx.Variable):
+        return leaf.replace(leaf[...] if array is None else array)
+    return leaf if array is None else array
 
 
 def noisy(tree: Any) -> Any:
