@@ -43,8 +43,9 @@ and outputs left out; each is shrunk once and grown once, by a random amount (se
 - That the new network runs, with finite outputs of the old shapes, is checked each time; that its gradient is finite
   and not zero, for one shrink and one growth of each model.
 - *Resizable*: the share of its parameters on an axis that can change.
+- *Coupled*: how many axes no mask imitates: all neurons of a normalisation or softmax count, whatever they are.
 - *Masked*: how many shrinks equal the original with the dropped neurons forced to zero, as the dead-neuron oracle of
-  the library (`Mutation.check`) does it. The others are legal changes of coupled neurons, counted below.
+  the library (`Mutation.check`) does it. Why the others were not is counted below.
 - *Own module*: how many of these also agree with the user's own module, run by itself. Which entries of its arrays
   went is read off the values; those that read the dropped neurons are set to what makes them no weight (0, or very
   negative before an exponential or softplus), and all others that went are changed at random, which must not change
@@ -61,8 +62,9 @@ and outputs left out; each is shrunk once and grown once, by a random amount (se
 
 {date}, on {machine}; naivenas_jax at {found}; {versions}.
 
-{count} models of {wanted}, from {packages} packages: {kinds}. Of {axes} axes {tried} were tried: {masked} shrinks were
-compared with the masked original, {own} of them with the user's own module; {kept} growths keep the function.
+{count} models of {wanted}, from {packages} packages: {kinds}. Of {axes} axes {tried} were tried. {coupled} are
+coupled: a shrink is legal, and no mask imitates it. {masked} shrinks were compared with the masked original, {own} of
+them with the user's own module; {kept} growths were compared with the original.
 
 {columns}
 {rule}
@@ -85,7 +87,7 @@ Not in the zoo at all, although they were tried:
 
 Every Flax class of the package transformers is in [transformers.md](transformers.md).
 """
-COLUMNS = ("package", "model", "as", "parameters", "resizable", "froze the rest", "axes", "tried", "masked")
+COLUMNS = ("package", "model", "as", "parameters", "resizable", "froze the rest", "axes", "tried", "coupled", "masked")
 COLUMNS += ("own module", "felt", "growth", "rebuilt", "import, CPU s", "at")
 
 
@@ -93,8 +95,13 @@ def line(row: Row) -> str:
     package, model = row.name.split("/", 1)
     froze = "; ".join(list(row.shares.frozen)[:2]).replace("|", "/")
     cells = [package, model, row.kind, f"{row.shares.total:,}", percent(row.shares.free), froze, row.axes, row.tried]
-    cells += [row.masked, row.own, row.felt, row.kept, row.rebuilt, f"{row.seconds:.2f}", row.at]
+    cells += [_coupled(row), row.masked, row.own, row.felt, row.kept, row.rebuilt, f"{row.seconds:.2f}", row.at]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _coupled(row: Row) -> int:
+    """How many shrinks are legal changes that no mask can imitate."""
+    return sum(count for reason, count in row.why.items() if reason.startswith("is coupled"))
 
 
 def package_of(name: str) -> str:
@@ -116,6 +123,7 @@ def text(rows: list[Row], **about: Any) -> str:
         limit=REBUILD,
         close=CLOSE,
         wanted=len(ZOO),
+        coupled=sum(map(_coupled, rows)),
         **{key: sum(getattr(row, key) for row in rows) for key in ("axes", "tried", "masked", "own", "kept")},
         **about,
         packages=len(packages),
@@ -124,6 +132,7 @@ def text(rows: list[Row], **about: Any) -> str:
     why = sum((row.why for row in rows), Counter[str]())
     why_not_own = sum((row.why_not_own for row in rows), Counter[str]())
     problems = [f"- {row.name}: {problem}" for row in rows for problem in row.problems]
+    refused = ", ".join(row.name for row in rows if row.refused)
     missing = [name for name in ZOO if name not in {row.name for row in rows}]
     not_run = f"For want of time: {', '.join(missing)}." if missing else "All models were run."
     return "\n".join(
@@ -133,8 +142,7 @@ def text(rows: list[Row], **about: Any) -> str:
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
-            "\nNot rebuilt:\n",
-            *([f"- {row.name}: {row.refused}" for row in rows if row.refused] or ["Nothing."]),
+            f"\nNot rebuilt, since no number of the class was found that gives this size alone: {refused or 'none'}.",
             "\n## What can change, before and after\n",
             *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
