@@ -313,6 +313,22 @@ def test_tables_that_are_read_elsewhere_stay():
     assert found == {("table", "'first'"), ("first", "'second'"), ("table", "'first' to 'second'")}
 
 
+def test_what_looks_up_words_reads_words():
+    x, y = nas.input_vertex("x", 6), nas.input_vertex("y", 11)  # neither says a shape or a dtype
+    one = nas.Graph(x, dense("out", 3, dense("hidden", 5, x)))
+    two = nas.Graph(y, dense("out", 3, dense("hidden", 5, nas.layer("words", nn.Embed(11, 6), y))))
+    tokens = jnp.arange(6).reshape(2, 3)
+    first, second = (one, one.init(KEY, X)), (two, two.init(KEY, tokens))
+    drawn = set()
+    for seed in range(6):
+        child = nas.crossover(first, second, jax.random.key(seed), kind="segments", deviation=1)
+        assert child.graph.apply(child.variables, X).shape == (3, 3)
+        back = nas.crossover(second, first, jax.random.key(seed), kind="segments", deviation=1)
+        assert back.graph.apply(back.variables, tokens).shape == (2, 3, 3)
+        drawn |= {child.notes[0], back.notes[0]}
+    assert drawn == {"crossover: 'hidden' of the second network in the place of 'hidden'"}
+
+
 def test_a_history_knows_both_parents():
     one, two = residual(), chain(10, 6)
     pairs = [(g, random_variables(g, 0)) for g in (one, two)]

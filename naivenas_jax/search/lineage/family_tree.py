@@ -90,9 +90,10 @@ def svg(entries: Mapping[str, HistoryEntry]) -> str:
     texts = "".join(_drawn(row.entry, text, left, *at[row.entry.name]) for row, text in zip(drawn, words, strict=True))
     width = left + _LETTER * max(map(len, words), default=0) + 10
     size = f'width="{width:.0f}" height="{_ROW * len(drawn) + 8}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{lines}{texts}</svg>'
-    )
+    # names have a white rim, since the lines of second parents pass behind them
+    style = "<style>text{paint-order:stroke;stroke:white;stroke-width:3px}</style>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">'
+    return f"{head}{style}{lines}{texts}</svg>"
 
 
 def _words(entry: HistoryEntry) -> str:

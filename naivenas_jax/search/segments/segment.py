@@ -24,12 +24,14 @@ class Segment:
       vertices: those inside, in topological order; what comes after reads the last one.
       start: where the entry is in the topological order of the graph, from 0 for the first vertex to 1 for the last.
       end: where the last vertex of the segment is.
+      words: whether the entry makes numbers of words, to be looked up, and not values.
     """
 
     entry: Vertex
     vertices: tuple[Vertex, ...]
     start: float
     end: float
+    words: bool = False
 
     @property
     def last(self) -> Vertex:
@@ -58,7 +60,8 @@ def segments(graph: Graph) -> Iterator[Segment]:
                 entry = next(iter(outside))
                 if not isinstance(entry.op, ModelOp) and _read_for_values(graph, entry, inside):
                     ordered = tuple(sorted(inside, key=position.__getitem__))
-                    yield Segment(entry, ordered, position[entry] / scale, position[last] / scale)
+                    words = not graph.ties.indexed.isdisjoint(graph.ties.axes[entry.name])
+                    yield Segment(entry, ordered, position[entry] / scale, position[last] / scale, words)
             nearest = max(outside, key=position.__getitem__)
             if not _may_be_inside(graph, nearest) or not inside.issuperset(_readers(graph, nearest)):
                 break
@@ -83,6 +86,8 @@ def _read_for_values(graph: Graph, vertex: Vertex, by: set[Vertex] | None = None
 
 def why_unfit(ours: Segment, theirs: Segment) -> str | None:
     """Why a segment cannot take the place of another, as far as shapes are known; None if nothing speaks against it."""
+    if ours.words != theirs.words:
+        return f"it reads {'numbers of words' if theirs.words else 'values'}, the other does not"
     known = [[value_of(vertex) for vertex in (each.entry, each.last)] for each in (ours, theirs)]
     for (one, two), what in zip(zip(*known, strict=True), ("reads", "makes"), strict=True):
         if one is not None and two is not None and hasattr(one, "shape") and hasattr(two, "shape"):
