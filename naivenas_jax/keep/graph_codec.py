@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,7 +30,7 @@ from naivenas_jax.layers.ops.nnx_op import CreatedArrays, NnxOp
 from naivenas_jax.layers.ops.nnx_value import NnxLayer
 from naivenas_jax.layers.registry import registered_rule
 from naivenas_jax.trace.model.imported_op import ImportedOp, ModelOutput
-from naivenas_jax.trace.model.traced_model import ModelFunction
+from naivenas_jax.trace.model.traced_model import TracedModel
 
 #: Computations whose fields are values, by the name that they have in a file.
 _PLAIN: dict[str, type[Op]] = {
@@ -53,11 +53,11 @@ class GraphWriter:
 
     Attributes:
       encoder: writes values.
-      models: the models of the user's that have been met, without edits.
+      models: the imported models that have been met, each before the one that it is an edit of.
     """
 
     encoder: Encoder
-    models: list[ModelFunction] = field(default_factory=list)
+    models: list[TracedModel] = field(default_factory=list)
 
     def graph(self, graph: Graph) -> dict[str, Json]:
         """A graph as JSON.
@@ -111,10 +111,12 @@ class GraphReader:
     Attributes:
       decoder: reads values.
       model: the model of an imported graph; None: it is not known.
+      known: in its place, where it is alive: the models as they were written.
     """
 
     decoder: Decoder
     model: object = None
+    known: Iterator[TracedModel] | None = None
 
     def graph(self, data: Mapping[str, Any]) -> Graph:
         """The graph.
@@ -153,7 +155,7 @@ class GraphReader:
         read: dict[str, Callable[[], Op]] = {
             "graph": lambda: Subgraph(self.graph(data["graph"])),
             "attend": lambda: Attend(str(data["table"]), self._embed(data["embed"], name)),
-            "model": lambda: ModelReader(self.decoder, self.op, self.graph, self.model).op(data),
+            "model": lambda: ModelReader(self.decoder, self.op, self.graph, self.model, self.known).op(data),
             "layer": lambda: self._layer(data, name, inputs),
         }
         if kind not in read:

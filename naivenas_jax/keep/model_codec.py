@@ -5,9 +5,10 @@ The model itself is not saved. Whoever loads the network gives it again, and it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import flax.linen as nn
 import jax
@@ -49,13 +50,13 @@ class ModelWriter:
 
     Attributes:
       encoder: writes values.
-      models: takes down the models of the user's.
+      models: takes down the models, each before the one that it is an edit of.
       write_op: writes a computation.
       write_graph: writes a graph.
     """
 
     encoder: Encoder
-    models: list[ModelFunction]
+    models: list[TracedModel]
     write_op: Callable[[Op], Json]
     write_graph: Callable[[Graph], Json]
 
@@ -71,6 +72,7 @@ class ModelWriter:
     def _model(self, model: TracedModel) -> Json:
         encoder = self.encoder
         encoder.where = "the imported model"
+        self.models.append(model)
         written: dict[str, Json] = {
             "function": self._function(model.function),
             "variables": self._shapes(dict(model.variables)),
@@ -81,6 +83,7 @@ class ModelWriter:
             "keywords": encoder.value(model.keywords),
             "streams": [[name, encoder.value(shape)] for name, shape in model.streams],
             "writes": list(model.writes),
+            "loose": [list(path) for path in sorted(model.loose)],
             "sizes": list(model.base.ties.run_sizes),
         }
         return written
@@ -99,8 +102,6 @@ class ModelWriter:
             }
             self.encoder.where = "the imported model"
             return {"kind": "edited", **before}
-        if all(function is not known for known in self.models):
-            self.models.append(function)
         if isinstance(function, LinenModel):
             return {"kind": "linen", "name": _full_name(type(function.module)), "layout": self._layout(function.layout)}
         if isinstance(function, FunctionModel):
@@ -126,13 +127,15 @@ class ModelReader:
       decoder: reads values.
       read_op: reads a computation.
       read_graph: reads a graph.
-      given: the user's model, or that model as a function; None: it was not given.
+      given: the user's model; None: it was not given.
+      known: in its place, where it is alive: the models as they were written.
     """
 
     decoder: Decoder
     read_op: Callable[..., Op]
     read_graph: Callable[[Mapping[str, Any]], Graph]
     given: object
+    known: Iterator[TracedModel] | None = None
 
     def op(self, data: Mapping[str, Any]) -> ImportedOp:
         """The imported model, traced again.
@@ -151,8 +154,8 @@ class ModelReader:
 
     def _model(self, data: Mapping[str, Any]) -> TracedModel:
         value, variables = self.decoder.value, self._shapes(data["variables"])
-        kwargs = value(data["kwargs"])
-        function = self._function(data["function"], variables, kwargs)
+        known, kwargs = next(self.known, None) if self.known else None, value(data["kwargs"])
+        function = self._function(data["function"], variables, kwargs, known)
         try:
             model = TracedModel.trace(
                 function,
@@ -164,6 +167,8 @@ class ModelReader:
                 keywords=value(data["keywords"]),
                 streams=tuple((str(name), value(shape)) for name, shape in data["streams"]),
                 writes=tuple(map(str, data["writes"])),
+                loose=frozenset(tuple(map(str, path)) for path in data["loose"]),
+                token=known.identity if known and isinstance(known.identity, UUID) else None,
                 again=True,
             )
         except NaiveNASError as error:
@@ -176,12 +181,16 @@ class ModelReader:
         return model
 
     def _function(
-        self, data: Mapping[str, Any], variables: Mapping[Path, Shape], kwargs: Mapping[str, object]
+        self,
+        data: Mapping[str, Any],
+        variables: Mapping[Path, Shape],
+        kwargs: Mapping[str, object],
+        known: TracedModel | None,
     ) -> ModelFunction:
         if data["kind"] == "edited":
             return self._edited(data)
-        if isinstance(self.given, LinenModel | FunctionModel | NnxModel):
-            return self.given
+        if known is not None:
+            return known.function
         self._check_given(str(data["kind"]), str(data["name"]))
         layout: Any = self.decoder.value(data["layout"])
         if isinstance(self.given, nn.Module):

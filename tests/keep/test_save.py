@@ -1,5 +1,6 @@
 """Networks, hand-written and imported, are saved and loaded: here, and in a process that has only the files."""
 
+import inspect
 import subprocess
 import sys
 from functools import partial
@@ -18,7 +19,8 @@ from keep_models import Blocks, NnxBlocks, doubled, mlp
 from safetensors.numpy import load_file
 
 import naivenas_jax as nas
-from naivenas_jax.keep import known_names
+from naivenas_jax.graph.op import Op
+from naivenas_jax.keep import graph_codec, known_names
 from naivenas_jax.layers import registry
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
@@ -432,3 +434,12 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     with pytest.raises(nas.VariablesError):
         nas.save(tmp_path / "net", GRAPH, nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1}).variables)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_kind_of_computation_can_be_saved():
+    def below(kind):
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    ours = {kind for kind in below(Op) if kind.__module__.startswith("naivenas_jax.") and not inspect.isabstract(kind)}
+    apart = {"Subgraph", "Attend", "ImportedOp", "LinenOp", "NnxOp"}
+    assert {kind.__name__ for kind in ours} == {kind.__name__ for kind in graph_codec._PLAIN.values()} | apart
