@@ -197,3 +197,27 @@ def test_a_word_that_replaces_another_is_another_word():
     replaced = nas.delta_nout(graph, variables, {"words": -1}, utility={"words": [2.0, 1.0, -1.0, -1.0]})
     assert replaced.indices("words").tolist() == [0, 1, -1]
     assert "renumbered" in replaced.check(sentence[:, :3]).reason
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda tokens: jnp.tile(tokens, (1, 2)),
+        lambda tokens: jnp.stack([tokens, tokens]).reshape(1, -1),
+        lambda tokens: jnp.split(tokens, [1], axis=1)[1],
+        lambda tokens: jax.lax.optimization_barrier((tokens, tokens + 1))[0],
+    ],
+    ids=["repeated", "stacked", "parted", "kept from being fused"],
+)
+def test_words_are_words_wherever_they_lie(moved):
+    def model(variables, tokens):
+        p = variables["params"]
+        return jnp.tanh(p["table"][moved(tokens)]).mean(1) @ p["out"]
+
+    table, out = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate([(11, 4), (4, 3)]))
+    graph, variables = nas.from_function(model, {"params": {"table": table, "out": out}}, TOKENS)
+    wide = nas.delta_nout(graph, variables, {"table:vocabulary": 2})
+    np.testing.assert_allclose(wide.graph.apply(wide.variables, TOKENS), graph.apply(variables, TOKENS), rtol=1e-5)
+    small = nas.delta_nout(graph, variables, {"table:vocabulary": -4})
+    assert small.check(TOKENS % 7).compared
+    np.testing.assert_array_equal(small.variables["params"]["table"], table[:7])

@@ -58,7 +58,7 @@ def looked_up(
         (lookup,) = (one for one in given if one)
         size = _literal(atoms[number], operands[number])
         return None if size is None or lookup.wrap else replace(lookup, wrap=Wrap(notes, eqn, number, size))
-    if name in ("select_n", "concatenate"):
+    if name in ("select_n", "concatenate", "stack"):
         cases = given[1:] if name == "select_n" else given
         return _together(cases)
     return None
