@@ -60,7 +60,7 @@ def imports(session: nox.Session) -> None:
 def examples(session: nox.Session) -> None:
     """Every example, or those named: `nox -s examples -- examples/digits.py`."""
     session.install("-e", ".[examples]")
-    _run_each(session, session.posargs or _scripts("examples"))
+    _run_each(session, "examples")
 
 
 @nox.session
@@ -86,6 +86,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def search(session: nox.Session) -> None:
+    """Searches on workers of Ray, some of which are killed."""
+    session.install("-e", ".[search,test]")
+    session.run("pytest", "tests/search/test_search_example.py", "tests/search/test_search_on_ray.py", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Only the code in README.md and docs/."""
     session.install("-e", ".[test]")
@@ -95,8 +102,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark, or those named."""
-    session.install("-e", ".[test]")
-    _run_each(session, session.posargs or _scripts("benchmarks"))
+    session.install("-e", ".[examples,test]")
+    _run_each(session, "benchmarks")
 
 
 @nox.session
@@ -107,11 +114,9 @@ def short(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "-m", "scripts", "tests/test_scripts.py", *named, env=CACHED)
 
 
-def _scripts(folder: str) -> list[str]:
-    """The files that do something when they are run."""
-    return [str(path) for path in sorted(Path(folder).glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
-
-
-def _run_each(session: nox.Session, scripts: list[str], *arguments: str) -> None:
-    for script in scripts:
-        session.run("python", script, *arguments)
+def _run_each(session: nox.Session, folder: str) -> None:
+    """All scripts of a folder, or those named."""
+    if not session.posargs:
+        session.run("python", "tests/scripts.py", folder)
+    for script in session.posargs:
+        session.run("python", script)
