@@ -1,5 +1,6 @@
 """A part of one network in the place of a part of another: always legal, and computing what it should."""
 
+import dataclasses
 import random
 
 import flax.linen as nn
@@ -340,6 +341,25 @@ def test_a_history_knows_both_parents():
         history.add("wrong", child, ("two", "one"))
     with pytest.raises(nas.PlanError, match="the second network of the crossover is not 'one'"):
         history.add("wrong", child, ("one", "one"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_through_a_crossover_carry_what_each_step_carries(seed):
+    one, two = residual(), chain(10, 6)
+    first, second = (one, random_variables(one, 0)), (two, random_variables(two, 1))
+    narrow = nas.delta_nout(*first, {"stem": -2, "neck": 1})
+    child = nas.crossover(narrow, second, jax.random.key(seed), kind="segments", deviation=1)
+    last = nas.random_mutation(*child, jax.random.key(seed), ["width_up", "width_down"])
+    history = nas.History().add("first", first).add("narrow", narrow, "first").add("second", second)
+    history = history.add("child", child, ("narrow", "second")).add("last", last, "child")
+    moments = {"ema": first[1]["params"]}
+    stepwise = last.carry(child.carry(narrow.carry(moments)))
+    plan = history.plan("first", "last")
+    composed = dataclasses.replace(last, plan=plan, before=one, variables_before=first[1]).carry(moments)
+    assert leaves(composed).keys() == leaves(stepwise).keys()
+    for path, array in leaves(stepwise).items():
+        np.testing.assert_array_equal(leaves(composed)[path], array)
+    assert nas.History.from_json(history.to_json()) == history
 
 
 def test_dry_runs_and_mappings():
