@@ -77,6 +77,7 @@ from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
 from naivenas_jax.search.crossover import crossover
 from naivenas_jax.search.lineage.history import History
 from naivenas_jax.search.lineage.history_entry import HistoryEntry
+from naivenas_jax.search.lineage.replay import replay
 from naivenas_jax.search.random_mutation import random_mutation
 from naivenas_jax.search.space import SearchSpace
 from naivenas_jax.show.diagram import diagram
@@ -217,6 +218,7 @@ __all__ = [
     "SearchSpace",
     "History",
     "HistoryEntry",
+    "replay",
     # Errors
     "ArgumentError",
     "BudgetError",

@@ -27,6 +27,7 @@ NAMES = [
     "Handle",
     "History",
     "HistoryEntry",
+    "replay",
     "ImmutableError",
     "InfeasibleError",
     "InternalError",

@@ -22,7 +22,9 @@ MANIFEST = "manifest.json"
 STRUCTURE = "structure.json"
 _FORMAT = "naivenas_jax save"
 _VERSION = 1
-_FILE = re.compile(r"structure\.json|(variables|graph|tree\.[A-Za-z_][A-Za-z0-9_]*)\.safetensors", re.ASCII)
+_FILE = re.compile(
+    r"structure\.json|(variables|graph|network\.[0-9]+|tree\.[A-Za-z_][A-Za-z0-9_]*)\.safetensors", re.ASCII
+)
 #: A manifest is short.
 _LARGEST_MANIFEST = 2**20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from naivenas_jax.keep.trees import as_it_was, as_nested
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json, canonical
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.search.lineage.history import History
+from naivenas_jax.search.lineage.history_entry import HistoryEntry
 from naivenas_jax.transfer.variables import check_network, plain
 from naivenas_jax.typing import PyTree, Variables
 
@@ -108,7 +109,7 @@ def save(
       graph: the network; or a mutation, whose graph, variables and plan are saved.
       variables: its variables. They come back as nested dicts. May be left out for a mutation.
       plan: a plan that is saved along, by default that of the mutation.
-      history: a history that is saved along: its plans and values, and not the networks that it may hold.
+      history: a history that is saved along, with the networks that it holds.
       overwrite: whether a save that is there already is replaced. Nothing else ever is.
       **trees: further trees of arrays and numbers: the state of an optimizer, averages, masks, keys.
 
@@ -143,6 +144,10 @@ def save(
     structure["plan"] = None if plan is None else json.loads(plan.to_json())
     structure["versions"] = _versions()
     structure["history"] = None if history is None else json.loads(history.to_json())
+    structure["networks"] = held = list[Json]()
+    for number, entry in enumerate(each for each in history or () if each.network is not None):
+        written_network, files[f"network.{number}.safetensors"] = _held(entry)
+        held.append([entry.name, written_network])
     structure["variables"], files["variables.safetensors"] = _written(plain(variables), "variables")
     structure["trees"] = own = dict[str, Json]()
     for name, tree in trees.items():
@@ -157,6 +162,18 @@ def _written(tree: PyTree, name: str) -> tuple[Json, bytes]:
     """A tree as JSON, and the bytes of its arrays."""
     encoder = Encoder(where=f"The tree {name!r}")
     return encoder.value(as_nested(tree)), to_bytes(encoder.arrays)
+
+
+def _held(entry: HistoryEntry) -> tuple[Json, bytes]:
+    """A network that a history holds as JSON, and the bytes of its arrays."""
+    assert entry.network is not None
+    graph, variables = entry.network
+    writer = GraphWriter(Encoder())
+    written = writer.graph(graph)
+    _check_again(graph, writer, written)
+    writer.encoder.where = f"{entry.name!r} of the history"
+    values = writer.encoder.value(as_nested(plain(variables)))
+    return {"graph": written, "variables": values}, to_bytes(writer.encoder.arrays)
 
 
 def _check_again(graph: Graph, writer: GraphWriter, written: dict[str, Json]) -> None:
@@ -237,14 +254,21 @@ def _read(files: Mapping[str, bytes], model: object) -> Saved:
     variables = _tree(structure["variables"], files, "variables.safetensors")
     check_network(graph, variables)
     trees = {str(name): _tree(data, files, f"tree.{name}.safetensors") for name, data in structure["trees"].items()}
-    plan, history = structure["plan"], structure["history"]
-    return Saved(
-        graph,
-        variables,
-        trees,
-        None if plan is None else Plan.from_json(json.dumps(plan)),
-        None if history is None else History.from_json(json.dumps(history)),
-    )
+    plan = None if structure["plan"] is None else Plan.from_json(json.dumps(structure["plan"]))
+    return Saved(graph, variables, trees, plan, _history(structure, files, model))
+
+
+def _history(structure: Mapping[str, Any], files: Mapping[str, bytes], model: object) -> History | None:
+    """The history that was saved, with the networks that it held."""
+    if structure["history"] is None:
+        return None
+    entries = dict(History.from_json(json.dumps(structure["history"])).entries)
+    for number, (name, data) in enumerate(structure["networks"]):
+        decoder = Decoder(_arrays(files, f"network.{number}.safetensors"))
+        network = GraphReader(decoder, model).graph(data["graph"]), decoder.value(data["variables"])
+        check_network(*network)
+        entries[name] = replace(entries[name], network=network)
+    return History(entries)
 
 
 def _tree(data: Json, files: Mapping[str, bytes], file: str) -> Any:

@@ -131,6 +131,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
         "SearchSpace": {"sizes": [2, 4, 8]},
         "History": {},
+        "replay": {**on, "history": nas.History().add("a", graph).add("b", narrower(), "a")},
         "freeze_mask": {**on, "names": "a"},
         "merge_neurons": {**on, "keep": {"x": [0]}},
         "gradmax": {"loss_fn": loss, "batch": X},

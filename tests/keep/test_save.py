@@ -305,6 +305,45 @@ def test_a_loaded_change_of_structure_is_made_of_other_weights(tmp_path):
     chex.assert_trees_all_close(saved.graph.apply(made, X), wanted.graph.apply(wanted.variables, X), atol=1e-6)
 
 
+def searched(keep):
+    narrow = nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1})
+    wide = nas.delta_nout(*narrow, {"hidden": 3})
+    deep = nas.insert_vertex(*wide, "hidden", lambda v: nas.layer("new", nn.Dense(v.nout), v), new="identity")
+    history = nas.History().add("first", GRAPH).add("narrow", narrow, "first").add("wide", wide, "narrow")
+    return history.add("deep", deep, "wide", keep=keep), deep
+
+
+def test_a_saved_history_is_replayed_on_other_weights(tmp_path):
+    history, deep = searched(keep=True)
+    nas.save(tmp_path / "net", deep, history=history)
+    history = nas.load(tmp_path / "net").history
+    assert history.network("deep")[0] == deep.graph
+    chex.assert_trees_all_equal(history.network("deep")[1], deep.variables)
+    other = GRAPH.init(jax.random.key(7), X)
+    narrow = nas.delta_nout(GRAPH, other, history["narrow"].plan)  # the same neurons, and not those that are best here
+    wide = nas.delta_nout(*narrow, history["wide"].plan)
+    graph, variables = nas.replay(GRAPH, other, history, "wide")
+    assert graph == wide.graph
+    chex.assert_trees_all_equal(variables, wide.variables)
+    graph, variables = nas.replay(GRAPH, other, history)
+    assert graph == deep.graph
+    np.testing.assert_allclose(graph.apply(variables, X), wide.graph.apply(wide.variables, X), atol=1e-6)
+
+
+def test_replays_that_cannot_be_are_refused():
+    history, _ = searched(keep=False)
+    for given, message in (
+        ((GRAPH, VARIABLES, history), r"'deep' came of more than a change of widths \(.*keep=True"),
+        ((GRAPH, VARIABLES, nas.History()), "at least one network"),
+        ((GRAPH, VARIABLES, history.plan("first", "narrow")), "must be a nas.History"),
+    ):
+        with pytest.raises(nas.PlanError, match=message):
+            nas.replay(*given)
+    other, weights = by_hand()
+    with pytest.raises(nas.PlanError):
+        nas.replay(other, weights, history, "narrow")
+
+
 def test_models_and_optimizers_of_nnx_are_trees(tmp_path):
     model = NnxBlocks(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
