@@ -169,3 +169,24 @@ def test_several_arrays_and_keywords():
         return jax.nn.softmax(x) if train else x
 
     assert checking.probe(in_training, 1, SIZE).coupled
+
+
+def test_a_check_is_one_program_for_each_graph(built):
+    picture = jnp.ones((2, 8, 8, 3))
+    first, second = (nas.delta_nout(*built, {"c1": -2}, utility={"c1": scores}) for scores in (range(SIZE), SIZE * [1]))
+    assert first.plan != second.plan
+    with nas.count_programs() as programs:
+        first.check(picture)
+    assert programs.count == 2
+    with nas.count_programs() as programs:
+        first.check(picture)
+        second.check(picture)  # the same graphs, and other neurons
+    assert programs.count == 0
+
+
+def test_networks_that_look_at_numbers_are_checked_without_a_program():
+    x = nas.input_vertex("x", 3)
+    looks = nas.invariant_vertex("looks", lambda x: x if float(jnp.sum(x * 0)) == 0 else -x, x)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), looks)))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    assert nas.delta_nout(graph, variables, {"hidden": -1}).check(jnp.ones((5, 3))).compared

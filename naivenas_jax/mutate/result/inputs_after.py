@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.align.axis_plan import NEW, AxisPlan
+from naivenas_jax.align.axis_plan import AxisPlan
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.source import holds_words
+from naivenas_jax.transfer.take import take
 from naivenas_jax.typing import Array, Shape
 
 A = TypeVar("A", bound=Array | Shape)
@@ -39,5 +39,5 @@ def inputs_after(before: Graph, plan: Plan, inputs: Sequence[A]) -> list[A]:
 def _resized(given: A, axis: AxisPlan) -> A:
     if isinstance(given, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct((*given.shape[:-1], axis.after), given.dtype)  # type: ignore[return-value]
-    taken = jnp.take(jnp.asarray(given), np.maximum(axis.source, 0), axis=-1)
-    return jnp.where(axis.source == NEW, 0, taken)  # type: ignore[return-value]
+    array = given if isinstance(given, np.ndarray | jax.Array) else np.asarray(given)
+    return take(array, [*[None] * (array.ndim - 1), axis.source])  # type: ignore[return-value]  # an array

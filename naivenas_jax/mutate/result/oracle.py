@@ -27,9 +27,11 @@ from naivenas_jax.graph.model_vertex import outputs_of
 from naivenas_jax.graph.source import holds_words
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.graph.vertices.subgraph import Subgraph
+from naivenas_jax.mutate.result.compiled_outputs import compiled
 from naivenas_jax.mutate.result.even_draws import even_keys, has_keys, uneven, with_even_keys
 from naivenas_jax.mutate.result.inputs_after import inputs_after
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.take import placed_like, to_host
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, PyTree, Variables
 
@@ -76,7 +78,7 @@ def check(
     (graph, variables), (changed, new_variables) = before, after
     with jax.default_matmul_precision("highest"):
         inputs_now = inputs_after(graph, plan, inputs)
-        outputs = outputs_of(changed, new_variables, inputs_now, **kwargs)
+        outputs = compiled(outputs_of, changed, new_variables, inputs_now, **kwargs)
         reason = _nothing(inputs) or incomparable or _renumbered(graph, plan, inputs)
         reason = reason or _coupled(graph, plan) or _unread(graph, plan)
         if reason:
@@ -86,11 +88,11 @@ def check(
             variables, new_variables = with_even_keys(variables), with_even_keys(new_variables)
             if reason := uneven(changed, new_variables, inputs_now, kwargs):
                 return Check(False, reason)
-            outputs = outputs_of(changed, new_variables, inputs_now, **kwargs)
+            outputs = compiled(outputs_of, changed, new_variables, inputs_now, **kwargs)
         expected = masked_outputs(graph, variables, plan, *inputs, **kwargs)
         finite = [True] * len(expected)
         if not all(_is_finite(array) for array in expected):
-            finite = [_is_finite(array) for array in outputs_of(graph, variables, inputs, **kwargs)]
+            finite = [_is_finite(array) for array in compiled(outputs_of, graph, variables, inputs, **kwargs)]
     difference = 0.0
     for vertex, got, wanted, known in zip(changed.outputs, outputs, expected, finite, strict=True):
         pair = _both(vertex.name, got, wanted, plan)
@@ -110,30 +112,46 @@ def masked_outputs(
     graph: Graph, variables: Variables, plan: Plan, *inputs: Array, **kwargs: object
 ) -> tuple[PyTree, ...]:
     """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
+    lossy = {name: axis for name, axis in plan.axes.items() if axis.dropped.size}
+    alive = {name: np.isin(np.arange(axis.before), axis.dropped, invert=True) for name, axis in lossy.items()}
+    masked, factors = _inner_masked(graph, variables, plan)
+    return compiled(_forced, graph, masked, inputs, alive, factors, **kwargs)
+
+
+def _forced(
+    graph: Graph,
+    variables: Variables,
+    inputs: tuple[Array, ...],
+    alive: Mapping[str, Array],
+    factors: Mapping[Path, Array],
+    **kwargs: object,
+) -> tuple[PyTree, ...]:
+    """The outputs of a network with neurons forced to zero.
+
+    Args:
+      graph: the network.
+      variables: its variables.
+      inputs: its inputs.
+      alive: for each axis that loses neurons which of them stay.
+      factors: for variables of which weights are functions the factors of these weights.
+      **kwargs: for ``apply``.
+    """
 
     def mask(path: tuple[str, ...], vertex: Vertex, port: int, value: PyTree) -> PyTree:
         source = vertex.inputs[port]
         name = "/".join((*path, source.name))
-        axis = plan.axes.get(name)
-        if not vertex.op.absorbs or axis is None or not axis.dropped.size:
+        if not vertex.op.absorbs or name not in alive or holds_words(graph.ties, name, source.op, value):
             return value
-        if holds_words(graph.ties, name, source.op, value):
-            return value
-        alive = np.ones(axis.before, bool)
-        alive[axis.dropped] = False
-        return jnp.where(alive, value, 0)
-
-    masked, factors = _inner_masked(graph, variables, plan)
+        return jnp.where(alive[name], value, 0)
 
     def run(given: Mapping[Path, Array]) -> PyTree:
-        every = jax.tree_util.tree_map_with_path(lambda keys, array: given.get(_path(keys), array), masked)
+        every = jax.tree_util.tree_map_with_path(lambda keys, array: given.get(_path(keys), array), variables)
         return outputs_of(graph, every, inputs, mask, **kwargs)
 
-    arrays = flat(masked) if factors else {}
-    made: tuple[PyTree, ...] = (
-        with_gates(run, {path: arrays[path] for path in factors}, factors) if factors else run({})
-    )
-    return made
+    if not factors:
+        return tuple(run({}))
+    arrays = flat(variables)
+    return tuple(with_gates(run, {path: arrays[path] for path in factors}, factors))
 
 
 def _path(keys: tuple[jax.tree_util.DictKey, ...]) -> Path:
@@ -163,9 +181,10 @@ def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> tuple[Varia
 
 def _zeroed(array: Array, readers: Iterable[tuple[str, int]], plan: Plan) -> Array:
     """An array with zeros where it reads neurons that are dropped."""
+    zeroed = np.array(to_host(array)) if (readers := list(readers)) else array
     for axis, dim in readers:
-        array = jnp.asarray(array).at[(slice(None),) * dim + (plan.axes[axis].dropped,)].set(0)
-    return array
+        zeroed[(slice(None),) * dim + (plan.axes[axis].dropped,)] = 0
+    return placed_like(zeroed, array) if readers else array
 
 
 def _inner_readers(graph: Graph, plan: Plan) -> dict[Path, list[tuple[str, int]]]:
