@@ -65,8 +65,8 @@ class _Solved:
     @property
     def kept(self) -> float:
         """The utility that is kept of the groups that are free to change."""
-        groups = zip(self.problem.groups, self.solution.kept, strict=True)
-        return float(sum(group.utility_kept[kept] for group, kept in groups if not group.fixed))
+        groups = zip(self.problem.groups, self.solution.kept.tolist(), strict=True)
+        return float(sum(group.utility_of(kept) for group, kept in groups if not group.fixed))
 
     @property
     def lost(self) -> float:

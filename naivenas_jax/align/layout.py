@@ -50,10 +50,10 @@ class _Survivors:
         self.models: dict[int, Int[np.ndarray, " new"]] = {}
         last_run = {group: run for run, group in enumerate(problem.group_of_run) if run not in ties.products}
         for i, (group, kept, new) in enumerate(zip(problem.groups, solution.kept, solution.new, strict=True)):
-            survivors = group.classes if kept == group.size else np.sort(group.classes[group.best[:kept]])
+            survivors = group.classes[group.top(int(kept))]
             self.alive[survivors] = True
             if new:
-                run = last_run[i]
+                survivors, run = np.sort(survivors), last_run[i]
                 copied = kept and run not in ties.single
                 self.models[run] = np.resize(survivors, new) if copied else np.full(new, NEW)
         self.changed = self._changed()

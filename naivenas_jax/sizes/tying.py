@@ -57,11 +57,17 @@ class Tying:
 
     def within(self, name: str) -> Tying:
         """The same collection, seen from inside the vertex ``name``."""
-        return replace(self, scope=(*self.scope, name))
+        return self._seen_from((*self.scope, name))
 
     def outside(self) -> Tying:
         """The same collection, seen from outside of all vertices, where names and paths are spelled in full."""
-        return replace(self, scope=())
+        return self._seen_from(())
+
+    def _seen_from(self, scope: Path) -> Tying:
+        """The same collection for another speaker: every vertex is one, so that a plain copy of fields is worth it."""
+        seen = object.__new__(type(self))
+        seen.__dict__.update(self.__dict__, scope=scope)
+        return seen
 
     def new(self, size: int) -> Vector:
         """``size`` fresh neurons."""
@@ -265,7 +271,7 @@ class Tying:
     def freeze_with(self, vectors: Sequence[Vector]) -> tuple[Ties, list[tuple[int, ...]]]:
         """The ties as a value, and the runs of further vectors."""
         self._apply_reads()
-        leaves = {path: replace(leaf, axes=self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
+        leaves = {path: leaf.on(self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
         conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]

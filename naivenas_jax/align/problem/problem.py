@@ -69,14 +69,29 @@ class Group:
 
         What is negative by rounding only, as sums over tied neurons can be, counts as zero.
         """
-        if self.fixed or not self.size:
-            return self.size
-        return int(np.searchsorted(-self.utility, self.rounding, side="right"))
+        return self.size if self.fixed else int(np.count_nonzero(self._worthy))
 
-    @property
+    @cached_property
+    def _worthy(self) -> Bool[np.ndarray, " classes"]:
+        """Which classes are kept when nothing else is asked."""
+        return self.scores >= -self.rounding
+
+    @cached_property
     def rounding(self) -> float:
-        """Below this, utilities differ by rounding only."""
-        return 1e-12 * float(np.abs(self.utility_kept).max())
+        """Below this, utilities differ by rounding only: far below what the best of them come to together."""
+        total, gains = float(self.scores.sum()), float(np.maximum(self.scores, 0.0).sum())
+        return 1e-12 * max(abs(total), gains)
+
+    def top(self, count: int) -> Int[np.ndarray, " _"]:
+        """The positions of the best so many, in any order. All, and those of utility, are known without sorting."""
+        if count == self.size:
+            return np.arange(count)
+        return np.flatnonzero(self._worthy) if count == self.own_best else self.best[:count]
+
+    def utility_of(self, count: int) -> float:
+        """The utility of the best so many together; see `top`."""
+        known = not self.fixed and count in (self.size, self.own_best)
+        return float(self.scores[self.top(count)].sum() if known else self.utility_kept[count])
 
 
 def _falling(values: Float[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:

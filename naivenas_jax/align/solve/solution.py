@@ -58,7 +58,8 @@ def utility_lost(problem: Problem, solution: Solution) -> float:
     """The utility of the classes that a solution drops."""
     groups = [problem.groups[i] for i in np.flatnonzero(solution.kept != problem.group_sizes)]
     kept = solution.kept[solution.kept != problem.group_sizes]
-    return float(sum(group.utility_kept[-1] - group.utility_kept[k] for group, k in zip(groups, kept, strict=True)))
+    pairs = zip(groups, kept.tolist(), strict=True)
+    return float(sum(group.utility_of(group.size) - group.utility_of(k) for group, k in pairs))
 
 
 def violations(problem: Problem, solution: Solution) -> list[str]:
