@@ -254,13 +254,13 @@ def shown(value: float | None, unit: str) -> str:
     return f"{value:.0f} {unit}" if unit == "programs" else f"{value * (1000 if unit == 'ms' else 1):.3g} {unit}"
 
 
-def table(names: list[str], against: Path | None) -> list[str]:
+def table(names: list[str], against: Path | None, pairs: int) -> list[str]:
     """Lines of the table."""
     rows = {**QUICK, **ROWS}
     lines = ["| what | before | now | to reach |", "|---|---:|---:|---:|"]
     for name in names:
         row = rows[name]
-        times = [(measured(name, against) if against else None, measured(name, ROOT)) for _ in range(3)]
+        times = [(measured(name, against) if against else None, measured(name, ROOT)) for _ in range(pairs)]
         before, now = ([pair[side] for pair in times if pair[side] is not None] for side in (0, 1))
         cells = [shown(statistics.median(found) if found else None, row.unit) for found in (before, now)]
         goal = f"{row.goal} {row.unit}" if row.goal[:1].isdigit() else row.goal
@@ -279,7 +279,7 @@ def write(path: Path, lines: list[str], against: Path | None) -> None:
     before = f"; before: {revision_of(against)}" if against else ""
     said = (
         f"{datetime.date.today().isoformat()}, {machine()}; Python {platform.python_version()}, naivenas_jax at "
-        f"{revision()}{before}. CPU time, the median of three processes, each with its own median of up to {RUNS} runs."
+        f"{revision()}{before}. CPU time, the median of up to {RUNS} runs in a process, and of several processes in turn with the other revision."
     )
     text, (first, last) = path.read_text(), MARKS
     ahead, behind = text.split(first)[0], text.split(last)[1]
@@ -291,6 +291,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--pairs", type=int, default=3, help="processes for each row and revision")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -301,7 +302,7 @@ def main() -> None:
         for name in QUICK:
             print(f"| {QUICK[name].what} | {shown(QUICK[name].run(), QUICK[name].unit)} |")
         return
-    lines = table(asked.rows or list(ROWS), asked.against)
+    lines = table(asked.rows or list(ROWS), asked.against, asked.pairs)
     if asked.write:
         write(asked.write, lines, asked.against)
 
