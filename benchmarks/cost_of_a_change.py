@@ -279,7 +279,8 @@ def write(path: Path, lines: list[str], against: Path | None) -> None:
     before = f"; before: {revision_of(against)}" if against else ""
     said = (
         f"{datetime.date.today().isoformat()}, {machine()}; Python {platform.python_version()}, naivenas_jax at "
-        f"{revision()}{before}. CPU time, the median of up to {RUNS} runs in a process, and of several processes in turn with the other revision."
+        f"{revision()}{before}. CPU time, the median of up to {RUNS} runs in a process, "
+        "and of several processes in turn with the other revision."
     )
     text, (first, last) = path.read_text(), MARKS
     ahead, behind = text.split(first)[0], text.split(last)[1]
