@@ -97,6 +97,7 @@ class IntegerProgram:
         self.found: list[Point] = []
         self._integer = np.array(columns.integer, dtype=int)
         self._dual = -np.inf
+        self._places: dict[int, Int[np.ndarray, " entries"]] = {}
         self._prices = np.zeros(len(equal.bounds) + len(below.bounds))
         self._deadline = deadline
         self._data, self._chain, self._problem = self._canonical(columns, equal, below)
@@ -157,8 +158,9 @@ class IntegerProgram:
     def set_row(self, row: int, columns: Int[np.ndarray, " some"], values: Float[np.ndarray, " some"]) -> None:
         """Overwrite the coefficients of an inequality; it must have entries at exactly these columns."""
         matrix = self._data["A"]
-        position = np.flatnonzero(matrix.indices == self._equalities + row)  # in column order
-        matrix.data[position] = values[np.argsort(columns)]
+        if row not in self._places:  # a row that is set is set again and again
+            self._places[row] = np.flatnonzero(matrix.indices == self._equalities + row)  # in column order
+        matrix.data[self._places[row]] = values[np.argsort(columns)]
 
     def set_upper(self, columns: Int[np.ndarray, " some"], upper: Float[np.ndarray, " some"]) -> None:
         """Set the upper bounds of some columns."""
