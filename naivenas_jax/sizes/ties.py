@@ -47,10 +47,6 @@ class Leaf:
     weight: WeightFunction | None = field(default=None, compare=False)
     parameter: bool = True
 
-    def on(self, axes: tuple[str | None, ...]) -> Leaf:
-        """The same array, whose dimensions lie on these axes."""
-        return Leaf(axes, self.roles, self.new, self.init, self.rescaled, self.looked_up, self.weight)
-
     def shared_out(self, dim: int) -> bool:
         """Whether neurons that are split on a dimension share out what is read there: all are summed over.
 

@@ -271,7 +271,7 @@ class Tying:
     def freeze_with(self, vectors: Sequence[Vector]) -> tuple[Ties, list[tuple[int, ...]]]:
         """The ties as a value, and the runs of further vectors."""
         self._apply_reads()
-        leaves = {path: leaf.on(self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
+        leaves = {path: _on(leaf, self._axes_of(path, dims)) for path, (dims, leaf) in self._leaves.items()}
         conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
@@ -327,6 +327,11 @@ class Tying:
         new = {local: local if is_unnamed(local) else f"~{where}.{local}" for local in condition.axes}
         names = {local: self._name_or(vectors[local], name) for local, name in new.items()}
         return condition.renamed(names).because(condition.reason or f"{where!r} requires it")
+
+
+def _on(leaf: Leaf, axes: tuple[str | None, ...]) -> Leaf:
+    """The same array, whose dimensions lie on these axes. `replace` takes three times as long, once per variable."""
+    return Leaf(axes, leaf.roles, leaf.new, leaf.init, leaf.rescaled, leaf.looked_up, leaf.weight)
 
 
 _CYCLE = "inserting there would make a sum of sizes depend on itself (a size cycle)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from typing import TypeAlias
 
@@ -17,14 +16,6 @@ class Vector:
     """The neurons of one axis, in order, as ranges of elements of a `Blocks`. An element may occur more than once."""
 
     pieces: tuple[Piece, ...]
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        """The hash: names of vectors are looked up for every dimension of every variable."""
-        return hash(self.pieces)
 
     def __len__(self) -> int:
         return sum(stop - start for _, start, stop in self.pieces)
