@@ -150,7 +150,7 @@ def programs(what: str) -> float:
     v = nas.layer("c2", nn.Conv(8, (3, 3)), nas.layer("norm", nn.BatchNorm(), v))
     graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.invariant_vertex("mean", lambda x: x.mean((1, 2)), v)))
     image = jnp.ones((1, 8, 8, 3))
-    variables = filled(jax.eval_shape(graph.init, jax.random.key(0), image))
+    variables = jax.tree.map(jnp.abs, filled(jax.eval_shape(graph.init, jax.random.key(0), image)))  # and variances
     if what == "check":
         mutation = nas.delta_nout(graph, variables, {"c1": -2})
     jax.random.fold_in(jax.random.key(0), 1)  # keys, once in a process
