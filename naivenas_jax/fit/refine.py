@@ -142,6 +142,8 @@ def refined(
     }
     if not given:
         raise PlanError("The network has no parameters of real numbers that could be fitted.")
+    if tx is not None:
+        _check_steps_of(tx, given)
     best, first, last = training.best(given, steps, progress)
     note = f"refined on data: the error on examples that were held out went from {first:.3g} to {last:.3g}"
     arrays = flat(variables)
@@ -152,6 +154,31 @@ def refined(
         notes=(*mutation.notes, note),
         incomparable=mutation.incomparable or note,
     )
+
+
+def _check_steps_of(tx: optax.GradientTransformation, parameters: Parameters) -> None:
+    """Raise unless an optimizer makes a step, and a state for the next one, on the shapes of the parameters.
+
+    Raises:
+      PlanError: if it does not, or its ``update`` needs more than gradients, state and parameters.
+    """
+
+    def step(params: Parameters) -> tuple[PyTree, PyTree, PyTree]:
+        state = tx.init(params)
+        return (*tx.update(params, state, params), state)
+
+    try:
+        updates, after, state = jax.eval_shape(step, parameters)
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (updates, parameters, after, state)]
+    except Exception as error:  # whatever an optimizer of the user's raises
+        said = str(error).splitlines()
+        raise PlanError(
+            f"tx= cannot make a step with (gradients, state, parameters): {type(error).__name__}: "
+            f"{said[0] if said else ''}. Give an optax optimizer, such as optax.adam(1e-3)."
+        ) from error
+    if shapes[0] != shapes[1] or shapes[2] != shapes[3]:
+        what = "updates of other shapes than the parameters" if shapes[0] != shapes[1] else "a state of another shape"
+        raise PlanError(f"tx= makes {what}. Give an optax optimizer, such as optax.adam(1e-3).")
 
 
 @dataclass(frozen=True, eq=False)

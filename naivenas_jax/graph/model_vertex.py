@@ -9,8 +9,10 @@ from typing import Protocol
 
 import jax
 import numpy as np
+from flax.errors import ModifyScopeVariableError
 
-from naivenas_jax.errors import StructureError
+from naivenas_jax.checks import shown
+from naivenas_jax.errors import GraphError, StructureError
 from naivenas_jax.graph.evaluation.evaluate import Intercept
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.op import Op
@@ -143,10 +145,20 @@ def outputs_of(
       inputs: as `Graph.apply` takes them.
       intercept: as for `Graph.run`.
       **kwargs: as for `Graph.apply`.
+
+    Raises:
+      GraphError: if a layer would update its statistics.
     """
     models = (vertex.op for vertex in graph.vertices if isinstance(vertex.op, ModelOp))
     mutable = kwargs.pop("mutable", False) or sorted({name for op in models for name in op.writes})
     if intercept is not None:
         kwargs["intercept"] = intercept
-    made = graph.apply(variables, *inputs, mutable=mutable or False, **kwargs)  # type: ignore[arg-type]  # as given
+    try:
+        made = graph.apply(variables, *inputs, mutable=mutable or False, **kwargs)  # type: ignore[arg-type]  # as given
+    except ModifyScopeVariableError as error:
+        given = {key: value for key, value in kwargs.items() if key != "intercept" and value is not None}
+        raise GraphError(
+            f"With the keyword arguments {shown(given)} a layer updates its statistics, and only outputs are wanted "
+            "here: leave out what turns training on, such as 'train'."
+        ) from error
     return arrays_in(made[0] if mutable else made)

@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 import jax
 
-from naivenas_jax.checks import as_items, as_number, shown
+from naivenas_jax.checks import as_items, as_number, is_one_of, shown
 from naivenas_jax.errors import (
     GraphError,
     InfeasibleError,
@@ -19,7 +19,7 @@ from naivenas_jax.errors import (
 )
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import shows_keywords
-from naivenas_jax.mutate.request.options import Constraints, Inputs, MaxNew, Options
+from naivenas_jax.mutate.request.options import Constraints, Inputs, MaxNew, Options, as_conditions
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.mutate.rules.legal_edits import LegalEdits
 from naivenas_jax.search.changeable_parts import Part
@@ -173,13 +173,15 @@ def _weights(kinds: object) -> dict[str, float]:
     Raises:
       RequestError: if there is no such kind, or nothing has a weight.
     """
-    given = kinds if isinstance(kinds, Mapping) else dict.fromkeys(KINDS if kinds is None else _names(kinds), 1.0)
+    names = KINDS if kinds is None or isinstance(kinds, Mapping) else _names(kinds)
+    given = kinds.items() if isinstance(kinds, Mapping) else [(kind, 1.0) for kind in names]
     found = {}
-    for kind, weight in given.items():
+    for kind, weight in given:
         number = as_number(weight)
-        if kind not in KINDS or number is None or not 0 <= number < float("inf"):
+        if not is_one_of(kind, KINDS) or number is None or not 0 <= number < float("inf"):
             raise RequestError(
-                f"kinds must be weights of 0 or more by kind, of {', '.join(KINDS)}; found {shown({kind: weight})}."
+                f"kinds must be weights of 0 or more by kind, of {', '.join(KINDS)}; found {shown(kind)}: "
+                f"{shown(weight)}."
             )
         if number > 0:
             found[str(kind)] = float(number)
@@ -204,8 +206,6 @@ def _with_conditions(given: Constraints, space: SearchSpace, graph: Graph) -> Co
     """The conditions of a user together with those of the space, for whatever axes there are after an edit."""
 
     def both(sizes: Mapping[str, Size]) -> list[Condition]:
-        own = given(sizes) if callable(given) else given
-        listed = [] if own is None else [own] if isinstance(own, Condition) else list(own)
-        return [*listed, *size_conditions(space, graph, sizes)]
+        return [*as_conditions(given(sizes) if callable(given) else given), *size_conditions(space, graph, sizes)]
 
     return both

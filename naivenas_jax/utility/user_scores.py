@@ -68,7 +68,7 @@ def _read(axis: str, value: ArrayLike, size: int) -> Float[np.ndarray, " _"]:
         if given.dtype.kind in "cSUmM":  # numpy would drop imaginary parts, and read text
             raise TypeError(f"found dtype {given.dtype}")
         array = given.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UtilityError(f"The utility of {axis!r} must be real numbers, found {value!r:.80}.") from error
     if array.shape not in ((), (size,)):
         raise UtilityError(

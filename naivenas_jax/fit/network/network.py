@@ -204,7 +204,16 @@ class Data:
         return data
 
     def __iter__(self) -> Iterator[Batch]:
-        return inputs_of(self.graph, self.batches, VariablesError)
+        first: list[bool] | None = None
+        for number, batch in enumerate(inputs_of(self.graph, self.batches, VariablesError)):
+            kinds = [bool(jnp.iscomplexobj(array)) for array in batch]
+            first = first or kinds
+            if kinds != first:
+                raise VariablesError(
+                    f"Batch {number} of batches= has inputs of dtypes {[str(jnp.result_type(x)) for x in batch]}: all "
+                    "batches hold complex numbers, or none of them does."
+                )
+            yield batch
 
     @cached_property
     def first(self) -> Batch:

@@ -43,6 +43,15 @@ def conditions(given: Constraints, sizes: Mapping[str, int]) -> tuple[Condition,
     return found
 
 
+def as_conditions(found: object) -> tuple[Condition, ...]:
+    """The conditions that a function of sizes has returned, one or several.
+
+    Raises:
+      RequestError: if it is something else.
+    """
+    return _listed("constraints", found, Condition, "conditions on sizes", _CONDITIONS)
+
+
 def objectives(given: Minimise, sizes: Mapping[str, int]) -> tuple[Size, ...]:
     """The sums of sizes that ``minimise=`` stands for.
 
@@ -71,7 +80,10 @@ def _entries(
     """What a keyword was given, one or several or by a function, as a tuple of one type."""
     if callable(given):
         require_function(given, f"{keyword}=", "sizes", RequestError)
-    found = given(_Named(keyword, sizes)) if callable(given) else given
+    return _listed(keyword, given(_Named(keyword, sizes)) if callable(given) else given, kind, what, example)
+
+
+def _listed(keyword: str, found: object, kind: type[T], what: str, example: str) -> tuple[T, ...]:
     if found is None:
         return ()
     several = found if isinstance(found, Iterable) and not isinstance(found, Condition | Size) else (found,)

@@ -230,7 +230,7 @@ def _visible(graph: Graph, outer: str = "") -> set[str]:
 def _unread(graph: Graph, plan: Plan) -> str | None:
     """An axis that lost neurons which no parameter reads, nor any product of them, and no vertex puts out."""
     ties = graph.ties
-    places = [axis for found in _inner_readers(graph, plan).values() for axis, _ in found]
+    places = [plan.renamed.get(axis, axis) for found in _inner_readers(graph, plan).values() for axis, _ in found]
     read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes.get(axis, ()))}
     changed = ties.changed_runs(plan.changed, among=_inner_losses(graph, plan))
     lost = next((axis for run, axis in changed.items() if run not in read), None)
@@ -238,7 +238,7 @@ def _unread(graph: Graph, plan: Plan) -> str | None:
 
 
 def _coupled(graph: Graph, plan: Plan) -> str | None:
-    found = graph.ties.changed_coupled(plan.changed)
+    found = graph.ties.changed_coupled([plan.renamed.get(axis, axis) for axis in plan.changed])
     return next((f"{axis!r} changed and is coupled: {reason}" for axis, reason in found.items()), None)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import chex
 
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.checks import require_function
+from naivenas_jax.checks import as_number, require_function, shown
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
@@ -155,7 +155,10 @@ def _checked_name(name: object) -> str:
 def _part(name: object, value: object) -> Strategy:
     """The strategy for one parameter."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return Strategy(Constant(float(value)))
+        number = as_number(value)
+        if number is None:
+            raise PlanError(f"new= gives {name!r} {shown(value)}, which is a number that no array can hold.")
+        return Strategy(Constant(float(number)))
     part = strategy_of(value)
     if part.copies or (part.finish and part is not _KEEP) or isinstance(part.fill, FillByName):
         raise PlanError(
