@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ The search of `examples/search.py` for networks of handwritten digits, with two 
 {generations} generations of {networks} networks, each trained for {epochs} epochs.
 
 - *kit*: `nas.populations`, each population trained as one program;
-- *compiled alone*: as *kit*, but each network is trained by a program of its own; for one seed, as it takes long;
+- *compiled each*: as *kit*, but each network is trained by a program of its own; for one seed, as it takes long;
+- *compiled alone*: as that, but networks of one structure and equal sizes share a program, as `jax.jit` does;
 - *random*: children of any network that was trained; none is preferred and all are kept;
 - *from scratch*: as *kit*, but each network starts with new parameters, and is trained for {epochs} epochs in all.
 
@@ -72,8 +74,7 @@ class Row(NamedTuple):
         return 60 * self.networks / self.seconds
 
 
-@jax.jit
-def epoch(graph: nas.Graph, params: Any, state: Any, batches: Any, images: jax.Array, labels: jax.Array) -> Any:
+def one_by_one(graph: nas.Graph, params: Any, state: Any, batches: Any, images: jax.Array, labels: jax.Array) -> Any:
     """What `example.epoch` does, of one network."""
 
     def step(carry: Any, batch: Any) -> Any:
@@ -90,17 +91,34 @@ def epoch(graph: nas.Graph, params: Any, state: Any, batches: Any, images: jax.A
     return params, state, (graph.apply({"params": params}, images).argmax(-1) != labels).mean(-1)
 
 
-def alone(populations: Sequence[nas.Population], epochs: int) -> Iterator[Any]:
-    """A trainer that compiles each network by itself."""
+def epoch(*arguments: Any) -> Any:
+    return one_by_one(*arguments)
+
+
+shared = jax.jit(epoch)
+
+
+def a_program_each() -> Any:
+    """A function of its own, which shares no program with others."""
+
+    def epoch(*arguments: Any) -> Any:
+        return one_by_one(*arguments)
+
+    return jax.jit(epoch)
+
+
+def alone(populations: Sequence[nas.Population], epochs: int, program: Any = lambda: shared) -> Iterator[Any]:
+    """A trainer that trains each network by itself; those of one structure and equal sizes can share a program."""
     images, others, labels, own = example.digits()
     for population in populations:
         params, errors = population.variables["params"], np.zeros(len(population))
         for number in range(len(population)):
             graph, variables = population.member(number)
+            train = program()
             carry = variables["params"], example.TX.init(variables["params"]), None
             for each in range(epochs):
                 rows = example.rows(each)
-                carry = epoch(graph, *carry[:2], (images[rows], labels[rows]), others, own)
+                carry = train(graph, *carry[:2], (images[rows], labels[rows]), others, own)
             params, errors[number] = population.put(params, number, carry[0]), carry[2]
         yield params, None, errors
 
@@ -166,6 +184,7 @@ def main() -> None:
     seeds = range(1 if options.quick else 3)
     ways = {
         "kit": (example.in_process, None, seeds),
+        "compiled each": (partial(alone, program=a_program_each), None, range(1)),
         "compiled alone": (alone, None, range(1)),
         "random": (example.in_process, everybody, seeds),
         "from scratch": (from_scratch, None, seeds),

@@ -174,7 +174,8 @@ class Population:
         """
         if not isinstance(tx, optax.GradientTransformation):
             raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
-        return jax.vmap(tx.init)(trained_tree(self.graph.ties, self.variables))
+        params = trained_tree(self.graph.ties, self.variables)
+        return _where_they_are(jax.vmap(tx.init)(params), params)
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
         """One member as a network of its own; see `Population`.
@@ -334,6 +335,19 @@ def run_names(ties: Ties, runs: Sequence[int] | None = None) -> dict[str, int]:
     own = {row[0]: axis for axis, row in reversed(named_first) if len(row) == 1}
     wanted = range(len(ties.run_sizes)) if runs is None else runs
     return {own.get(run, f"~run{run}"): run for run in wanted if run not in ties.products}
+
+
+def _where_they_are(state: optax.OptState, params: PyTree) -> optax.OptState:
+    """A state on the device that somebody has put all parameters on.
+
+    What an optimizer makes without parameters, such as a count of steps, is on no device that was chosen. After the
+    first step it is, so that a jitted step would be compiled a second time.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
+    if any(isinstance(leaf, jax.core.Tracer) or not leaf.committed for leaf in arrays):
+        return state
+    devices = {device for leaf in arrays for device in leaf.devices()}
+    return jax.device_put(state, devices.pop()) if len(devices) == 1 else state
 
 
 def _mask(places: Positions, size: int) -> np.ndarray:

@@ -477,3 +477,23 @@ def test_the_structures_of_a_model_stay():
     for number, (own, own_variables) in enumerate(members):
         wanted = own.apply(own_variables, batch)
         chex.assert_trees_all_close(jax.tree.map(lambda a, n=number: a[n], outputs), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_is_where_the_parameters_are_so_that_a_step_is_compiled_once():
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(8), x)))
+    data, tx = jnp.ones((4, 3)), optax.adam(1e-2)
+    variables = jax.device_put(graph.init(jax.random.key(0), data), jax.devices()[0])
+    population = nas.Population.of([nas.delta_nout(graph, variables, {"hidden": n}) for n in (-3, -1)])
+
+    @jax.jit
+    def placed_step(population, params, state):
+        gradients = jax.grad(lambda params: population.apply({"params": params}, data).sum())(params)
+        updates, state = jax.vmap(tx.update)(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = population.variables["params"], population.init(tx)
+    with nas.count_programs() as programs:
+        for _ in range(2):
+            params, state = placed_step(population, params, state)
+    assert programs.names.count("placed_step") == 1
