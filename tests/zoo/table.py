@@ -132,7 +132,7 @@ def text(rows: list[Row], **about: Any) -> str:
     why = sum((row.why for row in rows), Counter[str]())
     why_not_own = sum((row.why_not_own for row in rows), Counter[str]())
     problems = [f"- {row.name}: {problem}" for row in rows for problem in row.problems]
-    refused = ", ".join(row.name for row in rows if row.refused)
+    refused = "; ".join(row.name for row in rows if row.refused)
     missing = [name for name in ZOO if name not in {row.name for row in rows}]
     not_run = f"For want of time: {', '.join(missing)}." if missing else "All models were run."
     return "\n".join(
@@ -142,7 +142,7 @@ def text(rows: list[Row], **about: Any) -> str:
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
-            f"\nNot rebuilt, since no number of the class was found that gives this size alone: {refused or 'none'}.",
+            f"\nNot rebuilt, as no numbers of the class that give the new sizes were found in time: {refused or 'none'}.",
             "\n## What can change, before and after\n",
             *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
