@@ -142,7 +142,7 @@ def text(rows: list[Row], **about: Any) -> str:
             *(f"- {count} times: the axis {reason}" for reason, count in why.most_common()),
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
-            f"\nNot rebuilt, as no numbers of the class that give the new sizes were found in time: {refused or 'none'}.",
+            f"\nNot rebuilt, as no numbers of the class for the new sizes were found in time: {refused or 'none'}.",
             "\n## What can change, before and after\n",
             *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
