@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from hypothesis import given, settings, strategies as st
+from strategies import random_graph, random_variables
 
 import naivenas_jax as nas
-from tests.strategies import random_graph, random_variables
 
 KEY = jax.random.key(0)
 
