@@ -152,3 +152,16 @@ def test_statistics_beside_parameters_are_none():
     variables = {"params": named(*arrays(1)), "statistics": {"scale": jnp.ones(2)}}
     graph, variables = nas.from_function(call, variables, X)
     assert graph.summary(variables).parameters == 38
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_statistics_of_layers_are_no_parameters(wrapped: bool):
+    x = nas.input_vertex("x", 3)
+    normalised = nas.layer("norm", nn.BatchNorm(), nas.layer("dense", nn.Dense(4), x))
+    graph = nas.Graph(x, normalised)
+    graph = nas.Graph(x, nas.layer("whole", graph, x)) if wrapped else graph
+    variables = graph.init(jax.random.key(0), X)
+    assert graph.summary(variables).parameters == 3 * 4 + 4 + 2 * 4
+    tx = optax.sgd(0.1, 0.9)
+    population = nas.Population.of([(graph, variables), (graph, variables)])
+    assert jax.tree.structure(population.init(tx)) == jax.tree.structure(tx.init(variables["params"]))
