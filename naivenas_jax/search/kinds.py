@@ -53,7 +53,7 @@ def _resized(graph: Graph, variables: Variables, name: str, size: int, space: Se
     present, asked = graph.ties.size(name), To(size)
     factor = isinstance(sizes_of(space, name), float)
     mutation = delta_nout(graph, variables, {name: relaxed(asked) if factor else asked}, **keywords)
-    now = mutation.graph.ties.size(name)
+    now = mutation.plan.axes[name].after  # a convolution whose groups have become single channels has other handles
     if now == present or (now > present) != (size > present):
         raise StructureError(f"{name!r} has {present} neurons, and the nearest to {size} that it can have is {now}.")
     return mutation

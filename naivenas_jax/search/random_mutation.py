@@ -204,6 +204,8 @@ def _space(space: object) -> SearchSpace:
 
 def _with_conditions(given: Constraints, space: SearchSpace, graph: Graph) -> Constraints:
     """The conditions of a user together with those of the space, for whatever axes there are after an edit."""
+    if given is None and next(size_conditions(space, graph, graph.ties.sizes), None) is None:
+        return None
 
     def both(sizes: Mapping[str, Size]) -> list[Condition]:
         return [*as_conditions(given(sizes) if callable(given) else given), *size_conditions(space, graph, sizes)]

@@ -10,9 +10,11 @@ from typing import TypeAlias
 import flax.linen as nn
 import jax
 
+from naivenas_jax.align.problem.request import To
 from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, as_number, require_function, shown
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.search.draws import Draws
 from naivenas_jax.search.makers import DEFAULT_MAKERS
 
 #: A factor by which a size may grow or shrink in one mutation, or all sizes that there may be.
@@ -23,6 +25,24 @@ Maker: TypeAlias = Callable[[Vertex], Vertex]
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 
 _ACTIVATIONS: tuple[Activation, ...] = (nn.relu, nn.gelu, nn.silu, nn.tanh, nn.elu, nn.leaky_relu)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a `SearchSpace`: a size for each handle that it names, and what is inserted where.
+
+    Attributes:
+      sizes: the size of each handle.
+      makers: what is inserted after each vertex, for `insert_vertex`; None: nothing.
+    """
+
+    sizes: Mapping[str, int]
+    makers: Mapping[str, Maker | None]
+
+    @property
+    def request(self) -> dict[str, To]:
+        """The sizes as a request: ``nas.delta_nout(graph, variables, point.request)``."""
+        return {handle: To(size) for handle, size in self.sizes.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +99,78 @@ class SearchSpace:
         self._set("protected", names)
         if self.max_vertices is not None and as_count(self.max_vertices) is None:
             raise RequestError(f"max_vertices must be a whole number or None, found {shown(self.max_vertices)}.")
+
+    def sample(self, key: jax.Array) -> Point:
+        """A point of the space, each as likely as any other.
+
+        The law is uniform over the product of what is named: each handle of ``sizes`` has any size of its ladder, and
+        after each vertex of ``makers`` nothing is inserted or what one of its makers makes, each with the same
+        probability and independently of all else. Ties are not known here: of handles that are the same neurons name
+        one, and where a layer or a sum limits sizes, `delta_nout` says which can be had. Kernels, activations and
+        ``max_vertices`` are of mutations, and take no part.
+
+        Args:
+          key: a PRNG key. The same key gives the same point on every machine.
+
+        Returns:
+          A `Point`: ``sizes`` by handle, ``makers`` by vertex, and ``request``, which `delta_nout` takes.
+
+        Raises:
+          RequestError: if the space names no handles and no vertices, gives a factor in place of a ladder, or a pattern
+            in place of a name.
+          PlanError: if ``key`` is no key.
+
+        >>> import jax, naivenas_jax as nas
+        >>> space = nas.SearchSpace(sizes={"hidden": [4, 8, 16], "deep": range(1, 5)})
+        >>> space.sample(jax.random.key(0)).sizes, space.size()
+        ({'hidden': 16, 'deep': 4}, 12)
+        """
+        draws = Draws(key)
+        sizes, makers = self._choices()
+        return Point(
+            {handle: draws.one_of(ladder) for handle, ladder in sizes.items()},
+            {name: draws.one_of((None, *several)) for name, several in makers.items()},
+        )
+
+    def size(self) -> int:
+        """The number of points that `sample` draws from: the product of the numbers of choices.
+
+        Returns:
+          A whole number of any size.
+
+        Raises:
+          RequestError: as `sample`.
+
+        >>> import naivenas_jax as nas
+        >>> nas.SearchSpace(sizes={f"layer{i}": range(8, 65, 8) for i in range(40)}).size() == 8**40
+        True
+        """
+        sizes, makers = self._choices()
+        return math.prod(map(len, sizes.values())) * math.prod(1 + len(several) for several in makers.values())
+
+    def _choices(self) -> tuple[dict[str, Sequence[int]], Mapping[str, Sequence[Maker]]]:
+        """The ladders by handle and the makers by vertex.
+
+        Raises:
+          RequestError: if the points cannot be told by names alone.
+        """
+        sizes = self.sizes if isinstance(self.sizes, Mapping) else {}
+        makers = self.makers if isinstance(self.makers, Mapping) else {}
+        ladders = {name: ladder for name, ladder in sizes.items() if not isinstance(ladder, float)}
+        if not sizes and not makers:
+            raise RequestError(
+                "The points of a space are told by names: SearchSpace(sizes={'hidden': [4, 8, 16]}) has three. Found "
+                "neither a mapping of sizes nor one of makers."
+            )
+        for name in sizes.keys() - ladders.keys():
+            raise RequestError(
+                f"sizes of {name!r}: the factor {sizes[name]} says how far one mutation may go, and not which sizes "
+                "there are. Give all of them to sample: [16, 24, 32]."
+            )
+        for name in [*sizes, *makers]:
+            if any(sign in name for sign in "*?["):
+                raise RequestError(f"{name!r} is a pattern, and how many it stands for depends on a graph. Name each.")
+        return ladders, makers
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

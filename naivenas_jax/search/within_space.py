@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from naivenas_jax.errors import UnknownNameError
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.search.space import Maker, SearchSpace, Sizes
-from naivenas_jax.sizes.condition import Condition, Size, size
+from naivenas_jax.sizes.condition import Condition, size
 
 
 def sizes_of(space: SearchSpace, handle: str) -> Sizes | None:
@@ -43,13 +43,13 @@ def check_names(space: SearchSpace, graph: Graph) -> None:
             raise UnknownNameError(f"protected: {unknown_name(name, known)}")
 
 
-def size_conditions(space: SearchSpace, graph: Graph, sizes: Mapping[str, Size]) -> Iterator[Condition]:
+def size_conditions(space: SearchSpace, graph: Graph, sizes: Collection[str]) -> Iterator[Condition]:
     """What sizes must satisfy after a mutation of a graph, as far as they can be told without a choice.
 
     Args:
       space: the space.
       graph: before the mutation.
-      sizes: those of the axes that there are.
+      sizes: the names of the axes that there are.
     """
     for name, present in graph.ties.sizes.items():
         if name not in sizes or name.startswith("~"):

@@ -182,6 +182,8 @@ def _of_graphs() -> dict[str, Call]:
         **{f"Graph.{name}": Call(getattr(graph, name), {}) for name in ("fixed", "handles", "as_module", "summary")},
         **{f"Graph.{name}": Call(getattr(graph, name), {}) for name in ("legal_edges", "removable", "removable_edges")},
         "Graph.can_read": Call(graph.can_read, {"source": "a", "target": "b"}),
+        "SearchSpace.sample": Call(nas.SearchSpace(sizes={"a": [2, 4]}).sample, {"key": jax.random.key(0)}),
+        "SearchSpace.size": Call(nas.SearchSpace(sizes={"a": [2, 4]}).size, {}),
         "Graph.as_nnx": Call(graph.as_nnx, {"variables": variables}),
         "Graph.find": Call(graph.find, {"what": "a*"}),
         "Graph.reach": Call(graph.reach, {"names": ("a",)}),

@@ -140,8 +140,11 @@ def problem_of(graph: Graph, draft: Draft, options: Options) -> NaiveNASError | 
     arriving = computed(graph, after, [name for name in draft.outputs if name not in freed])
     if isinstance(arriving, NaiveNASError):
         return arriving
-    problem = SizeProblem.of(graph, draft, staged, draft.stand_ins(draft.final_order()), options)
-    if not stacks_anew(after, arriving):
+    stands, same = draft.stand_ins(after), not stacks_anew(after, arriving)
+    if same and not stands and options.constraints is None:
+        return None  # every width is as it was, and nothing is asked of any
+    problem = SizeProblem.of(graph, draft, staged, stands, options)
+    if same:
         return problem.unsolvable()
     final = _final(draft, problem, options)
     if final is None:
