@@ -20,6 +20,10 @@ from naivenas_jax.trace.program.capture import Role, TracedProgram
 from naivenas_jax.trace.program.frame import Frame, NamedValue
 from naivenas_jax.trace.program.value import Dim, Lookup, Value, variable
 
+#: Why neurons that no variable and no input has are fixed.
+_COPIES = "they are copies that the model makes itself, in a number that nothing says"
+_CONSTANTS = "nothing but constants of the model has these neurons"
+
 
 @dataclass(frozen=True, eq=False)
 class Analysed:
@@ -85,7 +89,8 @@ def _with_constants(ties: Ties, rows: Sequence[tuple[int, ...]]) -> tuple[Ties, 
     """The same ties, in which the neurons that a constant has entries for are an axis; and the runs on these axes.
 
     On an axis of their own they are told from other neurons, so that new ones are like old ones of the same axis.
-    Neurons that nothing but constants has cannot be asked for, and are fixed.
+    Neurons that no variable and no input has are fixed, those of constants and copies that a broadcast makes: a call
+    with other arguments is traced anew, and learns sizes from variables and inputs alone.
 
     Args:
       ties: the ties.
@@ -95,7 +100,8 @@ def _with_constants(ties: Ties, rows: Sequence[tuple[int, ...]]) -> tuple[Ties, 
     owned = {axis for leaf in ties.leaves.values() for axis in leaf.axes if axis is not None}.union(ends)
     known = ties.plain(run for axis in owned for run in ties.axes[axis])
     runs = ties.plain(run for row in rows for run in row) - ties.fixed.keys()
-    fixed = {**ties.fixed, **dict.fromkeys(runs - known, "nothing but constants of the model has these neurons")}
+    copies = ties.plain(range(len(ties.run_sizes))) - ties.fixed.keys() - known
+    fixed = {**ties.fixed, **dict.fromkeys(copies, _COPIES), **dict.fromkeys(runs - known, _CONSTANTS)}
     free = runs & known
     own = [row for row in dict.fromkeys(rows) if ties.plain(row) & free]
     axes = {**ties.axes, **{f"~constant{number}": row for number, row in enumerate(own)}}
