@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,31 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.dataflow.rearranged import Rearranged
+from naivenas_jax.dataflow.thinning import picked_rows
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import Array
 
-#: Takes an array to one with a first dimension of groups: X, Y or B.
+#: Takes an array to one with a first dimension of groups: Y or B.
 Grouping = Callable[[Array], Shaped[Array, "G _ _"]]
+
+
+class Sizes(NamedTuple):
+    """The sizes of the matrices of a contraction, in every group.
+
+    Attributes:
+      rows: N.
+      inputs: K.
+      outputs: M.
+    """
+
+    rows: int
+    inputs: int
+    outputs: int
+
+
+#: Takes an activation, and the numbers of some rows, to these rows of X.
+SomeRows = Callable[[Array, Int[np.ndarray, " n"]], Shaped[Array, "G n _"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +52,7 @@ class Contraction:
       path: the variable.
       activation: the array that it is contracted with.
       result: the array that the equation returns.
-      rows: makes X, shape (G, N, K), from the activation.
+      rows: makes some rows of X, shape (G, n, K), from the activation and their numbers.
       columns: makes Y, shape (G, N, M), from the result.
       matrix: makes B, shape (G, K, M), from the variable, or from any array of its shape.
       number: how often the variable has been contracted before, in this evaluation.
@@ -42,7 +62,7 @@ class Contraction:
     path: Path
     activation: Array
     result: Array
-    rows: Grouping
+    rows: SomeRows
     columns: Grouping
     matrix: Grouping
     number: int = 0
@@ -51,12 +71,27 @@ class Contraction:
     @property
     def x(self) -> Float[Array, "G N K"]:
         """The matrices X, in float32."""
-        return self.rows(jnp.asarray(self.activation, jnp.float32))
+        return self.x_at(np.arange(self.sizes.rows))
 
     @property
     def y(self) -> Float[Array, "G N M"]:
         """The matrices Y, in float32."""
         return self.columns(jnp.asarray(self.result, jnp.float32))
+
+    def x_at(self, picked: Int[np.ndarray, " n"]) -> Float[Array, "G n K"]:
+        """Some rows of X, in float32."""
+        return self.rows(jnp.asarray(self.activation, jnp.float32), picked)
+
+    def picked(self, every: int) -> Int[np.ndarray, " n"]:
+        """One in so many rows, by number."""
+        return picked_rows(self.sizes.rows, np.shape(self.activation)[0], every)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the matrices, which are not made for that."""
+        _, rows, outputs = jax.eval_shape(self.columns, self.result).shape
+        one = jax.eval_shape(lambda array: self.rows(array, np.zeros(1, int)), self.activation)
+        return Sizes(rows, one.shape[2], outputs)
 
     def entries(self, shape: Sequence[int]) -> Int[np.ndarray, "G K M"]:
         """For each entry of B its position in the flattened variable, which has this shape."""
@@ -91,6 +126,10 @@ def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, resu
     g, total, made = prod(shape[d] for d in groups), prod(shape[d] for d in theirs), prod(kernel[d] for d in free)
     number = prod(shape[d] for d in others)
 
+    def rows(array: Array, picked: Int[np.ndarray, " n"]) -> Array:
+        every = array.transpose(*groups, *others, *theirs).reshape(g, number, total)
+        return every if len(picked) == number else every[:, picked]
+
     def columns(array: Array) -> Array:  # behind the groups, a result has what is left of the first operand first
         return array.reshape(g, number, made) if side == 1 else array.reshape(g, made, number).transpose(0, 2, 1)
 
@@ -98,7 +137,7 @@ def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, resu
         variable.path,
         activation,
         result,
-        rows=lambda array: array.transpose(*groups, *others, *theirs).reshape(g, number, total),
+        rows=rows,
         columns=columns,
         matrix=lambda array: variable.forward(array).transpose(*batch[side], *mine, *free).reshape(g, total, made),
     )
@@ -109,24 +148,24 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
     kernel, g = eqn.invars[1].aval.shape, params["feature_group_count"]
     out, into, *window = numbers.rhs_spec
     total, made = prod(kernel) // kernel[out], kernel[out] // g
+    padding = [(*pad, by - 1) for pad, by in zip(params["padding"], params["lhs_dilation"], strict=True)]
+    steps = params["rhs_dilation"]
+    extents = [(kernel[d] - 1) * by + 1 for d, by in zip(window, steps, strict=True)]
+    sizes = np.shape(_features_last(result, numbers.out_spec))[:-1]
 
-    def rows(array: Array) -> Array:
-        patches = jax.lax.conv_general_dilated_patches(
-            array,
-            [kernel[d] for d in window],
-            params["window_strides"],
-            params["padding"],
-            lhs_dilation=params["lhs_dilation"],
-            rhs_dilation=params["rhs_dilation"],
-            dimension_numbers=jax.lax.ConvDimensionNumbers(
-                numbers.lhs_spec, (len(kernel) - 1, len(kernel) - 2, *range(len(kernel) - 2)), numbers.out_spec
-            ),
-            precision=jax.lax.Precision.HIGHEST,
+    def rows(array: Array, picked: Int[np.ndarray, " n"]) -> Array:
+        padded = jax.lax.pad(
+            _features_last(array, numbers.lhs_spec), array.dtype.type(0), [(0, 0, 0), *padding, (0, 0, 0)]
         )
-        return _features_last(patches, numbers.out_spec).reshape(-1, g, total).transpose(1, 0, 2)
+        example, *positions = np.unravel_index(picked, sizes)
+        starts = [place * by for place, by in zip(positions, params["window_strides"], strict=True)]
+        shape = (1, *extents, padded.shape[-1])
+        slices = jax.vmap(lambda *start: jax.lax.dynamic_slice(padded, (*start, 0), shape))(example, *starts)
+        patches = slices[:, 0, *(slice(None, None, by) for by in steps)]  # (n, *window, features)
+        return jnp.moveaxis(patches.reshape(*patches.shape[:-1], g, kernel[into]), -2, 0).reshape(g, -1, total)
 
     def matrix(array: Array) -> Array:
-        moved = variable.forward(array).transpose(into, *window, out)
+        moved = variable.forward(array).transpose(*window, into, out)
         return moved.reshape(total, g, made).transpose(1, 0, 2)
 
     return Contraction(

@@ -11,7 +11,11 @@ from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.elimination import Block, Elimination, Reader, dropped
 from naivenas_jax.fit.regression.importance import importance
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    """The same numbers for every test, whichever others run before it."""
+    return np.random.default_rng(1)
 
 
 def error_without(x, y, gone):
@@ -20,9 +24,9 @@ def error_without(x, y, gone):
     return 0.5 * ((y - left @ np.linalg.lstsq(left, y, rcond=None)[0]) ** 2).sum()
 
 
-def test_costs_are_those_of_the_best_refit():
-    x = RNG.normal(size=(60, 8)) @ RNG.normal(size=(8, 8))
-    b = RNG.normal(size=(8, 3))
+def test_costs_are_those_of_the_best_refit(rng):
+    x = rng.normal(size=(60, 8)) @ rng.normal(size=(8, 8))
+    b = rng.normal(size=(8, 3))
     rows = {0: [0, 4], 1: [1, 5], 2: [2, 6], 3: [3, 7]}
     reader = Reader(np.linalg.inv(x.T @ x), b, (Block(np.arange(4), np.array(list(rows.values()))),))
     y = x @ b
@@ -34,9 +38,9 @@ def test_costs_are_those_of_the_best_refit():
         np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)
 
 
-def test_the_order_of_dropping_is_that_of_trying_all():
-    x = [RNG.normal(size=(60, k)) @ RNG.normal(size=(k, k)) for k in (9, 5)]
-    b = [RNG.normal(size=(k, 3)) for k in (9, 5)]
+def test_the_order_of_dropping_is_that_of_trying_all(rng):
+    x = [rng.normal(size=(60, k)) @ rng.normal(size=(k, k)) for k in (9, 5)]
+    b = [rng.normal(size=(k, 3)) for k in (9, 5)]
     rows = [{3: [0, 4], 5: [1, 5], 8: [2], 9: [3, 7]}, {5: [1], 8: [0, 2], 11: [4]}]  # of the second one stays unread
     readers = []
     for own, read, weights in zip(rows, x, b, strict=True):
@@ -178,3 +182,28 @@ def test_budgets_that_are_none():
         nas.compress(graph, variables, [DATA], max_params=0.5, utility={})
     with pytest.raises(nas.InfeasibleError, match="max_params <= "):
         nas.compress(graph, variables, [DATA], max_params=1e-6, steps=1)
+
+
+def magnitudes(silent):
+    """A network on the root of a sum of squares, whose gradient at 0 is not finite, and data with silent examples."""
+    x = nas.input_vertex("x", 6)
+    loud = nas.invariant_vertex("loud", lambda v: jnp.sqrt(v**2), nas.layer("a", nn.Dense(8, use_bias=False), x))
+    graph = nas.Graph(x, nas.layer("c", nn.Dense(2), nas.layer("b", nn.Dense(8), loud)))
+    data = jnp.asarray(np.random.default_rng(0).normal(size=(20, 6)), jnp.float32).at[:silent].set(0.0)
+    return graph, graph.init(jax.random.key(0), data), data
+
+
+def test_a_silent_example_is_left_out():
+    graph, variables, data = magnitudes(silent=1)
+    small = nas.compress(graph, variables, [data], max_params=0.6, steps=1)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(small.variables))
+    with_it = importance(Network(graph, {}), variables, Data.of(graph, [data]))
+    without = importance(Network(graph, {}), variables, Data.of(graph, [data[1:]]))
+    order = [np.argsort(scores["a"]) for scores in (with_it, without)]
+    assert np.mean(order[0] == order[1]) >= 0.5
+
+
+def test_gradients_that_are_mostly_not_finite_are_named():
+    graph, variables, data = magnitudes(silent=12)
+    with pytest.raises(nas.VariablesError, match="what params/a/kernel makes is not finite for most examples"):
+        nas.compress(graph, variables, [data], max_params=0.6, steps=1)

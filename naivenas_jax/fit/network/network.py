@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -219,6 +219,11 @@ class Data:
     def first(self) -> Batch:
         """The first batch."""
         return next(iter(self))
+
+    @cached_property
+    def number(self) -> int:
+        """How many batches there are."""
+        return len(self.batches) if isinstance(self.batches, Sized) else sum(1 for _ in self.batches)
 
 
 def check_values(graph: Graph, variables: Variables) -> None:

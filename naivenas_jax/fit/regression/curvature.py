@@ -12,8 +12,10 @@ from jaxtyping import Float
 
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import Tape, Values
+from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import VariableUse
 from naivenas_jax.dataflow.walk import walk_tape
+from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.network.network import Data, Network, on_device
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 from naivenas_jax.paths import Path
@@ -21,6 +23,9 @@ from naivenas_jax.typing import Array, Variables
 
 #: A contraction of an evaluation: the weight, and how often it has been contracted before.
 Key = tuple[Path, int]
+
+#: As many rows as this are read for every column that is summed over, if there are as many.
+ROWS_PER_COLUMN = 2
 
 
 class Curvature(NamedTuple):
@@ -30,36 +35,49 @@ class Curvature(NamedTuple):
       x: products of the columns of X and a column of ones.
       g: products of the columns of the gradients and a column of ones.
       yg: squares of ``y * gradient``.
+      lost: the number of rows whose gradient is not finite. They say nothing, and count as zeros.
     """
 
     x: Gram | Float[np.ndarray, "G K+1 K+1"]
     g: Gram | Float[np.ndarray, "G M+1 M+1"]
     yg: Float[Array, "G M"]
+    lost: Float[Array, ""]
 
 
 def curvatures(network: Network, variables: Variables, data: Data, seed: int = 0) -> dict[Key, Curvature]:
     """The sums of every contraction. Gradients are taken of sums of the outputs with random signs."""
-    total, present = None, on_device(variables)
+    total, present = dict[Key, Curvature](), on_device(variables)
     for number, inputs in enumerate(data):
         key = jax.random.fold_in(jax.random.key(seed), number)
         tape = network.tape(present, inputs)
-        total = added(total, network.compiled(_of_batch, tape)(present, tape.start(inputs), key))
-    assert total is not None
-    found: dict[Key, Curvature] = total
-    return found
+        found = network.compiled(_of_batch, tape, data.number)(present, tape.start(inputs), key)
+        for own, sums in found.items():
+            total[own] = added(total.get(own), sums, f"{'/'.join(own[0])} on batch {number}")
+    for (path, _), sums in total.items():
+        if 2 * float(sums.lost) > np.asarray(sums.x)[0, -1, -1]:
+            raise VariablesError(
+                f"The gradient of the outputs by what {'/'.join(path)} makes is not finite for most examples, such as "
+                "that of a square root at 0. Mend the model, or use nas.resize and nas.compensate."
+            )
+    return total
 
 
-def _of_batch(tape: Tape, variables: Variables, live: Values, key: jax.Array) -> dict[Key, Curvature]:
-    """The sums of one batch: zeros are added to the result of every contraction, and gradients taken by them."""
+def _of_batch(tape: Tape, batches: int, variables: Variables, live: Values, key: jax.Array) -> dict[Key, Curvature]:
+    """The sums of one of some batches: zeros are added to the result of every contraction, and gradients taken by them.
+
+    Sums over some of the rows are scaled up to all.
+    """
     found: dict[Key, Contraction] = {}
     jax.eval_shape(lambda: walk_tape(tape, variables, live, lambda use: found.update(_contraction(use))))
+    every = {own: _every(one, batches) for own, one in found.items()}
+    picked = {own: one.picked(every[own]) for own, one in found.items()}
     zeros = {own: jnp.zeros(one.result.shape, one.result.dtype) for own, one in found.items()}
 
     def outputs(deltas: Mapping[Key, jax.Array]) -> tuple[list[Array], dict[Key, tuple[Array, Array]]]:
         seen: dict[Key, tuple[Array, Array]] = {}
 
         def hook(use: VariableUse) -> Array | None:
-            seen.update((own, (one.x, one.y)) for own, one in _contraction(use).items())
+            seen.update((own, (one.x_at(picked[own]), one.y[:, picked[own]])) for own, one in _contraction(use).items())
             return use.result + deltas[use.path, use.number] if isinstance(use, Contraction) else None
 
         results = walk_tape(tape, variables, live, hook)
@@ -69,14 +87,22 @@ def _of_batch(tape: Tape, variables: Variables, live: Values, key: jax.Array) ->
     keys = jax.random.split(key, len(results))
     signs = [jax.random.rademacher(k, a.shape, jnp.float32) for k, a in zip(keys, results, strict=True)]
     (slopes,) = pull([sign.astype(a.dtype) for sign, a in zip(signs, results, strict=True)])
-    return {
-        own: _curvature(*seen[own], one.columns(jnp.asarray(slopes[own], jnp.float32))) for own, one in found.items()
-    }
+    gradients = {own: one.columns(jnp.asarray(slopes[own], jnp.float32))[:, picked[own]] for own, one in found.items()}
+    return {own: _curvature(*seen[own], gradients[own], every[own]) for own in found}
+
+
+def _every(one: Contraction, batches: int) -> int:
+    """One in so many rows is enough for the covariance of X, which is inverted with a ridge."""
+    rows, inputs, outputs = one.sizes
+    return thinning(rows * batches, max(inputs, outputs) + 1, ROWS_PER_COLUMN)
 
 
 def _contraction(use: VariableUse) -> dict[Key, Contraction]:
     return {(use.path, use.number): use} if isinstance(use, Contraction) else {}
 
 
-def _curvature(x: Float[Array, "G N K"], y: Float[Array, "G N M"], g: Float[Array, "G N M"]) -> Curvature:
-    return Curvature(gram(x), gram(g), ((y * g) ** 2).sum(1))
+def _curvature(x: Float[Array, "G N K"], y: Float[Array, "G N M"], g: Float[Array, "G N M"], every: int) -> Curvature:
+    finite = jnp.isfinite(g).all(-1, keepdims=True)
+    g = jnp.where(finite, g, 0.0)
+    of_x, of_g = (one._replace(sums=one.sums * every) for one in (gram(x), gram(g)))
+    return Curvature(of_x, of_g, every * ((y * g) ** 2).sum(1), every * (~finite.all(0)).sum())

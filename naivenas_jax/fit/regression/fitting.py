@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import TypeVar
 
+import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 from jaxtyping import Float
 
 from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import OtherUse, Outcome, SkipConnection, Standardisation, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
-from naivenas_jax.fit.network.network import Network, Run, Runs, on_device, replaced
+from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
-from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, ridge_fit
+from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, chosen_ridge, ridge_fit
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
-from naivenas_jax.fit.regression.use_sums import grams, grams_with_skip, made, made_and_skipped, missed, outcome
+from naivenas_jax.fit.regression.use_sums import OneIn, grams, grams_with_skip, made, made_and_skipped, missed, outcome
 from naivenas_jax.jaxpr.interpret import called
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
@@ -28,6 +31,9 @@ from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
 
 T = TypeVar("T")
+
+#: As many rows as this are read for every column that is summed over, if there are as many.
+ROWS_PER_COLUMN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +146,19 @@ class Fitting:
         if not columns.known.any():
             return dict(variables)
         factor = self.mutation.plan.factor(stage.path)
-        every, held_out = self._sums(variables, stage, columns, factor)
+        fitted, held_out = self._sums(variables, stage, columns, factor)
         values = to_host(flat(variables)[stage.path]).astype(np.float64).ravel()[columns.entries]
         present = np.where(columns.known[:, None], values, 0.0)
-        fit = ridge_fit(every, held_out, present, self.ridge if self.weights else np.inf, shifts)
+        ridge = self.ridge if self.weights else np.inf
+        if ridge is None:
+            ridge = chosen_ridge(fitted, held_out, present, shifts)
+        every = NormalEquations(np.add(fitted.gram, held_out.gram, out=fitted.gram), fitted.inputs)
+        fit = ridge_fit(every, present, ridge, shifts)
+
+        aims: dict[int, PyTree] = {}
 
         def missing(fit: Fit) -> Missed:
-            return self._missed(self._with(variables, stage, columns, fit), stage, columns)
+            return self._missed(self._with(variables, stage, columns, fit), stage, columns, aims)
 
         if self.outcomes and stage.outcome and factor == 1:
             fit = aimed(every, fit, present, shifts, missing)
@@ -165,19 +177,32 @@ class Fitting:
             arrays[shift.path] = replaced(arrays[shift.path], moved)
         return nested(arrays)
 
-    def _missed(self, variables: Variables, stage: Weight, columns: ColumnMap) -> Missed:
-        """By how much the outcomes of a weight are missed, over all rows."""
-        return Missed.together(self._read(variables, stage, outcome, missed, columns.source, columns.known))
+    def _missed(self, variables: Variables, stage: Weight, columns: ColumnMap, aims: dict[int, PyTree]) -> Missed:
+        """By how much the outcomes of a weight are missed; ``aims`` keeps those before the mutation, by batch."""
+        first, second = (OneIn(self._every(stage.path, columns), reading) for reading in (outcome, missed))
+        return Missed.together(self._read(variables, stage, first, second, columns.source, columns.known, aims=aims))
 
     def _sums(
         self, variables: Variables, stage: Weight, columns: ColumnMap, factor: float
     ) -> tuple[NormalEquations, NormalEquations]:
-        """The normal equations over all rows, and over those held out."""
+        """The normal equations over rows that are fitted to, and over those held out."""
         wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
-        found = self._read(variables, stage, wanted, sums, columns.source, columns.known * factor)
-        every, held_out = reduce(added, found, None)
+        second = OneIn(self._every(stage.path, columns), sums)
+        found = self._read(variables, stage, wanted, second, columns.source, columns.known * factor)
+        total = None
+        for number, sums_of_batch in enumerate(found):
+            total = added(total, sums_of_batch, f"{'/'.join(stage.path)} on batch {number}")
+        assert total is not None
+        fitted, held_out = total
         inputs = columns.entries.shape[1]
-        return NormalEquations(every, inputs), NormalEquations(held_out, inputs)
+        return NormalEquations(fitted, inputs), NormalEquations(held_out, inputs)
+
+    def _every(self, path: Path, columns: ColumnMap) -> int:
+        """One in so many rows is enough for the fit of a weight."""
+        uses = [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
+        rows = sum(use.sizes.rows for use in uses) * self.runs.data.number
+        _, inputs, outputs = columns.entries.shape
+        return thinning(rows, inputs + outputs + 1, ROWS_PER_COLUMN)
 
     def _read(
         self,
@@ -186,13 +211,22 @@ class Fitting:
         first: Callable[[Sequence[VariableUse]], PyTree],
         second: Callable[..., T],
         *given: Array,
+        aims: dict[int, PyTree] | None = None,
     ) -> Iterator[T]:
-        """For each batch what ``second`` reads of a weight now, given what ``first`` read of it before the mutation."""
+        """For each batch what ``second`` reads of a weight now, given what ``first`` read of it before the mutation.
+
+        What ``first`` read is kept in ``aims`` by the number of the batch, as far as it fits.
+        """
         now, old = on_device(variables), self._old(stage.path)
         others = () if stage.shift is None else (stage.shift.path,)
 
+        kept, numbers = {} if aims is None else aims, itertools.count()
+
         def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], T]:
-            before, then = before.read(first, old, (), self._present_before)
+            if (then := kept.get(number := next(numbers))) is None:
+                before, then = before.read(first, old, (), self._present_before)
+                if sum(array.nbytes for array in jax.tree.leaves((kept, then))) <= KEPT // 4:
+                    kept[number] = then
             after, found = after.read(second, stage.path, others, now, then, *given)
             return (before, after), found
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from naivenas_jax.fit.regression.positive_definite import inverses
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations
 from naivenas_jax.typing import Array
 
@@ -96,8 +97,8 @@ def aimed(
     """
     if np.isinf(start.ridge):
         return start
-    reduced = sums.centred() if shifts else sums
-    inverse, mean = np.linalg.inv(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
+    reduced = sums.reduced(shifts)
+    inverse, mean = inverses(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
     pull = reduced.weight(start.ridge)[:, None, None]
 
     def stepped(fit: Fit, now: Missed) -> Fit:

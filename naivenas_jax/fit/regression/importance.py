@@ -26,6 +26,7 @@ from naivenas_jax.dataflow.variable_uses import AddedVariable
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.curvature import Curvature, Key, curvatures
 from naivenas_jax.fit.regression.elimination import Block, Reader, dropped
+from naivenas_jax.fit.regression.positive_definite import inverses
 from naivenas_jax.fit.regression.ridge import NormalEquations
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
@@ -40,8 +41,9 @@ def importance(
 ) -> dict[str, Float[np.ndarray, " _"]]:
     """For each neuron the cost of dropping it after all those that cost less, by handle.
 
-    Neurons that no weight reads in sight (query and key features, what is read in loops only) have the cost of being
-    zero where they are made, and where that is out of sight too, the largest of all costs, so that they stay.
+    Rows whose gradient is not finite, as that of a square root at 0, are left out. Neurons that no weight reads in
+    sight (query and key features, what is read in loops only) have the cost of being zero where they are made, and
+    where that is out of sight too, the largest of all costs, so that they stay.
     """
     ties, arrays = network.graph.ties, {path: to_host(array) for path, array in flat(variables).items()}
     found = curvatures(network, variables, data)
@@ -104,7 +106,7 @@ def _reader(
 ) -> Reader:
     sums = NormalEquations(x[None], len(x) - 1)
     ridge = max(ridge, 1e-6 * sums.inputs)  # sums of float32 are off by some 1e-7 of the trace
-    inverse = np.linalg.inv((sums.centred() if centred else sums).system(ridge)[0])
+    inverse = inverses(sums.reduced(centred).system(ridge))[0]
     values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     sizes = sorted({len(own) for own in rows.values()})

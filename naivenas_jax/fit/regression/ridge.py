@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError, VariablesError
+from naivenas_jax.fit.regression.positive_definite import solved
 from naivenas_jax.typing import Array, PyTree
 
 #: Stands in for the mean of a diagonal that is 0 all over.
@@ -36,22 +37,26 @@ class Gram(NamedTuple):
     about: Float[Array, "G L"]
     sums: Float[Array, "G L+1 L+1"]
 
-    @property
-    def whole(self) -> Float[np.ndarray, "G L L"]:
+    def whole(self, of: str) -> Float[np.ndarray, "G L L"]:
         """The sums over the rows ``[z, 1]``, in float64.
+
+        Args:
+          of: the weight and the batch, for the error.
 
         Raises:
           VariablesError: if they are not finite.
         """
-        about, sums = (np.asarray(array, np.float64) for array in self)
+        about, sums = (np.array(array, np.float64) for array in self)
         if not (np.isfinite(about).all() and np.isfinite(sums).all()):
             raise VariablesError(
-                "What a weight reads or has to make, or a gradient, is not finite on these batches: an activation "
-                "overflows, or variables are not finite."
+                f"What {of} reads, or has to make, is not finite: an activation overflows, or variables are not finite."
             )
-        moved = np.broadcast_to(np.eye(sums.shape[-1]), sums.shape).copy()
-        moved[:, -1, :-1] = about
-        return np.asarray(moved.transpose(0, 2, 1) @ sums @ moved)
+        spread, last = sums[:, :-1, :-1], sums[:, -1].copy()  # with T z = [z - m, 1]: what is wanted is T^T sums T
+        spread += about[:, :, None] * last[:, None, :-1]
+        sums[:, -1] += last[:, -1:] * np.pad(about, ((0, 0), (0, 1)))
+        spread += sums[:, -1, :-1, None] * about[:, None]
+        sums[:, :, -1] = sums[:, -1]
+        return sums
 
 
 def gram(*parts: Float[Array, "G N _"]) -> Gram:
@@ -62,14 +67,26 @@ def gram(*parts: Float[Array, "G N _"]) -> Gram:
     return Gram(about, jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST))
 
 
-def added(total: PyTree, new: PyTree) -> PyTree:
-    """Two trees of sums added up, in float64; None in place of the first: only the second."""
-    new = jax.tree.map(_whole, new, is_leaf=lambda one: isinstance(one, Gram))
-    return new if total is None else jax.tree.map(np.add, total, new)
+def added(total: PyTree, new: PyTree, of: str) -> PyTree:
+    """Two trees of sums added up, in float64; None in place of the first: only the second.
 
+    The arrays of the first are written to, since sums of a wide weight fill the memory: they are results of this.
 
-def _whole(one: Gram | Array | float) -> np.ndarray:
-    return one.whole if isinstance(one, Gram) else np.asarray(one, np.float64)
+    Args:
+      total: the sums so far.
+      new: sums to be added.
+      of: what they are sums of, for the error.
+
+    Raises:
+      VariablesError: if the new ones are not finite.
+    """
+    leaves, structure = jax.tree.flatten(new, is_leaf=lambda one: isinstance(one, Gram))
+    whole = (one.whole(of) if isinstance(one, Gram) else np.array(one, np.float64) for one in leaves)
+    if total is None:
+        return jax.tree.unflatten(structure, list(whole))
+    for own, one in zip(jax.tree.leaves(total), whole, strict=True):
+        own += one
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +102,6 @@ class NormalEquations:
     gram: Float[np.ndarray, "G L L"]
     inputs: int
     floor: Float[np.ndarray, " G"] | float = 0.0
-
-    def __sub__(self, some: NormalEquations) -> NormalEquations:
-        """The sums over all rows but some."""
-        return NormalEquations(self.gram - some.gram, self.inputs)
 
     @property
     def number(self) -> float:
@@ -119,9 +132,13 @@ class NormalEquations:
         """The sums with the means of X and Y taken off."""
         last = self.gram[:, -1]
         floor = _ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
-        return NormalEquations(
-            self.gram - last[:, :, None] * last[:, None, :] / max(self.number, 1.0), self.inputs, floor
-        )
+        gram = last[:, :, None] * (last / -max(self.number, 1.0))[:, None]
+        gram += self.gram
+        return NormalEquations(gram, self.inputs, floor)
+
+    def reduced(self, shifts: bool) -> NormalEquations:
+        """What B is fitted to: centred sums where shifts take up the means."""
+        return self.centred() if shifts else self
 
     def weight(self, ridge: float) -> Float[np.ndarray, " G"]:
         """A relative ridge times the mean of the diagonal of ``X^T X``, above the floor."""
@@ -130,7 +147,9 @@ class NormalEquations:
 
     def system(self, ridge: float) -> Float[np.ndarray, "G K K"]:
         """``X^T X``, with the ridge."""
-        return self.xx + self.weight(ridge)[:, None, None] * np.eye(self.inputs)
+        system = self.xx.copy()
+        system.reshape(len(system), -1)[:, :: self.inputs + 1] += self.weight(ridge)[:, None]
+        return system
 
     def error(self, b: Float[np.ndarray, "G K M"]) -> float:
         """The sum of squares of ``y - x @ b``."""
@@ -157,6 +176,9 @@ class Fit:
 #: would follow the noise of too few examples a little further.
 LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
 
+#: Where on it the search begins.
+_START = 2
+
 
 def require_ridge(ridge: object) -> float | None:
     """``ridge`` as a number, or None: the data chooses.
@@ -170,33 +192,53 @@ def require_ridge(ridge: object) -> float | None:
     return None if number is None else float(number)
 
 
-def ridge_fit(
-    every: NormalEquations,
-    held_out: NormalEquations,
-    present: Float[np.ndarray, "G K M"],
-    ridge: float | None,
-    shifts: bool,
-) -> Fit:
+def ridge_fit(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge: float, shifts: bool) -> Fit:
     """Minimise ``|Y - X B - 1 c|^2 + ridge * s * |B - present|^2``, with s the mean of the diagonal of ``X^T X``.
 
     A large ridge leaves the present weights as they are; directions that the data says nothing about keep them in any
     case.
 
     Args:
-      every: sums over all rows.
-      held_out: sums over some of them, by which the ridge is chosen when fitted to the others.
+      sums: sums over all rows.
       present: the weights now.
-      ridge: relative to s; None: whichever of `LADDER` has the smallest error on the rows held out.
+      ridge: relative to s.
       shifts: whether there is a c.
     """
-    reduced = [sums.centred() if shifts else sums for sums in (every - held_out, held_out, every)]
-    if ridge is None:
-        errors = [reduced[1].error(ridge_solution(reduced[0], present, one)) for one in LADDER]
-        ridge = LADDER[int(np.argmin(errors))] if held_out.number > 0 else 1e-3
-    b = ridge_solution(reduced[2], present, ridge)
-    rows = max(every.number, 1.0)
-    shift = (every.y - np.einsum("gk,gkm->gm", every.x, b)) / rows if shifts else np.zeros_like(every.y)
+    b = ridge_solution(sums.reduced(shifts), present, ridge)
+    rows = max(sums.number, 1.0)
+    shift = (sums.y - np.einsum("gk,gkm->gm", sums.x, b)) / rows if shifts else np.zeros_like(sums.y)
     return Fit(b, shift, ridge)
+
+
+def chosen_ridge(
+    fitted: NormalEquations, held_out: NormalEquations, present: Float[np.ndarray, "G K M"], shifts: bool
+) -> float:
+    """The ridge with the smallest error on rows held out, when fitted to the others: searched down and up from 1e-4.
+
+    Every ridge is a system to solve, and as a rule the error has one minimum: too small a ridge follows the noise, too
+    large a one stays with the present weights. So the search goes on as long as the error gets smaller.
+
+    Args:
+      fitted: sums over the rows that are fitted to.
+      held_out: sums over the others.
+      present: the weights now.
+      shifts: whether there is a shift c.
+    """
+    if not held_out.number:
+        return 1e-3
+    fitted, held_out = fitted.reduced(shifts), held_out.reduced(shifts)
+    errors = {len(LADDER) - 1: held_out.error(present)}  # which needs no system
+
+    def error(place: int) -> float:
+        if place not in errors:
+            errors[place] = held_out.error(ridge_solution(fitted, present, LADDER[place]))
+        return errors[place]
+
+    for step in (-1, 1):
+        place = _START
+        while 0 <= place + step < len(LADDER) and error(place + step) < error(place):
+            place += step
+    return LADDER[min(sorted(errors), key=lambda place: errors[place])]
 
 
 def ridge_solution(
@@ -205,4 +247,4 @@ def ridge_solution(
     """The matrices B, for one ridge."""
     if np.isinf(ridge):
         return present
-    return np.asarray(present + np.linalg.solve(sums.system(ridge), sums.xy - sums.xx @ present))
+    return np.asarray(present + solved(sums.system(ridge), sums.xy - sums.xx @ present))

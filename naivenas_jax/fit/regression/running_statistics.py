@@ -52,9 +52,9 @@ def restandardised(variables: Variables, path: Path, found: Iterable[Sequence[Mo
     Raises:
       VariablesError: if there is a single value per neuron, or the estimate is not finite.
     """
-    total = None
-    for number, mean, variance in added(None, [one for batch in found for one in batch]):
-        total = added(total, (number, number * mean, number * (variance + mean**2)))
+    total, name = None, "/".join(path)
+    for number, mean, variance in added(None, [one for batch in found for one in batch], name):
+        total = added(total, (number, number * mean, number * (variance + mean**2)), name)
     assert total is not None
     number, first, second = total
     if number < 2:

@@ -6,7 +6,8 @@ Every function takes the uses of one weight in one evaluation (see `naivenas_jax
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed
 from naivenas_jax.fit.regression.ridge import Gram, gram
-from naivenas_jax.typing import Array
+from naivenas_jax.typing import Array, PyTree
 
 #: For each use of a weight what it makes, the columns of all groups side by side.
 Made = list[Float[Array, "_ columns"]]
@@ -32,44 +33,68 @@ def made_and_skipped(uses: Sequence[VariableUse]) -> Made:
     return [own + skipped for own, skipped in zip(made(uses), _skipped(uses), strict=True)]
 
 
+@dataclass(frozen=True)
+class OneIn:
+    """A reading of one in so many rows.
+
+    Attributes:
+      every: one in so many; see `naivenas_jax.dataflow.thinning`.
+      reading: the reading, to which the number is given by name.
+    """
+
+    every: int
+    reading: Callable[..., PyTree]
+
+    def __call__(self, uses: Sequence[VariableUse], *given: PyTree) -> PyTree:
+        """What is read."""
+        return self.reading(uses, *given, every=self.every)
+
+
 def grams(
-    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"]
+    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"], every: int
 ) -> list[Gram]:
-    """Sums over all rows, and over those held out, of what a weight reads now and is to make.
+    """Sums over rows that are fitted to, and over those held out, of what a weight reads now and is to make.
 
     Args:
       uses: the uses of the weight now.
       wanted: what it made before, for each use.
       source: the column before of each column now, counted over all groups.
       scale: the factor of each column.
+      every: one in so many rows is taken.
     """
-    return _grams(uses, [own[:, source] * scale for own in wanted])
+    return _grams(uses, [own[:, source] * scale for own in wanted], every)
 
 
 def grams_with_skip(
-    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"]
+    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"], every: int
 ) -> list[Gram]:
     """The same where ``wanted`` is the sum with a skip connection: what the skip connection adds now is taken off."""
     skipped = [array.reshape(-1, *source.shape) for array in _skipped(uses)]
-    return _grams(uses, [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)])
+    return _grams(uses, [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)], every)
 
 
-def outcome(uses: Sequence[VariableUse]) -> Float[Array, "N columns"]:
-    """The outcome of a weight that is used once, the columns of all groups side by side."""
+def outcome(uses: Sequence[VariableUse], every: int) -> Float[Array, "n columns"]:
+    """The outcome of a weight that is used once, the columns of all groups side by side; of one in so many rows."""
     (own,) = (use for use in uses if isinstance(use, Outcome))
-    return _side_by_side(own.contraction.columns(jnp.asarray(own.array, jnp.float32)))
+    picked = own.contraction.picked(every)
+    return _side_by_side(own.contraction.columns(jnp.asarray(own.array, jnp.float32)))[picked]
 
 
 def missed(
     uses: Sequence[VariableUse],
-    wanted: Float[Array, "N columns"],
+    wanted: Float[Array, "n columns"],
     source: Int[Array, "G M"],
     known: Bool[Array, "G M"],
+    every: int,
 ) -> Missed:
     """By how much the outcome of a weight that is used once misses its outcome before, where there was one."""
     (own,) = (use for use in uses if isinstance(use, Outcome))
-    reached, slope = (own.contraction.columns(jnp.asarray(array, jnp.float32)) for array in (own.array, own.slope()))
-    return Missed.of(own.contraction.x, (wanted[:, source].transpose(1, 0, 2) - reached) * known[:, None], slope)
+    picked = own.contraction.picked(every)
+    reached, slope = (
+        own.contraction.columns(jnp.asarray(array, jnp.float32))[:, picked] for array in (own.array, own.slope())
+    )
+    aim = wanted[:, source].transpose(1, 0, 2)
+    return Missed.of(own.contraction.x_at(picked), (aim - reached) * known[:, None], slope)
 
 
 def _skipped(uses: Sequence[VariableUse]) -> Made:
@@ -79,12 +104,17 @@ def _skipped(uses: Sequence[VariableUse]) -> Made:
     return [_side_by_side(use.contraction.columns(jnp.asarray(use.activation, jnp.float32))) for use in skips]
 
 
-def _grams(uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]]) -> list[Gram]:
-    own = [use for use in uses if isinstance(use, Contraction)]
-    every = [(use.x, y.transpose(1, 0, 2)) for use, y in zip(own, wanted, strict=True)]
-    masks = [_held_out(use.x.shape[1], np.shape(use.activation)[0]) for use in own]
-    held_out = [tuple(part[:, mask] for part in parts) for parts, mask in zip(every, masks, strict=True)]
-    return [gram(*(jnp.concatenate(part, 1) for part in zip(*rows, strict=True))) for rows in (every, held_out)]
+def _grams(uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]], every: int) -> list[Gram]:
+    contractions = [use for use in uses if isinstance(use, Contraction)]
+
+    def sums(held_out: bool) -> Gram:
+        rows = [use.picked(every) for use in contractions]
+        rows = [i[_held_out(use, i) == held_out] for use, i in zip(contractions, rows, strict=True)]
+        xs = [use.x_at(i) for use, i in zip(contractions, rows, strict=True)]
+        ys = [own[i].transpose(1, 0, 2) for own, i in zip(wanted, rows, strict=True)]
+        return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1))
+
+    return [sums(held_out=False), sums(held_out=True)]
 
 
 def _side_by_side(array: Float[Array, "G N M"]) -> Float[Array, "N columns"]:
@@ -92,7 +122,8 @@ def _side_by_side(array: Float[Array, "G N M"]) -> Float[Array, "N columns"]:
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
 
 
-def _held_out(number: int, examples: int) -> Bool[np.ndarray, " N"]:
-    """Which rows are held out: those of every fourth example, with all of its positions."""
+def _held_out(use: Contraction, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which of some rows are held out: those of every fourth example, with all of its positions."""
+    number, examples = use.sizes.rows, np.shape(use.activation)[0]
     per_example = number // examples if examples >= 4 and number % examples == 0 else 1
-    return np.asarray(np.arange(number) // per_example % 4 == 3)
+    return np.asarray(rows // per_example % 4 == 3)
