@@ -29,7 +29,7 @@ from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.checks import require_mapping
 from naivenas_jax.dataflow.gated import with_gates
-from naivenas_jax.errors import VariablesError
+from naivenas_jax.errors import UtilityError, VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
@@ -128,6 +128,7 @@ def gate_derivatives(
 
     Raises:
       VariablesError: if a weight or its gradient is not there.
+      UtilityError: if gradients by a variable do not say what the weight that it is a part of contributes.
     """
     weights, slopes = _by_path(params, "params"), _by_path(grads, "grads")
     totals = jnp.zeros(class_count(graph.ties))
@@ -203,12 +204,17 @@ def _effective(ties: Ties, path: Path, arrays: Mapping[Path, Array]) -> Array:
     weight, own = ties.leaves[path].weight, _find(arrays, path, "params")
     if weight is None or (weight.switches and weight.linear):
         return own
-    if not weight.switches:
+    if not weight.holds:
         return jnp.zeros_like(own)
     known = {each: arrays.get(each, arrays.get(each[1:])) for each in ties.leaves}
-    found = weight.value_and_slope({each: array for each, array in known.items() if array is not None})
+    given = {each: array for each, array in known.items() if array is not None}
+    found = weight.value_and_slope(given) if weight.switches else None
     if found is None:
-        return own
+        raise UtilityError(
+            f"{path_text(path)} is a part of a weight that is no function of its entries one by one, in their places "
+            "(a softmax, a stack, a slice of a shift), so that gradients by it do not say what the weight's entries "
+            "contribute. Use nas.taylor, which evaluates the network with gates."
+        )
     value, slope = found
     return jnp.where(slope == 0, 0.0, value / jnp.where(slope == 0, 1.0, slope))
 

@@ -243,6 +243,7 @@ class TaylorAverage:
 
         Raises:
           VariablesError: a weight or its gradient is missing, or has another shape than in the graph.
+          UtilityError: a weight is no function of a variable's entries one by one (a softmax); use `taylor`.
         """
 
         def measured() -> tuple[Float[jax.Array, " classes"], Float[jax.Array, " classes"]]:
