@@ -40,7 +40,17 @@ class Call(NamedTuple):
 RESULTS = (
     *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
     *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Saved", "Frontier", "FrontierPoint"),
-    *("AxisPlan", "TaylorAverage", "Gradual", "Soft", "Population", "watch.SizeChange", "Vertex", "HistoryEntry"),
+    *(
+        "AxisPlan",
+        "TaylorAverage",
+        "Gradual",
+        "Soft",
+        "Population",
+        "watch.SizeChange",
+        "Vertex",
+        "HistoryEntry",
+        "Canonical",
+    ),
 )
 #: Dicts of keywords for annotations, which are not called.
 ANNOTATIONS = ("VerbKeywords", "WidthKeywords", "EditKeywords")

@@ -50,6 +50,8 @@ AS_GIVEN = (
     "Graph.run",
     "Graph.init",
     "Population.apply",
+    "Canonical.rename",
+    "Canonical.restore",
     "masked",
     "Mutation.carry",
     "TaylorAverage.update",
