@@ -3,9 +3,6 @@
 import copy
 import pickle
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import chex
 import cloudpickle
@@ -15,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from fresh_process import run_in_a_process
 from keep_models import Blocks, Hidden, NnxBlocks, doubled, mlp
 
 import naivenas_jax as nas
@@ -98,15 +96,6 @@ for name, data, x, expected in kept:
     back.apply(weights, x)
 print("all", len(kept))
 """
-
-
-def run_in_a_process(code: str, file: Path) -> str:
-    """What the code prints, in a new process that finds the modules of these tests."""
-    places = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-    code = f"import sys; sys.path[:0] = {places!r}\n{code}"
-    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_another_process_computes_the_same_and_goes_on(tmp_path):

@@ -1,10 +1,7 @@
 """Networks, hand-written and imported, are saved and loaded: here, and in a process that has only the files."""
 
 import inspect
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -15,6 +12,7 @@ import optax
 import pytest
 from flax import core, nnx, struct
 from flax.training.train_state import TrainState
+from fresh_process import run_in_a_process
 from keep_models import Blocks, NnxBlocks, doubled, mlp
 from safetensors.numpy import load_file
 
@@ -96,10 +94,21 @@ def test_a_network_comes_back_as_it_was(name, tmp_path):
             assert saved.graph == graph
 
 
-OTHER_PROCESS = """
+# Both processes are fresh: one that has run other tests may hold programs that were compiled with other options.
+WRITES = """
+import pathlib, sys
+import naivenas_jax as nas
+from keep.test_save import NETWORKS, X, mutations, outputs
+names = [name for name in NETWORKS if "arguments" not in name]
+for name in names:
+    mutation = list(mutations(name))[-1]
+    nas.save(pathlib.Path(sys.argv[1]) / name, mutation, x=X, y=outputs(*mutation))
+print("all", len(names))
+"""
+READS = """
 import sys, pathlib
 import jax, numpy as np
-sys.path.insert(0, sys.argv[2])
+from fresh_process import run_in_a_process
 from keep_models import Blocks, NnxBlocks, doubled, mlp
 from flax import nnx
 import naivenas_jax as nas
@@ -110,7 +119,7 @@ nas.register_function("tests.low_rank", low_rank)
 models = {"linen": Blocks(), "nnx": NnxBlocks(nnx.Rngs(5)), "function": mlp}
 count = 0
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
-    saved = nas.load(path, model=models.get(path.name.split(",")[0].split("-")[0]))
+    saved = nas.load(path, model=models.get(path.name))
     graph, variables = saved
     for found, was in zip(jax.tree.leaves(graph.apply(variables, saved.trees["x"])), saved.trees["y"], strict=True):
         np.testing.assert_array_equal(found, was, err_msg=path.name)
@@ -121,14 +130,8 @@ print("all", count)
 
 
 def test_another_process_computes_the_same_and_goes_on(tmp_path):
-    count = 0
-    for name in [name for name in NETWORKS if "arguments" not in name]:
-        mutation = list(mutations(name))[-1]
-        nas.save(tmp_path / f"{name}-{count}", mutation, x=X, y=outputs(*mutation))
-        count += 1
-    tests = str(Path(__file__).parents[1])
-    done = subprocess.run([sys.executable, "-c", OTHER_PROCESS, str(tmp_path), tests], capture_output=True, text=True)
-    assert done.stdout.strip() == f"all {count}", done.stderr
+    assert run_in_a_process(WRITES, tmp_path) == "all 4"
+    assert run_in_a_process(READS, tmp_path) == "all 4"
 
 
 def small():
