@@ -103,7 +103,7 @@ def canonical(graph: Graph) -> Canonical:
     ...     hidden = nas.invariant_vertex("act", lambda h: nn.relu(h) ** 2, nas.layer(name, nn.Dense(8), x))
     ...     graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
     ...     return graph, graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
-    >>> evaluate = jax.jit(nas.apply)
+    >>> evaluate = jax.jit(lambda graph, variables, x: nas.apply(graph, variables, x))
     >>> for name in ("first", "second"):
     ...     graph, variables = network(name)
     ...     shape = nas.canonical(graph)
