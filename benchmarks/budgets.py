@@ -9,15 +9,12 @@ Weights are random, with magnitudes that vary between layers and between neurons
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from machine import machine, revision  # noqa: E402
+from machine import measured_with  # noqa: E402
 from vision import NETWORKS, SMALL  # noqa: E402
 
 import naivenas_jax as nas  # noqa: E402
@@ -139,12 +136,8 @@ def measure(network: Network, shares: Sequence[float] = SHARES) -> Iterator[list
 
 def head(imports: str) -> str:
     return HEAD.format(
-        date=datetime.date.today().isoformat(),
-        machine=machine(),
-        python=platform.python_version(),
-        revision=revision(),
+        **measured_with("jax", "flax", "cvxpy", "highspy", "numpy"),
         imports=imports,
-        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "cvxpy", "highspy", "numpy")),
     )
 
 

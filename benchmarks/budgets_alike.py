@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from graphs import densenet121
-from machine import machine, revision
+from machine import measured_with
 
 import naivenas_jax as nas
 
@@ -127,10 +125,7 @@ def rows(cases: tuple[Case, ...]) -> Iterator[str]:
 
 def head() -> str:
     return HEAD.format(
-        date=datetime.date.today().isoformat(),
-        machine=machine(),
-        python=platform.python_version(),
-        revision=revision(),
+        **measured_with(),
     )
 
 

@@ -9,22 +9,19 @@ program: without the cache, with an empty folder, and with the folder that this 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
-from machine import machine, revision
+from machine import measured_with
 from population import BATCH, NETWORKS, TX, epoch, mutants, split, step, timed
 
 import naivenas_jax as nas
@@ -109,11 +106,7 @@ def main() -> None:
     members, networks = (2, ["MLP"]) if options.quick else (4, list(NETWORKS))
     ways = ["one by one"] if options.quick else ["one by one", "one program"]
     text = HEAD.format(
-        date=datetime.date.today().isoformat(),
-        machine=machine(),
-        python=platform.python_version(),
-        revision=revision() or "an unknown revision",
-        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
+        **measured_with("jax", "flax", "optax"),
         members=members,
     )
     print(text, end="")

@@ -22,10 +22,10 @@ from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from graphs import chain
 from machine import machine, revision
 
 import naivenas_jax as nas
@@ -69,10 +69,7 @@ def steps(change: Callable[[], object]) -> dict[str, float]:
 
 def measured(width: int, layers: int, runs: int) -> dict[str, dict[str, float]]:
     """Seconds by kind of change and step."""
-    vertex = x = nas.input_vertex("x", 64)
-    for number in range(layers):
-        vertex = nas.layer(f"dense{number}", nn.Dense(width), vertex)
-    graph = nas.Graph(x, nas.layer("out", nn.Dense(10), vertex))
+    graph = chain(layers, width)
     shapes = jax.eval_shape(graph.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64), jnp.float32))
     draws = np.random.default_rng(0)
     utility = {f"dense{i}": draws.uniform(size=width) for i in range(layers)}

@@ -89,17 +89,14 @@ def shrink(name: str, what: str) -> float:
 
 def million(kind: str, width: int = 10_000, layers: int = 100) -> float:
     """A chain of dense layers, on shapes."""
-    import flax.linen as nn
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from graphs import chain
 
     import naivenas_jax as nas
 
-    vertex = x = nas.input_vertex("x", 64)
-    for number in range(layers):
-        vertex = nas.layer(f"dense{number}", nn.Dense(width), vertex)
-    graph = nas.Graph(x, nas.layer("out", nn.Dense(10), vertex))
+    graph = chain(layers, width)
     shapes = jax.eval_shape(graph.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64), jnp.float32))
     draws = np.random.default_rng(0)
     utility = {f"dense{i}": draws.uniform(size=width) for i in range(layers)}

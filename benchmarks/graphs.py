@@ -55,6 +55,14 @@ def mlp(layers: int = 8, width: int = 1024) -> nas.Graph:
     return nas.Graph(x, dense("out", 10, vertex))
 
 
+def chain(layers: int, width: int) -> nas.Graph:
+    """Dense layers and nothing else."""
+    x = vertex = nas.input_vertex("x", 64)
+    for number in range(layers):
+        vertex = dense(f"dense{number}", width, vertex)
+    return nas.Graph(x, dense("out", 10, vertex))
+
+
 def resnet50() -> nas.Graph:
     """He et al., Deep Residual Learning for Image Recognition, 2015."""
     image = nas.input_vertex("image", 3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,3 +29,14 @@ def revision() -> str:
     """The commit that is checked out; empty outside of a repository."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def measured_with(*packages: str) -> dict[str, str]:
+    """What the head of a table says: date, machine, python, revision, and the versions of these packages."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "revision": revision() or "an unknown revision",
+        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+    }

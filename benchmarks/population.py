@@ -10,13 +10,10 @@ for the first time does. ``--quick``: few members and steps, to see that the scr
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from machine import machine, revision
+from machine import measured_with
 from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
@@ -253,11 +250,7 @@ def measured(network: Network, members: int, alone: int, steps: int | None) -> d
 
 def head(members: int, alone: int) -> str:
     return HEAD.format(
-        date=datetime.date.today().isoformat(),
-        machine=machine(),
-        python=platform.python_version(),
-        revision=revision() or "an unknown revision",
-        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
+        **measured_with("jax", "flax", "optax"),
         members=members,
         alone=alone,
         tolerance=TOLERANCE,

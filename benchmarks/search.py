@@ -10,15 +10,12 @@ scratch. ``--quick``: few networks, to see that the script works.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +24,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 import optax
-from machine import machine, revision
+from machine import measured_with
 
 import naivenas_jax as nas
 
@@ -171,11 +168,7 @@ def main() -> None:
     if options.quick:
         settings = replace(settings, generations=1, structures=1, members=2, survivors=2, epochs=1)
     text = HEAD.format(
-        date=datetime.date.today().isoformat(),
-        machine=machine(),
-        python=platform.python_version(),
-        revision=revision() or "an unknown revision",
-        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax", "pymoo")),
+        **measured_with("jax", "flax", "optax", "pymoo"),
         generations=settings.generations,
         networks=settings.structures * settings.members,
         epochs=settings.epochs,
