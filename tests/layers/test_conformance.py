@@ -6,7 +6,7 @@ hand; which numbers of a parameter belong to which neuron is written down here a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
@@ -250,14 +250,7 @@ TIED = [(name, library) for name, library in BOTH if name in ("dense", "conv2d-s
 DTYPES = {"float32": 1e-4, "bfloat16": 4e-2}  # and how far two ways to compute the same may be apart
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_quickly() -> Iterator[None]:
-    """Every test compiles a few small programs, and runs each of them once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()  # the option is no part of the key of a compiled program: no later test is to meet these
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 @cache

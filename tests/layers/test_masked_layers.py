@@ -6,7 +6,7 @@ network is written by hand or imported, and the sizes of the members on all axes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -81,14 +81,7 @@ def subject(name: str) -> Subject:
     return SUBJECTS[name]()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_quickly() -> Iterator[None]:
-    """Every test compiles a few small programs, and runs each of them once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def handles_inside(graph: nas.Graph) -> list[str]:

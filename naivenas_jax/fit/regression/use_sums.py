@@ -106,12 +106,13 @@ def _skipped(uses: Sequence[VariableUse]) -> Made:
 
 def _grams(uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]], every: int) -> list[Gram]:
     contractions = [use for use in uses if isinstance(use, Contraction)]
+    picked = [use.picked(every) for use in contractions]
+    masks = [_held_out(use, rows) for use, rows in zip(contractions, picked, strict=True)]
 
     def sums(held_out: bool) -> Gram:
-        rows = [use.picked(every) for use in contractions]
-        rows = [i[_held_out(use, i) == held_out] for use, i in zip(contractions, rows, strict=True)]
-        xs = [use.x_at(i) for use, i in zip(contractions, rows, strict=True)]
-        ys = [own[i].transpose(1, 0, 2) for own, i in zip(wanted, rows, strict=True)]
+        rows = [some[mask == held_out] for some, mask in zip(picked, masks, strict=True)]
+        xs = [use.x_at(some) for use, some in zip(contractions, rows, strict=True)]
+        ys = [own[some].transpose(1, 0, 2) for own, some in zip(wanted, rows, strict=True)]
         return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1))
 
     return [sums(held_out=False), sums(held_out=True)]
