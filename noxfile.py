@@ -12,8 +12,8 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.reuse_venv = "yes"
-# The tests come last, so that pytest's closing line does too. They include the docs.
-nox.options.sessions = ["lint", "types", "imports", "short", "tests"]
+# The tests come last, so that pytest's closing line does too. They include the docs, whose code the site has run.
+nox.options.sessions = ["lint", "types", "imports", "short", "site", "tests"]
 
 # The tests compile thousands of programs, many of them again and again: each is compiled once for both workers.
 CACHED = {
@@ -21,6 +21,8 @@ CACHED = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+
+PAGES_HAVE_RUN: dict[str, str] = {}  # what tells the tests that the site has just run the code of all pages
 
 # Reading the source needs no installed package.
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
@@ -67,7 +69,7 @@ def examples(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones. Arguments go to pytest: `nox -s tests -- -k plan`."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "2", *session.posargs, env=CACHED)
+    session.run("pytest", "-n", "2", *session.posargs, env={**CACHED, **PAGES_HAVE_RUN})
 
 
 @nox.session
@@ -90,6 +92,15 @@ def search(session: nox.Session) -> None:
     """Searches on workers of Ray, some of which are killed."""
     session.install("-e", ".[search,test]")
     session.run("pytest", "tests/search/test_search_example.py", "tests/search/test_search_on_ray.py", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Runs the code of all pages, and builds the site from them: docs/_build/site/index.html."""
+    session.install("-e", ".[docs,test]")
+    session.run("pytest", "-n", "2", "tests/test_docs.py", env=CACHED)
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/site", *session.posargs)
+    PAGES_HAVE_RUN["PAGES_HAVE_RUN"] = "1"
 
 
 @nox.session

@@ -1,63 +1,20 @@
-"""The Python code in README.md and docs/ runs.
+"""The Python code in README.md and docs/ runs, and prints what the pages say, by the rules of `run_pages`."""
 
-The blocks of one file run in order and share one namespace, in an empty folder of their own. A block that starts with
-```python no-run is left out.
-"""
-
-import re
-import sys
-import textwrap
-import traceback
+import os
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 import pytest
+import run_pages
+from run_pages import Block, read_blocks, run_block
 
-ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^ *```python(?P<info>(?: [^\n]*)?)\n(?P<code>.*?)^ *```[ \t]*$", re.DOTALL | re.MULTILINE)
-
-
-class Block(NamedTuple):
-    line: int  # of the first line of code
-    code: str
+# Set by nox where the site was built just before: a page that has run with this very library is not run twice.
+RECORDED = os.environ.get("PAGES_HAVE_RUN") == "1"
 
 
-def read_blocks(text: str) -> list[Block]:
-    return [
-        Block(text.count("\n", 0, match.start("code")) + 1, textwrap.dedent(match["code"]))
-        for match in BLOCK.finditer(text)
-        if "no-run" not in match["info"].split()
-    ]
-
-
-def run_block(block: Block, path: Path, namespace: dict) -> None:
-    try:
-        padded = "\n" * (block.line - 1) + block.code  # so that tracebacks show lines of the file
-        exec(compile(padded, path, "exec", dont_inherit=True), namespace)
-    except Exception as error:
-        raise AssertionError(f"{path}:{failing_line(error, path, block.line)}: {error!r}") from error
-
-
-def failing_line(error: Exception, path: Path, start: int) -> int:
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return error.lineno or start
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return lines[-1] or start if lines else start
-
-
-def documents() -> list[Path]:
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [path for path in paths if path.exists() and read_blocks(path.read_text(encoding="utf-8"))]
-
-
-@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in documents()])
-def test_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    module = ModuleType("document")
-    monkeypatch.setitem(sys.modules, "document", module)  # classes of the document are looked up there
-    for block in read_blocks(path.read_text(encoding="utf-8")):
-        run_block(block, path, vars(module))
+@pytest.mark.parametrize("path", [pytest.param(p, id=str(p.relative_to(run_pages.ROOT))) for p in run_pages.pages()])
+def test_code_runs(path: Path, tmp_path: Path):
+    if not RECORDED or run_pages.recorded(path.read_text(encoding="utf-8")) is None:
+        run_pages.run_in(tmp_path, path)
 
 
 def test_reads_blocks_with_their_lines():
@@ -65,6 +22,28 @@ def test_reads_blocks_with_their_lines():
     others = "```python no-run\n1 / 0\n```\n```pycon\n>>> 1\n```\n"
     indented = "- b\n  ```python\n  x += 1\n  ```\n"
     assert read_blocks(plain + others + indented) == [Block(3, "x = 1\n"), Block(13, "x += 1\n")]
+
+
+def test_text_behind_code_is_what_it_prints():
+    assert read_blocks("```python\nprint(1)\n```\n\n```text\n1\n```\n") == [Block(2, "print(1)\n", "1\n")]
+    assert read_blocks("```python\nx = 1\n```\nWords.\n```text\n1\n```\n") == [Block(2, "x = 1\n", None)]
+    run_block(Block(1, "print(1, 2)\n3\n", "1 ...\n3\n"), Path("a.md"), {})
+    with pytest.raises(AssertionError, match="the page says that this prints\n2\n\nand it prints\n1\n"):
+        run_block(Block(1, "print(1)\n", "2\n"), Path("a.md"), {})
+
+
+def test_outputs_are_what_was_printed_and_the_last_value():
+    class Drawn:
+        def _repr_html_(self) -> str:
+            return "<b>1</b>"
+
+        def __repr__(self) -> str:
+            return "Drawn()"
+
+    printed, shown = run_block(Block(1, "print('a')\nDrawn()\n"), Path("a.md"), {"Drawn": Drawn})
+    assert printed == {"output_type": "stream", "name": "stdout", "text": "a\n"}
+    assert shown["data"] == {"text/plain": "Drawn()", "text/html": "<b>1</b>"}
+    assert run_block(Block(1, "x = 1\n"), Path("a.md"), {}) == []
 
 
 @pytest.mark.parametrize(("code", "line"), [("x = 1\n1 / 0\n", 8), ("x = (\n", 7)], ids=["runtime", "syntax"])
