@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from naivenas_jax.checks import require_flag, require_words
+from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.errors import GraphError, PlanError, UtilityError
+from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.outputs import MadeOutputs, WantedOutputs, made_outputs
+from naivenas_jax.fit.outputs import MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -27,6 +29,9 @@ from naivenas_jax.mutate.verbs.resize import resize
 from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
+
+#: With so many rows for every column of every weight, a third more would change nothing.
+PLENTY = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,27 +91,41 @@ class Compression:
             keywords={"inputs": inputs, **absolute_request(graph, **sizes), **options},
         )
 
-    def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Mutation:
+    def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Candidate:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
-        utility = in_solver_range(importance(self.network(graph), variables, self.data))
+        utility = in_solver_range(importance(self.network(graph), variables, self._parts.fitted))
         step = resize(graph, variables, utility=utility, **budgets, **self.keywords)
-        return self._refitted(step if found is None else then(found, step, "compressed in steps"))
+        return self._candidate(step if found is None else then(found, step, "compressed in steps"))
 
-    def at_once(self, budgets: BudgetKeywords) -> Mutation:
+    def at_once(self, budgets: BudgetKeywords) -> Candidate:
         """The simple way: `resize` by magnitudes, and a re-fit."""
-        return self._refitted(resize(self.original.graph, self.variables, **budgets, **self.keywords))
+        return self._candidate(resize(self.original.graph, self.variables, **budgets, **self.keywords))
 
-    def nearest(self, candidates: Sequence[Mutation]) -> Mutation:
-        """The candidate whose outputs are nearest to those of the original; the first, if they cannot be compared."""
+    def nearer(self, by_steps: Candidate, at_once: Candidate) -> Candidate:
+        """The one of two whose outputs are nearer to those of the original, on the examples held back.
+
+        In doubt, within one standard error, that is the one that was made at once.
+        """
+        held_back, made = self._parts.held_back or self.data, self._parts.made
         try:
-            wanted = [self._wanted(one) for one in candidates]
+            first, second = (
+                WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
+                for one in (by_steps.fitted, at_once.fitted)
+            )
         except PlanError as error:  # all outputs are whole numbers
-            return replace(candidates[0], notes=(*candidates[0].notes, f"not compared with other ways: {error}"))
-        found = [
-            own.distance(self.network(one.graph), one.variables) for own, one in zip(wanted, candidates, strict=True)
-        ]
-        return candidates[int(np.argmin(np.nan_to_num(found, nan=np.inf)))]
+            return by_steps.noted(f"not compared with other ways: {error}")
+        comparison = Comparison.of(first, second, held_back=self._parts.held_back is not None)
+        return (by_steps if comparison.worth_it else at_once).noted(str(comparison))
+
+    def settled(self, found: Candidate) -> Mutation:
+        """The weights fitted to all examples, those held back too, unless there were plenty without them."""
+        if self._parts.held_back is None:
+            return found.fitted
+        cut, few = found.cut, self._parts.fitted
+        uses = [use for use in self.network(cut.graph).uses(cut.variables, few.first) if isinstance(use, Contraction)]
+        rows = min((use.sizes.rows * few.number / (use.sizes.inputs + 1) for use in uses), default=np.inf)
+        return found.fitted if rows >= PLENTY else self._refitted(cut, self.data)
 
     def polished(self, mutation: Mutation, steps: int, progress: bool = False) -> Mutation:
         """All parameters at once, trained for so many steps; the same mutation for none."""
@@ -129,12 +148,55 @@ class Compression:
         """What the original makes, computed once for all that is compared with it."""
         return made_outputs(self.original, self.variables, self.data)
 
+    @cached_property
+    def _parts(self) -> _Parts:
+        """The examples that candidates are fitted to, and those on which they are compared."""
+        chosen = held_out([[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)])
+        if chosen is None:
+            return _Parts(self.data, None, self._made)
+        pairs = [(made, own) for made, own in zip(self._made, chosen, strict=True) if own.any()]
+        made = [one if own.all() else [array[own] for array in one] for one, own in pairs]
+        return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made)
+
     def _wanted(self, mutation: Mutation) -> WantedOutputs:
         return WantedOutputs.of(mutation, self.data, self._made)
 
-    def _refitted(self, mutation: Mutation) -> Mutation:
-        networks = self.original, self.network(mutation.graph)
-        return compensated(mutation, networks, self.data, outcomes=self.outcomes, ridge=self.ridge)
+    def _candidate(self, cut: Mutation) -> Candidate:
+        return Candidate(cut, self._refitted(cut, self._parts.fitted))
+
+    def _refitted(self, cut: Mutation, data: Data) -> Mutation:
+        networks = self.original, self.network(cut.graph)
+        return compensated(cut, networks, data, outcomes=self.outcomes, ridge=self.ridge)
+
+
+class Candidate(NamedTuple):
+    """A smaller network.
+
+    Attributes:
+      cut: before its weights are fitted.
+      fitted: with its weights fitted to the examples that are not held back.
+    """
+
+    cut: Mutation
+    fitted: Mutation
+
+    def noted(self, note: str) -> Candidate:
+        """The same, with one more note."""
+        return Candidate(*(replace(one, notes=(*one.notes, note)) for one in self))
+
+
+class _Parts(NamedTuple):
+    """What candidates are fitted to, and what they are compared on.
+
+    Attributes:
+      fitted: the examples that candidates are fitted to.
+      held_back: the others; None: none could be held back.
+      made: what the original makes of the examples that candidates are compared on.
+    """
+
+    fitted: Data
+    held_back: Data | None
+    made: MadeOutputs
 
 
 def in_solver_range(costs: Scores) -> Scores:

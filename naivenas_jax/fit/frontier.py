@@ -129,8 +129,8 @@ def frontier(
     def after(before: Mutation | None, share: float) -> tuple[Mutation, FrontierPoint]:
         """A network that costs this share of the one given, made from a larger one; and what can be said of it."""
         budgets = path.at(partial(_share, share=share))
-        found = compression.nearest([compression.step(before, budgets), compression.at_once(budgets)])
-        return found, point(compression.handed_out(compression.polished(found, refine)))
+        found = compression.nearer(compression.step(before, budgets), compression.at_once(budgets))
+        return found.fitted, point(compression.handed_out(compression.polished(compression.settled(found), refine)))
 
     made: list[tuple[float, Mutation | None, FrontierPoint]] = [(1.0, None, point(None))]
     least = made[0][2].measure - (math.inf if allowed is None else allowed)

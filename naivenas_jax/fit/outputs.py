@@ -33,6 +33,26 @@ def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutp
     return [[np.atleast_1d(np.asarray(array)) for array in compiled(variables, *inputs)] for inputs in data]
 
 
+def held_out(batches: Sequence[Sequence[Array]]) -> list[Bool[np.ndarray, " examples"]] | None:
+    """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
+
+    An example is an entry of the first dimension, if that of all inputs and outputs is the same and at least 4, or else
+    a whole batch.
+
+    Args:
+      batches: the inputs and outputs of every batch.
+
+    Returns:
+      None, if there is one batch, whose examples do not lie along one first dimension.
+    """
+    firsts = [{np.shape(array)[:1] for array in batch} for batch in batches]
+    if all(len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts):
+        return [np.arange(len(batch[0])) % HELD_OUT == HELD_OUT - 1 for batch in batches]
+    number = np.arange(len(batches))
+    whole = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
+    return None if len(batches) == 1 else whole
+
+
 @dataclass(frozen=True, eq=False)
 class WantedBatch:
     """A batch, and what the original makes of it.
@@ -103,23 +123,18 @@ class WantedOutputs:
     def held_out(self) -> list[Bool[np.ndarray, " examples"]]:
         """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
 
-        An example is an entry of the first dimension, if that of all inputs and outputs is the same and at least 4, or
-        else a whole batch.
-
         Raises:
           VariablesError: if there is one batch, whose examples do not lie along one first dimension.
         """
-        firsts = [{np.shape(array)[:1] for array in (*batch.inputs, *batch.wanted)} for batch in self.batches]
-        if all(len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts):
-            return [np.arange(len(batch.wanted[0])) % HELD_OUT == HELD_OUT - 1 for batch in self.batches]
-        if len(self.batches) == 1:
+        found = held_out([(*batch.inputs, *batch.wanted) for batch in self.batches])
+        if found is None:
+            firsts = sorted({np.shape(array)[:1] for array in (*self.batches[0].inputs, *self.batches[0].wanted)})
             raise VariablesError(
                 f"Some examples are held out, to tell when to stop. Give batches of at least {HELD_OUT} examples along "
                 "the first dimension of all inputs and outputs, or several batches; found one whose arrays have the "
-                f"first dimensions {sorted(firsts[0])}."
+                f"first dimensions {firsts}."
             )
-        number = np.arange(len(self.batches))
-        return [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
+        return found
 
     def squared_errors(self, made: Sequence[Array], wanted: Sequence[Array]) -> list[Float[Array, " examples"]]:
         """For each output that is compared the mean squared error of every example, relative to its variance.
@@ -134,17 +149,20 @@ class WantedOutputs:
             for (array, kept), aim, variance in zip(pairs, wanted, self.variances, strict=True)
         ]
 
-    def distance(self, network: Network, variables: Variables) -> float:
-        """The distance of a network over all examples, held out or not; see `WantedOutputs`."""
+    def distances(self, network: Network, variables: Variables) -> Float[np.ndarray, " examples"]:
+        """The distance of a network on every example, whose mean is that over all of them; see `WantedOutputs`.
 
-        def total(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " outputs"]:
-            made = network.outputs(variables, *inputs)
-            return jnp.stack([error.sum() for error in self.squared_errors(made, wanted)])
+        Where the outputs have other numbers of examples, there is one distance for a batch.
+        """
 
-        compiled = jax.jit(total)
-        sums = sum(np.asarray(compiled(variables, batch.inputs, batch.wanted), np.float64) for batch in self.batches)
-        examples = [sum(len(batch.wanted[i]) for batch in self.batches) for i in range(len(self.variances))]
-        return float(np.mean(sums / np.array(examples)))
+        def errors(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " examples"]:
+            found = self.squared_errors(network.outputs(variables, *inputs), wanted)
+            alike = len({own.shape for own in found}) == 1
+            return jnp.stack(found if alike else [own.mean() for own in found]).reshape(len(found), -1).mean(0)
+
+        compiled = jax.jit(errors)
+        found = [np.asarray(compiled(variables, batch.inputs, batch.wanted), np.float64) for batch in self.batches]
+        return np.concatenate(found)
 
 
 def _source(mutation: Mutation, name: str, size: int) -> Int[np.ndarray, " neurons"]:

@@ -111,10 +111,10 @@ def test_what_refine_takes(network, keywords, found):
 
 
 def test_compress_is_not_worse_than_the_simple_way(network):
-    """On the inputs that it was given; with training at the end it is better still."""
+    """On inputs that nobody saw; with training at the end it is better still."""
     simple = nas.compensate(nas.resize(*network, max_params=0.3), BATCHES)
     found = nas.compress(*network, BATCHES, max_params=0.3, steps=1)
-    assert error(found, DATA) <= error(simple, DATA) * (1 + 1e-4)
+    assert error(found) <= error(simple)
     refined = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=200)
     assert error(refined) < error(found)
     with pytest.raises(nas.BudgetError, match="refine= is a number of training steps, 0 to"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar, cast
@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from naivenas_jax.dataflow.tape import Tape, Values, record
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse, ignore
@@ -186,10 +187,12 @@ class Data:
 
     Attributes:
       batches: the batches as a user gave them.
+      chosen: for each batch which of its examples are taken, or one entry: all of them or none; None: all of all.
     """
 
     graph: Graph
     batches: Iterable[PyTree]
+    chosen: Sequence[Bool[np.ndarray, " _"]] | None = None
 
     @classmethod
     def of(cls, graph: Graph, batches: Iterable[PyTree]) -> Data:
@@ -213,7 +216,15 @@ class Data:
                     f"Batch {number} of batches= has inputs of dtypes {[str(jnp.result_type(x)) for x in batch]}: all "
                     "batches hold complex numbers, or none of them does."
                 )
-            yield batch
+            own = None if self.chosen is None else self.chosen[number]
+            if own is None or (own.all() and own.any()):
+                yield batch
+            elif own.any():
+                yield tuple(array[np.flatnonzero(own)] for array in batch)
+
+    def only(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> Data:
+        """Some of the examples; see `Data`."""
+        return replace(self, chosen=chosen)
 
     @cached_property
     def first(self) -> Batch:
@@ -223,6 +234,8 @@ class Data:
     @cached_property
     def number(self) -> int:
         """How many batches there are."""
+        if self.chosen is not None:
+            return sum(bool(own.any()) for own in self.chosen)
         return len(self.batches) if isinstance(self.batches, Sized) else sum(1 for _ in self.batches)
 
 

@@ -1,0 +1,77 @@
+"""What compress returns is chosen on examples that nothing was fitted to."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import naivenas_jax as nas
+from naivenas_jax.fit.comparison import Comparison
+from naivenas_jax.fit.network.network import Data
+from naivenas_jax.fit.outputs import held_out
+
+DATA = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)))
+
+
+@pytest.fixture(scope="module")
+def network():
+    x = nas.input_vertex("x", 5)
+    hidden = nas.invariant_vertex("tanh", jnp.tanh, nas.layer("hidden", nn.Dense(12), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), hidden))
+    return graph, graph.init(jax.random.key(1), DATA)
+
+
+@pytest.mark.parametrize(
+    ("elaborate", "simple", "worth_it"),
+    [
+        ([1.0, 2.0, 3.0, 2.0], [2.0, 3.0, 4.0, 3.1], True),
+        ([1.0, 2.0, 3.0, 2.0], [1.0, 2.0, 3.0, 2.0], False),  # the same network
+        ([0.0, 2.0, 3.0, 2.0], [2.0, 1.0, 3.0, 1.5], False),  # nearer on average, by chance
+        ([np.nan, 2.0], [5.0, 5.0], False),
+        ([1.0, 2.0], [np.inf, 2.0], True),
+        ([1.0], [2.0], True),  # one batch: nothing is known of chance
+    ],
+)
+def test_in_doubt_the_simple_way(elaborate, simple, worth_it):
+    assert Comparison.of(np.array(elaborate), np.array(simple), held_back=True).worth_it is worth_it
+
+
+@pytest.mark.parametrize("examples", [5, 64])
+def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
+    """Other values there change what is measured, and no weight."""
+    monkeypatch.setattr("naivenas_jax.fit.compression.PLENTY", 0)  # no fit to everything in the end
+    data, other = DATA[:examples], DATA[:examples].copy()
+    other[3::4] *= 0.5
+    first, second = (nas.compress(*network, [batch], max_params=0.5, steps=1) for batch in (data, other))
+    assert first.notes != second.notes
+    assert f"on {examples // 4} examples that no fit had seen" in first.notes[-1]
+    if first.graph == second.graph:
+        jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
+
+
+def test_the_simple_way_is_what_it_is_without_compress(network, monkeypatch):
+    """Fitted to all examples in the end."""
+    monkeypatch.setattr(Comparison, "worth_it", False)
+    found = nas.compress(*network, [DATA], max_params=0.5, steps=1)
+    simple = nas.compensate(nas.resize(*network, max_params=0.5), [DATA])
+    assert found.graph == simple.graph
+    assert "resize and compensate at once taken" in found.notes[-2] + found.notes[-1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found.variables, simple.variables)
+
+
+def test_where_nothing_can_be_held_back(network):
+    found = nas.compress(*network, [DATA[:3]], max_params=0.5, steps=1)
+    assert "that both were fitted to, since none could be held back" in found.notes[-1]
+
+
+def test_whole_batches_are_held_back_where_examples_are_few(network):
+    chosen = held_out([[DATA[:3], DATA[:3, :2]]] * 5)
+    assert [own.tolist() for own in chosen] == [[False], [False], [False], [True], [False]]
+    data = Data.of(network[0], [DATA[:3] + i for i in range(5)])
+    rest, back = data.only([~own for own in chosen]), data.only(chosen)
+    assert (rest.number, back.number) == (4, 1)
+    np.testing.assert_array_equal(next(iter(back))[0], DATA[:3] + 3)
+    chosen = held_out([[DATA[:8], DATA[:8, :2]]])
+    assert data.only(chosen * 5).number == 5
+    assert held_out([[DATA[:3]]]) is None
