@@ -12,6 +12,8 @@ from naivenas_jax.layers.rule import LayerRule, RuleOf
 RuleOfT = TypeVar("RuleOfT", bound=RuleOf)
 
 _registry: dict[type, RuleOf] = {}
+#: For rules that tie more where sizes happen to be one, those that hold for all sizes.
+_general: dict[RuleOf, RuleOf] = {}
 
 
 @overload
@@ -96,6 +98,25 @@ def registered_rule(kind: type, name: str) -> RuleOf:
     if kind not in _registry:
         raise UnregisteredLayerError(_how_to_register(name, kind))
     return _registry[kind]
+
+
+def generalises(rule_of: RuleOf) -> Callable[[RuleOfT], RuleOfT]:
+    """The decorated function makes the rules that ``rule_of`` makes for most sizes, but for all sizes.
+
+    Both describe the same computation. Where a size is one, ``rule_of`` may have fewer handles: a convolution of groups
+    of one channel is depthwise. Networks that came there by a change of widths have the general rule in common.
+    """
+
+    def register(general: RuleOfT) -> RuleOfT:
+        _general[rule_of] = general
+        return general
+
+    return register
+
+
+def general_rule(rule_of: RuleOf) -> RuleOf:
+    """The function that makes rules for all sizes; ``rule_of`` itself if it makes them."""
+    return _general.get(rule_of, rule_of)
 
 
 def rule_of(layer: object, nin: tuple[int, ...]) -> LayerRule:

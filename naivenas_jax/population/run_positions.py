@@ -23,7 +23,8 @@ def sizes_of_runs(ties: Ties, sizes: Mapping[str, int]) -> dict[int, int]:
       sizes: of every axis.
 
     Raises:
-      StructureError: if the sizes of the axes leave the size of a run open.
+      StructureError: if the sizes of the axes leave the size of a run open, or there are no such sizes of runs: 4
+        neurons that are 2 times 2 in one network, and 4 times 1 in another.
     """
     known: dict[int, int] = {}
     while found := dict(_solved(ties, sizes, known)):
@@ -31,6 +32,10 @@ def sizes_of_runs(ties: Ties, sizes: Mapping[str, int]) -> dict[int, int]:
     for axis, row in ties.axes.items():
         if not known.keys() >= ties.plain(row):
             raise StructureError(f"The sizes of the axes do not tell how large each part of {axis!r} is.")
+    whole = ties.sizes_with({run: size for run, size in known.items() if run not in ties.products})
+    for axis, size in sizes.items():
+        if axis in whole and whole[axis] != size:
+            raise StructureError(f"{axis!r} has {size} neurons, which are cut into other parts than those of the first")
     return known
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias
@@ -12,8 +12,10 @@ from jaxtyping import Bool
 
 from naivenas_jax.align.axis_plan import NEW, AxisPlan, Positions
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.errors import StructureError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.map_ops import with_axes
+from naivenas_jax.graph.map_ops import map_ops, with_axes, with_ops
+from naivenas_jax.layers.ops.layer_op import LayerOp
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path, is_unnamed
 from naivenas_jax.population.common_shape import Placed, axis_places, in_common_shape, plan_to
@@ -57,7 +59,7 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
     Raises:
       StructureError: if the networks have not one structure.
     """
-    common, (one, two) = placed_members([first, second])
+    common, (one, two) = _placed(first, second)
     ties = common.ties
     ours, theirs = (flat(in_common_shape(ties, parent)) for parent in (one, two))
     choices = _choices(common, one, two, _same(ties, one, two, ours, theirs), rng, single)
@@ -69,7 +71,7 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
     owners = parent.owners
     taken = {ties.axes[axis]: axis for axis in reversed([*owners]) if owners[axis].any() and not is_unnamed(axis)}
     return Mutation(
-        graph=graph,
+        graph=_as_usual(graph),
         variables=handed_out(nested(arrays), variables),
         plan=plan,
         before=before,
@@ -80,6 +82,37 @@ def exchange(first: Member, second: Member, rng: np.random.Generator, *, single:
         kind="crossover",
         second=parent,
     )
+
+
+def _placed(first: Member, second: Member) -> tuple[Graph, list[Placed]]:
+    """Both networks in a common shape.
+
+    Layers whose axes depend on sizes may have others in the two networks: a convolution of groups of one channel is
+    depthwise, and one of one group is plain. These are taken with the axes that they have in general.
+    """
+    try:
+        return placed_members([first, second])
+    except StructureError:
+        one, two = as_pair(first)[0], as_pair(second)[0]
+        names = {name for name, axes in _own_axes(one).items() if _own_axes(two).get(name, axes) != axes}
+        if not names:
+            raise
+    return placed_members([(_in_general(as_pair(each)[0], names), as_pair(each)[1]) for each in (first, second)])
+
+
+def _own_axes(graph: Graph) -> dict[str, object]:
+    """For each vertex with a layer what lies on the dimensions of its variables, and how axes are composed."""
+    rules = {vertex.name: vertex.op.rule for vertex in graph.vertices if isinstance(vertex.op, LayerOp)}
+    return {name: (rule.leaves, rule.composed, rule.inner.keys()) for name, rule in rules.items()}
+
+
+def _in_general(graph: Graph, names: Collection[str]) -> Graph:
+    ops = {name: graph[name].op for name in names}
+    return with_ops(graph, {name: op.in_general() for name, op in ops.items() if isinstance(op, LayerOp)})
+
+
+def _as_usual(graph: Graph) -> Graph:
+    return map_ops(graph, lambda vertex, _: vertex.op.as_usual() if isinstance(vertex.op, LayerOp) else vertex.op)
 
 
 def _components(ties: Ties) -> list[frozenset[int]]:

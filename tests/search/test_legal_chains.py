@@ -96,9 +96,6 @@ def with_nnx() -> Network:
 
 
 STARTS = (dense, convolutions, words, linen, with_nnx)
-#: Where every change of widths keeps the structure. A grouped convolution may become one of single channels, which has
-#: other handles, and then no crossover with what it was.
-CROSSED = (dense, words, linen, with_nnx)
 
 
 def keys(name: str) -> Iterator[jax.Array]:
@@ -167,13 +164,12 @@ def crossed(start: Callable[[], Network], count: int) -> int:
 @pytest.mark.parametrize("start", STARTS)
 def test_some(start: Callable[[], Network]):
     chained(start, 1, 3)
-    if start in CROSSED:
-        crossed(start, 1)
+    crossed(start, 1)
 
 
 @pytest.mark.slow  # 1,000 mutations and 200 crossovers
 @pytest.mark.parametrize("start", STARTS)
 def test_many(start: Callable[[], Network]):
     kinds = chained(start, 20, 10)
-    print(f"{start.__name__}: {dict(kinds)}, {crossed(start, 50) if start in CROSSED else 0} crossovers")
+    print(f"{start.__name__}: {dict(kinds)}, {crossed(start, 40)} crossovers")
     assert sum(kinds.values()) == 200

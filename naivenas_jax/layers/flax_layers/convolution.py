@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from flax import nnx
 
 from naivenas_jax.graph.op import Identity
 from naivenas_jax.layers.describe import as_tuple, describes, filled_with, initialisers, present, shapes, sizes
+from naivenas_jax.layers.registry import generalises
 from naivenas_jax.layers.rule import LayerRule, VariableKey
 
 _Conv: TypeAlias = nn.Conv | nnx.Conv
@@ -29,24 +31,47 @@ def conv(layer: _Conv, nin: tuple[int, ...]) -> LayerRule:
     (depthwise) the groups are the channels.
     """
     groups, features = layer.feature_group_count, _features(layer)
+    if 1 < groups < nin[0]:
+        return _grouped(layer, nin)
+    depthwise = groups == nin[0] > 1
+    makes = "in" if depthwise and groups == features else "out"
+    rule = _any_conv(layer, nin, "_" if depthwise else "in", makes, "in" if depthwise else None)
+    if depthwise and groups != features:
+        return replace(rule, composed={"out": "in*multiplier"}, inner={"multiplier": features // groups})
+    return rule
+
+
+@generalises(conv)
+def conv_in_groups(layer: _Conv, nin: tuple[int, ...]) -> LayerRule:
+    """A convolution of any number of groups of any width, one included: it has the handles of all of them."""
+    rule, multiplier = _grouped(layer, nin), _features(layer) // layer.feature_group_count
+    return replace(
+        rule,
+        composed={**rule.composed, "multiplier": "out_per_group"},
+        inner={**rule.inner, "multiplier": multiplier},
+    )
+
+
+def _grouped(layer: _Conv, nin: tuple[int, ...]) -> LayerRule:
+    """Groups of some width, of input and of output neurons."""
+    groups = layer.feature_group_count
+    return replace(
+        _any_conv(layer, nin, "in_per_group", "out", "groups"),
+        composed={"in": "groups*in_per_group", "out": "groups*out_per_group"},
+        inner={"in_per_group": nin[0] // groups, "out_per_group": _features(layer) // groups},
+    )
+
+
+def _any_conv(layer: _Conv, nin: tuple[int, ...], reads: str, makes: str, groups: str | None) -> LayerRule:
+    """What all convolutions have in common: a kernel ``(..., reads, makes)``, and a number of groups."""
     window = "_ " * len(as_tuple(layer.kernel_size))
-    reads, composed, inner = "in", {}, {}
-    if groups == nin[0] > 1:
-        reads, composed = "_", {} if groups == features else {"out": "in*multiplier"}
-        inner = {"multiplier": features // groups} if composed else {}
-    elif groups > 1:
-        reads, composed = "in_per_group", {"in": "groups*in_per_group", "out": "groups*out_per_group"}
-        inner = {"in_per_group": nin[0] // groups, "out_per_group": features // groups}
-    makes = "in" if groups == features == nin[0] > 1 else "out"
     return LayerRule(
         leaves=present(kernel=f"{window}{reads} {makes}", bias=layer.use_bias and makes),
         sizes=sizes(layer, features=makes, in_features="in", out_features=makes)
-        | ({} if groups == 1 else {"feature_group_count": "in" if reads == "_" else "groups"}),
-        composed=composed,
-        inner=inner,
+        | ({} if groups is None else {"feature_group_count": groups}),
         shapes=shapes(layer, kernel_shape="params/kernel"),
         initialisers=initialisers(layer, "kernel", "bias"),
-        identity=_identity(layer, groups, features, nin[0]),
+        identity=_identity(layer, layer.feature_group_count, _features(layer), nin[0]),
         fixed=None if getattr(layer, "mask", None) is None else _MASKED,
         example=example(layer),
     )

@@ -21,7 +21,7 @@ from naivenas_jax.graph.vertices.pattern import port_axes
 from naivenas_jax.jaxpr.weight_use import WeightUses
 from naivenas_jax.layers.attributes import attribute_of, is_of_flax
 from naivenas_jax.layers.layer_axes import axis_vectors
-from naivenas_jax.layers.registry import registered_rule
+from naivenas_jax.layers.registry import general_rule, registered_rule
 from naivenas_jax.layers.rule import LayerRule, RuleOf, by_path, port_name, reasons
 from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.pickling import packed, remade
@@ -205,6 +205,17 @@ class LayerOp(Op):
             )
         then = None if resize is None else lambda module: resize(module, known, **keywords)
         return replace(self, layer=self.with_attributes(changed, then), nin=ports)
+
+    def in_general(self) -> Self:
+        """The same layer, with the axes that it has for most sizes, also where a size is one; see `generalises`."""
+        rule_of = general_rule(self.rule_of)
+        return self if rule_of is self.rule_of else replace(self, rule_of=rule_of)
+
+    def as_usual(self) -> Self:
+        """The same layer, with the rule that is registered for it: the inverse of `in_general`."""
+        kind = type(self.module)
+        rule_of = registered_rule(kind, kind.__name__)
+        return self if rule_of is self.rule_of else replace(self, rule_of=rule_of)
 
     @abstractmethod
     def with_attributes(
