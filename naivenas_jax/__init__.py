@@ -80,6 +80,10 @@ from naivenas_jax.search.lineage.history_entry import HistoryEntry
 from naivenas_jax.search.lineage.replay import replay
 from naivenas_jax.search.random_mutation import random_mutation
 from naivenas_jax.search.space import SearchSpace
+from naivenas_jax.show import (
+    change_views as _change_views,  # noqa: F401  mutations and plans show themselves
+    network_views as _network_views,  # noqa: F401  graphs, handles, summaries and costs do
+)
 from naivenas_jax.show.diagram import diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary

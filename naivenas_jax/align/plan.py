@@ -20,6 +20,7 @@ from naivenas_jax.checks import as_whole, require_mapping, shown
 from naivenas_jax.errors import PlanError, UnknownNameError
 from naivenas_jax.paths import Path, is_unnamed, path_text
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.views.viewable import Viewable
 
 #: The axis that each dimension of a leaf lies on; None where its size is fixed.
 Dims: TypeAlias = tuple[str | None, ...]
@@ -33,7 +34,7 @@ class Apply(Protocol):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Plan:
+class Plan(Viewable):
     """What an alignment decided: for each axis the source of each neuron, and the axes that each leaf lies on.
 
     Attributes:

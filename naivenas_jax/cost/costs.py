@@ -9,10 +9,11 @@ from naivenas_jax.cost.parameters import parameters, variable_bytes
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
+from naivenas_jax.views.viewable import Viewable
 
 
 @dataclass(frozen=True)
-class Costs:
+class Costs(Viewable):
     """What a network costs: the result of `costs`.
 
     Attributes:

@@ -19,16 +19,17 @@ from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.evaluation.variable_trees import plain
 from naivenas_jax.graph.queries.edit_queries import EditQueries
 from naivenas_jax.graph.queries.graph_summary import Summary, summarise
-from naivenas_jax.graph.queries.handles import Handle, fixed, handles
+from naivenas_jax.graph.queries.handles import Handles, fixed, handles
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.views.viewable import Printable
 
 
 @jax.tree_util.register_static
-class Graph(EditQueries, AsModules, Dag):
+class Graph(EditQueries, AsModules, Dag, Printable):
     """A network as a value: input vertices, output vertices and everything between them.
 
     A graph holds no arrays: variables are passed to `apply`, as in Flax. It is frozen, hashable, compared by value
@@ -245,11 +246,12 @@ class Graph(EditQueries, AsModules, Dag):
         reached = self.ties.reach(names)
         return tuple(v.name for v in self if v.name in reached)
 
-    def handles(self) -> dict[str, Handle]:
+    def handles(self) -> Handles:
         """Every axis that can be resized.
 
         Returns:
-          By name, a `Handle`: the size of the axis, what is tied to it, and whether and why it is coupled.
+          By name, a `Handle`: the size of the axis, what is tied to it, and whether and why it is coupled. A dict that
+          notebooks show as a table.
 
         >>> import flax.linen as nn, naivenas_jax as nas
         >>> x = nas.input_vertex("x", 3)

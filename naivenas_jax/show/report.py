@@ -13,9 +13,9 @@ from rich.table import Table
 from naivenas_jax.cost.costs import Costs
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.result.mutation_report import HandleReport, mutation_report
-from naivenas_jax.show.as_text import as_text
 from naivenas_jax.typing import Array, Shape
 from naivenas_jax.utility.user_scores import Utility
+from naivenas_jax.views.as_text import as_text
 
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
 _MEASURED = ("score kept", "unsure")

@@ -14,6 +14,7 @@ from naivenas_jax.graph.queries.handles import Handle
 from naivenas_jax.paths import Path, subscripts
 from naivenas_jax.sizes.ties import Leaf, Ties
 from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.views.viewable import Viewable
 
 _NO_AXIS = "no neurons lie along it"
 COLUMNS = ("handle", "size", "tied to", "parameters", "remark")
@@ -42,7 +43,7 @@ class HandleSummary:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Viewable):
     """How much of a network can be resized, made by `Graph.summary`. ``print`` it.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from naivenas_jax.paths import is_unnamed
 from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.views.viewable import Viewable
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Handle:
     coupled: str | None
 
 
-def handles(ties: Ties, without: Collection[str] = ()) -> dict[str, Handle]:
+class Handles(dict[str, Handle], Viewable):
+    """Handles by name: a dict that notebooks and terminals show as a table."""
+
+
+def handles(ties: Ties, without: Collection[str] = ()) -> Handles:
     """The handles of a network, by name: its named axes, unless all neurons on an axis are fixed.
 
     Args:
@@ -43,16 +48,19 @@ def handles(ties: Ties, without: Collection[str] = ()) -> dict[str, Handle]:
     for axis, runs in named.items():
         for run in sorted(runs):
             holders.setdefault(run, []).append(axis)
-    return {
-        axis: Handle(
+    return Handles(
+        (
             axis,
-            ties.size(axis),
-            tuple(dict.fromkeys(other for run in sorted(runs) for other in holders[run] if other != axis)),
-            ties.coupled.get(axis),
+            Handle(
+                axis,
+                ties.size(axis),
+                tuple(dict.fromkeys(other for run in sorted(runs) for other in holders[run] if other != axis)),
+                ties.coupled.get(axis),
+            ),
         )
         for axis, runs in named.items()
         if not all(run in ties.fixed for run in runs)
-    }
+    )
 
 
 def fixed(ties: Ties) -> dict[str, str]:

@@ -24,6 +24,7 @@ from naivenas_jax.transfer.carrying.second_parent import SecondParent, carry_bot
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import as_given, plain, unshared
 from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.views.viewable import Printable
 
 
 def require_mutation(mutation: object) -> Mutation:
@@ -41,7 +42,7 @@ def require_mutation(mutation: object) -> Mutation:
 
 
 @dataclass(frozen=True, eq=False)
-class Mutation:
+class Mutation(Printable):
     """The result of a verb: a changed network, and what it takes to go back, to carry and to check.
 
     Unpacks to the new graph and its variables.

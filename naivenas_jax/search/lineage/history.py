@@ -26,8 +26,8 @@ from naivenas_jax.search.lineage.history_entry import (
     values_of,
 )
 from naivenas_jax.search.parents import Parent
-from naivenas_jax.show.as_text import as_text
 from naivenas_jax.typing import Variables
+from naivenas_jax.views.as_text import as_text
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,18 @@ class ImportedOp(ModelOp):
             for place, found in self.model.base.places.items()
         }
 
+    def neurons_at(self) -> dict[Place, tuple[tuple[str, ...], ...]]:
+        """The neurons at each place: for each dimension that they lie on the axes of the graph, run by run."""
+        base = self.model.base
+
+        def axes(dim: Vector) -> tuple[str, ...]:
+            return tuple(self._run(run) for each in base.rows[dim] for run in sorted(base.ties.plain((each,))))
+
+        return {
+            place: tuple(axes(dim) for dim in found[0].value.dims if dim is not None)
+            for place, found in base.places.items()
+        }
+
     def late(self, at: Place, reads: tuple[Place, ...]) -> StructureError | None:
         """See `edited_model.late`."""
         return late(at, reads, self.model.base.places)
