@@ -1,5 +1,7 @@
 """Every import is the untouched model: compared with it by hand, whatever the model looks at while it computes."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -178,3 +180,55 @@ def test_classes_are_as_they_were_after_a_model_that_fails():
     with pytest.raises(nas.GraphError, match="TypeError: no"):
         nas.from_nnx(Holder(Fails), X)
     assert vars(Fails)["__call__"] is call
+
+
+class Counted(nn.Module):
+    """Says when it is traced."""
+
+    say: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        self.say()
+        return nn.Dense(4)(jnp.tanh(nn.Dense(6)(x)))
+
+
+class CountedOfNnx(nnx.Module):
+    def __init__(self, say):
+        self.say = say
+        self.layer = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        self.say()
+        return self.layer(x)
+
+
+def test_a_module_is_traced_twice_with_names_and_without():
+    traced = []
+
+    def say():
+        traced.append(None)
+
+    shapes = jax.eval_shape(Counted(say).init, jax.random.key(0), X)
+    traced.clear()
+    nas.from_linen(Counted(say), shapes, X)
+    assert len(traced) == 2
+    nas.from_nnx(CountedOfNnx(say), X)
+    assert len(traced) == 4
+
+
+def test_the_initialisers_of_parameters_are_run_once_to_see_that_these_fit():
+    ran = []
+
+    def init(key, shape, dtype=jnp.float32):
+        ran.append(shape)
+        return jnp.zeros(shape, dtype)
+
+    model = nn.Sequential([nn.Dense(8, kernel_init=init), nn.Dense(2, kernel_init=init)])
+    variables = model.init(jax.random.key(0), X)
+    ran.clear()
+    nas.from_linen(model, variables, X)
+    assert ran == [(6, 8), (8, 2)]
+    variables["params"]["layers_1"]["kernel"] = jnp.zeros((8, 3))
+    with pytest.raises(nas.VariablesError, match="do not fit the module"):
+        nas.from_linen(model, variables, X)

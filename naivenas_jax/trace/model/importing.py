@@ -10,16 +10,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.errors import ModifyScopeVariableError
 
 from naivenas_jax.errors import GraphError
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.structure import Structure, arrays_in
+from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, subscripts
 from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.model.model_graph import model_graph
 from naivenas_jax.trace.model.nnx_model import NnxModel
-from naivenas_jax.trace.model.traced_model import Keywords, ModelFunction
+from naivenas_jax.trace.model.traced_model import Keywords
 from naivenas_jax.trace.model.user_model import FunctionModel, LinenModel
 from naivenas_jax.transfer.variables import as_given, flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -118,37 +117,27 @@ def from_linen(
             "returns them, {'params': ...}; no module or parameter of the model may be named 'params'."
         )
     model, arrays = LinenModel.of(module, variables, kwargs.get("method")), _arrays(variables)
-    streams = _streams(rngs)
-    writes = _written(model, arrays, inputs, streams, kwargs)
-    graph = model_graph(model, arrays, inputs, kwargs, streams=streams, writes=writes)
+    graph = _module_graph(model, arrays, inputs, kwargs, (), _streams(rngs))
     return graph, as_given(nested(arrays), variables)
 
 
-def _written(
-    function: ModelFunction,
+def _module_graph(
+    model: LinenModel | NnxModel,
     arrays: Mapping[Path, Array | Shape],
-    inputs: PyTree,
-    streams: tuple[tuple[str, Shape], ...],
+    inputs: tuple[PyTree, ...],
     kwargs: Keywords,
-) -> tuple[str, ...]:
-    """The collections that a linen module updates in evaluation, too: those that it cannot be called without."""
-    structure, data = Structure.split(inputs)
-    keys = {name: jax.random.key(0) for name, _ in streams}
-
-    def can_do(writes: list[str]) -> bool:
-        def call(values: Variables, given: list[Array]) -> tuple[PyTree, ...]:
-            return arrays_in(function(values, structure.join(given), keys, tuple(writes), kwargs))
-
-        try:
-            jax.eval_shape(call, nested(arrays), data)
-        except Exception as error:  # whatever else it says will be told of when the module is traced
-            return not isinstance(error.__cause__, ModifyScopeVariableError)
-        return True
-
-    every = sorted({path[0] for path in arrays} - {"params"})
-    if not every or can_do([]) or not can_do(every):
-        return ()
-    return tuple(name for name in every if not can_do([other for other in every if other != name]))
+    modes: tuple[str, ...],
+    streams: tuple[tuple[str, Shape], ...],
+) -> Graph:
+    """The graph of a module. Most update nothing in evaluation; only one that does is asked what it updates."""
+    try:
+        return model_graph(model, arrays, inputs, kwargs, modes, streams)
+    except GraphError:
+        keys = {name: jax.random.key(0) for name, _ in streams}
+        writes = model.written(arrays, inputs, keys, kwargs)
+        if not writes:
+            raise
+    return model_graph(model, arrays, inputs, kwargs, modes, streams, writes)
 
 
 def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwargs: PyTree) -> Imports:
@@ -186,10 +175,7 @@ def from_nnx(model: nnx.Module, *inputs: PyTree, rngs: GivenKeys = None, **kwarg
             "nas.from_linen, for functions nas.from_function."
         )
     own, arrays = NnxModel.of(model)
-    streams = _streams(rngs)
-    writes = own.written(arrays, inputs, {name: jax.random.key(0) for name, _ in streams}, kwargs)
-    graph = model_graph(own, arrays, inputs, kwargs, ("train",), streams, writes)
-    return graph, nested(arrays)
+    return _module_graph(own, arrays, inputs, kwargs, ("train",), _streams(rngs)), nested(arrays)
 
 
 def _streams(rngs: GivenKeys) -> tuple[tuple[str, Shape], ...]:

@@ -121,7 +121,7 @@ class TracedModel:
             values: Variables, data: Sequence[Array], keys: Keys, extra: Sequence[Array]
         ) -> tuple[PyTree, Variables]:
             del extra
-            return function(values, arguments.join(data), keys, writes or None, kwargs)
+            return function(values, arguments.join(data), keys, writes or False, kwargs)
 
         try:
             program = capture(call, shapes, inputs, dict(streams), [])

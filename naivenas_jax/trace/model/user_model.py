@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -11,13 +11,14 @@ from flax import core
 from flax.errors import ModifyScopeVariableError
 
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.structure import is_array
+from naivenas_jax.graph.structure import Structure, arrays_in, is_array
+from naivenas_jax.paths import Path
 from naivenas_jax.pickling import reduced_fields
 from naivenas_jax.trace.model.call_arguments import CallSignature
 from naivenas_jax.trace.model.traced_model import Keys, Keywords, Mutable
 from naivenas_jax.trace.program.module_names import linen_marks
-from naivenas_jax.transfer.variables import as_given, plain
-from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.transfer.variables import as_given, nested, plain
+from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,27 @@ class LinenModel:
                 "take the updated variables from the result."
             ) from error
         return (result[0], core.unfreeze(result[1])) if wanted else (result, {})
+
+    def written(
+        self, variables: Mapping[Path, Array | Shape], inputs: tuple[PyTree, ...], rngs: Keys, kwargs: Keywords
+    ) -> tuple[str, ...]:
+        """The collections that the model updates in evaluation, too: those that it cannot be called without."""
+        structure, data = Structure.split(inputs)
+
+        def can_do(writes: list[str]) -> bool:
+            def call(values: Variables, given: list[Array]) -> tuple[PyTree, ...]:
+                return arrays_in(self(values, structure.join(given), rngs, tuple(writes), kwargs))
+
+            try:
+                jax.eval_shape(call, nested(variables), data)
+            except Exception as error:  # whatever else it says will be told of when the module is traced
+                return not isinstance(error.__cause__, ModifyScopeVariableError)
+            return True
+
+        every = sorted({path[0] for path in variables} - {"params"})
+        if not every or can_do([]) or not can_do(every):
+            return ()
+        return tuple(name for name in every if not can_do([other for other in every if other != name]))
 
     def __reduce__(self) -> tuple[object, ...]:
         return reduced_fields(self, LinenModel)

@@ -7,7 +7,7 @@ that does to a model is not taken on trust: the function is traced without names
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -108,7 +108,7 @@ def capture(
         return _traced(fn, variables, inputs, rngs, keywords)
 
     if once:
-        return trace()
+        return _live(trace())
     try:
         with naming():  # first, since calls that are compiled are traced once: they keep the names that they get now
             named = trace()
@@ -116,10 +116,10 @@ def capture(
         named = None
     plain = trace()
     if named is not None and _same(named, plain):
-        return named
+        return _live(named)
     if not _same(plain, trace()):
         raise traces_differ()
-    return plain
+    return _live(plain)
 
 
 def _same(one: TracedProgram, other: TracedProgram) -> bool:
@@ -135,7 +135,7 @@ def _traced(
     rngs: Mapping[str, Array | Shape],
     keywords: Sequence[Array | Shape],
 ) -> TracedProgram:
-    """Trace a function once; see `capture`."""
+    """Trace a function once, with all its equations; see `capture`."""
     names = sorted(rngs)
     paths: list[Path] = []  # of updated variables; they are no arrays, so the traced function cannot return them
     structures: list[Structure] = []  # of the outputs; nor is this
@@ -158,16 +158,15 @@ def _traced(
     except DOES_NOT_FIT as error:
         raise does_not_fit(error) from error
     trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
-    live, used = _live(closed)
     return TracedProgram(
-        live,
+        closed,
         (
             *(Role("variable", path) for path in variables),
             *(Role("input", i) for i in range(len(inputs))),
             *(Role("rng", name) for name in names),
             *(Role("keyword", i) for i in range(len(keywords))),
         ),
-        used,
+        (True,) * len(closed.in_avals),
         (
             *(Role("output", i) for i in range(len(outputs))),
             *(Role("variable", path) for path, tree in zip(paths, updates, strict=True) for _ in jax.tree.leaves(tree)),
@@ -177,9 +176,9 @@ def _traced(
     )
 
 
-def _live(closed: jex.ClosedJaxpr) -> tuple[jex.ClosedJaxpr, tuple[bool, ...]]:
-    """A jaxpr without the equations that no result depends on, and for each argument whether a result depends on it."""
-    every = [True] * len(closed.jaxpr.outvars)
-    live, _ = partial_eval.dce_jaxpr(closed.jaxpr, every, instantiate=True)
-    _, used = partial_eval.dce_jaxpr(live, every)
-    return jex.ClosedJaxpr(live, closed.consts), tuple(used)
+def _live(program: TracedProgram) -> TracedProgram:
+    """A program without the equations that no result depends on."""
+    jaxpr = program.closed.jaxpr
+    live, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    whole = live.replace(invars=jaxpr.invars, debug_info=jaxpr.debug_info)  # unused arguments stay arguments
+    return replace(program, closed=jex.ClosedJaxpr(whole, program.closed.consts), used=tuple(used))

@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.core import Scope, meta
 from jax.ad_checkpoint import checkpoint_name
 
 from naivenas_jax.graph.evaluation.name_scopes import computing, path_of
@@ -100,6 +101,8 @@ def linen_marks() -> Iterator[None]:
         context: nn.module.InterceptorContext,
     ) -> object:
         path = path_of(context.module)
+        if context.module.scope is not None:
+            _unchecked(context.module.scope)
         if context.method_name != "__call__" or not path:
             with computing(path):
                 return call(*args, **kwargs)
@@ -113,6 +116,24 @@ def linen_marks() -> Iterator[None]:
         return
     with nn.intercept_methods(intercept):
         yield
+
+
+def _unchecked(scope: Scope) -> None:
+    """Let a scope return the parameters that it has as they are.
+
+    Flax runs the initialiser of each once more, on shapes, to see that it fits, which takes half of the time of a
+    trace. The trace without names (see `capture`) does that.
+    """
+
+    def param(name: str, init: Callable[..., object], *args: object, unbox: bool = True, **kwargs: object) -> object:
+        if not scope.has_variable("params", name):
+            return check(name, init, *args, unbox=unbox, **kwargs)
+        scope.reserve(name, "params")
+        value = scope.get_variable("params", name)
+        return meta.unbox(value) if unbox else value
+
+    if "param" not in vars(scope):
+        check, vars(scope)["param"] = scope.param, param
 
 
 @contextmanager
