@@ -84,7 +84,7 @@ from naivenas_jax.show import (
     change_views as _change_views,  # noqa: F401  mutations and plans show themselves
     network_views as _network_views,  # noqa: F401  graphs, handles, summaries and costs do
 )
-from naivenas_jax.show.diagram import diagram
+from naivenas_jax.show.diagram import Diagram, diagram
 from naivenas_jax.show.report import Report, report
 from naivenas_jax.show.summary_table import summary
 from naivenas_jax.sizes.condition import ladder, multiple_of, one_of, size
@@ -135,6 +135,7 @@ __all__ = [
     "Summary",
     "summary",
     "diagram",
+    "Diagram",
     "Costs",
     "costs",
     "LatencyTable",

@@ -18,6 +18,7 @@ NAMES = [
     "CarryReport",
     "CompiledPrograms",
     "Costs",
+    "Diagram",
     "DuplicateNameError",
     "Frontier",
     "FrontierPoint",

@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 #: Classes whose values the library makes and hands out: their constructors check nothing, and are no door.
 RESULTS = (
-    *("Handle", "Summary", "Costs", "LatencyTable", "CompiledPrograms"),
+    *("Handle", "Summary", "Costs", "Diagram", "LatencyTable", "CompiledPrograms"),
     *("Mutation", "Plan", "CarryReport", "Report", "NewEntries", "Saved", "Frontier", "FrontierPoint"),
     *(
         "AxisPlan",
@@ -111,7 +111,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "class_constraints": {"model": model(), "graph": rebuildable().graph},
         "crossover": {"first": narrower(), "second": network(), "key": jax.random.key(1)},
         "summary": on,
-        "diagram": {"graph": graph},
+        "diagram": {"graph": graph, "format": "dot"},
         "costs": {**on, "inputs": (X,)},
         "measure_latency": {**on, "inputs": (X,), "timer": seconds},
         "count_programs": {},

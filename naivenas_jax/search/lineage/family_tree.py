@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from naivenas_jax.search.lineage.history_entry import HistoryEntry, Value
+from naivenas_jax.show.drawing.mermaid_text import quoted
 
 _ROW, _COLUMN, _LETTER = 22, 18, 6.2
 _LINE, _DOT, _CROSSED = "#90a4ae", "#37617d", "#c9822b"
@@ -135,15 +136,10 @@ def mermaid(entries: Mapping[str, HistoryEntry]) -> str:
     number = {name: f"n{i}" for i, name in enumerate(entries)}
     lines = ["flowchart TD"]
     for name, entry in entries.items():
-        noted = "".join(f"<br>{_quoted(key)}: {_quoted(as_word(value))}" for key, value in entry.values.items())
-        lines.append(f'    {number[name]}["{_quoted(name)}{noted}"]')
+        noted = "".join(f"<br>{quoted(key)}: {quoted(as_word(value))}" for key, value in entry.values.items())
+        lines.append(f'    {number[name]}["{quoted(name)}{noted}"]')
     for name, entry in entries.items():
         for i, parent in enumerate(entry.parents):
-            arrow = "-.->" if i else f'-- "{_quoted(entry.change)}" -->'
+            arrow = "-.->" if i else f'-- "{quoted(entry.change)}" -->'
             lines.append(f"    {number[parent]} {arrow} {number[name]}")
     return "\n".join(lines)
-
-
-def _quoted(text: str) -> str:
-    """Text between double quotes of Mermaid."""
-    return escape(text.replace("#", "#35;"), quote=False).replace('"', "#quot;").replace("\n", " ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 #: What a change has done to a vertex or an edge. "" stands for nothing.
 Mark: TypeAlias = Literal["", "new", "gone", "changed"]
@@ -100,6 +100,49 @@ class Drawing:
         """All vertices, in order."""
         for box in self.boxes:
             yield from box.rows
+
+
+class Step(NamedTuple):
+    """A step through the boxes of a drawing, with those of a module together.
+
+    Attributes:
+      inside: the modules around it.
+      box: a box; None: a module begins or ends.
+      opens: the module that begins; empty: it ends.
+    """
+
+    inside: tuple[str, ...]
+    box: Box | None = None
+    opens: str = ""
+
+
+def nesting(drawing: Drawing) -> Iterator[Step]:
+    """The boxes in order, those of a module together, and where modules begin and end.
+
+    >>> boxes = Box("a", (Row("a"),), ("m",)), Box("b", (Row("b"),)), Box("c", (Row("c"),), ("m",))
+    >>> [step.box.key if step.box else step.opens or "end" for step in nesting(Drawing("", boxes, ()))]
+    ['m', 'a', 'c', 'end', 'b']
+    """
+    first: dict[tuple[str, ...], int] = {}
+    for number, box in enumerate(drawing.boxes):
+        for depth in range(1, len(box.inside) + 1):
+            first.setdefault(box.inside[:depth], number)
+    place = {
+        box.key: (*(first[box.inside[: depth + 1]] for depth in range(len(box.inside))), number)
+        for number, box in enumerate(drawing.boxes)
+    }
+    around: tuple[str, ...] = ()
+    every: list[Box | None] = [*sorted(drawing.boxes, key=lambda each: place[each.key]), None]
+    for each in every:
+        inside = () if each is None else each.inside
+        while around != inside[: len(around)]:
+            around = around[:-1]
+            yield Step(around)
+        while around != inside:
+            yield Step(around, opens=inside[len(around)])
+            around = inside[: len(around) + 1]
+        if each is not None:
+            yield Step(inside, each)
 
 
 #: Drawings of more boxes are made smaller: by chains in one box, by modules whose inside is not shown.
