@@ -77,7 +77,7 @@ class Tabs(SphinxTransform):
     def apply(self) -> None:
         for comment in list(self.document.findall(nodes.raw)):
             mark = TAB.fullmatch(comment.astext().strip())
-            if mark and comment.parent and not mark["end"]:
+            if mark and not mark["end"] and any(comment is child for child in comment.parent.children):
                 gather(comment)
 
 
@@ -101,7 +101,7 @@ def gather(comment: nodes.raw) -> None:
             tabs += nodes.container(
                 "", label, content, is_div=True, design_component="tab-item", classes=["sd-tab-item"]
             )
-        elif content is not None:
+        elif content is not None and (len(content) or node.astext() != label.astext()):  # on GitHub a line says which
             content += node
     else:
         raise ValueError(f"{parent.source}: tabs without an end")

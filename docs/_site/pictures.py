@@ -1,0 +1,201 @@
+"""Draws the pictures of the pages: `python docs/_site/pictures.py` writes docs/pictures/*.svg.
+
+A neuron is a small square. Neurons of one colour are tied; a pale one with a cross is dropped, a dashed one is new.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "pictures"
+COLOURS = ("#37617d", "#b3541e", "#4f7a3a", "#7d4a86", "#8a6d1a", "#2a7f78", "#a03a4b", "#5b6470")
+INK, FAINT = "#333333", "#9aa3ab"
+SIDE, STEP = 16, 20  # of a neuron, and from one to the next
+
+PICTURES: dict[str, Callable[[], str]] = {}
+
+
+def picture(draw: Callable[[], str]) -> Callable[[], str]:
+    PICTURES[draw.__name__] = draw
+    return draw
+
+
+def svg(width: int, height: int, *parts: str) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    arrow = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    arrow += f'<path d="M0 0 L8 4 L0 8 z" fill="{INK}"/></marker>'
+    ground = f'<rect width="{width}" height="{height}" fill="white"/>'
+    lines = (f'{head} font-family="sans-serif" font-size="13">', f"<defs>{arrow}</defs>", ground, *parts, "</svg>")
+    return "\n".join(lines) + "\n"
+
+
+def text(x: float, y: float, words: str, anchor: str = "middle", colour: str = INK, more: str = "") -> str:
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{colour}" {more}>{words}</text>'
+
+
+def bold(x: float, y: float, words: str, anchor: str = "middle") -> str:
+    return text(x, y, words, anchor, more='font-weight="bold"')
+
+
+def line(x1: float, y1: float, x2: float, y2: float, arrow: bool = False, colour: str = INK) -> str:
+    end = ' marker-end="url(#arrow)"' if arrow else ""
+    return f'<path d="M{x1:g} {y1:g} L{x2:g} {y2:g}" stroke="{colour}" stroke-width="1.3" fill="none"{end}/>'
+
+
+def square(x: float, y: float, colour: str, state: str = "kept") -> str:
+    """A neuron: kept, dropped or new."""
+    if state == "dropped":
+        box = f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" rx="3" fill="{colour}" fill-opacity="0.18"/>'
+        return box + f'<path d="M{x + 4} {y + 4} l8 8 m0 -8 l-8 8" stroke="{colour}" stroke-width="1.6"/>'
+    if state == "new":
+        more = f'fill="white" stroke="{colour}" stroke-width="1.6" stroke-dasharray="3 2"'
+        return f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" rx="3" {more}/>'
+    return f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" rx="3" fill="{colour}"/>'
+
+
+def column(x: float, y: float, colours: Sequence[str], dropped: Sequence[int] = (), new: Sequence[int] = ()) -> str:
+    """Neurons below one another."""
+    states = ["dropped" if i in dropped else "new" if i in new else "kept" for i in range(len(colours))]
+    return "".join(square(x, y + STEP * i, c, s) for i, (c, s) in enumerate(zip(colours, states, strict=True)))
+
+
+def grid(x: float, y: float, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """A kernel: an entry has the colour of the neuron that makes it, and a frame of the one that it reads."""
+    cells = [
+        f'<rect x="{x + STEP * j:g}" y="{y + STEP * i:g}" width="{SIDE}" height="{SIDE}" fill="{made}" '
+        f'stroke="{read}" stroke-width="2.5"/>'
+        for i, read in enumerate(rows)
+        for j, made in enumerate(columns)
+    ]
+    return "".join(cells)
+
+
+def box(x: float, y: float, width: float, height: float, words: str) -> str:
+    frame = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" fill="#f3f5f6" stroke="{FAINT}"/>'
+    return frame + text(x + width / 2, y + height / 2 + 4.5, words)
+
+
+def block(x: float, four: Sequence[str], hidden: Sequence[str], dropped: Sequence[int], thin: Sequence[int]) -> str:
+    """A residual block: stem and block are added, hidden reads the sum."""
+    parts = [bold(x + 8, 40, "stem"), bold(x + 98, 40, "block"), bold(x + 188, 40, "sum"), bold(x + 278, 40, "hidden")]
+    parts += [column(x + 90 * i, 52, four, dropped) for i in range(3)] + [column(x + 270, 52, hidden, thin)]
+    middle = 52 + STEP * len(four) / 2
+    parts += [line(x + 22 + 90 * i, middle, x + 86 + 90 * i, middle, arrow=True) for i in range(3)]
+    low = 62 + STEP * max(len(four), len(hidden))
+    parts.append(f'<path d="M{x + 8} {low} v14 h180 v-10" stroke="{INK}" fill="none" marker-end="url(#arrow)"/>')
+    parts.append(text(x + 98, low + 30, "added: equally wide"))
+    return "".join(parts)
+
+
+@picture
+def quick_start() -> str:
+    four, hidden = COLOURS[:4], [COLOURS[7]] * 5
+    left = block(30, four, hidden, (1, 3), (2,))
+    right = block(430, (four[0], four[2]), hidden[:4], (), ())
+    return svg(740, 220, left, line(355, 100, 405, 100, arrow=True), right)
+
+
+@picture
+def ties() -> str:
+    a, b = COLOURS[:4], COLOURS[4:7]
+    parts = [bold(38, 30, "stem"), column(30, 42, a), bold(138, 30, "block"), column(130, 42, a)]
+    parts += [bold(38, 160, "side"), column(30, 172, b)]
+    parts += [bold(238, 30, "stem + block"), column(230, 42, a)]
+    parts += [line(52, 62, 126, 62, arrow=True), line(152, 82, 226, 82, arrow=True)]
+    parts += [f'<path d="M52 102 C110 150 180 140 226 108" stroke="{INK}" fill="none" marker-end="url(#arrow)"/>']
+    parts += [bold(378, 30, "both, a concatenation"), column(370, 42, [*a, *b])]
+    parts += [line(252, 82, 366, 82, arrow=True), line(52, 200, 366, 152, arrow=True)]
+    parts += [bold(540, 30, "hidden, a dense layer"), column(530, 42, [COLOURS[7]] * 4)]
+    parts += [
+        line(392, 102, 526, 82, arrow=True),
+        text(462, 135, "weights:", colour=INK),
+        text(462, 152, "ties end here"),
+    ]
+    parts += [text(340, 245, "one colour: one class of tied neurons, which goes or stays as one")]
+    return svg(680, 260, *parts)
+
+
+@picture
+def alignment() -> str:
+    worth = {0: (5.0, 3.0), 1: (1.0, 1.5), 2: (4.0, 2.0), 3: (0.5, 1.0)}
+    parts = [bold(20, 24, "utility of a class: the sum of its neurons&#8217; scores", anchor="start")]
+    for row, (i, (stem, block_)) in enumerate(worth.items()):
+        y = 44 + 34 * row
+        kept = i in (0, 2)
+        parts.append(square(20, y, COLOURS[i], "kept" if kept else "dropped"))
+        faint = "" if kept else ' fill-opacity="0.3"'
+        parts.append(f'<rect x="50" y="{y}" width="{30 * stem:g}" height="16" fill="{COLOURS[i]}"{faint}/>')
+        parts.append(
+            f'<rect x="{52 + 30 * stem:g}" y="{y}" width="{30 * block_:g}" height="16" fill="{COLOURS[i]}"{faint}/>'
+        )
+        parts.append(text(62 + 30 * (stem + block_), y + 13, f"{stem + block_:g}", anchor="start"))
+    parts.append(text(50, 196, "from stem, and from block", anchor="start", colour="#5b6470"))
+    rules = (
+        "stem = block = stem + block",
+        "both = (stem + block) + side",
+        "stem = 2, as requested",
+        "budgets, multiples, ...",
+    )
+    parts += [bold(430, 24, "what has to hold", anchor="start")]
+    parts += [text(430, 50 + 24 * i, rule, anchor="start") for i, rule in enumerate(rules)]
+    parts += [
+        text(430, 160, "what is maximised: the utility", anchor="start"),
+        text(430, 180, "of the classes that stay", "start"),
+    ]
+    return svg(680, 210, *parts)
+
+
+@picture
+def plan() -> str:
+    old, new = COLOURS[:4], (COLOURS[0], COLOURS[2], COLOURS[7])
+    reads, few = COLOURS[4:7], COLOURS[4:7]
+    parts = [bold(60, 24, "axis of stem"), column(30, 40, old, (1, 3)), column(110, 40, new, new=(2,))]
+    parts += [line(48, 48, 106, 48, arrow=True), line(48, 88, 106, 68, arrow=True)]
+    parts += [text(78, 140, "source"), text(78, 158, "[0, 2, -1]", more='font-family="monospace"')]
+    parts += [bold(270, 24, "kernel before"), grid(230, 40, reads, old), text(270, 125, "(3, 4)")]
+    parts += [line(325, 68, 365, 68, arrow=True)]
+    parts += [bold(420, 24, "kernel after"), grid(385, 40, few, new), text(415, 125, "(3, 3)")]
+    parts += [bold(590, 24, "Adam&#8217;s moments"), grid(555, 40, few, (COLOURS[0], COLOURS[2], "#ffffff"))]
+    parts += [text(590, 125, "carried; new: 0")]
+    parts += [text(400, 158, "colour: the neuron that is made; frame: the neuron that is read")]
+    return svg(700, 175, *parts)
+
+
+@picture
+def mask() -> str:
+    old = COLOURS[:4]
+    parts = [bold(160, 24, "the old network, masked"), bold(520, 24, "the new network")]
+    parts += [column(60, 40, old), text(68, 140, "stem")]
+    parts += [text(112, 85, "&#215;", more='font-size="20"')]
+    parts += [
+        text(144, 53 + STEP * i, value, more='font-family="monospace"') for i, value in enumerate(("1", "0", "1", "0"))
+    ]
+    parts += [text(144, 140, "mask"), line(165, 78, 200, 78, arrow=True), box(206, 60, 90, 36, "what reads it")]
+    parts += [text(385, 88, "=", more='font-size="28"')]
+    parts += [column(460, 60, (old[0], old[2])), text(468, 140, "stem"), line(485, 78, 520, 78, arrow=True)]
+    parts += [box(526, 60, 90, 36, "what reads it")]
+    return svg(680, 160, *parts)
+
+
+@picture
+def training() -> str:
+    reads, old, new = COLOURS[4:7], COLOURS[:4], (COLOURS[0], COLOURS[2])
+    names = ("params", "moments", "average")
+    parts = [bold(60, 24, "the state before"), bold(565, 24, "the state after")]
+    for i, name in enumerate(names):
+        y = 40 + 84 * i
+        parts += [text(20, y + 32, name, anchor="start"), grid(110, y, reads, old)]
+        parts += [line(205, y + 28, 285, 150, arrow=True), line(405, 150, 485, y + 28, arrow=True)]
+        parts += [grid(500, y, reads, new), text(560, y + 32, name, anchor="start")]
+    parts += [box(290, 120, 112, 60, "plan"), text(346, 205, "stem: keeps 0, 2", colour="#5b6470")]
+    parts += [text(20, 310, "step = 100", anchor="start"), text(500, 310, "step = 100", anchor="start")]
+    return svg(680, 325, *parts)
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, draw in PICTURES.items():
+        (FOLDER / f"{name}.svg").write_text(draw(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
