@@ -15,7 +15,7 @@ from naivenas_jax.errors import GraphError, PlanError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.outputs import MadeOutputs, WantedOutputs, held_out, made_outputs
+from naivenas_jax.fit.outputs import HELD_OUT, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -151,7 +151,9 @@ class Compression:
     @cached_property
     def _parts(self) -> _Parts:
         """The examples that candidates are fitted to, and those on which they are compared."""
-        chosen = held_out([[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)])
+        chosen = held_out(
+            [[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)], fewest=HELD_OUT
+        )
         if chosen is None:
             return _Parts(self.data, None, self._made)
         pairs = [(made, own) for made, own in zip(self._made, chosen, strict=True) if own.any()]

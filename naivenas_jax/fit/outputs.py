@@ -33,24 +33,28 @@ def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutp
     return [[np.atleast_1d(np.asarray(array)) for array in compiled(variables, *inputs)] for inputs in data]
 
 
-def held_out(batches: Sequence[Sequence[Array]]) -> list[Bool[np.ndarray, " examples"]] | None:
+def held_out(batches: Sequence[Sequence[Array]], fewest: int = 2) -> list[Bool[np.ndarray, " examples"]] | None:
     """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
 
-    An example is an entry of the first dimension, if that of all inputs and outputs is the same and at least 4, or else
-    a whole batch.
+    An example is an entry of the first dimension, if that of all inputs and outputs of a batch is the same and at least
+    4. Where that is so for less than half of all examples, an example is a whole batch.
 
     Args:
       batches: the inputs and outputs of every batch.
+      fewest: so many batches there are at least where whole ones are held out.
 
     Returns:
-      None, if there is one batch, whose examples do not lie along one first dimension.
+      None, if examples do not lie along one first dimension, and batches are fewer.
     """
     firsts = [{np.shape(array)[:1] for array in batch} for batch in batches]
-    if all(len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts):
-        return [np.arange(len(batch[0])) % HELD_OUT == HELD_OUT - 1 for batch in batches]
+    numbers = [max((size for (size,) in first - {()}), default=1) for first in firsts]
+    divided = [len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts]
+    if 2 * sum(n for n, own in zip(numbers, divided, strict=True) if own) >= sum(numbers):
+        pairs = zip(numbers, divided, strict=True)
+        return [np.arange(n) % HELD_OUT == HELD_OUT - 1 if own else np.array([False]) for n, own in pairs]
     number = np.arange(len(batches))
     whole = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
-    return None if len(batches) == 1 else whole
+    return None if len(batches) < fewest else whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,3 +75,7 @@ def test_whole_batches_are_held_back_where_examples_are_few(network):
     chosen = held_out([[DATA[:8], DATA[:8, :2]]])
     assert data.only(chosen * 5).number == 5
     assert held_out([[DATA[:3]]]) is None
+    assert held_out([[DATA[:3]]] * 3, fewest=4) is None
+    chosen = held_out([[DATA[:1]], [DATA[:40]]])  # not the only batch that is worth something
+    assert [own.sum() for own in chosen] == [0, 10]
+    assert [own.tolist() for own in held_out([[DATA[:4]], *[[DATA[:3]]] * 3])] == [[False]] * 3 + [[True]]

@@ -17,6 +17,7 @@ from naivenas_jax.dataflow.variable_uses import VariableUse
 from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.network.network import Data, Network, on_device
+from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 from naivenas_jax.paths import Path
 from naivenas_jax.typing import Array, Variables
@@ -44,13 +45,23 @@ class Curvature(NamedTuple):
     lost: Float[Array, ""]
 
 
-def curvatures(network: Network, variables: Variables, data: Data, seed: int = 0) -> dict[Key, Curvature]:
-    """The sums of every contraction. Gradients are taken of sums of the outputs with random signs."""
+def curvatures(
+    network: Network, variables: Variables, data: Data, reduced: Mapping[Key, ReducedColumns], seed: int = 0
+) -> dict[Key, Curvature]:
+    """The sums of every contraction. Gradients are taken of sums of the outputs with random signs.
+
+    Args:
+      network: the network.
+      variables: its variables.
+      data: batches of inputs.
+      reduced: for some contractions the columns that are taken in the place of those of X.
+      seed: of the signs.
+    """
     total, present = dict[Key, Curvature](), on_device(variables)
     for number, inputs in enumerate(data):
         key = jax.random.fold_in(jax.random.key(seed), number)
         tape = network.tape(present, inputs)
-        found = network.compiled(_of_batch, tape, data.number)(present, tape.start(inputs), key)
+        found = network.compiled(_of_batch, tape, data.number)(present, tape.start(inputs), key, reduced)
         for own, sums in found.items():
             total[own] = added(total.get(own), sums, f"{'/'.join(own[0])} on batch {number}")
     for (path, _), sums in total.items():
@@ -62,14 +73,21 @@ def curvatures(network: Network, variables: Variables, data: Data, seed: int = 0
     return total
 
 
-def _of_batch(tape: Tape, batches: int, variables: Variables, live: Values, key: jax.Array) -> dict[Key, Curvature]:
+def _of_batch(
+    tape: Tape,
+    batches: int,
+    variables: Variables,
+    live: Values,
+    key: jax.Array,
+    reduced: Mapping[Key, ReducedColumns],
+) -> dict[Key, Curvature]:
     """The sums of one of some batches: zeros are added to the result of every contraction, and gradients taken by them.
 
     Sums over some of the rows are scaled up to all.
     """
     found: dict[Key, Contraction] = {}
     jax.eval_shape(lambda: walk_tape(tape, variables, live, lambda use: found.update(_contraction(use))))
-    every = {own: _every(one, batches) for own, one in found.items()}
+    every = {own: _every(one, batches, reduced.get(own)) for own, one in found.items()}
     picked = {own: one.picked(every[own]) for own, one in found.items()}
     zeros = {own: jnp.zeros(one.result.shape, one.result.dtype) for own, one in found.items()}
 
@@ -77,7 +95,9 @@ def _of_batch(tape: Tape, batches: int, variables: Variables, live: Values, key:
         seen: dict[Key, tuple[Array, Array]] = {}
 
         def hook(use: VariableUse) -> Array | None:
-            seen.update((own, (one.x_at(picked[own]), one.y[:, picked[own]])) for own, one in _contraction(use).items())
+            for own, one in _contraction(use).items():
+                x, fewer = one.x_at(picked[own]), reduced.get(own)
+                seen[own] = x if fewer is None else fewer.columns(x), one.y[:, picked[own]]
             return use.result + deltas[use.path, use.number] if isinstance(use, Contraction) else None
 
         results = walk_tape(tape, variables, live, hook)
@@ -91,9 +111,10 @@ def _of_batch(tape: Tape, batches: int, variables: Variables, live: Values, key:
     return {own: _curvature(*seen[own], gradients[own], every[own]) for own in found}
 
 
-def _every(one: Contraction, batches: int) -> int:
+def _every(one: Contraction, batches: int, fewer: ReducedColumns | None) -> int:
     """One in so many rows is enough for the covariance of X, which is inverted with a ridge."""
     rows, inputs, outputs = one.sizes
+    inputs = inputs if fewer is None else fewer.number
     return thinning(rows * batches, max(inputs, outputs) + 1, ROWS_PER_COLUMN)
 
 

@@ -20,7 +20,7 @@ from naivenas_jax.dataflow.variable_uses import OtherUse, Outcome, SkipConnectio
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
 from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
-from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, chosen_ridge, ridge_fit
+from naivenas_jax.fit.regression.ridge import Fit, Gram, NormalEquations, added, chosen_ridge, not_finite, ridge_fit
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
 from naivenas_jax.fit.regression.use_sums import OneIn, grams, grams_with_skip, made, made_and_skipped, missed, outcome
 from naivenas_jax.jaxpr.interpret import called
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 #: As many rows as this are read for every column that is summed over, if there are as many.
 ROWS_PER_COLUMN = 4
+
+#: So many batches are added up in float32 before float64 takes over.
+IN_SINGLE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,13 +191,17 @@ class Fitting:
         """The normal equations over rows that are fitted to, and over those held out."""
         wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
         second = OneIn(self._every(stage.path, columns), sums)
-        found = self._read(variables, stage, wanted, second, columns.source, columns.known * factor)
-        total = None
-        for number, sums_of_batch in enumerate(found):
-            total = added(total, sums_of_batch, f"{'/'.join(stage.path)} on batch {number}")
-        assert total is not None
-        fitted, held_out = total
-        inputs = columns.entries.shape[1]
+        groups, inputs, outputs = columns.entries.shape
+        nothing = [Gram.nothing(groups, inputs + outputs) for _ in range(2)]
+        total, name, carried = None, "/".join(stage.path), [nothing]
+        found = self._read(variables, stage, wanted, second, columns.source, columns.known * factor, carried=carried)
+        for number, sums_so_far in enumerate(found):
+            where = f"{name} on batch {number}"
+            if not all(own.finite for own in sums_so_far):
+                raise not_finite(where)
+            if number % IN_SINGLE == IN_SINGLE - 1:
+                total, carried[0] = added(total, sums_so_far, where), nothing
+        fitted, held_out = added(total, carried.pop(), name)
         return NormalEquations(fitted, inputs), NormalEquations(held_out, inputs)
 
     def _every(self, path: Path, columns: ColumnMap) -> int:
@@ -212,10 +219,12 @@ class Fitting:
         second: Callable[..., T],
         *given: Array,
         aims: dict[int, PyTree] | None = None,
+        carried: list[T] | None = None,
     ) -> Iterator[T]:
         """For each batch what ``second`` reads of a weight now, given what ``first`` read of it before the mutation.
 
-        What ``first`` read is kept in ``aims`` by the number of the batch, as far as it fits.
+        What ``first`` read is kept in ``aims`` by the number of the batch, as far as it fits. What ``carried`` holds
+        is given to ``second`` too, and it then holds what was found on the batch.
         """
         now, old = on_device(variables), self._old(stage.path)
         others = () if stage.shift is None else (stage.shift.path,)
@@ -227,7 +236,10 @@ class Fitting:
                 before, then = before.read(first, old, (), self._present_before)
                 if sum(array.nbytes for array in jax.tree.leaves((kept, then))) <= KEPT // 4:
                     kept[number] = then
-            after, found = after.read(second, stage.path, others, now, then, *given)
+            extra = given if carried is None else (carried[0], *given)
+            after, found = after.read(second, stage.path, others, now, then, *extra)
+            if carried is not None:
+                carried[0] = found
             return (before, after), found
 
         return self.runs.visited(visit)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from naivenas_jax.fit.regression.positive_definite import inverses
+from naivenas_jax.fit.regression.positive_definite import Factored
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations
 from naivenas_jax.typing import Array
 
@@ -98,12 +98,12 @@ def aimed(
     if np.isinf(start.ridge):
         return start
     reduced = sums.reduced(shifts)
-    inverse, mean = inverses(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
+    system, mean = Factored(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
     pull = reduced.weight(start.ridge)[:, None, None]
 
     def stepped(fit: Fit, now: Missed) -> Fit:
         read, total = now.by_slope
-        step = inverse @ (read - mean[:, :, None] * total[:, None] - pull * (fit.b - present))
+        step = system.solved(read - mean[:, :, None] * total[:, None] - pull * (fit.b - present))
         shift = (total / sums.number - np.einsum("gk,gkm->gm", mean, step)) * shifts
         return Fit(fit.b + step, fit.shift + shift, fit.ridge)
 

@@ -10,13 +10,16 @@ which is 0 where the other entries reconstruct those of R (or nothing of the out
 repeated: always the neuron goes whose cost, over all weights that read it, is smallest; C^-1 and B are then taken of
 what is left.
 
+Of a weight with thousands of inputs, several for each neuron, only what it reads of each neuron is taken
+(`naivenas_jax.fit.regression.reduced_columns`).
+
 In shapes, G counts the groups of a contraction, K the columns of X, M the columns of Y.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -25,8 +28,9 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import AddedVariable
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.curvature import Curvature, Key, curvatures
-from naivenas_jax.fit.regression.elimination import Block, Reader, dropped
+from naivenas_jax.fit.regression.elimination import Reader, dropped
 from naivenas_jax.fit.regression.positive_definite import inverses
+from naivenas_jax.fit.regression.reduced_columns import WIDE, ReducedColumns, blocks_of
 from naivenas_jax.fit.regression.ridge import NormalEquations
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
@@ -46,10 +50,12 @@ def importance(
     where that is out of sight too, the largest of all costs, so that they stay.
     """
     ties, arrays = network.graph.ties, {path: to_host(array) for path, array in flat(variables).items()}
-    found = curvatures(network, variables, data)
     every = network.uses(variables, data.first)
     shifted = {use.contraction.path for use in every if isinstance(use, AddedVariable)}
     uses = {(use.path, use.number): use for use in every if isinstance(use, Contraction)}
+    matrices = {key: _Matrices.of(ties, use, arrays[use.path]) for key, use in uses.items()}
+    reduced = {key: own.reduced for key, own in matrices.items() if own.reduced is not None}
+    found = curvatures(network, variables, data, reduced)
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     costs = np.full(class_count(ties), np.nan)
     groups = list(homes(network.graph).values())
@@ -58,8 +64,7 @@ def importance(
     readers: dict[Key, list[Reader]] = {}  # of few weights at a time: an inverse is as large as all sums of a weight
     for n, own in enumerate(groups):
         for use in (use for use in reading[n] if use not in readers):
-            path = uses[use].path
-            readers[use] = _readers(ties, uses[use], found[use], arrays[path], path in shifted, ridge)
+            readers[use] = matrices[use].readers(found[use], uses[use].path in shifted, ridge)
         for one, cost in dropped([reader.only(own) for use in reading[n] for reader in readers[use]]):
             costs[one] = cost
         readers = {use: kept for use, kept in readers.items() if last[use] > n}
@@ -78,22 +83,41 @@ def _reading(ties: Ties, uses: Iterable[Key], groups: Sequence[Int[np.ndarray, "
     return [[use for use, classes in read.items() if np.isin(classes, own).any()] for own in groups]
 
 
-def _readers(
-    ties: Ties, use: Contraction, sums: Curvature, array: Shaped[np.ndarray, "*shape"], centred: bool, ridge: float
-) -> list[Reader]:
-    """One for each group of a contraction."""
-    entries = use.entries(array.shape)
-    values, found = array.astype(np.float64).ravel()[entries], []
-    read = _classes(ties, use.path, entries, array.shape, "in")
-    of_x, of_g = np.asarray(sums.x), np.asarray(sums.g)
-    for g in range(len(entries)):
-        rows: dict[int, np.ndarray] = {}
-        for classes in read:
-            for one in np.unique(classes[g, :, 0]).tolist():
-                mine = np.flatnonzero(classes[g, :, 0] == one)
-                rows[one] = np.union1d(rows[one], mine) if one in rows else mine
-        found.append(_reader(of_x[g], of_g[g], values[g], rows, centred, ridge))
-    return found
+class _Matrices(NamedTuple):
+    """The matrices of a contraction, one for each group.
+
+    Attributes:
+      values: the matrices.
+      rows: for each group the rows of each class.
+      reduced: fewer columns for a wide one; None: all.
+    """
+
+    values: Float[np.ndarray, "G K M"]
+    rows: list[dict[int, Int[np.ndarray, " _"]]]
+    reduced: ReducedColumns | None
+
+    @classmethod
+    def of(cls, ties: Ties, use: Contraction, array: Shaped[np.ndarray, "*shape"]) -> _Matrices:
+        """The matrices of a weight that has these values."""
+        entries = use.entries(array.shape)
+        values, found = array.astype(np.float64).ravel()[entries], []
+        read = _classes(ties, use.path, entries, array.shape, "in")
+        for g in range(len(entries)):
+            rows: dict[int, np.ndarray] = {}
+            for classes in read:
+                for one in np.unique(classes[g, :, 0]).tolist():
+                    mine = np.flatnonzero(classes[g, :, 0] == one)
+                    rows[one] = np.union1d(rows[one], mine) if one in rows else mine
+            found.append(rows)
+        return cls(values, found, ReducedColumns.of(values[0], found[0], WIDE) if len(found) == 1 else None)
+
+    def readers(self, sums: Curvature, centred: bool, ridge: float) -> list[Reader]:
+        """One for each group."""
+        values, rows = self.values, self.rows
+        if self.reduced is not None:
+            values, rows = self.reduced.matrix(values[0])[None], [self.reduced.rows(rows[0])]
+        of_x, of_g = np.asarray(sums.x), np.asarray(sums.g)
+        return [_reader(*own, centred, ridge) for own in zip(of_x, of_g, values, rows, strict=True)]
 
 
 def _reader(
@@ -109,10 +133,7 @@ def _reader(
     inverse = inverses(sums.reduced(centred).system(ridge))[0]
     values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    sizes = sorted({len(own) for own in rows.values()})
-    by_size = [[(one, own) for one, own in rows.items() if len(own) == size] for size in sizes]
-    blocks = tuple(Block(np.array([c for c, _ in own]), np.stack([r for _, r in own])) for own in by_size)
-    return Reader(inverse, matrix @ root, blocks)
+    return Reader(inverse, matrix @ root, blocks_of(rows))
 
 
 def _classes(

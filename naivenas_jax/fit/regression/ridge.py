@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError, VariablesError
-from naivenas_jax.fit.regression.positive_definite import solved
+from naivenas_jax.fit.regression.positive_definite import solved, symmetric
 from naivenas_jax.typing import Array, PyTree
 
 #: Stands in for the mean of a diagonal that is 0 all over.
@@ -26,12 +26,18 @@ _TINY = 1e-30
 _ROUNDING = 1e-14
 
 
+#: From so many columns on only half of the products are computed: each is there twice.
+_HALVED = 1024
+#: In so many strips.
+_STRIPS = 8
+
+
 class Gram(NamedTuple):
     """Sums over rows z of Z, taken about some m near their mean: in float32 nothing cancels.
 
     Attributes:
       about: shape (G, L): m.
-      sums: shape (G, L + 1, L + 1): ``U^T U``, with U the rows ``[z - m, 1]``.
+      sums: shape (G, L + 1, L + 1): ``U^T U``, with U the rows ``[z - m, 1]``. Of a wide one only the upper half.
     """
 
     about: Float[Array, "G L"]
@@ -48,9 +54,10 @@ class Gram(NamedTuple):
         """
         about, sums = (np.array(array, np.float64) for array in self)
         if not (np.isfinite(about).all() and np.isfinite(sums).all()):
-            raise VariablesError(
-                f"What {of} reads, or has to make, is not finite: an activation overflows, or variables are not finite."
-            )
+            raise not_finite(of)
+        if sums.shape[-1] >= _HALVED:
+            for one in sums:
+                symmetric(one)
         spread, last = sums[:, :-1, :-1], sums[:, -1].copy()  # with T z = [z - m, 1]: what is wanted is T^T sums T
         spread += about[:, :, None] * last[:, None, :-1]
         sums[:, -1] += last[:, -1:] * np.pad(about, ((0, 0), (0, 1)))
@@ -58,13 +65,58 @@ class Gram(NamedTuple):
         sums[:, :, -1] = sums[:, -1]
         return sums
 
+    @property
+    def finite(self) -> bool:
+        """Whether all rows so far were: where one is not, a sum of its column and of its squares is not."""
+        sums = np.asarray(self.sums)
+        looked_at = np.diagonal(sums, axis1=1, axis2=2), sums[:, :, -1], np.asarray(self.about)
+        return all(bool(np.isfinite(own).all()) for own in looked_at)
 
-def gram(*parts: Float[Array, "G N _"]) -> Gram:
-    """The sums over rows of Z, which is these parts side by side."""
+    @classmethod
+    def nothing(cls, groups: int, columns: int) -> Gram:
+        """The sums over no rows."""
+        square = np.zeros((groups, columns + 1, columns + 1), np.float32)
+        return cls(np.zeros((groups, columns), np.float32), square)
+
+
+def not_finite(of: str) -> VariablesError:
+    """The error that sums of what a weight reads and makes are not finite.
+
+    Args:
+      of: the weight and the batch.
+    """
+    return VariablesError(
+        f"What {of} reads, or has to make, is not finite: an activation overflows, or variables are not finite."
+    )
+
+
+def gram(*parts: Float[Array, "G N _"], so_far: Gram | None = None) -> Gram:
+    """The sums over the rows of Z, which is these parts side by side.
+
+    Args:
+      *parts: Z.
+      so_far: sums that these are added to, about the same m.
+    """
     z = jnp.concatenate(parts, -1)
     about = z.sum(1) / max(z.shape[1], 1)
+    if so_far is not None:
+        about = jnp.where(so_far.sums[:, -1:, -1] > 0, so_far.about, about)
     u = jnp.concatenate([z - about[:, None], jnp.ones((*z.shape[:2], 1), z.dtype)], -1)
-    return Gram(about, jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST))
+    sums = _products(u)
+    return Gram(about, sums if so_far is None else sums + so_far.sums)
+
+
+def _products(u: Float[Array, "G N L"]) -> Float[Array, "G L L"]:
+    """``U^T U``; of a wide one the upper half, and zeros below it."""
+    columns = u.shape[-1]
+    if columns < _HALVED:
+        return jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST)
+    strips, size = [], -(-columns // _STRIPS)
+    for start in range(0, columns, size):
+        own = u[:, :, start : start + size].transpose(0, 2, 1)
+        strip = jnp.matmul(own, u[:, :, start:], precision=jax.lax.Precision.HIGHEST)
+        strips.append(jnp.pad(strip, ((0, 0), (0, 0), (start, 0))))
+    return jnp.concatenate(strips, 1)
 
 
 def added(total: PyTree, new: PyTree, of: str) -> PyTree:

@@ -51,26 +51,39 @@ class OneIn:
 
 
 def grams(
-    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"], every: int
+    uses: Sequence[VariableUse],
+    wanted: Made,
+    so_far: Sequence[Gram],
+    source: Int[Array, "G M"],
+    scale: Float[Array, "G M"],
+    every: int,
 ) -> list[Gram]:
     """Sums over rows that are fitted to, and over those held out, of what a weight reads now and is to make.
 
     Args:
       uses: the uses of the weight now.
       wanted: what it made before, for each use.
+      so_far: the sums of other batches, which these are added to.
       source: the column before of each column now, counted over all groups.
       scale: the factor of each column.
       every: one in so many rows is taken.
     """
-    return _grams(uses, [own[:, source] * scale for own in wanted], every)
+    return _grams(uses, [own[:, source] * scale for own in wanted], so_far, every)
 
 
 def grams_with_skip(
-    uses: Sequence[VariableUse], wanted: Made, source: Int[Array, "G M"], scale: Float[Array, "G M"], every: int
+    uses: Sequence[VariableUse],
+    wanted: Made,
+    so_far: Sequence[Gram],
+    source: Int[Array, "G M"],
+    scale: Float[Array, "G M"],
+    every: int,
 ) -> list[Gram]:
     """The same where ``wanted`` is the sum with a skip connection: what the skip connection adds now is taken off."""
     skipped = [array.reshape(-1, *source.shape) for array in _skipped(uses)]
-    return _grams(uses, [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)], every)
+    return _grams(
+        uses, [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)], so_far, every
+    )
 
 
 def outcome(uses: Sequence[VariableUse], every: int) -> Float[Array, "n columns"]:
@@ -104,7 +117,9 @@ def _skipped(uses: Sequence[VariableUse]) -> Made:
     return [_side_by_side(use.contraction.columns(jnp.asarray(use.activation, jnp.float32))) for use in skips]
 
 
-def _grams(uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]], every: int) -> list[Gram]:
+def _grams(
+    uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]], so_far: Sequence[Gram], every: int
+) -> list[Gram]:
     contractions = [use for use in uses if isinstance(use, Contraction)]
     picked = [use.picked(every) for use in contractions]
     masks = [_held_out(use, rows) for use, rows in zip(contractions, picked, strict=True)]
@@ -113,7 +128,7 @@ def _grams(uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]],
         rows = [some[mask == held_out] for some, mask in zip(picked, masks, strict=True)]
         xs = [use.x_at(some) for use, some in zip(contractions, rows, strict=True)]
         ys = [own[some].transpose(1, 0, 2) for own, some in zip(wanted, rows, strict=True)]
-        return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1))
+        return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1), so_far=so_far[held_out])
 
     return [sums(held_out=False), sums(held_out=True)]
 

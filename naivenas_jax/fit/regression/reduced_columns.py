@@ -1,0 +1,94 @@
+"""Fewer columns for the covariance of a wide weight's inputs: of each neuron, what the weight reads of it.
+
+A neuron that a convolution reads at every position of its window, or a dense layer at every position of a flattened
+image, has r rows B_c (r, M) in the matrix of the weight. What it contributes is X_c B_c, which lies in the span of the
+left singular vectors V_c (r, s) of B_c. Of X_c there are kept the columns X_c V_c: exactly enough for the contribution
+where s is the rank of B_c, its largest part where s is less. What others can reconstruct with X_c V_c they can with
+X_c, so that costs computed there are at least those of all columns, as far as the contribution is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from naivenas_jax.fit.regression.elimination import Block
+from naivenas_jax.typing import Array
+
+#: The most columns whose covariance is inverted as it is.
+WIDE = 2048
+
+
+class Part(NamedTuple):
+    """Neurons that a weight reads at equally many rows.
+
+    Attributes:
+      rows: the rows of each neuron in the matrix.
+      vectors: the vectors V of each.
+    """
+
+    rows: Int[np.ndarray, "neurons r"]
+    vectors: Float[np.ndarray, "neurons r s"]
+
+
+class ReducedColumns(NamedTuple):
+    """Columns X V in the place of those of X: of all neurons of the first part, of the second, and so on."""
+
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(
+        cls, matrix: Float[np.ndarray, "K M"], rows: Mapping[int, Int[np.ndarray, " _"]], most: int
+    ) -> ReducedColumns | None:
+        """About ``most`` columns; None where there are no more, or rows cannot be told apart by neuron.
+
+        Args:
+          matrix: the matrix B of the weight.
+          rows: the rows of each neuron, by its class.
+          most: the most columns, if there is not a neuron for each.
+        """
+        every = np.concatenate([np.zeros(0, int), *rows.values()])
+        if len(matrix) <= most or not np.array_equal(np.sort(every), np.arange(len(matrix))):
+            return None
+        each, parts = max(1, most // len(rows)), []
+        for own in blocks_of(rows):
+            vectors = np.linalg.svd(matrix[own.rows], full_matrices=False)[0]
+            parts.append(Part(own.rows, vectors[..., :each].astype(np.float32)))
+        found = cls(tuple(parts))
+        return found if found.number < len(matrix) else None
+
+    @property
+    def number(self) -> int:
+        """How many columns there are."""
+        return sum(vectors.shape[0] * vectors.shape[2] for _, vectors in self.parts)
+
+    def columns(self, x: Float[Array, "1 N K"]) -> Float[Array, "1 N k"]:
+        """The columns X V."""
+        parts = [jnp.einsum("gncr,crs->gncs", x[:, :, rows], vectors) for rows, vectors in self.parts]
+        return jnp.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], -1)
+
+    def matrix(self, b: Float[np.ndarray, "K M"]) -> Float[np.ndarray, "k M"]:
+        """The rows V^T B, which make of X V what B makes of X, or the largest part of it."""
+        parts = [np.einsum("crs,crm->csm", vectors, b[rows]) for rows, vectors in self.parts]
+        return np.concatenate([part.reshape(-1, b.shape[1]) for part in parts])
+
+    def rows(self, given: Mapping[int, Int[np.ndarray, " _"]]) -> dict[int, Int[np.ndarray, " _"]]:
+        """The rows of each neuron among those V^T B."""
+        found, start = dict[int, np.ndarray](), 0
+        for block, (_, vectors) in zip(blocks_of(given), self.parts, strict=True):
+            size = vectors.shape[2]
+            for one in block.classes.tolist():
+                found[one] = np.arange(start, start + size)
+                start += size
+        return found
+
+
+def blocks_of(rows: Mapping[int, Int[np.ndarray, " _"]]) -> tuple[Block, ...]:
+    """The rows of each class, together where they are equally many."""
+    sizes = sorted({len(own) for own in rows.values()})
+    by_size = [[(one, own) for one, own in rows.items() if len(own) == size] for size in sizes]
+    return tuple(Block(np.array([c for c, _ in own]), np.stack([r for _, r in own])) for own in by_size)

@@ -1,0 +1,67 @@
+"""Wide weights: half of the products, fewer columns for each neuron."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import naivenas_jax as nas
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.regression import importance as costs_of_neurons, ridge
+from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
+from naivenas_jax.fit.regression.ridge import Gram, added, gram
+
+IMAGES = np.asarray(jax.random.normal(jax.random.key(3), (96, 6, 6, 2)))
+
+
+def net():
+    """A convolution whose neurons the next one reads at 9 places, and a dense layer that reads neurons at 4."""
+    x = nas.input_vertex("x", 2, shape=(6, 6, 2))
+    wide = nas.invariant_vertex("relu", nn.relu, nas.layer("wide", nn.Conv(8, (3, 3)), x))
+    more = nas.layer("more", nn.Conv(6, (3, 3), strides=(3, 3)), wide)
+    flat = nas.flatten("flat", nas.invariant_vertex("tanh", jnp.tanh, more))
+    return nas.Graph(x, nas.layer("out", nn.Dense(3), flat))
+
+
+def test_half_of_the_products_is_enough(monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(3, 2, 50, 21)).astype(np.float32) + 30
+    found = []
+    for halved in (1000, 4):
+        monkeypatch.setattr(ridge, "_HALVED", halved)
+        total = Gram.nothing(2, 21)
+        for part in rows:
+            total = gram(jnp.asarray(part), so_far=total)
+        found.append(added(None, total, "x"))
+    u = np.concatenate([rows.astype(np.float64), np.ones((3, 2, 50, 1))], -1)
+    wanted = np.einsum("bgnk,bgnl->gkl", u, u)
+    for own in found:
+        np.testing.assert_allclose(own, wanted, rtol=2e-6)
+
+
+def test_what_a_weight_reads_of_a_neuron():
+    rng = np.random.default_rng(0)
+    x, b = rng.normal(size=(1, 40, 14)), rng.normal(size=(14, 2))
+    rows = {3: np.array([0, 4, 8, 12]), 5: np.array([1, 5, 9]), 7: np.array([2, 6, 10]), 8: np.array([3, 7, 11, 13])}
+    reduced = ReducedColumns.of(b, rows, 8)
+    assert reduced.number == 8
+    z, matrix = np.asarray(reduced.columns(jnp.asarray(x)))[0], reduced.matrix(b)
+    np.testing.assert_allclose(z @ matrix, x[0] @ b, rtol=1e-4, atol=1e-4)
+    for one, own in reduced.rows(rows).items():
+        np.testing.assert_allclose(z[:, own] @ matrix[own], x[0][:, rows[one]] @ b[rows[one]], rtol=1e-4, atol=1e-4)
+    assert ReducedColumns.of(b, rows, 14) is None
+    assert ReducedColumns.of(b, {**rows, 9: np.array([0])}, 8) is None  # a row of two neurons, as of a head and a size
+    assert ReducedColumns.of(b, {n: np.array([n]) for n in range(14)}, 8) is None  # a row for each
+
+
+@pytest.mark.parametrize("most", [50, 24])
+def test_the_half_that_costs_least_is_the_same(monkeypatch, most):
+    """The widest weight has 72 inputs, the last one 24."""
+    graph = net()
+    variables = graph.init(jax.random.key(2), IMAGES)
+    data = Data.of(graph, [IMAGES])
+    full = costs_of_neurons.importance(Network(graph, {}), variables, data)
+    monkeypatch.setattr(costs_of_neurons, "WIDE", most)
+    fewer = costs_of_neurons.importance(Network(graph, {}), variables, data)
+    assert set(np.argsort(full["wide"])[:4]) == set(np.argsort(fewer["wide"])[:4])
+    np.testing.assert_allclose(full["more"], fewer["more"], rtol=1e-3)
