@@ -78,6 +78,7 @@ def zoo(session: nox.Session) -> None:
     session.install("-e", ".[test,zoo]")
     session.install("--no-deps", "-r", "tests/zoo/no_deps.txt")
     session.run("python", "tests/zoo/table.py", *session.posargs, env={**CACHED, "JAX_PLATFORMS": "cpu"})
+    session.run("python", "docs/_site/gallery.py")
 
 
 @nox.session

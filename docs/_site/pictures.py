@@ -191,10 +191,37 @@ def training() -> str:
     return svg(680, 325, *parts)
 
 
+@picture
+def refusal() -> str:
+    parts = [box(20, 70, 110, 44, "a request"), line(132, 92, 186, 92, arrow=True)]
+    parts += [box(190, 70, 150, 44, "are there sizes?")]
+    parts += [line(342, 86, 410, 44, arrow=True), line(342, 98, 410, 140, arrow=True)]
+    parts += [text(362, 56, "yes"), text(362, 134, "no"), box(415, 20, 245, 44, "a mutation: new network, plan")]
+    parts += [box(415, 120, 245, 60, "")]
+    parts += [text(537, 145, "an error: what contradicts what,"), text(537, 165, "and the nearest sizes that do")]
+    return svg(680, 200, *parts)
+
+
+@picture
+def import_() -> str:
+    words = ("your model", "a trace: its jaxpr", "a graph with handles", "a mutation", "your class again")
+    parts = [box(10 + 138 * i, 40, 128, 50, word) for i, word in enumerate(words)]
+    parts += [line(138 + 138 * i, 65, 146 + 138 * i, 65, arrow=True) for i in range(4)]
+    below = (
+        "linen, nnx, function",
+        "from_linen, ...",
+        "names of your modules",
+        "delta_nout, resize, ...",
+        "rebuild, carry",
+    )
+    parts += [text(74 + 138 * i, 112, word, colour="#5b6470") for i, word in enumerate(below)]
+    return svg(700, 130, *parts)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
-        (FOLDER / f"{name}.svg").write_text(draw(), encoding="utf-8")
+        (FOLDER / f"{name.rstrip('_')}.svg").write_text(draw(), encoding="utf-8")
 
 
 if __name__ == "__main__":
