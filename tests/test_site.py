@@ -37,9 +37,10 @@ def test_every_error_has_an_entry_in_troubleshooting():
 
 
 def test_files_that_pages_name_exist():
+    file = re.compile(r"`((?:naivenas_jax|tests|docs|examples|benchmarks)/[\w./]+\.\w+)")
     named = [
         (path.name, name)
         for path in [*DOCS.glob("*.md"), *(DOCS / "design").glob("*.md"), run_pages.ROOT / "README.md"]
-        for name in re.findall(r"`((?:naivenas_jax|tests|docs|examples|benchmarks)/[\w./]+\.\w+)", path.read_text("utf-8"))
+        for name in file.findall(path.read_text("utf-8"))
     ]
     assert [(where, name) for where, name in named if not (run_pages.ROOT / name).exists()] == []
