@@ -35,7 +35,6 @@ def test_every_error_has_an_entry_in_troubleshooting():
     assert sorted(rows) == sorted(errors - {"NaiveNASError"})
 
 
-
 def test_files_that_pages_name_exist():
     file = re.compile(r"`((?:naivenas_jax|tests|docs|examples|benchmarks)/[\w./]+\.\w+)")
     named = [
