@@ -12,6 +12,7 @@ from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.cost.latency import LatencyTable
 from naivenas_jax.cost.programs import CompiledPrograms, count_programs
 from naivenas_jax.cost.timing import measure_latency
+from naivenas_jax.door import open_doors as _open_doors
 from naivenas_jax.errors import (
     ArgumentError,
     BudgetError,
@@ -250,3 +251,5 @@ __all__ = [
     "UtilityError",
     "VariablesError",
 ]
+
+_open_doors(globals(), __all__)
