@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from naivenas_jax.checks import is_one_of, shown
 from naivenas_jax.errors import GraphError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.show.drawing.dot_text import dot_text
 from naivenas_jax.show.drawing.drawing import Drawing
@@ -74,14 +74,9 @@ def diagram(graph: Graph | Mutation, format: Format = "mermaid") -> Diagram:
     >>> nas.diagram(graph, format="svg")[:4]
     '<svg'
     """
-    if not isinstance(graph, Graph | Mutation):
-        raise GraphError(
-            "diagram draws a graph, as nas.Graph or an import makes it, or a mutation, as a verb returns it; found "
-            f"{shown(graph)}."
-        )
     if not is_one_of(format, get_args(Format)):
         raise GraphError(f"format= is one of {', '.join(map(repr, get_args(Format)))}; found {shown(format)}.")
-    drawing = drawn_change(graph) if isinstance(graph, Mutation) else drawn_graph(graph)
+    drawing = drawn_change(graph) if isinstance(graph, Mutation) else drawn_graph(require_graph(graph))
     made = Diagram(_WRITERS[format](drawing))
     made._drawing = drawing
     return made

@@ -62,7 +62,6 @@ OF_A_GRAPH = {
     "TaylorAverage.init": lambda g, v: nas.TaylorAverage.init(g),
     "apply": lambda g, v: nas.apply(g, v, X),
     "comparable": lambda g, v: nas.comparable(g, {"a": 1.0}),
-    "diagram": lambda g, v: nas.diagram(g),
     "freeze_mask": lambda g, v: nas.freeze_mask(g, v, "a"),
     "merge_neurons": lambda g, v: nas.merge_neurons(g, v, {"x": [0]}),
     "group_lasso": lambda g, v: nas.group_lasso(g, 0.1).init(v["params"]),

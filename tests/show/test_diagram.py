@@ -77,8 +77,11 @@ def test_notebooks_show_the_picture_and_print_the_text():
 
 
 def test_what_is_no_network_and_no_format():
-    with pytest.raises(nas.GraphError, match=r"diagram draws a graph, .* or a mutation, .*; found 3"):
-        nas.diagram(3)
+    for given in (None, 3, "graph", {}, (), nn.Dense(3)):
+        with pytest.raises(nas.GraphError, match=rf"must be a nas\.Graph.*found {type(given).__name__}: "):
+            nas.diagram(given)
+    with pytest.raises(nas.GraphError, match=r"found tuple.*It unpacks to one: graph, variables = "):
+        nas.diagram((residual(1), {}))
     with pytest.raises(nas.GraphError, match="format= is one of 'mermaid', 'dot', 'svg'; found 'png'"):
         nas.diagram(residual(1), format="png")
 
