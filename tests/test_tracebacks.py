@@ -125,7 +125,8 @@ def halves(x: jax.Array) -> jax.Array:
 
 
 def test_lines_of_the_users_functions_stay_in_the_cause():
-    error = mistake(lambda: nas.from_function(lambda variables, x: halves(x), {"w": jnp.ones(3)}, jnp.ones((1, 3))))
+    variables, x = {"params": {"w": jnp.ones(3)}}, jnp.ones((1, 3))
+    error = mistake(lambda: nas.from_function(lambda variables, x: halves(x), variables, x))
     names = [frame.f_code.co_name for each in chained(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
     assert "halves" in names
     assert ours(error) == 1
