@@ -218,6 +218,106 @@ def import_() -> str:
     return svg(700, 130, *parts)
 
 
+@picture
+def budgets() -> str:
+    layers = (("stem", 240, 150), ("inner", 420, 170), ("hidden", 300, 180))
+    parts = [bold(20, 24, "parameters of each layer, before and after", anchor="start")]
+    for i, (name, before, after) in enumerate(layers):
+        y, colour = 44 + 34 * i, COLOURS[i]
+        parts += [text(20, y + 14, name, anchor="start"), bar(90, y, before, colour, 0.25), bar(90, y, after, colour)]
+    parts += [text(20, 168, "all", anchor="start"), bar(90, 154, 570, COLOURS[7], 0.25), bar(90, 154, 284, COLOURS[7])]
+    parts += [
+        line(375, 40, 375, 178, colour="#a03a4b"),
+        text(380, 195, "max_params=0.5", anchor="start", colour="#a03a4b"),
+    ]
+    return svg(690, 210, *parts)
+
+
+def bar(x: float, y: float, width: float, colour: str, opacity: float = 1) -> str:
+    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="18" fill="{colour}" fill-opacity="{opacity:g}"/>'
+
+
+@picture
+def compress() -> str:
+    four = COLOURS[:4]
+    titles = ("the original", "pruned: a part is missing", "re-fitted: the rest makes up for it")
+    parts = []
+    for i, title in enumerate(titles):
+        x = 20 + 225 * i
+        parts += [bold(x, 24, title, anchor="start"), column(x + 10, 42, four, (1, 3) if i else ())]
+        for j in range(4):
+            if not (i and j in (1, 3)):
+                thick = 4 if i == 2 else 1.5
+                start, end = f"{x + 28} {50 + STEP * j}", f"{x + 104} 80"
+                parts.append(f'<path d="M{start} L{end}" stroke="{four[j]}" stroke-width="{thick}" fill="none"/>')
+        parts += [
+            square(x + 106, 72, COLOURS[7]),
+            text(x + 130, 85, ("y", "y&#8242; &#8800; y", "y&#8243; &#8776; y")[i], "start"),
+        ]
+    return svg(690, 140, *parts)
+
+
+@picture
+def transfer() -> str:
+    grey, made = COLOURS[7], COLOURS[:3]
+    parts = [bold(20, 24, "new words", anchor="start"), grid(30, 42, [grey] * 3, made)]
+    parts += [square(30 + STEP * j, 42 + STEP * 3 + STEP * i, grey, "new") for i in range(2) for j in range(3)]
+    parts += [text(100, 62, "stay at their", anchor="start"), text(100, 80, "numbers", anchor="start")]
+    parts += [text(100, 125, "come last", anchor="start"), bold(235, 24, "three classes of ten", anchor="start")]
+    parts += [column(245, 42, [COLOURS[i % 7] for i in range(6)], (1, 2, 4)), line(270, 95, 330, 80, arrow=True)]
+    parts += [column(340, 50, (COLOURS[0], COLOURS[3], COLOURS[5])), bold(450, 24, "grey images", anchor="start")]
+    parts += [column(460, 42, ("#a03a4b", "#4f7a3a", "#37617d")), line(485, 70, 560, 70, arrow=True)]
+    parts += [
+        column(570, 62, ("#777777",)),
+        text(522, 62, "+"),
+        text(450, 130, "weights of three channels are added", "start"),
+    ]
+    return svg(700, 190, *parts)
+
+
+@picture
+def population() -> str:
+    parts = [
+        bold(20, 24, "members of different widths", anchor="start"),
+        bold(330, 24, "one shape, and masks", anchor="start"),
+    ]
+    for i, width in enumerate((4, 7, 9, 6)):
+        y, colour = 40 + 30 * i, COLOURS[i]
+        parts += [square(20 + STEP * j, y, colour) for j in range(width)]
+        parts += [square(330 + STEP * j, y, colour, "kept" if j < width else "dropped") for j in range(9)]
+    parts += [line(225, 95, 310, 95, arrow=True), line(525, 95, 565, 95, arrow=True)]
+    parts += [box(570, 72, 110, 46, ""), text(625, 92, "one compiled"), text(625, 108, "program")]
+    return svg(700, 175, *parts)
+
+
+@picture
+def save() -> str:
+    files = (
+        ("structure.json", "vertices, layers by name, sizes: no code"),
+        ("variables.safetensors", "arrays"),
+        ("tree.state.safetensors", "what else you give: the state of an optimizer"),
+        ("manifest.json", "a hash of each file"),
+    )
+    parts = [box(20, 62, 120, 50, "nas.save"), line(142, 87, 186, 87, arrow=True)]
+    parts.append(f'<rect x="190" y="14" width="330" height="156" rx="6" fill="#f3f5f6" stroke="{FAINT}"/>')
+    for i, (name, what) in enumerate(files):
+        parts += [text(204, 36 + 36 * i, name, "start", more='font-family="monospace"')]
+        parts += [text(204, 52 + 36 * i, what, "start", "#5b6470", 'font-size="12"')]
+    parts += [line(522, 87, 566, 87, arrow=True), box(570, 62, 120, 50, "nas.load")]
+    return svg(710, 180, *parts)
+
+
+@picture
+def search() -> str:
+    boxes = ((20, "a population"), (200, "choose parents"), (380, "change"), (560, "train, evaluate"))
+    parts = [box(x, 30, 130, 46, word) for x, word in boxes]
+    parts += [line(x + 132, 53, x + 176, 53, arrow=True) for x, _ in boxes[:3]]
+    parts.append(f'<path d="M625 80 v40 h-540 v-36" stroke="{INK}" fill="none" marker-end="url(#arrow)"/>')
+    parts += [text(445, 96, "random_mutation, crossover", colour="#5b6470"), text(265, 96, "yours", colour="#5b6470")]
+    parts += [text(355, 140, "History: which came from which; states of optimizers are carried")]
+    return svg(710, 155, *parts)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
