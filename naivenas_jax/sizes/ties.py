@@ -195,7 +195,9 @@ class Ties:
         """The runs in which neurons were dropped or added, each with an axis that holds it.
 
         An axis that did not change kept all its neurons, and so did its runs: where heads go, the features of a head
-        stay. Of several axes that hold a run, one that a user knows by name comes first.
+        stay. Unless that is so of all runs of an axis that did change: then an edit of the structure has parted it from
+        the others, as a wider layer inserted between two does, and any of its runs may have changed.
+        Of several axes that hold a run, one that a user knows by name comes first.
 
         Args:
           changed: all axes that changed. Those that the ties do not have (the windows of kernels) hold no runs.
@@ -204,7 +206,8 @@ class Ties:
         kept = {run for axis, row in self.axes.items() if axis not in changed for run in self.plain(row)}
         found: dict[int, str] = {}
         for axis in sorted(changed if among is None else among, key=is_unnamed):
-            for run in sorted(self.plain(self.axes.get(axis, ())) - kept):
+            runs = self.plain(self.axes.get(axis, ()))
+            for run in sorted(runs - kept or runs):
                 found.setdefault(run, axis)
         return found
 
