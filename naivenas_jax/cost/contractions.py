@@ -10,7 +10,9 @@ from typing import Generic, NamedTuple, TypeVar
 from naivenas_jax.cost.parts import CONTRACTIONS, Owners, owners
 from naivenas_jax.graph.evaluation.name_scopes import computed_in
 from naivenas_jax.jaxpr.interpret import Equation, equations
+from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.frame import Frame
+from naivenas_jax.trace.program.rules.loop import rounds
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -22,14 +24,16 @@ class PlacedContraction(NamedTuple):
     Attributes:
       eqn: the equation.
       frame: the values around it.
-      times: how often it runs; in loops of unknown length, once.
+      times: how often it runs, besides once for each layer; in loops of unknown length, once.
       owners: the paths of the parts that it belongs to.
+      layers: the stacks of layers of each of which it runs once.
     """
 
     eqn: Equation
     frame: Frame
     times: int
     owners: Owners
+    layers: tuple[Vector, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Branches(Generic[T]):
 
 
 def contractions(
-    frame: Frame, times: int = 1, around: Owners = frozenset()
+    frame: Frame, times: int = 1, around: Owners = frozenset(), layers: tuple[Vector, ...] = ()
 ) -> Iterator[PlacedContraction | Branches[PlacedContraction]]:
     """Every contraction in a frame and those inside, in order.
 
@@ -52,12 +56,15 @@ def contractions(
       frame: the values of one evaluation of a jaxpr.
       times: how often it is evaluated.
       around: the parts that the evaluation belongs to.
+      layers: the stacks of layers of each of which it is evaluated once.
     """
     for eqn in equations(frame.jaxpr):
         if eqn.primitive.name in CONTRACTIONS:
-            yield PlacedContraction(eqn, frame, times, owners(eqn, frame, around))
-        inside = times * eqn.params.get("length", 1), around.union(computed_in(eqn))
-        inner = [tuple(contractions(child, *inside)) for child in frame.inner.get(eqn, ())]
+            yield PlacedContraction(eqn, frame, times, owners(eqn, frame, around), layers)
+        own = rounds(frame, eqn)
+        often = (times, (*layers, own)) if isinstance(own, Vector) else (times * own, layers)
+        within = around.union(computed_in(eqn))
+        inner = [tuple(contractions(child, often[0], within, often[1])) for child in frame.inner.get(eqn, ())]
         if eqn.primitive.name == "cond":
             yield Branches(tuple(inner))
         else:

@@ -129,4 +129,6 @@ def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:
         outer = eqn.params["dimension_numbers"].rhs_spec[0]
         contracted = over(right, one.frame.operand(eqn, 1), [d for d in range(len(right.aval.shape)) if d != outer])
     itemsize = np.dtype(made.aval.dtype).itemsize
-    return Operation(returned * contracted * one.times, returned * itemsize * one.times, one.owners)
+    layers = (sizes.row(sizes.analysed.rows[each]) for each in one.layers)
+    times = math.prod(layers, start=Count.constant(one.times))
+    return Operation(returned * contracted * times, returned * itemsize * times, one.owners)

@@ -59,10 +59,19 @@ def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
     return with_axes(first, axes)
 
 
-def there_and_back(common: Graph, member: Placed) -> Graph:
-    """The graph of a member, widened and narrowed again: its layers say sizes that they leave out elsewhere."""
-    way = plan_to(common.ties, member.places)
-    return with_axes(with_axes(member.graph, inverse(way)), way)
+def there_and_back(common: Graph, graph: Graph, places: Mapping[int, Positions]) -> Graph:
+    """The graph of a member, widened everywhere and narrowed again: its layers say sizes that they leave out else.
+
+    Args:
+      common: the network in the common shape.
+      graph: of the member.
+      places: of its neurons.
+    """
+    ties = common.ties
+    plain = (run for run in range(len(ties.run_sizes)) if run not in ties.products)
+    wider = ties.resized({run: ties.run_sizes[run] + 1 for run in plain})
+    way = plan_to(wider, places)
+    return with_axes(with_axes(graph, inverse(way)), way)
 
 
 def axis_places(ties: Ties, places: Mapping[int, Positions]) -> dict[str, Positions]:

@@ -198,7 +198,10 @@ def _by_position(first: Graph, member: Member, number: int) -> Placed:
 def _check_structure(common: Graph, member: Placed, number: int) -> None:
     """Raise unless a member is the network of the common shape with other widths."""
     graph = with_axes(common, plan_to(common.ties, member.places))
-    if graph != member.graph and graph != there_and_back(common, member):
+    if graph == member.graph:
+        return
+    told = (there_and_back(common, each, member.places) for each in (graph, member.graph))
+    if next(told) != next(told):
         raise _other_structure(number, "its graph is not that of the first one with other widths")
 
 

@@ -76,6 +76,7 @@ class Ties:
       indexed: runs whose neurons are looked up by position, such as the words of a vocabulary. Each ends every axis on
         which neurons are looked up, so that what is added there moves no other.
       single: runs whose neurons cannot be split into copies, as one array makes them and reads them, too.
+      layers: runs whose neurons are the layers of a stack, which change only if a request names them.
     """
 
     run_sizes: tuple[int, ...]
@@ -88,6 +89,7 @@ class Ties:
     conditions: tuple[Condition, ...] = ()
     indexed: frozenset[int] = frozenset()
     single: frozenset[int] = frozenset()
+    layers: frozenset[int] = frozenset()
 
     @cached_property
     def parameters(self) -> Mapping[Path, Path]:
@@ -106,6 +108,10 @@ class Ties:
     def in_collections(self) -> bool:
         """Whether all parameters are in the collection "params"; else variables as a whole are what is trained."""
         return all(path[0] == "params" for path, leaf in self.leaves.items() if leaf.parameter)
+
+    def counts_layers(self, axis: str) -> bool:
+        """Whether an axis is a stack of layers."""
+        return bool(self.layers) and not self.layers.isdisjoint(self.axes[axis])
 
     def plain(self, runs: Iterable[int]) -> frozenset[int]:
         """Some runs, with the runs of its factors in place of each product: only these have classes of their own."""

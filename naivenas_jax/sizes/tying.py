@@ -52,6 +52,7 @@ class Tying:
     _coupled: list[tuple[Vector, str]] = field(default_factory=list)
     _indexed: list[Vector] = field(default_factory=list)
     _single: list[Vector] = field(default_factory=list)
+    _layers: list[Vector] = field(default_factory=list)
     _reads: list[tuple[Path, int]] = field(default_factory=list)
     _conditions: list[tuple[Condition, Mapping[str, Vector], Path]] = field(default_factory=list)
 
@@ -160,6 +161,11 @@ class Tying:
         """
         self._single.append(vector)
 
+    def layers(self, vector: Vector) -> None:
+        """``vector`` are the layers of a stack, which have no copies."""
+        self.single(vector)
+        self._layers.append(vector)
+
     def reads(self, path: Path, dim: int) -> None:
         """A variable that another vertex declares is read here, on a dimension on which it makes neurons there.
 
@@ -220,6 +226,8 @@ class Tying:
             self.index(runs[run])
         for run in ties.single:
             self.single(runs[run])
+        for run in ties.layers:
+            self.layers(runs[run])
         for condition in ties.conditions:
             self.require(condition, {axis: included.axes[axis] for axis in condition.axes})
         return included
@@ -275,20 +283,24 @@ class Tying:
         conditions = tuple(self._in_names_of_axes(*entry) for entry in self._conditions)
         fixed = [*self._fixed, *((v, _CYCLE) for v in self.blocks.stuck), *((v, _CLASH) for v in self.blocks.clashes)]
         own = [*self._axes.values(), *(v for v, _ in fixed), *(v for v, _ in self._coupled)]
-        run_sizes, rows, products = self.blocks.settle_all([*own, *self._indexed, *self._single, *vectors])
+        run_sizes, rows, products = self.blocks.settle_all(
+            [*own, *self._indexed, *self._single, *self._layers, *vectors]
+        )
         axes = dict(zip(self._axes, rows, strict=False))
         bare = Ties(run_sizes, axes, leaves, {}, {}, products)
         rest = [bare.plain(row) for row in rows[len(axes) : len(own)]]
         coupled = _first_reasons(rest[len(fixed) :], self._coupled)
         looked_up = len(own) + len(self._indexed)
-        asked = looked_up + len(self._single)
+        alone = looked_up + len(self._single)
+        asked = alone + len(self._layers)
         moving, last = _by_position(bare, rows[len(own) : looked_up])
         held = {**moving, **_first_reasons(rest[: len(fixed)], fixed)}
         ties = replace(
             bare,
             fixed=held,
             indexed=last - held.keys(),
-            single=bare.plain(run for row in rows[looked_up:asked] for run in row),
+            single=bare.plain(run for row in rows[looked_up:alone] for run in row),
+            layers=bare.plain(run for row in rows[alone:asked] for run in row),
             coupled={
                 axis: coupled[run] for axis in axes if coupled for run in bare.plain(axes[axis]) if run in coupled
             },

@@ -357,3 +357,15 @@ def test_networks_of_other_structures_have_no_crossover_of_neurons():
         nas.crossover(pairs[0], pairs[0], KEY, kind="all")
     with pytest.raises(nas.PlanError, match="key"):
         nas.crossover(pairs[0], pairs[0], 3)
+
+
+def test_a_layer_that_says_a_size_is_like_one_that_leaves_it_out():
+    x = nas.input_vertex("x", 6)
+    attention = nas.layer("att", nn.MultiHeadDotProductAttention(num_heads=2), nas.layer("e", nn.Dense(8), x))
+    graph = nas.Graph(x, nas.layer("o", nn.Dense(3), attention))
+    variables = graph.init(KEY, jnp.ones((1, 4, 6)))
+    there = nas.delta_nout(graph, variables, {"att:qk": 1})
+    back = nas.delta_nout(*there, {"att:qk": -1})
+    assert back.graph != graph  # it says how many features there are
+    for pair in ([(graph, variables), tuple(back)], [tuple(back), (graph, variables)]):
+        assert nas.crossover(*pair, KEY).graph.apply(variables, jnp.ones((1, 4, 6))).shape == (1, 4, 3)

@@ -11,7 +11,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.align.problem.budget import Budget
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.problem.restrictions import Restrictions
-from naivenas_jax.errors import TimeLimitError
+from naivenas_jax.errors import StructureError, TimeLimitError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.mutate.request.defaults import deciding_utility, kept_ends
@@ -53,6 +53,7 @@ def change_widths(
     sizes = ties.sizes
     required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
     named = [target.axis for target in targets]
+    _check_layers(ties, targets)
     reached = None if everywhere else ties.reach([*named, *axes_of(required, sums)])
     utility = deciding_utility(graph, variables, options.utility, within_budgets=bool(budgets), axes=reached)
     record = RequestRecord(tuple(targets), required, tuple(budgets), utility)
@@ -80,9 +81,24 @@ def change_widths(
     return replace(mutation, gap=aligned.gap, request_record=record)
 
 
+def _check_layers(ties: Ties, targets: Collection[Target]) -> None:
+    """Raise if a stack is to get layers none of which can be the identity."""
+    for target in targets:
+        if ties.counts_layers(target.axis) and target.axis in ties.coupled and target.wish > ties.size(target.axis):
+            raise StructureError(
+                f"{target.axis!r} cannot get more layers: {ties.coupled[target.axis]}. What a new layer makes would be "
+                "another function. A layer can be added where it ends in a sum with what it was given, "
+                "x + f(x) @ kernel: there it starts with a kernel of 0."
+            )
+
+
 def _insertable(ties: Ties, targets: Collection[Target], options: Options) -> dict[str, int]:
-    """How many neurons each axis may gain. A request that says what stays also says how many are new."""
+    """How many neurons each axis may gain. A request that says what stays also says how many are new.
+
+    A stack gains no layers where a new one cannot be the identity.
+    """
     found = options.insertable(ties.sizes)
+    found.update({axis: 0 for axis in ties.axes if ties.counts_layers(axis) and axis in ties.coupled})
     for target in targets if options.max_new is None else ():
         if target.keep is not None:
             same = [axis for axis, row in ties.axes.items() if row == ties.axes[target.axis]]

@@ -59,7 +59,7 @@ def check_free_outputs(graph: Graph, given: object) -> None:
 
 
 def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -> dict[str, str]:
-    """The inputs, outputs and vocabularies that keep their neurons, with the reason.
+    """The inputs, outputs, vocabularies and numbers of layers that keep their neurons, with the reason.
 
     An output whose neurons are looked up (the words of a vocabulary that is tied to the output) is named by the name of
     the vocabulary, and the other way round.
@@ -79,6 +79,9 @@ def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -
     for run in sorted(ties.indexed - asked):
         own = ties.index_axis(run)
         frozen.setdefault(own, f"entries of {own!r} are looked up by position: it changes only when a request names it")
+    for run in sorted(ties.layers - asked - ties.indexed):
+        own = ties.index_axis(run)
+        frozen.setdefault(own, f"{own!r} is a number of layers, which changes only when a request names it")
     freed = freed_outputs(graph, free_outputs)
     return frozen | {
         v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "

@@ -15,10 +15,10 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program import rules as rules  # fills the tables
 from naivenas_jax.trace.program.analysis import Analysis
-from naivenas_jax.trace.program.axis_names import ENDS as ENDS, Made, named
+from naivenas_jax.trace.program.axis_names import DEPTH, ENDS as ENDS, Made, named
 from naivenas_jax.trace.program.capture import Role, TracedProgram
 from naivenas_jax.trace.program.frame import Frame, NamedValue
-from naivenas_jax.trace.program.value import Dim, Lookup, Value, variable
+from naivenas_jax.trace.program.value import Dim, Lookup, Origin, Value, variable
 
 #: Why neurons that no variable and no input has are fixed.
 _COPIES = "they are copies that the model makes itself, in a number that nothing says"
@@ -142,12 +142,18 @@ def _declare(
 ) -> list[Made]:
     """Declare every variable as a leaf; returns the variables that make neurons."""
     found = []
+    layers = frozenset[Origin]().union(*(each.stacked for each in analysis.rounds))
+    last = frozenset[Origin]().union(*(each.last or () for each in analysis.rounds))
+    for number, each in enumerate(analysis.rounds):
+        analysis.tying.layers(each.dim)
+        analysis.tying.called(each.dim, f"{DEPTH}{number}")
     for path, value in variables.items():
         read = {d for d in range(len(value.dims)) if (path, d) in analysis.roles}
-        made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read]
+        made = [d for d, dim in enumerate(value.dims) if dim is not None and d not in read and (path, d) not in layers]
         drawn = {d for d in read if (path, d) in analysis.drawn}
-        roles = tuple(None if dim is None else "in" if d in read - drawn else "out" for d, dim in enumerate(value.dims))
-        neutral = 1.0 if path in analysis.neutral else 0.0
+        reads = {d for d in range(len(value.dims)) if (d in read and d not in drawn) or (path, d) in last}
+        roles = tuple(None if dim is None else "in" if d in reads else "out" for d, dim in enumerate(value.dims))
+        neutral = 1.0 if path in analysis.neutral and reads <= read else 0.0
         looked_up = tuple(sorted(d for d in read - drawn if (path, d) in analysis.indexed))
         start, weight = None if read else neutral, weights.get(path)
         trained = path[0] == "params" or path in loose
@@ -165,7 +171,7 @@ def _declare(
             axes = tuple(_axes(analysis, value.dims[d], _own_axis(path, d)) for d in made)
             found.append(Made(path, axes, len(value.dims) - 1 in made))
         for d, dim in enumerate(value.dims):
-            if dim is not None and not (read and d in made):
+            if dim is not None and not (read and d in made) and (path, d) not in layers:
                 analysis.tying.called(dim, _own_axis(path, d))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
@@ -45,6 +45,20 @@ def ties(*primitives: str) -> Callable[[TieRule], TieRule]:
     return register(TIES, primitives)
 
 
+class Rounds(NamedTuple):
+    """A stack of layers: what a loop over stacked variables runs along.
+
+    Attributes:
+      dim: the layers.
+      stacked: the dimensions of variables that they lie on.
+      last: those of them that have to be zero for a layer to be the identity; None: no layer can be.
+    """
+
+    dim: Vector
+    stacked: frozenset[Origin]
+    last: frozenset[Origin] | None
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """What has been found out so far about a whole program; the rules fill it in.
@@ -60,6 +74,8 @@ class Analysis:
       drawn: dimensions of variables on which neurons that are selected have a part each, as experts have weights.
       selected: the dimensions among whose neurons some are selected, by the names of their axes.
       places: the values that the model has names for, once for each time that they are computed.
+      split: the numbers of keys that a key is split into.
+      rounds: the stacks of layers that loops run along, each with what is known of it.
       quiet: set inside a rule for derivatives. Such a rule ties neurons, but what it reads or sums is no part of the
         network.
     """
@@ -74,6 +90,8 @@ class Analysis:
     drawn: set[Origin] = field(default_factory=set)
     selected: dict[str, Vector] = field(default_factory=dict)
     places: dict[Place, list[NamedValue]] = field(default_factory=dict)
+    split: set[Vector] = field(default_factory=set)
+    rounds: list[Rounds] = field(default_factory=list)
     quiet: bool = False
 
     def walk(self, closed: ClosedJaxpr, frame: Frame, arguments: Sequence[Value]) -> list[Value]:
@@ -87,6 +105,8 @@ class Analysis:
                 for operand in operands:
                     self.joins(operand)
             looks = len(results) == 1 and any(value.lookup for value in operands)
+            if eqn.primitive.name not in CALLS:
+                results = [replace(value, stored=False) if value.stored else value for value in results]
             if looks and (lookup := looked_up(frame.notes, eqn, operands, eqn.invars)):
                 results = [replace(results[0], lookup=lookup)]
             if all(value.constant for value in operands):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from naivenas_jax.sizes.ties import Ties
 
 #: The prefixes of the axes of inputs and outputs.
 ENDS = ("~input:", "~output:")
+#: The prefix of the axes of stacked layers.
+DEPTH = "~depth"
 #: Names of modules that project onto heads.
 _PROJECTION = re.compile(r"(^|_)(q|k|v|qkv|kv)($|_)|query|key|value|attn|attention|qkv")
 
@@ -52,8 +55,21 @@ def named(ties: Ties, made: Sequence[Made]) -> Ties:
     for m in made:  # fixed axes have names too, by which the reason can be looked up
         if m.dims and m.dims[-1][0] not in free:
             names.setdefault(m.dims[-1][0], _unused("/".join(_module(m.path)), names.values()))
+    names |= _depths(ties, names)
     names |= _vocabularies(ties, names)
     return _renamed(ties, {**names, **_of_nobody(ties, names)})
+
+
+def _depths(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:
+    """Names for the axes of stacked layers: what the paths of the stacked variables begin with, and ``:depth``."""
+    found = dict[str, str]()
+    for axis in [axis for axis in ties.axes if axis.startswith(DEPTH)]:
+        rows = {path: [ties.axes[each] for each in leaf.axes if each] for path, leaf in ties.leaves.items()}
+        paths = [_own(path) for path, own in rows.items() if ties.axes[axis] in own]
+        same = list(itertools.takewhile(lambda keys: len(set(keys)) == 1, zip(*paths, strict=False)))
+        block = "/".join(keys[0] for keys in same[: min(map(len, paths)) - (len(paths) == 1)] or [paths[0]])
+        found[axis] = _unused(f"{block}:depth", [*names.values(), *found.values()])
+    return found
 
 
 def _vocabularies(ties: Ties, names: Mapping[str, str]) -> dict[str, str]:

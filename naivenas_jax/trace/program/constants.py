@@ -141,12 +141,14 @@ def _looked_up(eqn: Equation, operands: Sequence[Value], number: int) -> Collect
 
 
 def _carried(eqn: Equation, operands: Sequence[Value], number: int) -> Collection[int]:
-    """What a loop begins with; its other operands meet what they meet in the body."""
+    """What a loop begins with, and rows beside layers; its other operands meet what they meet in the body."""
     params = eqn.params
     if eqn.primitive.name == "while":
         carried = range(params["cond_nconsts"] + params["body_nconsts"], len(operands))
     else:
         carried = range(params["num_consts"], params["num_consts"] + params["num_carry"])
+        if number >= carried.stop:  # beside stacked layers it has a row for each
+            return [0] if any(value.weight and value.origin(0) for value in operands[carried.stop :]) else []
     return _wide(eqn, operands, number) if number in carried else ()
 
 

@@ -159,6 +159,7 @@ class Value:
       lookup: what entries can be looked up by it.
       constant: whether it depends on neither variables nor inputs.
       added: the neurons of constants that a weight has been put together with, so that a stored 0 is no weight of 0.
+      stored: whether it is a variable, or one round's part of it, as it is stored.
     """
 
     dims: tuple[Dim, ...]
@@ -171,6 +172,7 @@ class Value:
     lookup: Lookup | None = field(default=None, compare=False, repr=False)
     constant: bool = False
     added: frozenset[Vector] = frozenset()
+    stored: bool = field(default=False, compare=False, repr=False)
 
     def origin(self, dim: int) -> frozenset[Origin]:
         """The dimensions of variables that lie on this one."""
@@ -184,7 +186,7 @@ class Value:
 
 def variable(dims: tuple[Dim, ...], path: Path) -> Value:
     """A variable as it is."""
-    return Value(dims, True, tuple(frozenset([(path, d)]) for d in range(len(dims))))
+    return Value(dims, True, tuple(frozenset([(path, d)]) for d in range(len(dims))), stored=True)
 
 
 def together(dims: Sequence[Dim], values: Sequence[Value]) -> Value:

@@ -102,9 +102,10 @@ def weight_magnitude(
     arrays = _known(variables)
     for path in arrays:
         leaf = ties.leaves[path]
-        if "in" not in leaf.roles or "out" not in leaf.roles:
+        if "in" not in leaf.roles or "out" not in leaf.roles or leaf.new is not None:
             continue
-        wanted = {d: axis for d, axis in enumerate(leaf.axes) if leaf.roles[d] == "out" and axis is not None}
+        lying = {d: axis for d, axis in enumerate(leaf.axes) if axis is not None}
+        wanted = {d: axis for d, axis in lying.items() if leaf.roles[d] == "out" or ties.counts_layers(axis)}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
         weight = to_host(_weight(leaf, path, arrays)) if wanted else np.zeros(())
         for made, axis in wanted.items():

@@ -118,7 +118,7 @@ class LinenSearch:
     ) -> PyTree:
         """Call a method of a module, after its numbers have been found (see ``flax.linen.intercept_methods``)."""
         module = context.module
-        if self._searching or module.scope is None:
+        if self._searching or not runs(module):
             return call(*args, **kwargs)
         place, in_setup = tuple(module.path), context.method_name == "setup"
         give(module, lambda at: self.found.get(at, {}))
@@ -225,10 +225,15 @@ class LinenSearch:
             self._searching = False
 
 
+def runs(module: nn.Module) -> bool:
+    """Whether a module is part of a model that runs; Flax also calls one alone, to check what its setup does."""
+    return module.scope is not None and not isinstance(module.scope, nn.module.TestScope)
+
+
 def give(module: nn.Module, of: Callable[[ModulePath], NewNumbers]) -> None:
     """Set the numbers of a module that is about to run, and of the modules in its fields, which it may read."""
     for inner in (module, *(child for _, _, child in held(module))):
-        if inner.scope is not None:
+        if runs(inner):
             put(inner, of(tuple(inner.path)))
 
 

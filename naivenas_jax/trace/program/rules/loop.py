@@ -11,30 +11,80 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from naivenas_jax.jaxpr.identity import identity_zeros
 from naivenas_jax.jaxpr.interpret import Equation, closed
-from naivenas_jax.trace.program.analysis import Analysis, ties
+from naivenas_jax.sizes.vector import Vector
+from naivenas_jax.trace.program.analysis import Analysis, Rounds, ties
 from naivenas_jax.trace.program.frame import Frame
 from naivenas_jax.trace.program.rebind import NewSizes, binds, evaluate_resized
-from naivenas_jax.trace.program.value import Value, together
+from naivenas_jax.trace.program.value import Dim, Origin, Value, together
 from naivenas_jax.typing import Array
 
 #: A value of the analysis, or an array.
 T = TypeVar("T")
+#: Why the layers of a stack are coupled.
+NO_IDENTITY = "layers are computed one after the other, and none is the identity when weights of it are zero"
 
 
 @ties("scan")
 def scan(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
-    """The axis that is scanned over is fixed; one walk is enough, since tying the carry ties all rounds."""
+    """What is scanned over are layers, if these are stacked variables; else it is fixed.
+
+    One walk is enough, since tying the carry ties all rounds.
+    """
     consts, carry, stacked = _scanned(eqn, values)
-    for value in stacked:
-        analysis.fix(value.dims[0], "scan runs along it")
+    layers = _layers(analysis, stacked)
+    if layers is not None:
+        frame.notes[eqn] = layers
     arguments = [*consts, *carry, *(_row(value) for value in stacked)]
     body = closed(eqn.params["jaxpr"])
     start = _started(body.jaxpr, arguments, len(consts), len(carry))
     arguments[len(consts) : len(consts) + len(carry)] = start
     results = analysis.inner(frame, eqn, body, arguments)
-    kept = _carried(analysis, start, results[: len(carry)], "scan")
-    return [*kept, *(Value((None, *value.dims)) for value in results[len(carry) :])]
+    kept, rows = _carried(analysis, start, results[: len(carry)], "scan"), results[len(carry) :]
+    if layers is not None and not analysis.quiet:
+        _note_rounds(analysis, layers, body, stacked, range(len(consts), len(consts) + len(carry)), rows)
+    return [*kept, *(Value((layers, *value.dims)) for value in rows)]
+
+
+def _layers(analysis: Analysis, stacked: Sequence[Value]) -> Dim:
+    """The layers that a loop runs along: rows of variables, and of constants and keys beside them."""
+    dims = [value.dims[0] for value in stacked]
+    known = [dim for dim in dims if dim is not None]
+    data = [v for v in stacked if not v.weight and v.dims[0] not in analysis.split]
+    if not any(value.weight and value.origin(0) for value in stacked) or data or len(known) < len(dims):
+        for dim in known:
+            analysis.fix(dim, "scan runs along it")
+        return None
+    for dim in known[1:]:
+        analysis.tie(known[0], dim, "scan runs along it")
+    return known[0]
+
+
+def _note_rounds(
+    analysis: Analysis,
+    layers: Vector,
+    body: ClosedJaxpr,
+    stacked: Sequence[Value],
+    carried: range,
+    rows: Sequence[Value],
+) -> None:
+    """Note what is known of a stack of layers; where no layer can be the identity, they are coupled."""
+    stored = {carried.stop + i: value.origin(0) for i, value in enumerate(stacked) if value.stored}
+    trained = [number for number, origin in stored.items() if all(path[0] != "batch_stats" for path, _ in origin)]
+    zeros = identity_zeros(body, carried, trained) if all(value.weight for value in rows) else None
+    every = frozenset[Origin]().union(*(value.origin(0) for value in stacked))
+    if zeros is None:
+        analysis.couple(layers, NO_IDENTITY)
+    last = None if zeros is None else frozenset[Origin]().union(*(stored[number] for number in zeros))
+    analysis.keep_some(layers)
+    analysis.rounds.append(Rounds(layers, every, last))
+
+
+def rounds(frame: Frame, eqn: Equation) -> int | Vector:
+    """How often what is inside an equation is evaluated: a number, or once for each of these layers."""
+    layers = frame.notes.get(eqn) if eqn.primitive.name == "scan" else None
+    return layers if isinstance(layers, Vector) else int(eqn.params.get("length", 1))
 
 
 def _scanned(eqn: Equation, operands: Sequence[T]) -> tuple[list[T], list[T], list[T]]:
@@ -92,16 +142,23 @@ def _carried(analysis: Analysis, start: Sequence[Value], end: Sequence[Value], n
 
 @binds("scan")
 def bind_scan(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
-    """A scan over the same rounds."""
+    """A scan over the layers that there are now, or over the same rounds. Layers that do not count are passed by."""
     (inner,), params = frame.inner[eqn], eqn.params
     consts, carry, stacked = _scanned(eqn, _typed(eqn, arrays))
 
-    def body(state: list[Array], row: list[Array]) -> tuple[list[Array], list[Array]]:
-        results = evaluate_resized(closed(params["jaxpr"]), inner, sizes, [*consts, *state, *row])
-        return results[: len(carry)], results[len(carry) :]
+    turns = rounds(frame, eqn)
+    alive = sizes.mask(turns) if isinstance(turns, Vector) else None
 
-    length, rounds = params["length"], {key: params[key] for key in ("reverse", "unroll")}
-    end, rows = jax.lax.scan(body, carry, stacked, length=length, **rounds)
+    def body(state: list[Array], row: tuple[list[Array], Array | None]) -> tuple[list[Array], list[Array]]:
+        results = evaluate_resized(closed(params["jaxpr"]), inner, sizes, [*consts, *state, *row[0]])
+        after = results[: len(carry)]
+        if row[1] is not None:
+            after = [jnp.where(row[1], now, was) for now, was in zip(after, state, strict=True)]
+        return after, results[len(carry) :]
+
+    length = sizes.length(turns) if isinstance(turns, Vector) else turns
+    options = {key: params[key] for key in ("reverse", "unroll")}
+    end, rows = jax.lax.scan(body, carry, (stacked, alive), length=length, **options)
     return [*end, *rows]
 
 

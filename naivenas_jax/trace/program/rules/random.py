@@ -71,8 +71,35 @@ def bind_rng_uniform(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[
     return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn))
 
 
+@ties("random_split")
+def random_split(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
+    """As many keys as are asked for: a loop takes one for each of its layers. Of a constant key they are constant."""
+    if values[0].constant or values[0].dims:
+        return list(keys(analysis, frame, eqn, values))
+    dims = tuple(analysis.new(n) for n in eqn.outvars[0].aval.shape)
+    analysis.split.update(dim for dim in dims if dim is not None)
+    return [Value(dims)]
+
+
+@binds("random_split")
+def bind_random_split(sizes: NewSizes, frame: Frame, eqn: Equation, arrays: list[Array]) -> list[Array]:
+    """As many keys as there are layers now."""
+    return bind(eqn, arrays, shape=sizes.result_shape(frame, eqn)[eqn.invars[0].aval.ndim :])
+
+
+@ties("random_wrap", "random_unwrap")
+def wrapped_keys(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:
+    """Each key by itself; the numbers that it consists of are fixed."""
+    count = min(len(eqn.outvars[0].aval.shape), len(values[0].dims))
+    if values[0].constant or any(dim not in analysis.split for dim in values[0].dims[:count]):
+        return list(keys(analysis, frame, eqn, values))
+    for dim in values[0].dims[count:]:
+        analysis.fix(dim, "keys are derived from it")
+    return [Value((*values[0].dims[:count], *(None for _ in eqn.outvars[0].aval.shape[count:])))]
+
+
 @ties(
-    *["random_seed", "random_wrap", "random_unwrap", "random_split", "random_fold_in", "random_clone", "random_gamma"],
+    *["random_seed", "random_fold_in", "random_clone", "random_gamma"],
     *["threefry2x32"],
 )
 def keys(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]) -> list[Value]:

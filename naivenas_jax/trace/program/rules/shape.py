@@ -104,7 +104,8 @@ def concatenate(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequenc
                 for d, (a, b) in enumerate(zip(dims, value.dims, strict=True))]  # fmt: skip
     parts = [value.dims[along] for value in values]
     sizes = [atom.aval.shape[along] for atom in eqn.invars]
-    dims[along] = _stacked(analysis, parts, sizes)
+    whole = None in parts and all(value.constant for value in values)  # computed as it was, and cut where it is read
+    dims[along] = None if whole else _stacked(analysis, parts, sizes)
     return [together(dims, values)]
 
 
