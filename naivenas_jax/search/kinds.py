@@ -37,6 +37,7 @@ class Kind:
     Attributes:
       parts: the parts of a network that it may change, each with the ways to do it.
       carry_out: does it in one way.
+      sentence: what was done, in words: with the name of the part, the way, the size before and after.
       problem: why a way would not succeed, known beforehand; None: only doing it tells.
       takes: the keywords that its verb has; None: those of every verb that changes the structure.
       structural: whether it changes which vertices read which.
@@ -44,6 +45,7 @@ class Kind:
 
     parts: Callable[[Graph, SearchSpace], list[Part]]
     carry_out: Callable[..., Mutation]
+    sentence: str
     problem: Callable[[LegalEdits, str, Any], NaiveNASError | None] | None = None
     takes: frozenset[str] | None = None
     structural: bool = False
@@ -121,13 +123,20 @@ def _not_disconnected(edits: LegalEdits, name: str, source: str) -> NaiveNASErro
 #: By the name that ``kinds=`` has for it.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "width_up": Kind(parts.wider, _resized),
-        "width_down": Kind(parts.narrower, _resized),
-        "insertion": Kind(parts.insertion, _inserted, structural=True),
-        "removal": Kind(parts.removal, _removed, _not_removed, structural=True),
-        "edge_in": Kind(parts.edge_in, _connected, _not_connected, structural=True),
-        "edge_out": Kind(parts.edge_out, _disconnected, _not_disconnected, structural=True),
-        "kernel": Kind(parts.kernel, _other_kernel, takes=frozenset({"new", "rng", "inputs"})),
-        "activation": Kind(parts.activation, _other_function),
+        "width_up": Kind(parts.wider, _resized, "{name} grows from {before} to {after} neurons"),
+        "width_down": Kind(parts.narrower, _resized, "{name} shrinks from {before} to {after} neurons"),
+        "insertion": Kind(parts.insertion, _inserted, "{way} is inserted after {name}", structural=True),
+        "removal": Kind(parts.removal, _removed, "{name} is removed", _not_removed, structural=True),
+        "edge_in": Kind(parts.edge_in, _connected, "{name} reads {way} as well", _not_connected, structural=True),
+        "edge_out": Kind(
+            parts.edge_out, _disconnected, "{name} reads {way} no longer", _not_disconnected, structural=True
+        ),
+        "kernel": Kind(
+            parts.kernel,
+            _other_kernel,
+            "{name} gets a window of {window}",
+            takes=frozenset({"new", "rng", "inputs"}),
+        ),
+        "activation": Kind(parts.activation, _other_function, "{name} computes {way}"),
     }
 )

@@ -97,7 +97,7 @@ def random_mutation(
     >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
     >>> mutation = nas.random_mutation(graph, variables, jax.random.key(1), {"width_down": 2, "insertion": 1})
     >>> mutation.notes[0], mutation.graph.nout("hidden")
-    ("width_down: 'hidden', 7", 7)
+    ("width_down: 'hidden' shrinks from 8 to 7 neurons", 7)
     """
     check_network(graph, variables)
     draws, weights, within = Draws(key), _weights(kinds), _space(space)
@@ -124,7 +124,7 @@ def random_mutation(
         for name, way in _drawn(draws, KINDS[kind].parts(graph, within)):
             answer = attempt(kind, name, way)
             if isinstance(answer, Mutation):
-                return replace(answer, kind=kind, notes=(f"{kind}: {name!r}, {_told(way)}", *answer.notes))
+                return replace(answer, kind=kind, notes=(f"{kind}: {_told(kind, name, way, answer)}", *answer.notes))
             refused[kind] = f"{name!r}: {answer}"
         del weights[kind]
     tried = "; ".join(f"{kind}: {problem}" for kind, problem in refused.items())
@@ -162,9 +162,16 @@ def _drawn(draws: Draws, parts: list[Part]) -> Iterator[tuple[str, object]]:
             ways = [] if isinstance(part.ways, range) else [each for each in ways if each is not way]
 
 
-def _told(way: object) -> str:
-    """What a part was changed to, in a few words."""
-    return str(getattr(way, "__name__", way))
+def _told(kind: str, name: str, way: object, mutation: Mutation) -> str:
+    """What was done, as a sentence."""
+    axis, function = mutation.plan.axes.get(name), getattr(way, "__name__", str(way))
+    return KINDS[kind].sentence.format(
+        name=repr(name),
+        way=function if callable(way) else repr(way),
+        window=" x ".join(map(str, way)) if isinstance(way, tuple) else way,
+        before=axis and axis.before,
+        after=axis and axis.after,
+    )
 
 
 def _weights(kinds: object) -> dict[str, float]:

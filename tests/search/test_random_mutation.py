@@ -78,8 +78,8 @@ def test_edges_are_drawn_among_those_that_may_be_created():
     seen = set()
     for number in range(30):
         mutation = nas.random_mutation(graph, variables, jax.random.key(number), "edge_in")
-        target, source = mutation.notes[0].removeprefix("edge_in: ").split(", ")
-        seen.add((source, target.strip("'")))
+        target, source = mutation.notes[0].removeprefix("edge_in: ").removesuffix(" as well").split(" reads ")
+        seen.add((source.strip("'"), target.strip("'")))
     assert seen == new
 
 
