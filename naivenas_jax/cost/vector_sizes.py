@@ -47,7 +47,8 @@ def traced(
         given = {"rngs": keys_of(graph) or None, **kwargs}
         return outputs_of(graph, values, data, **given), {}
 
-    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in arrays], {}, []))
+    # once: models inside a graph are evaluated from their own traces, which have been compared
+    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in arrays], {}, [], once=True))
     return analysed, VectorSizes(graph.ties, analysed)
 
 

@@ -80,7 +80,8 @@ def compress(
       min_size: as for `resize`; fractions are fractions of the network given.
       max_size: as for `resize`; fractions are fractions of the network given.
       inputs: as for `resize`.
-      **options: as for `resize`, at every step. There is no ``utility``: it is found here.
+      **options: as for `resize`, at every step; ``time_limit`` is for each choice of widths, of which there are
+        ``steps + 1``, and not for what is computed on the batches. There is no ``utility``: it is found here.
 
     Returns:
       A `Mutation` from the network given to the one found. Its ``gap`` is the largest of the steps' choices of widths.

@@ -11,7 +11,7 @@ import numpy as np
 
 from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.dataflow.contraction import Contraction
-from naivenas_jax.errors import GraphError, PlanError, UtilityError
+from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.network import Data, Network
@@ -95,12 +95,30 @@ class Compression:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
         utility = in_solver_range(importance(self.network(graph), variables, self._parts.fitted))
-        step = resize(graph, variables, utility=utility, **budgets, **self.keywords)
+        step = self._resized(graph, variables, budgets, utility=utility)
         return self._candidate(step if found is None else then(found, step, "compressed in steps"))
 
     def at_once(self, budgets: BudgetKeywords) -> Candidate:
         """The simple way: `resize` by magnitudes, and a re-fit."""
-        return self._candidate(resize(self.original.graph, self.variables, **budgets, **self.keywords))
+        return self._candidate(self._resized(self.original.graph, self.variables, budgets))
+
+    def _resized(
+        self, graph: Graph, variables: Variables, budgets: BudgetKeywords, utility: Scores | None = None
+    ) -> Mutation:
+        """One choice of widths.
+
+        Raises:
+          TimeLimitError: without a ``best``, which would be a network on the way to the budget.
+        """
+        try:
+            return resize(graph, variables, utility=utility, **budgets, **self.keywords)
+        except TimeLimitError as error:
+            raise TimeLimitError(
+                f"{error} The limit is one for each choice of widths on the way to the budget. "
+                "fallback=nas.fallback.accept goes on with the best that each has found by then.",
+                gap=error.gap,
+                share=error.share,
+            ) from error
 
     def nearer(self, by_steps: Candidate, at_once: Candidate) -> Candidate:
         """The one of two whose outputs are nearer to those of the original, on the examples held back.

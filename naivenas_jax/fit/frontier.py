@@ -73,8 +73,8 @@ def frontier(
       min_size: as for `resize`; fractions are fractions of the network given.
       max_size: as for `resize`; fractions are fractions of the network given.
       inputs: as for `resize`.
-      **options: as for `resize`, at every step. With ``latency=`` the frontier has seconds too. There is no
-        ``utility``: it is found here.
+      **options: as for `resize`, at every step; ``time_limit`` is for each choice of widths, of which there are two for
+        a network. With ``latency=`` the frontier has seconds too. There is no ``utility``: it is found here.
 
     Returns:
       A `Frontier`: every network with its costs and measure, a table and a picture.

@@ -57,6 +57,10 @@ class Deadline:
         """Whether no time is left."""
         return self.left == 0.0
 
+    def sooner(self, seconds: float) -> Deadline:
+        """The moment so many seconds before this one: what comes after it takes so long."""
+        return self if self.at is None else Deadline(self.at - seconds)
+
     def remaining(self) -> float:
         """The seconds until then, for a solver; raises `StoppedError` if none are left."""
         left = self.left

@@ -57,7 +57,9 @@ def delta_nout(
       utility: scores of neurons, by axis: a mapping or a function of the axis's name; arrays or one number for all.
         Negative: rather drop. Default: `magnitude`.
       rng: a key for new parameters; default ``jax.random.key(0)``.
-      time_limit: in seconds, for all that is solved: attempts of a search, ways of aligning and fallbacks together.
+      time_limit: in seconds, for the whole call: attempts of a search, ways of aligning and fallbacks together. The
+        solver is stopped; what a call does before and after it (counting the operations of the network, making the
+        arrays) is not, but the solver gets the less.
       max_new: how many neurons may be inserted per axis: a number, or a mapping or function by axis. Default: ten times
         its size, at least 200.
       free_outputs: the outputs of the graph that may lose and gain neurons without being named by the request: True
@@ -251,11 +253,15 @@ def resize(
     if limit and options.utility is None:
         options = replace(options, utility=comparable_magnitude(graph, variables))  # once, for all attempts
 
+    begun = options.deadline.left
+    budgets = limits.budgets(graph, variables)
+    if begun is not None and (left := options.deadline.left) is not None:  # the result is counted again
+        options = replace(options, deadline=options.deadline.sooner(begun - left))
+    if grow:
+        require_room(budgets, graph)
+
     def once(besides: SizeRequest, further: Sequence[Budget] = ()) -> Mutation:
         targets = read_targets(graph, {**(request or {}), **besides} if besides else request or {})
-        budgets = limits.budgets(graph, variables)
-        if grow:
-            require_room(budgets, graph)
         mutation = change_widths(
             graph, variables, targets, options, everywhere=True, budgets=(*budgets, *further), grow=grow
         )
