@@ -131,6 +131,16 @@ def require_flag(value: object, argument: str, error: type[NaiveNASError]) -> bo
     return bool(value)
 
 
+def require_progress(value: object, error: type[NaiveNASError]) -> None:
+    """Raise unless a value of ``progress=`` is True, False or None.
+
+    Raises:
+      error: says so.
+    """
+    if value is not None:
+        require_flag(value, "progress", error)
+
+
 def require_mapping(value: object, argument: str, error: type[NaiveNASError]) -> None:
     """Raise unless ``value`` is a mapping, such as a dict.
 

@@ -19,6 +19,7 @@ from naivenas_jax.cost.vector_sizes import VectorSizes, traced
 from naivenas_jax.errors import BudgetError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.jaxpr.interpret import Equation
+from naivenas_jax.progress import tracked
 from naivenas_jax.sizes.count import Count
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
@@ -81,8 +82,8 @@ def measure_latency(
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)
-    every = chosen(contractions(analysed.frame))
-    return LatencyTable(tuple(_measured(one, sizes, now, shares, clock) for one in every))
+    with tracked(list(chosen(contractions(analysed.frame))), "measure_latency, operations") as every:
+        return LatencyTable(tuple(_measured(one, sizes, now, shares, clock) for one in every))
 
 
 def fastest(fn: Callable[..., PyTree], arrays: Sequence[jax.Array], repeats: int = 10) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from naivenas_jax.checks import require_flag
+from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
@@ -26,7 +26,7 @@ def compensate(
     statistics: bool = True,
     outcomes: bool = True,
     ridge: float | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **kwargs: PyTree,
 ) -> Mutation:
     """The same graph, its weights re-fitted so that kept neurons take over what dropped ones contributed.
@@ -74,7 +74,8 @@ def compensate(
       outcomes: False: weights are aimed at what they made, and not at what becomes of it. Takes less time.
       ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 10 or infinity (it stays),
         whichever has the smallest error on every fourth example when fitted on the others.
-      progress: show a bar.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply`` of both networks.
 
     Returns:
@@ -120,7 +121,7 @@ def compensated(
     statistics: bool = True,
     outcomes: bool = True,
     ridge: float | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Mutation:
     """`compensate`, for networks before and after the mutation that exist already.
 
@@ -131,7 +132,7 @@ def compensated(
     require_flag(weights, "weights", PlanError)
     require_flag(outcomes, "outcomes", PlanError)
     require_flag(statistics, "statistics", PlanError)
-    require_flag(progress, "progress", PlanError)
+    require_progress(progress, PlanError)
     ridge = require_ridge(ridge)
     require_same_inputs(mutation, "Compensate")
     before, variables = plain(mutation.variables_before), plain(mutation.variables)
@@ -139,11 +140,12 @@ def compensated(
     on_dicts = replace(mutation, variables=variables, variables_before=before)
     fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
-    for stage in tracked(stages, "compensate", progress):
-        if isinstance(stage, Statistic):
-            variables = fitting.restandardised(variables, stage)
-        else:
-            variables = fitting.refitted(variables, stage)
+    with tracked(stages, "compensate", progress) as begun:
+        for stage in begun:
+            if isinstance(stage, Statistic):
+                variables = fitting.restandardised(variables, stage)
+            else:
+                variables = fitting.refitted(variables, stage)
     variables = handed_out(variables, mutation.variables)
     return replace(
         mutation, variables=variables, notes=(*mutation.notes, NOTE), incomparable=mutation.incomparable or NOTE

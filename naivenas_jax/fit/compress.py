@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Unpack
 
-from naivenas_jax.checks import as_flag, as_whole, require_flag
+from naivenas_jax.checks import as_flag, as_whole, require_progress
 from naivenas_jax.errors import BudgetError, GraphError
 from naivenas_jax.fit.compression import Candidate, Compression
 from naivenas_jax.fit.network.network import check_values
@@ -19,7 +19,7 @@ from naivenas_jax.mutate.request.budget_request import BUDGETS, Limit, Limits
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
-from naivenas_jax.progress import tracked
+from naivenas_jax.progress import waiting
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -37,7 +37,7 @@ def compress(
     outcomes: bool = True,
     ridge: float | None = None,
     refine: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     keywords: Mapping[str, PyTree] | None = None,
     request: SizeRequest | None = None,
     min_size: Bound = None,
@@ -74,7 +74,8 @@ def compress(
       ridge: as for `compensate`.
       refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
         `naivenas_jax.refine` does; 0: none.
-      progress: whether to show a bar.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
       request: as for `resize`; changes are counted from the network given. Requests are exact.
       min_size: as for `resize`; fractions are fractions of the network given.
@@ -109,7 +110,7 @@ def compress(
     if not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
     require_steps(refine, "refine=", 0, BudgetError)
-    require_flag(progress, "progress", GraphError)
+    require_progress(progress, GraphError)
     limits = Limits(
         max_params=max_params,
         max_macs=max_macs,
@@ -133,12 +134,15 @@ def compress(
     )
     path = BudgetPath.of(graph, compression.variables, limits)
     found: Candidate | None = None
-    for number in tracked(range(1, steps + 1), "compress", progress):
-        budgets = path.at(partial(_between, share=number / steps))
-        found = compression.step(None if found is None else found.fitted, budgets)
-    assert found is not None
-    nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
-    return compression.handed_out(compression.polished(compression.settled(nearer), refine, progress))
+    with waiting("compress", progress=progress) as tell:
+        for number in range(1, steps + 1):
+            tell(f"step {number} of {steps}")
+            budgets = path.at(partial(_between, share=number / steps))
+            found = compression.step(None if found is None else found.fitted, budgets)
+        assert found is not None
+        tell("compared with the simple way")
+        nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
+        return compression.handed_out(compression.polished(compression.settled(nearer), refine))
 
 
 def _between(span: Span, share: float) -> float:

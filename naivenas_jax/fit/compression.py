@@ -145,11 +145,11 @@ class Compression:
         rows = min((use.sizes.rows * few.number / (use.sizes.inputs + 1) for use in uses), default=np.inf)
         return found.fitted if rows >= PLENTY else self._refitted(cut, self.data)
 
-    def polished(self, mutation: Mutation, steps: int, progress: bool = False) -> Mutation:
+    def polished(self, mutation: Mutation, steps: int) -> Mutation:
         """All parameters at once, trained for so many steps; the same mutation for none."""
         if not steps:
             return mutation
-        return refined(mutation, self.network(mutation.graph), self._wanted(mutation), steps, progress=progress)
+        return refined(mutation, self.network(mutation.graph), self._wanted(mutation), steps)
 
     def handed_out(self, mutation: Mutation) -> Mutation:
         """A mutation between variables in the mappings that the user gave, each note said once."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias, Unpack
 
-from naivenas_jax.checks import as_items, as_number, as_whole, is_one_of, require_flag, require_function, shown
+from naivenas_jax.checks import as_items, as_number, as_whole, is_one_of, require_function, require_progress, shown
 from naivenas_jax.cost.costs import costs
 from naivenas_jax.errors import BudgetError, GraphError
 from naivenas_jax.fit.compression import Compression
@@ -42,7 +42,7 @@ def frontier(
     outcomes: bool = True,
     ridge: float | None = None,
     refine: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     keywords: Mapping[str, PyTree] | None = None,
     min_size: Bound = None,
     max_size: Bound = None,
@@ -68,7 +68,8 @@ def frontier(
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
       refine: as for `compress`, for every network.
-      progress: whether to show a bar.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
       min_size: as for `resize`; fractions are fractions of the network given.
       max_size: as for `resize`; fractions are fractions of the network given.
@@ -101,7 +102,7 @@ def frontier(
     """
     check_values(graph, variables)
     require_function(measure, "measure", "graph, variables", GraphError)
-    require_flag(progress, "progress", GraphError)
+    require_progress(progress, GraphError)
     require_steps(refine, "refine=", 0, BudgetError)
     if options.get("latency") is not None:
         require_function(options["latency"], "latency=", "graph", BudgetError)
@@ -134,15 +135,17 @@ def frontier(
 
     made: list[tuple[float, Mutation | None, FrontierPoint]] = [(1.0, None, point(None))]
     least = made[0][2].measure - (math.inf if allowed is None else allowed)
-    for share in tracked(shares, "frontier", progress):
-        made.append((share, *after(made[-1][1], share)))
-    for _ in tracked(range(halvings if allowed is not None else 0), "the smallest within the loss", progress):
-        good = [number for number, (_, _, own) in enumerate(made) if own.measure >= least]
-        if good[-1] == len(made) - 1:
-            break
-        (larger, mutation, _), (smaller, _, _) = made[good[-1] : good[-1] + 2]
-        share = math.sqrt(larger * smaller)
-        made.insert(good[-1] + 1, (share, *after(mutation, share)))
+    with tracked(shares, "frontier", progress) as begun:
+        for share in begun:
+            made.append((share, *after(made[-1][1], share)))
+    with tracked(range(halvings if allowed is not None else 0), "the smallest within the loss", progress) as halved:
+        for _ in halved:
+            good = [number for number, (_, _, own) in enumerate(made) if own.measure >= least]
+            if good[-1] == len(made) - 1:
+                break
+            (larger, mutation, _), (smaller, _, _) = made[good[-1] : good[-1] + 2]
+            share = math.sqrt(larger * smaller)
+            made.insert(good[-1] + 1, (share, *after(mutation, share)))
     return Frontier(made[0][2], tuple(own for _, _, own in made[1:]), budget)
 
 

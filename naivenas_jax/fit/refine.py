@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from naivenas_jax.checks import as_whole, require_flag, shown
+from naivenas_jax.checks import as_whole, require_progress, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
@@ -43,7 +43,7 @@ def refine(
     *,
     steps: int = 400,
     tx: optax.GradientTransformation | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **kwargs: PyTree,
 ) -> Mutation:
     """The same graph, all parameters of which are fitted at once to what the original makes of the same inputs.
@@ -68,7 +68,8 @@ def refine(
       steps: the most steps.
       tx: an optax optimizer of the parameters. Default: Adam with steps relative to the size of each array, from one
         percent down to nothing.
-      progress: whether to show a bar.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply`` of both networks.
 
     Returns:
@@ -99,7 +100,7 @@ def refine(
     require_mutation(mutation)
     check_values(mutation.graph, mutation.variables)
     require_same_inputs(mutation, "Refine")
-    require_flag(progress, "progress", PlanError)
+    require_progress(progress, PlanError)
     require_steps(steps, "steps=", 1, PlanError)
     if tx is not None and not isinstance(tx, optax.GradientTransformation):
         raise PlanError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
@@ -126,7 +127,7 @@ def refined(
     wanted: WantedOutputs,
     steps: int,
     tx: optax.GradientTransformation | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Mutation:
     """`refine`, where it is known what the original makes.
 
@@ -197,7 +198,7 @@ class _Training:
     variables: Variables
     tx: optax.GradientTransformation
 
-    def best(self, start: Parameters, steps: int, progress: bool) -> tuple[Parameters, float, float]:
+    def best(self, start: Parameters, steps: int, progress: bool | None) -> tuple[Parameters, float, float]:
         """The parameters with the smallest error on what is held out, that error at the start, and in the end."""
         tx = optax.apply_if_finite(self.tx, max_consecutive_errors=steps + 1)
         held_out = self.wanted.held_out()
@@ -207,13 +208,14 @@ class _Training:
         smallest, since, now, state = np.nan_to_num(first, nan=np.inf), 0, start, tx.init(start)
         every = max(1, -(-steps // LOOKS))
         batches = _in_random_order(rest)
-        for number in tracked(range(1, steps + 1), "refine", progress):
-            now, state = step(now, state, next(batches))
-            if number % every == 0 or number == steps:
-                found = self._error(errors, now, looked_at)
-                best, smallest, since = (now, found, 0) if found < smallest else (best, smallest, since + 1)
-                if since == PATIENCE:
-                    break
+        with tracked(range(1, steps + 1), "refine", progress) as numbers:
+            for number in numbers:
+                now, state = step(now, state, next(batches))
+                if number % every == 0 or number == steps:
+                    found = self._error(errors, now, looked_at)
+                    best, smallest, since = (now, found, 0) if found < smallest else (best, smallest, since + 1)
+                    if since == PATIENCE:
+                        break
         return best, first, smallest
 
     def _rows(self, chosen: Sequence[np.ndarray]) -> list[_Rows]:

@@ -33,6 +33,7 @@ from naivenas_jax.align.program.milp import NoSolutionError
 from naivenas_jax.align.solve.budget_search import BudgetSearch, Node
 from naivenas_jax.align.solve.price_search import FIRST_MOVES
 from naivenas_jax.align.solve.totals_search import totals_bounds
+from naivenas_jax.progress import waiting
 
 #: So many boxes are looked at, in small problems and in others, where a few splits tell little. A number and not a
 #: time, so that the solution is the same on every machine.
@@ -63,21 +64,28 @@ def solve_with_budgets(
     """
     search = BudgetSearch(problem, Deadline.after(time_limit), gap)
     bound, stopped = math.inf, False  # the requests might be met better
-    try:
-        search.approach()
-        bound = search.most()
-        for lower in _bounds(search):
-            bound = min(bound, lower)
-            search.require_time()
-    except StoppedError:
-        if search.best is None:
-            raise
-        stopped = True
+    with waiting("sizes within budgets") as tell:
+        try:
+            search.approach()
+            bound = search.most()
+            for lower in _bounds(search):
+                bound = min(bound, lower)
+                tell(f"at most {_gap(search, bound):.2%} more utility could be kept")
+                search.require_time()
+        except StoppedError:
+            if search.best is None:
+                raise
+            stopped = True
     if search.best is None:
         raise NoSolutionError
     search.offer(search.best)
-    left = float(max(0.0, bound - search.value) / max(abs(search.value), 1e-12))  # numpy's compare to numpy's bools
+    left = _gap(search, bound)
     return Solution(search.best.kept, search.best.new, left if left > 1e-9 else 0.0), stopped and left > 1e-9
+
+
+def _gap(search: BudgetSearch, bound: float) -> float:
+    """How much more utility than the best solution has could be kept at the most, as a share."""
+    return float(max(0.0, bound - search.value) / max(abs(search.value), 1e-12))  # numpy's compare to numpy's bools
 
 
 def _bounds(search: BudgetSearch) -> Iterator[float]:

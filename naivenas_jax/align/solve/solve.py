@@ -22,6 +22,7 @@ from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
 from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
 from naivenas_jax.errors import SolverError
+from naivenas_jax.progress import waiting
 
 _SEGMENTS = 16
 _ROUNDS = 12
@@ -62,7 +63,8 @@ def solve(problem: Problem, *, time_limit: float | None = None, gap: float | Non
         return _within(problem, time_limit, gap)
     largest = max(group.size for group in problem.groups)
     deadline = Deadline.after(time_limit)
-    solution = _solve(problem, deadline, _SEGMENTS) or _solve(problem, deadline, largest)
+    with waiting("sizes"):
+        solution = _solve(problem, deadline, _SEGMENTS) or _solve(problem, deadline, largest)
     if solution is None:
         raise SolverError(
             "The linear pieces of the utility could not be refined to an exact solution; nothing was changed."

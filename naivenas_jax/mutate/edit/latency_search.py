@@ -18,6 +18,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.budget_request import Latency, require_fraction
 from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation, unproven
+from naivenas_jax.progress import Tell, waiting
 from naivenas_jax.sizes.count import Count
 
 #: ``(further sizes asked, further budgets) -> mutation``
@@ -128,11 +129,12 @@ class LatencyLimit:
           BudgetError: if the latency held for nothing that was tried.
           TimeLimitError: if the time is over; its ``best`` makes the best that was found within the limit by then.
         """
-        attempts = _Attempts(self, attempt, deadline)
-        try:
-            return self._searched(graph, count, attempts, grows, gap)
-        except TimeLimitError as stop:
-            raise attempts.out_of_time(stop) from stop
+        with waiting(f"sizes within {self.name}") as tell:
+            attempts = _Attempts(self, attempt, deadline, tell)
+            try:
+                return self._searched(graph, count, attempts, grows, gap)
+            except TimeLimitError as stop:
+                raise attempts.out_of_time(stop) from stop
 
     def _searched(self, graph: Graph, count: Count, attempt: Attempt, grows: bool, near: float) -> Mutation:
         best = attempt({}, ())
@@ -211,9 +213,10 @@ class LatencyLimit:
 class _Attempts:
     """Attempts of one search, with the best of them that keeps to the limit."""
 
-    def __init__(self, limit: LatencyLimit, attempt: Attempt, deadline: Deadline):
-        self.limit, self.attempt, self.deadline = limit, attempt, deadline
+    def __init__(self, limit: LatencyLimit, attempt: Attempt, deadline: Deadline, tell: Tell):
+        self.limit, self.attempt, self.deadline, self.tell = limit, attempt, deadline, tell
         self.best: Mutation | None = None
+        self.made = 0
 
     def __call__(self, sizes: SizeRequest, budgets: Sequence[Budget]) -> Mutation:
         """Make an attempt.
@@ -223,6 +226,8 @@ class _Attempts:
         """
         if self.deadline.is_over:
             raise TimeLimitError("")
+        self.made += 1
+        self.tell(f"attempt {self.made}")
         found = self.attempt(sizes, budgets)
         better = self.best is None or found.request_record.lost < self.best.request_record.lost
         if self.deadline.at is not None and better and self.limit.holds(found.graph):

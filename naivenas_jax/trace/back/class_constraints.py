@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
@@ -25,6 +25,7 @@ from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.jaxpr.interpret import Equation, equations
 from naivenas_jax.paths import is_unnamed
+from naivenas_jax.progress import tracked
 from naivenas_jax.sizes.condition import Condition, Size, multiple_of, size
 from naivenas_jax.trace.back.compare import ModelCall
 from naivenas_jax.trace.back.imported_model import check_same_model, imported_op
@@ -115,7 +116,9 @@ def class_constraints(model: nn.Module | nnx.Module, graph: Graph, *, fields: bo
     own, variant = _linen_variants(model, op) if isinstance(model, nn.Module) else _nnx_variants(model, op)
     if variant is None:
         return tuple(dict.fromkeys(_equal_parts(op.model.base, names)))
-    return tuple(_conditions(list(_directions(own, variant, op)), op.model.base, names))
+    with tracked(own, f"class_constraints {type(model).__name__}, numbers") as numbers:
+        directions = list(_directions(numbers, variant, op))
+    return tuple(_conditions(directions, op.model.base, names))
 
 
 def _conditions(directions: Sequence[_Direction], base: Analysed, names: Mapping[int, str]) -> Iterator[Condition]:
@@ -137,7 +140,7 @@ def _conditions(directions: Sequence[_Direction], base: Analysed, names: Mapping
         yield (size(names[run]) == ties.run_sizes[run]).because("no field of the class says it")
 
 
-def _directions(own: Sequence[ConfigNumber], variant: _Variant, op: ImportedOp) -> Iterator[_Direction]:
+def _directions(own: Iterable[ConfigNumber], variant: _Variant, op: ImportedOp) -> Iterator[_Direction]:
     """How each number of a model moves its runs, if it does so in proportion, and moves none that is fixed."""
     base = op.model.base.ties
     for number in own:

@@ -15,6 +15,7 @@ from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.graph.structure import Structure
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.pickling import packed, unpacked
+from naivenas_jax.progress import waiting
 from naivenas_jax.sizes.origins import Origins
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.trace.model.call_arguments import CallSignature, traced_shape
@@ -123,13 +124,16 @@ class TracedModel:
             del extra
             return function(values, arguments.join(data), keys, writes or False, kwargs)
 
-        try:
-            program = capture(call, shapes, inputs, dict(streams), [])
-        except NaiveNASError:
-            raise
-        except Exception as error:  # whatever the model says to inputs that it cannot be called with
-            raise cannot_be_called(error, inputs) from error
-        base = analyse(program, loose)
+        with waiting("model") as tell:
+            tell("traced, with names and without")
+            try:
+                program = capture(call, shapes, inputs, dict(streams), [])
+            except NaiveNASError:
+                raise
+            except Exception as error:  # whatever the model says to inputs that it cannot be called with
+                raise cannot_be_called(error, inputs) from error
+            tell("its ties are found")
+            base = analyse(program, loose)
         model = cls(
             identity=own,
             variables=tuple(shapes.items()),
