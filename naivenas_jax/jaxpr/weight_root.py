@@ -10,6 +10,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from naivenas_jax.jaxpr.weight_expression import Weight, has_tables
 from naivenas_jax.jaxpr.weight_value import Evaluation, UnknownWeightError, in_places, in_rows
@@ -182,7 +183,7 @@ def _root(trial: _Trial) -> Found | None:
     small = 32 * scale * float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]  # jax does not type it
     if trial.zero_at(0.0, 0.0):
         return Found(0.0, near=_near(trial, 0.0, scale))
-    if not has_tables(trial.weight) and _affine(trial, small):
+    if not has_tables(trial.weight) and (_affine(trial, small) or _affine_in_whole_numbers(trial)):
         return Found(0.0, affine=True)
     for number in _crossings(trial):
         if trial.zero_at(number, small):
@@ -214,6 +215,66 @@ def _affine(trial: _Trial, small: float) -> bool:
     except UnknownWeightError:
         return False
     return all(bool((np.abs(np.asarray(end)) <= small).all()) for end in ends)
+
+
+def _affine_in_whole_numbers(trial: _Trial) -> bool:
+    """Whether a line through two whole numbers goes to a zero that is one too, wherever other whole numbers are."""
+    path = trial.paths[0]
+    if len(trial.paths) > 1 or not jnp.issubdtype(trial.dtype, jnp.integer):
+        return False
+    random = np.random.default_rng(1)
+
+    def drawn(others: Draw) -> dict[Path, jax.Array]:
+        return {
+            each: jnp.asarray(random.integers(*_whole_numbers(array.dtype), array.shape), array.dtype)
+            if jnp.issubdtype(array.dtype, jnp.integer)
+            else array
+            for each, array in others.items()
+        }
+
+    def has_root(draw: Draw) -> bool:
+        def value(own: jax.Array) -> jax.Array:
+            return in_places(trial.weight, path, {**draw, path: jnp.broadcast_to(own, draw[path].shape)}, 0, trial.most)
+
+        shape = draw[path].shape[in_rows(trial.weight, path) :]  # of a loop, all rows are alike here
+        return whole_root(value, shape, trial.dtype) is not None
+
+    try:
+        with jax.ensure_compile_time_eval():
+            return all(has_root(drawn(draw)) for draw in trial.draws)
+    except UnknownWeightError:
+        return False
+
+
+def _whole_numbers(dtype: np.dtype) -> tuple[int, int]:
+    """The smallest number to draw, and the one after the largest: of wide ones those of a byte."""
+    info = jnp.iinfo(dtype)  # type: ignore[no-untyped-call]  # jax does not type it
+    return max(int(info.min), -128), min(int(info.max), 127) + 1
+
+
+def whole_root(
+    value: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: np.dtype
+) -> Int[np.ndarray, "*shape"] | None:
+    """The whole numbers at which a function that is affine in each of them is 0; None: there are none of the dtype.
+
+    Args:
+      value: a function of an array of whole numbers, entry by entry.
+      shape: of the array.
+      dtype: of the array.
+
+    >>> whole_root(lambda q: 0.5 * (q - 3.0), (2,), np.dtype("int8"))
+    array([3, 3], dtype=int8)
+    """
+    info = jnp.iinfo(dtype)  # type: ignore[no-untyped-call]  # jax does not type it
+    least, most = int(info.min), int(info.max)
+    root = np.zeros(shape, dtype)
+    for _ in range(3):  # far from the zero a slope is not exact
+        step = np.where(root < most, 1, -1)
+        here, beside = (np.asarray(value(jnp.asarray(own)), np.float64) for own in (root, (root + step).astype(dtype)))
+        with np.errstate(all="ignore"):
+            change = np.where(here == 0, 0.0, -here * step / (beside - here))
+        root = np.clip(root + np.round(np.nan_to_num(change)), least, most).astype(dtype)
+    return root if (np.asarray(value(jnp.asarray(root))) == 0).all() else None
 
 
 def _crossings(trial: _Trial) -> Iterator[float]:

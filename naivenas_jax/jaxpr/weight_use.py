@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr
 
 from naivenas_jax.errors import StructureError
 from naivenas_jax.jaxpr.weight_expression import Origin, Weight, WeightRead, weight_reads
-from naivenas_jax.jaxpr.weight_root import Found, root_of
+from naivenas_jax.jaxpr.weight_root import Found, root_of, whole_root
 from naivenas_jax.jaxpr.weight_value import ANY, UnknownWeightError, degree, in_places, in_rows, is_as_large
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.typing import Array
@@ -80,14 +80,28 @@ class WeightUse:
         assert self.zero is not None, self.path
         if not self.zero.affine:
             return self.zero.number
+        own = self._own(arrays)
         try:
+            if jnp.issubdtype(own.dtype, jnp.integer):
+                return self._whole(arrays, own)
             value, slope = self._with_slope(arrays)
         except UnknownWeightError as error:
             raise StructureError(
                 f"New entries of {path_text(self.path)} are to make a weight that it is part of zero, and that weight "
                 f"cannot be computed at the new sizes ({error}). Leave the neurons that it reads as they are."
             ) from error
-        return self._own(arrays) - value / slope
+        return own - value / slope
+
+    def _whole(self, arrays: Mapping[Path, Array], own: Array) -> Array:
+        """The whole numbers with which the weights are 0."""
+        root = whole_root(lambda array: self._value(arrays, array), np.shape(own), own.dtype)
+        if root is None:
+            raise StructureError(
+                f"{path_text(self.path)} holds whole numbers ({own.dtype}), and a weight that it is part of is 0 for "
+                "none of them: what is subtracted (a zero point) is no such number, or too large. Round it into that "
+                "range, or leave the neurons that it reads as they are."
+            )
+        return root
 
     def value(self, arrays: Mapping[Path, Array]) -> Array | None:
         """The entries of the weight, each in the place of the variable's entry that it is computed of.
@@ -108,6 +122,9 @@ class WeightUse:
 
     def _with_slope(self, arrays: Mapping[Path, Array]) -> tuple[Array, Array]:
         own = jnp.asarray(self._own(arrays))
+        if jnp.issubdtype(own.dtype, jnp.integer):
+            value, at = self._value(arrays, own), [self._value(arrays, jnp.full_like(own, n)) for n in (0, 1)]
+            return value, at[1] - at[0]
         value, pulled = jax.vjp(lambda array: self._value(arrays, array), own)
         return value, pulled(jnp.ones_like(value))[0]
 

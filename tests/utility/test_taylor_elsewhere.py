@@ -46,3 +46,35 @@ def test_averages_of_gradients_are_refused_where_they_do_not_tell(name):
     grads = jax.grad(lambda v: loss(graph.apply, v, X))(variables)
     with pytest.raises(nas.UtilityError, match=r"params/u is a part of a weight that is no .* Use nas\.taylor"):
         nas.TaylorAverage.init(graph).update(variables, grads)
+
+
+#: Weights that read neurons on the first dimension, of parameters "w" and "v" (4, 3), "m" (3, 3) and "c" (2,).
+MADE = {
+    "softplus": lambda p: jax.nn.softplus(p["w"]),
+    "sum of a stack": lambda p: jax.nn.softplus(jnp.stack([p["w"], p["v"]]).sum(0)),
+    "constant first": lambda p: jax.nn.softplus(jnp.stack([jnp.full((4, 3), 0.2), p["w"]]).sum(0)),
+    "mean of a stack, last": lambda p: jnp.exp(jnp.stack([p["w"], p["v"]], -1).mean(-1)),
+    "largest of a stack": lambda p: jax.nn.softplus(jnp.stack([p["w"], p["v"]], 1).max(1)),
+    "transposed": lambda p: jax.nn.softplus(jnp.stack([p["w"].T, p["v"].T]).sum(0).T),
+    "mixture": lambda p: jax.nn.softplus(jnp.tensordot(jax.nn.softmax(p["c"]), jnp.stack([p["w"], p["v"]]), 1)),
+    "mixture, last": lambda p: jax.nn.softplus(jnp.einsum("ijk,k->ij", jnp.stack([p["w"], p["v"]], -1), p["c"])),
+    "made of a product": lambda p: jnp.tanh(p["w"] @ p["m"]),
+    "scaled by a product": lambda p: p["w"] * jnp.exp(p["v"] @ p["m"]),
+    "mean taken off": lambda p: jax.nn.softplus(p["w"]) - jax.nn.softplus(p["w"]).mean(0),
+}
+SHAPES = {"a": (3, 4), "w": (4, 3), "v": (4, 3), "m": (3, 3), "c": (2,), "b": (3,)}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_gate_lies_behind_all_that_makes_the_weight(name):
+    """Taylor and Fisher scores, behind a tail of their own, against gradients written by hand."""
+    params = {key: RNG.normal(size=shape).astype(np.float32) * 0.7 for key, shape in SHAPES.items()}
+
+    def net(p, x, gates=1.0):
+        return jnp.tanh(jax.nn.relu(x @ p["a"]) @ (MADE[name](p) * jnp.reshape(gates, (-1, 1))) + p["b"])
+
+    graph, variables = nas.from_function(lambda v, x: net(v["params"], x), {"params": params}, X)
+    by_hand = jax.grad(lambda gates: (net(params, X, gates) ** 2).mean())(jnp.ones(4))
+    np.testing.assert_allclose(nas.taylor(graph, variables, loss, [X])["a"], np.abs(by_hand), rtol=1e-4)
+    single = jax.vmap(jax.grad(lambda gates, x: (net(params, x[None], gates) ** 2).mean()), (None, 0))(jnp.ones(4), X)
+    np.testing.assert_allclose(nas.fisher(graph, variables, loss, [X])["a"], (single**2).mean(0) / 2, rtol=1e-4)

@@ -172,19 +172,30 @@ def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " clas
     def apply(variables: Variables, *inputs: Array, **kwargs: Any) -> PyTree:
         arrays = flat(variables)
         own = {path: arrays[path] for path in paths if path in arrays and holds_weight(graph.ties, path)}
-        factors = {path: _factor(graph, path, np.shape(array), values) for path, array in own.items()}
+        reading = dims_read(graph)
+        factors = {path: _factor(graph, path, np.shape(own[path]), values) for path in own.keys() & reading.keys()}
+        asked, data = Structure.split((inputs, kwargs))
         structures: list[Structure] = []  # of what is returned, constants among it
 
-        def run(given: Mapping[Path, Array]) -> list[Any]:
-            made = graph.apply(as_given(nested({**arrays, **given}), variables), *inputs, **kwargs)
+        def run(given: Mapping[Path, Array], *data: Array) -> list[Any]:
+            args, named = asked.join(data)
+            made = graph.apply(as_given(nested({**arrays, **given}), variables), *args, **named)
             structure, returned = Structure.split(made)
             structures[:] = [structure]
             return returned
 
-        returned = with_gates(run, own, factors)
+        returned = with_gates(run, own, factors, data, reading)
         return structures[0].join(returned)
 
     return apply
+
+
+def dims_read(graph: Graph) -> dict[Path, frozenset[int]]:
+    """For each variable with gates the dimensions on which they lie."""
+    found: dict[Path, frozenset[int]] = {}
+    for gate in gates(graph):
+        found[gate.path] = found.get(gate.path, frozenset()).union(gate.dims)
+    return found
 
 
 def _factor(
