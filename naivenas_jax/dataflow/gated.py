@@ -34,6 +34,8 @@ _MOVING = frozenset(
 _REDUCING = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"))
 
 
+#: An array and its gates, as JAX takes them.
+_Factored: TypeAlias = tuple[Array, Array | None]
 #: The positions on some dimensions.
 Beside: TypeAlias = Mapping[int, int | None]
 
@@ -215,6 +217,11 @@ def _times(one: _Gated) -> Array:
     return one.array if one.gate is None else one.array * jnp.asarray(one.gate, jnp.result_type(one.array))
 
 
+def _of_row(one: _Gated) -> Beside:
+    """Where arrays lie beside one another on what is left of an array that a loop goes over."""
+    return {d - 1: at for d, at in one.beside.items() if d}
+
+
 def _activation(array: Array) -> _Gated:
     """What a loop carries."""
     return _Gated(array, active=True)
@@ -226,13 +233,14 @@ def _scan(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
     consts, stacked = operands[:first], operands[both:]
     carry = [_typed(eqn, i, one.array) for i, one in enumerate(operands[first:both], first)]
 
-    def body(state: list[Array], rows: list[_Gated]) -> tuple[list[Array], list[Array]]:
+    def body(state: list[Array], given: list[_Factored]) -> tuple[list[Array], list[Array]]:
+        rows = [one._replace(array=a, gate=g, beside=_of_row(one)) for one, (a, g) in zip(stacked, given, strict=True)]
         results = _evaluated(closed(params["jaxpr"]), [*consts, *map(_activation, state), *rows])
         arrays = [result.array for result in results]
         return arrays[: len(carry)], arrays[len(carry) :]
 
     rounds = {key: params[key] for key in ("length", "reverse", "unroll")}
-    end, rows = jax.lax.scan(body, carry, list(stacked), **rounds)
+    end, rows = jax.lax.scan(body, carry, [one[:2] for one in stacked], **rounds)
     return [*end, *rows]
 
 
@@ -253,12 +261,17 @@ def _while(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
 
 
 def _cond(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
-    def branch(program: ClosedJaxpr) -> Callable[[list[_Gated]], list[Array]]:
-        return lambda given: [result.array for result in _evaluated(program, given)]
+    index, *rest = operands
 
-    return list(
-        jax.lax.switch(operands[0].array, [branch(closed(each)) for each in eqn.params["branches"]], list(operands[1:]))
-    )
+    def branch(program: ClosedJaxpr) -> Callable[[list[_Factored]], list[Array]]:
+        def computed(given: list[_Factored]) -> list[Array]:
+            own = [one._replace(array=array, gate=gate) for one, (array, gate) in zip(rest, given, strict=True)]
+            return [result.array for result in _evaluated(program, own)]
+
+        return computed
+
+    branches = [branch(closed(each)) for each in eqn.params["branches"]]
+    return list(jax.lax.switch(index.array, branches, [one[:2] for one in rest]))
 
 
 def _typed(eqn: Equation, number: int, array: Array) -> Array:
