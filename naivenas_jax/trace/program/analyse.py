@@ -18,6 +18,7 @@ from naivenas_jax.trace.program.analysis import Analysis
 from naivenas_jax.trace.program.axis_names import DEPTH, ENDS as ENDS, Made, named
 from naivenas_jax.trace.program.capture import Role, TracedProgram
 from naivenas_jax.trace.program.frame import Frame, NamedValue
+from naivenas_jax.trace.program.lookups import are_values
 from naivenas_jax.trace.program.value import Dim, Lookup, Origin, Value, variable
 
 #: Why neurons that no variable and no input has are fixed.
@@ -56,12 +57,14 @@ def analyse(program: TracedProgram, loose: Collection[Path] = ()) -> Analysed:
     Returns:
       Its ties, and what else is known of it.
 
-    The last dimension of an input of floats, and of an output, lies on the axis `end_axis`: whether it may change is
-    for the verbs to say. All other dimensions of inputs and outputs are fixed.
+    The last dimension of an input of floats, or of whole numbers that are values (pictures), and of an output, lies on
+    the axis `end_axis`: whether it may change is for the verbs to say. All other dimensions of inputs and outputs are
+    fixed.
     """
     closed = program.closed
     analysis, frame = Analysis(), Frame(closed.jaxpr)
-    arguments = [_argument(analysis, *pair) for pair in zip(program.arguments, closed.in_avals, strict=True)]
+    pairs = zip(program.arguments, closed.jaxpr.invars, strict=True)
+    arguments = [_argument(analysis, role, atom.aval, are_values(closed.jaxpr, atom)) for role, atom in pairs]
     results = analysis.walk(closed, frame, arguments)
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if isinstance(r.which, tuple)}
     for role, value in zip(program.results, results, strict=True):
@@ -113,14 +116,21 @@ def end_axis(kind: str, number: int) -> str:
     return f"~{kind}:{number}"
 
 
-def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray) -> Value:
-    """What is known of an argument before anything is computed."""
+def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray, values: bool) -> Value:
+    """What is known of an argument before anything is computed.
+
+    Args:
+      analysis: makes neurons.
+      role: what the argument is.
+      aval: its shape and dtype.
+      values: whether whole numbers are values of neurons.
+    """
     if isinstance(role.which, tuple):
         return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
     fixed: tuple[Dim, ...] = (None,) * aval.ndim
-    if role.kind == "input" and jnp.issubdtype(aval.dtype, jnp.integer):
+    if role.kind == "input" and jnp.issubdtype(aval.dtype, jnp.integer) and not (values and aval.ndim > 1):
         return Value(fixed, lookup=Lookup())
-    if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.inexact):
+    if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.number):
         return Value((*fixed[:-1], analysis.new(aval.shape[-1])))
     return Value(fixed)
 

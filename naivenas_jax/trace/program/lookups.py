@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 from jax.extend.core import JaxprEqn
 
 from naivenas_jax.jaxpr.elementwise_primitives import PASSING
-from naivenas_jax.jaxpr.interpret import Atom, Equation
+from naivenas_jax.jaxpr.interpret import Atom, Equation, called
 from naivenas_jax.sizes.vector import Vector
 from naivenas_jax.trace.program.value import Dim, Lookup, Value, Wrap
 
@@ -29,6 +31,33 @@ LOOKING = frozenset(
         *(f"scatter-{how}" for how in ("add", "sub", "mul", "min", "max")),
     )
 )
+
+
+def are_values(jaxpr: jex.Jaxpr, numbers: Atom) -> bool:
+    """Whether whole numbers are values of neurons, as of pictures: before anything else is done they become floats.
+
+    Args:
+      jaxpr: a program.
+      numbers: one of its arguments.
+    """
+    moved: set[object] = {numbers}
+    made = False
+    for eqn in jaxpr.eqns:
+        own = [i for i, atom in enumerate(eqn.invars) if not isinstance(atom, jex.Literal) and atom in moved]
+        if not own:
+            continue
+        name, inner = eqn.primitive.name, called(eqn)
+        if name == "convert_element_type" and jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
+            made = True
+        elif inner is not None:
+            if not all(are_values(inner.jaxpr, inner.jaxpr.invars[i]) for i in own):
+                return False
+            made = True
+        elif (name in _MOVING and own == [0]) or (name in PASSING and len(eqn.invars) == 1):
+            moved.update(eqn.outvars)
+        else:
+            return False
+    return made and moved.isdisjoint(atom for atom in jaxpr.outvars if not isinstance(atom, jex.Literal))
 
 
 def looked_up(
