@@ -113,7 +113,10 @@ def masked_outputs(
 ) -> tuple[PyTree, ...]:
     """The original network, with the neurons that ``plan`` drops forced to zero where weights read them."""
     lossy = {name: axis for name, axis in plan.axes.items() if axis.dropped.size}
-    alive = {name: np.isin(np.arange(axis.before), axis.dropped, invert=True) for name, axis in lossy.items()}
+    alive = {
+        plan.renamed.get(name, name): np.isin(np.arange(axis.before), axis.dropped, invert=True)
+        for name, axis in lossy.items()
+    }
     masked, factors = _inner_masked(graph, variables, plan)
     return compiled(_forced, graph, masked, inputs, alive, factors, **kwargs)
 
@@ -215,7 +218,8 @@ def _is_own(path: Path, axis: str) -> bool:
 def _inner_losses(graph: Graph, plan: Plan) -> list[str]:
     """Axes that lose neurons and are no vertex's output."""
     visible = _visible(graph)
-    return [name for name, axis in plan.axes.items() if axis.dropped.size and name not in visible]
+    lossy = [name for name, axis in plan.axes.items() if axis.dropped.size]
+    return [name for name in lossy if plan.renamed.get(name, name) not in visible]
 
 
 def _visible(graph: Graph, outer: str = "") -> set[str]:
@@ -232,7 +236,9 @@ def _unread(graph: Graph, plan: Plan) -> str | None:
     ties = graph.ties
     places = [plan.renamed.get(axis, axis) for found in _inner_readers(graph, plan).values() for axis, _ in found]
     read = {run for axis in (*places, *_visible(graph)) for run in ties.plain(ties.axes.get(axis, ()))}
-    changed = ties.changed_runs(plan.changed, among=_inner_losses(graph, plan))
+    before = {axis: plan.renamed.get(axis, axis) for axis in plan.changed}
+    losses = [before.get(axis, axis) for axis in _inner_losses(graph, plan)]
+    changed = ties.changed_runs(before.values(), among=losses)
     lost = next((axis for run, axis in changed.items() if run not in read), None)
     return f"{lost!r} lost neurons that no parameter reads, so they cannot be forced to zero" if lost else None
 
