@@ -1,6 +1,8 @@
 """A page in Markdown as a notebook: its prose, its code, and what the code printed and showed."""
 
+import base64
 import re
+from pathlib import Path
 
 import nbformat
 import run_pages
@@ -52,14 +54,24 @@ def add(cells: list, lines: list[int], text: str, start: int, stop: int) -> None
 
 
 def without_links(prose: str) -> str:
-    """A notebook by itself has no pages beside it."""
-    return re.sub(r"\[([^]]+)\]\((?!http)[^)]*\)", r"\1", prose)
+    """A notebook by itself has no pages beside it, and no tabs."""
+    prose = re.sub(r"<!--.*?-->\n*", "", prose)
+    return re.sub(r"(?<!!)\[([^]]+)\]\((?!http)[^)]*\)", r"\1", prose)
 
 
-def by_itself(text: str) -> nbformat.NotebookNode:
-    """A page as a notebook to be downloaded: its links to other pages are plain text."""
-    notebook = read(text)
+def attach(cell: nbformat.NotebookNode, folder: Path) -> None:
+    """Puts the pictures of a cell into it."""
+    for name in re.findall(r"!\[[^]]*\]\((?!http)([^)]+\.svg)\)", cell.source):
+        cell.source = cell.source.replace(f"({name})", f"(attachment:{Path(name).name})")
+        picture = base64.b64encode((folder / name).read_bytes()).decode()
+        cell.setdefault("attachments", {})[Path(name).name] = {"image/svg+xml": picture}
+
+
+def by_itself(path: Path) -> nbformat.NotebookNode:
+    """A page as a notebook to be downloaded: its pictures are inside, its links to other pages are plain text."""
+    notebook = read(path.read_text(encoding="utf-8"))
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = without_links(cell.source)
+            attach(cell, path.parent)
     return notebook

@@ -20,6 +20,8 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
+import naivenas_jax as nas
+
 DOCS = Path(__file__).parents[1]
 ITEM = re.compile(r"^(?P<indent> *)- +\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
 PAGE_LINK = re.compile(r"\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
@@ -140,7 +142,7 @@ def write_notebooks(app: Sphinx, error: Exception | None) -> None:
         if path.is_relative_to(DOCS):
             file = (Path(app.outdir) / "notebooks" / path.relative_to(DOCS)).with_suffix(".ipynb")
             file.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(as_notebook.by_itself(path.read_text(encoding="utf-8")), file)
+            nbformat.write(as_notebook.by_itself(path), file)
 
 
 def offer_notebook(
@@ -153,10 +155,25 @@ def offer_notebook(
         context["body"] += f'<p><a class="notebook-of-page" href="{link}" download>This page as a notebook</a></p>'
 
 
+def link_code(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
+    """Links the names of the library in blocks of code to the reference."""
+
+    def link(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in nas.__all__:
+            return found[0]
+        return f'<a class="name" href="{context["pathto"](f"reference/names/{name}")}">{found[0]}</a>'
+
+    name = r'<span class="n">nas</span><span class="o">\.</span><span class="n">(?P<name>\w+)</span>'
+    if "body" in context:
+        context["body"] = re.sub(name, link, context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", add_toctrees)
     app.add_transform(Tabs)
     app.add_transform(Names)
     app.connect("build-finished", write_notebooks)
+    app.connect("html-page-context", link_code)
     app.connect("html-page-context", offer_notebook)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -131,7 +131,8 @@ def marks(app: Sphinx, what: str, name: str, value: object, options: object, lin
         if not literal and ">>>" not in line:
             parts = re.split(r"(``.*?``)", line)
             parts[::2] = [re.sub(r"\||(?<![*\\\w])\*\*?(?=\w+:)", r"\\\g<0>", part) for part in parts[::2]]
-            lines[number] = re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", "".join(parts))
+            parts[2::2] = [re.sub(r"^(?=\w)", r"\\ ", part) for part in parts[2::2]]  # ``nnx.Module``s
+            lines[number] = "".join(parts)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
