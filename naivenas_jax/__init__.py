@@ -69,6 +69,7 @@ from naivenas_jax.mutate.verbs.rename import rename
 from naivenas_jax.mutate.verbs.replace import map_vertices, replace_layer
 from naivenas_jax.mutate.verbs.resize import delta_nin, delta_nout, resize
 from naivenas_jax.mutate.verbs.vertex_edits import insert_vertex, remove_vertex
+from naivenas_jax.population import population_view as _population_view  # noqa: F401  populations show themselves
 from naivenas_jax.population.canonical import Canonical, canonical
 from naivenas_jax.population.population import Population
 from naivenas_jax.population.sorting import populations

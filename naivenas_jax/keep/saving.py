@@ -26,10 +26,12 @@ from naivenas_jax.search.lineage.history import History
 from naivenas_jax.search.lineage.history_entry import HistoryEntry
 from naivenas_jax.transfer.variables import check_network, plain
 from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.views.view import View, Words, view
+from naivenas_jax.views.viewable import Viewable
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
+class Saved(Viewable):
     """What `load` has read. Unpacks to the graph and its variables.
 
     Attributes:
@@ -85,6 +87,14 @@ class Saved:
             known = ", ".join(map(repr, self.trees)) or "none"
             raise SaveError(f"There is no tree {shown(name)} in the save. There are: {known}.")
         return as_it_was(self.trees[name], like, name)
+
+
+@view.register
+def saved_view(saved: Saved) -> View:
+    """The network, and what was saved beside it."""
+    beside = [f"tree {name!r}" for name in saved.trees]
+    beside += [name for name, held in (("plan", saved.plan), ("history", saved.history)) if held is not None]
+    return Words((f"saved with {', '.join(beside) or 'nothing else'}",)), *view(saved.graph)
 
 
 def save(

@@ -27,6 +27,7 @@ from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
 from naivenas_jax.transfer.variables import check_network, flat, trained_tree
 from naivenas_jax.typing import PyTree, Variables
+from naivenas_jax.views.viewable import Viewable
 
 ClassT = TypeVar("ClassT", bound=type)
 
@@ -41,7 +42,7 @@ def _chex_dataclass(cls: ClassT) -> ClassT:
 
 
 @_chex_dataclass
-class Population:
+class Population(Viewable):
     """Networks of one structure and different widths, in one shape.
 
     Every member lies in the common shape of all. Masks say which neurons it has, so that one program evaluates all
@@ -105,6 +106,12 @@ class Population:
             name: np.stack([_padded(m.places[r], ties.run_sizes[r]) for m in placed]) for name, r in names.items()
         }
         return cls(graph=common, variables=stacked, masks=_on_device(masks), places=_on_device(places))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{name}: up to {mask.shape[-1]}" for name, mask in self.masks.items() if not is_unnamed(name)
+        )
+        return f"Population({len(self)} members; {sizes or 'all of the same sizes'})"
 
     def __len__(self) -> int:
         return int(jax.tree.leaves(self.variables)[0].shape[0])

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from html import escape
 
 from rich.table import Table
+from rich.text import Text
 
 from naivenas_jax.cost.costs import Costs
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.mutate.result.mutation_report import HandleReport, mutation_report
 from naivenas_jax.typing import Array, Shape
 from naivenas_jax.utility.user_scores import Utility
+from naivenas_jax.views import view as views
 from naivenas_jax.views.as_text import as_text
+from naivenas_jax.views.viewable import Viewable
 
+_FONT = 'font-family="sans-serif" font-size="11"'
 _COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
 _MEASURED = ("score kept", "unsure")
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Viewable):
     """What a mutation does. Prints as a table; notebooks draw it as well.
 
     The table and the drawing show one of the handles that have the same neurons, and how many others there are.
@@ -63,12 +67,12 @@ class Report:
         return {**found, "notes": list(self.notes)}
 
     def __rich__(self) -> Table:
-        table = Table(caption="\n".join(self._totals()), caption_justify="left")
+        table = Table(caption=Text("\n".join(self._totals())), caption_justify="left")
         measured = any(one.unsure is not None for one in self.handles)
         for column in _COLUMNS + (_MEASURED if measured else ()):
             table.add_column(column, overflow="fold")
         for one, tied in self._distinct():
-            table.add_row(*_cells(one, tied), *(_certainty(one) if measured else ()))
+            table.add_row(*map(Text, (*_cells(one, tied), *(_certainty(one) if measured else ()))))
         return table
 
     def __str__(self) -> str:
@@ -86,7 +90,9 @@ class Report:
         drawn = self._distinct()
         bars = "".join(_bar(i, one, 300 / largest) for i, (one, _) in enumerate(drawn))
         size = f'width="640" height="{20 * len(drawn) + 10}"'
-        return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">{bars}</svg>'
+        style = "<title>Sizes before and after</title><style>.nas-report{background:white}</style>"
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" class="nas-report" role="img" {size} {_FONT}>'
+        return f"{head}{style}{bars}</svg>"
 
     _repr_svg_ = svg
 
@@ -102,6 +108,14 @@ class Report:
             if before is not None:
                 found.append(f"{field.name}: {before:,} -> {after:,}{_share(before, after)}")
         return [*found, *([f"gap: at most {self.gap:.2%}"] if 0 < self.gap < math.inf else []), *self.notes]
+
+
+@views.view.register
+def report_view(shown: Report) -> views.View:
+    """The picture, the table, and what the whole costs."""
+    rows = tuple(_cells(*each) for each in shown._distinct())
+    table = views.Table(_COLUMNS, rows, frozenset((1, 2, 3, 4)))
+    return views.Picture(shown.svg), table, views.Words(tuple(shown._totals()))
 
 
 def report(mutation: Mutation, *inputs: Array | Shape, measured: tuple[Utility, Utility] | None = None) -> Report:

@@ -48,6 +48,7 @@ def told(find: Find) -> str:
 
 def main() -> int:
     given = arguments()
+    jax.config.update("jax_traceback_filtering", "off")  # where an error was raised tells one find from another
     logging.getLogger("naivenas_jax").setLevel(logging.ERROR)  # what starts again is said for every carried tree
     seen, finds, started = Counter[str](), [], time.process_time()
     done, begun = 0, time.monotonic()

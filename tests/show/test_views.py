@@ -35,6 +35,11 @@ def values(name: str = "hidden") -> dict[str, object]:
         "summary": graph.summary(variables),
         "table": nas.summary(graph, variables),
         "costs": nas.costs(graph, variables, X),
+        "report": nas.report(mutation, X),
+        "history": nas.History().add(name, (graph, variables)).add("narrow", mutation, name),
+        "population": nas.Population.of([mutation, nas.delta_nout(graph, variables, {name: 2})]),
+        "saved": nas.Saved(graph, variables, {"state": {}}, mutation.plan),
+        "diagram": nas.diagram(mutation),
         "renamed": nas.rename(graph, variables, {name: "other"}),
     }
 

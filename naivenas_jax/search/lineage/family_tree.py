@@ -7,6 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from naivenas_jax.search.lineage.history_entry import HistoryEntry, Value
 from naivenas_jax.show.drawing.mermaid_text import quoted
@@ -14,6 +15,7 @@ from naivenas_jax.show.drawing.mermaid_text import quoted
 _ROW, _COLUMN, _LETTER = 22, 18, 6.2
 _LINE, _DOT, _CROSSED = "#90a4ae", "#37617d", "#c9822b"
 _LONGEST = 60
+_FONT = 'font-family="sans-serif" font-size="11"'
 
 
 class Row(NamedTuple):
@@ -58,11 +60,11 @@ def table(entries: Mapping[str, HistoryEntry]) -> Table:
     found.add_column("change", overflow="fold")
     found.add_column("parameters", justify="right")
     for key in measured:
-        found.add_column(key, justify="right")
+        found.add_column(Text(key), justify="right")
     for row in rows(entries):
         entry = row.entry
         noted = (as_word(entry.values.get(key)) for key in measured)
-        found.add_row(f"{row.guides}{entry.name}", _change(entry), _count(entry.parameters), *noted)
+        found.add_row(*map(Text, (f"{row.guides}{entry.name}", _change(entry), _count(entry.parameters), *noted)))
     return found
 
 
@@ -92,9 +94,10 @@ def svg(entries: Mapping[str, HistoryEntry]) -> str:
     width = left + _LETTER * max(map(len, words), default=0) + 10
     size = f'width="{width:.0f}" height="{_ROW * len(drawn) + 8}"'
     # names have a white rim, since the lines of second parents pass behind them
-    style = "<style>text{paint-order:stroke;stroke:white;stroke-width:3px}</style>"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">'
-    return f"{head}{style}{lines}{texts}</svg>"
+    rim = ".nas-history text{paint-order:stroke;stroke:white;stroke-width:3px}"
+    style = f"<style>.nas-history{{background:white}}{rim}</style>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="nas-history" role="img" {size} {_FONT}>'
+    return f"{head}<title>Which network came from which</title>{style}{lines}{texts}</svg>"
 
 
 def _words(entry: HistoryEntry) -> str:

@@ -28,10 +28,12 @@ from naivenas_jax.search.lineage.history_entry import (
 from naivenas_jax.search.parents import Parent
 from naivenas_jax.typing import Variables
 from naivenas_jax.views.as_text import as_text
+from naivenas_jax.views.view import Picture, View, view
+from naivenas_jax.views.viewable import Viewable
 
 
 @dataclass(frozen=True)
-class History:
+class History(Viewable):
     """The networks of a search, and which came from which by what mutation.
 
     A value: `add` returns another history. It holds plans, sizes and words, and arrays only if it is asked to. It
@@ -377,3 +379,9 @@ def _now(axis: str, known: Mapping[str, AxisPlan]) -> str | None:
     """The axis that a dimension lies on after a plan in which it has been on others (``first => second``)."""
     last = axis.rsplit(" => ", 1)[-1]
     return last if last in known else None if last == "fixed" else axis
+
+
+@view.register
+def history_view(history: History) -> View:
+    """The tree as a picture."""
+    return (Picture(history.svg),)
