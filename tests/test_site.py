@@ -35,6 +35,10 @@ def test_every_error_has_an_entry_in_troubleshooting():
     assert sorted(rows) == sorted(errors - {"NaiveNASError"})
 
 
+def test_no_page_is_in_the_place_of_one_of_sphinx():
+    assert not {"search", "genindex", "py-modindex"} & {path.stem for path in DOCS.glob("*.md")}
+
+
 def test_files_that_pages_name_exist():
     file = re.compile(r"`((?:naivenas_jax|tests|docs|examples|benchmarks)/[\w./]+\.\w+)")
     named = [

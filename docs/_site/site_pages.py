@@ -59,7 +59,8 @@ def entries() -> Iterator[Entry]:
 
 
 def add_toctrees(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Adds the pages behind a page."""
+    """Adds the pages behind a page, which is read again whenever the order changes."""
+    app.env.note_dependency(str(DOCS / "index.md"))
     behind = [entry for entry in entries() if entry.parent == docname]
     for part in dict.fromkeys(entry.part for entry in behind):
         lines = [f"{entry.title} <{relative(entry.page, docname)}>" for entry in behind if entry.part == part]
