@@ -33,8 +33,8 @@ HEAD = """# Budgets where layers are alike
 
 Scores of neurons are drawn alike in all layers, so that there are very many cuts of nearly the same utility. *Gap*: how
 much more utility the best sizes could keep at the most. *CPU*: seconds of the process for `nas.resize`, all of it.
-*Before*: as measured by a user in November 2026, in another run; the convolutional and
-the recurrent network are of the kind that was measured then, not the same ones.
+*Before*: as measured by a user in November 2026, in another run; the recurrent network is of the kind that was measured
+then, not the same one.
 
 | network | budget | before: CPU, s | before: gap, % | CPU, s | gap, % | goal, s |
 |---|---|---:|---:|---:|---:|---:|
@@ -73,11 +73,11 @@ def densenet() -> tuple[nas.Graph, Any, None]:
 
 
 class Pitch(nn.Module):
-    """Six convolutions over a waveform, and a dense layer."""
+    """Six convolutions over a waveform, and a dense layer, as in CREPE's smallest model (Kim et al., 2018)."""
 
     @nn.compact
     def __call__(self, x):
-        for number, (width, window) in enumerate(((128, 64), (16, 32), (16, 32), (16, 32), (32, 32), (64, 32))):
+        for number, (width, window) in enumerate(((128, 512), (16, 64), (16, 64), (16, 64), (32, 64), (64, 64))):
             x = nn.Conv(width, (window,), strides=4 if number == 0 else 1, name=f"conv{number}")(x)
             x = nn.max_pool(nn.BatchNorm(use_running_average=True)(nn.relu(x)), (2,), (2,))
         return nn.Dense(360, name="classifier")(x.reshape(x.shape[0], -1))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from jax.extend import core as jex
 
 from naivenas_jax.jaxpr.interpret import called, closed, interpret
 
+#: Parameters of these types are compared as they are. Most are of these.
+_PLAIN = (int, bool, type(None))
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -56,7 +59,12 @@ class ValueNumbering:
             return operands
         if (inner := called(eqn)) is not None:
             return interpret(inner, operands, self._equation, self._constant)
-        made = (eqn.primitive.name, tuple(operands), self._parameters(eqn), tuple(str(var.aval) for var in eqn.outvars))
+        made = (
+            eqn.primitive.name,
+            tuple(operands),
+            self._parameters(eqn),
+            tuple(_said(var.aval) for var in eqn.outvars),
+        )
         if made not in self.numbers:
             self.new.append(eqn)
         self._number(made)
@@ -73,12 +81,14 @@ class ValueNumbering:
 
         Two parameters that print alike are alike: a value that does not print its content is shown with its address.
         """
+        if type(value) in _PLAIN:
+            return type(value).__name__, value
+        if isinstance(value, tuple | list):
+            return tuple(self._frozen(item) for item in value)
         if isinstance(value, jex.Jaxpr | jex.ClosedJaxpr):
             return ("jaxpr", tuple(self._results(closed(value), "inner")))
         if isinstance(value, Mapping):
             return tuple((key, self._frozen(item)) for key, item in sorted(value.items()))
-        if isinstance(value, tuple | list):
-            return tuple(self._frozen(item) for item in value)
         if isinstance(value, np.ndarray | jax.Array):
             return self._array(value)
         said = repr(value)
@@ -101,6 +111,12 @@ class ValueNumbering:
 
     def _number(self, made: Hashable) -> int:
         return self.numbers.setdefault(made, len(self.numbers))
+
+
+@lru_cache(maxsize=4096)
+def _said(aval: jax.core.AbstractValue) -> str:
+    """A type of arrays in words. A program has few of them, many times."""
+    return str(aval)
 
 
 def same_computation(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, *, addresses: bool = True) -> bool:

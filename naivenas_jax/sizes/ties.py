@@ -262,7 +262,8 @@ class Ties:
     def _links(self) -> tuple[Mapping[str, list[int | Condition]], Mapping[int | Condition, list[str]]]:
         """The runs and conditions of each axis, and the axes of each of these."""
         holders: dict[int | Condition, list[str]] = {}
-        links: dict[str, list[int | Condition]] = {axis: list(self.plain(runs)) for axis, runs in self.axes.items()}
+        plain = {runs: self.plain(runs) for runs in {*self.axes.values()}}  # many axes hold the same runs
+        links: dict[str, list[int | Condition]] = {axis: list(plain[runs]) for axis, runs in self.axes.items()}
         for condition in self.conditions:
             for axis in condition.axes:
                 links[axis].append(condition)
