@@ -33,7 +33,7 @@ import numpy as np
 from machine import measured_with
 from networks import pretrained, trained
 from networks.criteria import CRITERIA
-from networks.subject import Prepared, Subject
+from networks.subject import Prepared, Subject, outputs
 
 import naivenas_jax as nas
 
@@ -47,6 +47,7 @@ REPORTED = ("residual", "branches", "mixer", "recurrent", "voice", "sentences")
 
 Way = Callable[[Prepared, int], nas.Mutation]
 ORIGINAL, DEFAULT = "original", "default"
+MILD = (0.75, 0.5, 0.25)  # shares at which a cut without re-fitting leaves something to compare
 
 
 def default(own: Prepared, most: int) -> nas.Mutation:
@@ -79,6 +80,14 @@ WAYS: dict[str, Way] = {
 }
 
 
+RAW = (*CRITERIA, DEFAULT)  # without re-fitting
+
+
+def shares_of(subject: Subject) -> list[float]:
+    """All shares of a network, also those at which only cuts without re-fitting are measured."""
+    return sorted({*subject.shares, *MILD}, reverse=True)
+
+
 class Results:
     """Rows that are measured, in a file."""
 
@@ -108,9 +117,12 @@ def measure(name: str, ways: Iterable[str], seeds: int, results: Results) -> Non
     """All rows of a network that are not known yet."""
     subject = SUBJECTS[name]
     for seed in range(min(seeds, subject.seeds)):
-        wanted = [(way, share) for share in subject.shares for way in ways]
         wanted = [
-            (way, share) for way, share in wanted if not results.known(network=name, seed=seed, way=way, share=share)
+            (way, share)
+            for share in shares_of(subject)
+            for way in ways
+            if share in subject.shares or way in RAW
+            if not results.known(network=name, seed=seed, way=way, share=share)
         ]
         if not wanted:
             continue
@@ -133,7 +145,16 @@ def of_way(own: Prepared, way: Way, most: int) -> dict[str, Any]:
     except nas.NaiveNASError as error:
         return {"error": f"{type(error).__name__}: {error}"[:200]}
     spent = time.process_time() - started
-    return {"params": nas.costs(*made).params, "figure": own.measure(*as_masked(own, made)), "cpu": spent}
+    network = as_masked(own, made)
+    found = {"params": nas.costs(*made).params, "figure": own.measure(*network), "cpu": spent}
+    return {**found, "correlation": correlation(own, network)}
+
+
+def correlation(own: Prepared, network: tuple[nas.Graph, Any]) -> float:
+    """The correlation of all outputs with those of the original, on the first inputs that re-fitting sees."""
+    wanted, found = (outputs(*each, own.batches[:1]) for each in ((own.graph, own.variables), network))
+    wanted, found = wanted - wanted.mean(0), found - found.mean(0)
+    return float((wanted * found).sum() / np.sqrt((wanted**2).sum() * (found**2).sum() + 1e-30))
 
 
 def as_masked(own: Prepared, made: Any) -> tuple[nas.Graph, Any]:
@@ -152,8 +173,9 @@ def as_masked(own: Prepared, made: Any) -> tuple[nas.Graph, Any]:
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a network as Markdown; the mean over seeds. The best simple criterion of a column is bold."""
-    shares = SUBJECTS[name].shares
-    lines = ["| way | " + " | ".join(f"{share:.1%}" for share in shares) + " | CPU s |", "|---|" + "---|" * 4]
+    shares = shares_of(SUBJECTS[name])
+    head = " | ".join(f"{share:.1%}" for share in shares)
+    lines = [f"| way | {head} | CPU s |", "|---|" + "---|" * (len(shares) + 1)]
     means = {
         (way, share): float(np.mean(found))
         for way in WAYS
@@ -165,15 +187,35 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
         for share in shares
     }
     for way in WAYS:
-        if not any(r["way"] == way for r in rows):
+        if not any(r["way"] == way and "figure" in r for r in rows):
             continue
         cells = []
         for share in shares:
             value = means.get((way, share))
-            cell = "refused" if value is None else f"{value:.3f}"
+            cell = "" if value is None else f"{value:.3f}"
             cells.append(f"**{cell}**" if way in CRITERIA and value == best[share] else cell)
         spent = [r["cpu"] for r in rows if r["way"] == way and "cpu" in r]
         lines.append(f"| {way} | " + " | ".join(cells) + f" | {np.mean(spent) if spent else 0:.1f} |")
+    return "\n".join(lines)
+
+
+def summary(names: Iterable[str], results: Results) -> str:
+    """How the ways without re-fitting compare over several networks: means at the mild shares."""
+    rows = [row for row in results.rows if row["network"] in names and row["share"] in MILD and "figure" in row]
+    whole = {(r["network"], r["seed"]): r["figure"] for r in results.rows if r["way"] == ORIGINAL}
+    everywhere = {(row["network"], row["seed"], row["share"]) for row in rows if row["way"] == DEFAULT}
+    heads = [f"{what}, {share:.0%}" for what in ("figure", "correlation") for share in MILD]
+    lines = [f"| way | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for way in RAW:
+        own = {(r["network"], r["seed"], r["share"]): r for r in rows if r["way"] == way}
+        if own.keys() != everywhere:
+            continue  # refused for some network
+        cells = [
+            f"{np.mean([of(row) for key, row in own.items() if key[2] == share]):.3f}"
+            for of in (lambda r: r["figure"] / whole[r["network"], r["seed"]], lambda r: r["correlation"])
+            for share in MILD
+        ]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -204,7 +246,21 @@ CPU seconds are those of the cut and of what follows, with compiling, the mean o
 
 Command: `{command}`, at {head["revision"]}, on {head["machine"]} that other work shared, {head["date"]},
 {head["versions"]}.
-What to install is at the top of the script.
+What to install is at the top of the script. Where a row is missing, the criterion does not exist for the network.
+Figures of re-fitting that are missing were not measured.
+
+## Without re-fitting, all networks
+
+Means over the networks of each list: the figure as a share of the original's, and the correlation of all outputs with
+the original's, which says more where figures are near chance.
+
+Developed on:
+
+{summary(DEVELOPED_ON, results)}
+
+Only reported:
+
+{summary(REPORTED, results)}
 
 ## Developed on these
 
@@ -235,7 +291,7 @@ def main() -> None:
     if args.quick:
         own = trained.of_nnx(0, epochs=1)
         most = nas.costs(own.graph, own.variables).params // 4
-        for name in (*CRITERIA, DEFAULT):
+        for name in RAW:
             print(name, of_way(own, WAYS[name], most))
         return
     results = Results(args.results)

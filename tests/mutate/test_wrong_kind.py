@@ -61,6 +61,7 @@ OF_A_NETWORK = {
 OF_A_GRAPH = {
     "TaylorAverage.init": lambda g, v: nas.TaylorAverage.init(g),
     "apply": lambda g, v: nas.apply(g, v, X),
+    "contribution": lambda g, v: nas.contribution(g, v),
     "comparable": lambda g, v: nas.comparable(g, {"a": 1.0}),
     "freeze_mask": lambda g, v: nas.freeze_mask(g, v, "a"),
     "merge_neurons": lambda g, v: nas.merge_neurons(g, v, {"x": [0]}),

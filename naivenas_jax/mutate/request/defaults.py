@@ -16,8 +16,8 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.request.options import FreeOutputs
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.typing import Variables
-from naivenas_jax.utility.scores.comparable import comparable
-from naivenas_jax.utility.scores.magnitude import magnitude, weight_magnitude
+from naivenas_jax.utility.scores.contribution import contribution
+from naivenas_jax.utility.scores.magnitude import weight_magnitude
 from naivenas_jax.utility.user_scores import Utility, scores
 
 
@@ -120,8 +120,8 @@ def deciding_utility(
     Args:
       graph: the network. Of a vocabulary the first words stay, so that the others keep their numbers.
       variables: its variables.
-      given: what a user gave as ``utility=``; None: magnitudes.
-      within_budgets: whether a budget compares neurons of different layers, so that magnitudes are made comparable.
+      given: what a user gave as ``utility=``; None: magnitudes, and within budgets contributions.
+      within_budgets: whether a budget compares neurons of different layers, which contributions are made for.
       axes: those whose magnitudes are wanted; None: all.
 
     Raises:
@@ -131,9 +131,7 @@ def deciding_utility(
         return scores(given, graph.ties.sizes)
     return _first_words(
         graph.ties,
-        comparable_magnitude(graph, variables)
-        if within_budgets
-        else weight_magnitude(graph.ties, variables, axes=axes),
+        contribution(graph, variables) if within_budgets else weight_magnitude(graph.ties, variables, axes=axes),
     )
 
 
@@ -155,9 +153,3 @@ def _places(ties: Ties, axis: str, run: int) -> np.ndarray:
     """Shape (neurons of the axis,): which of them lie on a run."""
     row = ties.axes[axis]
     return np.repeat([one == run for one in row], [ties.run_sizes[one] for one in row])
-
-
-def comparable_magnitude(graph: Graph, variables: Variables) -> dict[str, np.ndarray]:
-    """Magnitudes that say something about neurons of different layers. In a dry run on shapes all neurons are alike."""
-    alike = {axis: np.ones(size) for axis, size in graph.ties.sizes.items()}
-    return comparable(graph, magnitude(graph, variables) or alike)

@@ -18,12 +18,12 @@ from naivenas_jax.mutate.edit.repeated_plan import repeat
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
 from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
-from naivenas_jax.mutate.request.defaults import comparable_magnitude
 from naivenas_jax.mutate.request.options import Inputs, Options, conditions
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.new_neurons.strategy import New
 from naivenas_jax.typing import Variables
+from naivenas_jax.utility.scores.contribution import contribution
 
 
 @verb
@@ -201,8 +201,8 @@ def resize(
       inputs: arrays or shapes, one per input of the graph, for which operations are counted, and on which the changed
         graph is tried. Not needed where the graph knows the shapes of its inputs; then operations are for a batch of 1.
       new: as for `delta_nout`.
-      **keywords: as for `delta_nout`, but ``utility`` is by default `magnitude`, and within budgets `comparable`
-        magnitudes, since raw ones of different layers say little about each other.
+      **keywords: as for `delta_nout`, but ``utility`` is by default `magnitude`, and within budgets
+        `contribution`, since magnitudes of different layers say little about each other.
 
     Returns:
       A `Mutation`; unpacks to the new graph and its variables.
@@ -251,7 +251,7 @@ def resize(
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
     if limit and options.utility is None:
-        options = replace(options, utility=comparable_magnitude(graph, variables))  # once, for all attempts
+        options = replace(options, utility=contribution(graph, variables))  # once, for all attempts
 
     begun = options.deadline.left
     budgets = limits.budgets(graph, variables)

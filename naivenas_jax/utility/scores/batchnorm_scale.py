@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.paths import Path
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_variables, flat
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.scores.magnitude import absolute_values
@@ -47,13 +51,10 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
     ties = require_graph(graph).ties
     check_variables(ties.shapes, variables)
     totals, found = np.zeros(class_count(ties)), False
-    for path, array in flat(variables).items():
-        statistic = ("batch_stats", *path[1:-1], "var")
-        if path[-1] != "scale" or statistic not in ties.leaves or ties.leaves[statistic].axes != ties.leaves[path].axes:
-            continue
-        (axis,) = ties.leaves[path].axes
-        if axis is not None:
-            np.add.at(totals, class_numbers(ties, axis), absolute_values(array))
+    arrays = flat(variables)
+    for axis, path in batch_normalised(ties):
+        if path in arrays:
+            np.add.at(totals, class_numbers(ties, axis), absolute_values(arrays[path]))
             found = True
     if not found:
         raise UtilityError(
@@ -61,3 +62,17 @@ def batchnorm_scale(graph: Graph, variables: Variables) -> Scores:
             f"Parameters: {', '.join(sorted({path[-1] for path in ties.leaves}))}. Use nas.magnitude or nas.taylor."
         )
     return {axis: scores for axis, scores in by_handle(graph, totals).items() if scores.any()}
+
+
+def batch_normalised(ties: Ties) -> Iterator[tuple[str, Path]]:
+    """Every axis that is normalised with running statistics, and the path of its scale, which need not be there."""
+    for statistic, leaf in ties.leaves.items():
+        if (
+            statistic[0] == "batch_stats"
+            and statistic[-1] == "var"
+            and len(leaf.axes) == 1
+            and leaf.axes[0] is not None
+        ):
+            scale = ("params", *statistic[1:-1], "scale")
+            if scale not in ties.leaves or ties.leaves[scale].axes == leaf.axes:
+                yield leaf.axes[0], scale

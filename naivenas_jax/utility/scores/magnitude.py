@@ -77,7 +77,7 @@ def magnitude(
     require_flag(group, "group", UtilityError)
     check_network(graph, variables)
     if group:
-        arrays = _known(variables)
+        arrays = known_arrays(variables)
         found = by_handle(graph, _of_groups(graph.ties, arrays, norm)) if arrays else {}
         return {axis: values for axis, values in found.items() if axes is None or axis in axes}
     return weight_magnitude(graph.ties, variables, norm=norm, axes=axes)
@@ -99,7 +99,7 @@ def weight_magnitude(
       axes: the axes whose scores are wanted; None: all.
     """
     scores = dict[str, np.ndarray]()
-    arrays = _known(variables)
+    arrays = known_arrays(variables)
     for path in arrays:
         leaf = ties.leaves[path]
         if "in" not in leaf.roles or "out" not in leaf.roles or leaf.new is not None:
@@ -107,7 +107,7 @@ def weight_magnitude(
         lying = {d: axis for d, axis in enumerate(leaf.axes) if axis is not None}
         wanted = {d: axis for d, axis in lying.items() if leaf.roles[d] == "out" or ties.counts_layers(axis)}
         wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
-        weight = to_host(_weight(leaf, path, arrays)) if wanted else np.zeros(())
+        weight = to_host(weight_of(leaf, path, arrays)) if wanted else np.zeros(())
         for made, axis in wanted.items():
             others = tuple(d for d in range(weight.ndim) if d != made)
             scores[axis] = scores.get(axis, 0.0) + _mean_size(weight, others, norm)
@@ -125,12 +125,12 @@ def _mean_size(
     return np.asarray(sizes.mean(dims) if norm == "l1" else np.sqrt((sizes**2).mean(dims)))
 
 
-def _known(variables: Variables) -> dict[Path, Array]:
+def known_arrays(variables: Variables) -> dict[Path, Array]:
     """The arrays by path; none in a dry run on shapes, where all neurons are alike."""
     return {path: array for path, array in flat(variables).items() if not isinstance(array, jax.ShapeDtypeStruct)}
 
 
-def _weight(leaf: Leaf, path: Path, arrays: Mapping[Path, Array]) -> Array:
+def weight_of(leaf: Leaf, path: Path, arrays: Mapping[Path, Array]) -> Array:
     """The weight that a variable becomes; 0 if it is the part of one that counts at another variable."""
     if leaf.weight is None:
         return arrays[path]
@@ -147,7 +147,7 @@ def _of_groups(ties: Ties, arrays: Mapping[Path, Array], norm: Literal["l1", "l2
         leaf = ties.leaves[path]
         if leaf.new is not None:
             continue
-        values = absolute_values(_weight(leaf, path, arrays)) ** (1 if norm == "l1" else 2)
+        values = absolute_values(weight_of(leaf, path, arrays)) ** (1 if norm == "l1" else 2)
         classes = {d: class_numbers(ties, axis) for d, axis in enumerate(leaf.axes) if axis is not None}
         for d, own in classes.items():
             counted = values
