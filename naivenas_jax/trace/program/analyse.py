@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import jax
 import jax.numpy as jnp
+from jax.extend import core as jex
 
 from naivenas_jax.graph.model_vertex import Place
+from naivenas_jax.jaxpr.interpret import Atom
 from naivenas_jax.jaxpr.weight_use import WeightUse, weight_uses
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
@@ -64,7 +65,7 @@ def analyse(program: TracedProgram, loose: Collection[Path] = ()) -> Analysed:
     closed = program.closed
     analysis, frame = Analysis(), Frame(closed.jaxpr)
     pairs = zip(program.arguments, closed.jaxpr.invars, strict=True)
-    arguments = [_argument(analysis, role, atom.aval, are_values(closed.jaxpr, atom)) for role, atom in pairs]
+    arguments = [_argument(analysis, role, atom, closed.jaxpr) for role, atom in pairs]
     results = analysis.walk(closed, frame, arguments)
     variables = {r.which: v for r, v in zip(program.arguments, arguments, strict=True) if isinstance(r.which, tuple)}
     for role, value in zip(program.results, results, strict=True):
@@ -116,23 +117,18 @@ def end_axis(kind: str, number: int) -> str:
     return f"~{kind}:{number}"
 
 
-def _argument(analysis: Analysis, role: Role, aval: jax.core.ShapedArray, values: bool) -> Value:
-    """What is known of an argument before anything is computed.
-
-    Args:
-      analysis: makes neurons.
-      role: what the argument is.
-      aval: its shape and dtype.
-      values: whether whole numbers are values of neurons.
-    """
+def _argument(analysis: Analysis, role: Role, atom: Atom, program: jex.Jaxpr) -> Value:
+    """What is known of an argument of a program before anything is computed."""
+    aval = atom.aval
     if isinstance(role.which, tuple):
         return variable(tuple(analysis.new(n) for n in aval.shape), role.which)
     fixed: tuple[Dim, ...] = (None,) * aval.ndim
-    if role.kind == "input" and jnp.issubdtype(aval.dtype, jnp.integer) and not (values and aval.ndim > 1):
-        return Value(fixed, lookup=Lookup())
-    if role.kind == "input" and aval.ndim > 1 and jnp.issubdtype(aval.dtype, jnp.number):
+    if role.kind != "input":
+        return Value(fixed)
+    whole = jnp.issubdtype(aval.dtype, jnp.integer)
+    if aval.ndim > 1 and (jnp.issubdtype(aval.dtype, jnp.inexact) or (whole and are_values(program, atom))):
         return Value((*fixed[:-1], analysis.new(aval.shape[-1])))
-    return Value(fixed)
+    return Value(fixed, lookup=Lookup()) if whole else Value(fixed)
 
 
 def _result(analysis: Analysis, variable: Value | None, value: Value) -> None:
