@@ -25,6 +25,7 @@ from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
+from naivenas_jax.transfer.take import where_they_are
 from naivenas_jax.transfer.variables import check_network, flat, trained_tree
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.views.viewable import Viewable
@@ -182,7 +183,7 @@ class Population(Viewable):
         if not isinstance(tx, optax.GradientTransformation):
             raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
         params = trained_tree(self.graph.ties, self.variables)
-        return _where_they_are(jax.vmap(tx.init)(params), params)
+        return where_they_are(jax.vmap(tx.init)(params), params)
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
         """One member as a network of its own; see `Population`.
@@ -342,19 +343,6 @@ def run_names(ties: Ties, runs: Sequence[int] | None = None) -> dict[str, int]:
     own = {row[0]: axis for axis, row in reversed(named_first) if len(row) == 1}
     wanted = range(len(ties.run_sizes)) if runs is None else runs
     return {own.get(run, f"~run{run}"): run for run in wanted if run not in ties.products}
-
-
-def _where_they_are(state: optax.OptState, params: PyTree) -> optax.OptState:
-    """A state on the device that somebody has put all parameters on.
-
-    What an optimizer makes without parameters, such as a count of steps, is on no device that was chosen. After the
-    first step it is, so that a jitted step would be compiled a second time.
-    """
-    arrays = [leaf for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
-    if any(isinstance(leaf, jax.core.Tracer) or not leaf.committed for leaf in arrays):
-        return state
-    devices = {device for leaf in arrays for device in leaf.devices()}
-    return jax.device_put(state, devices.pop()) if len(devices) == 1 else state
 
 
 def _mask(places: Positions, size: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int, Shaped
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.evaluation.variable_trees import is_array
-from naivenas_jax.typing import Array, Shape
+from naivenas_jax.typing import Array, PyTree, Shape
 
 #: For each dimension the old index of each new position or ``NEW``; None where the dimension stays as it is.
 Sources: TypeAlias = Sequence[Int[np.ndarray, " _"] | None]
@@ -161,6 +161,23 @@ def placed_all(values: Sequence[LeafValue], like: Sequence[LeafValue]) -> list[L
     together = jax.device_put([values[i] for i in alone], may_alias=True)
     done: dict[int, LeafValue] = dict(zip(alone, together, strict=True))
     return [done[i] if i in done else _one_placed(value, own) for i, (value, own) in enumerate(pairs)]
+
+
+def where_they_are(made: PyTree, others: PyTree) -> PyTree:
+    """Arrays that were made for others, on the device that somebody has put all of these on.
+
+    What is made afresh (a count of steps, the parameters of an inserted layer) is on no device that was chosen. After
+    the first step it is, so that a jitted step would be compiled a second time.
+
+    Args:
+      made: a tree of arrays.
+      others: a tree of arrays, or of shapes, which are nowhere.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(others) if isinstance(leaf, jax.Array)]
+    if any(isinstance(leaf, jax.core.Tracer) or not leaf.committed for leaf in arrays):
+        return made
+    devices = {device for leaf in arrays for device in leaf.devices()}
+    return jax.device_put(made, devices.pop()) if len(devices) == 1 else made
 
 
 def _is_free(array: object) -> bool:

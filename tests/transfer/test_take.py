@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import naivenas_jax as nas
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.errors import PlanError
 from naivenas_jax.transfer.take import new_mask, new_shape, take
@@ -109,3 +111,15 @@ def test_sources_that_do_not_fit(sources, message):
 def test_traced_arrays_are_refused():
     with pytest.raises(PlanError, match="mutations change shapes and run outside jit"):
         jax.jit(lambda x: take(x, [np.array([0])]))(jnp.ones(3))
+
+
+def test_new_parameters_lie_where_the_others_were_put():
+    """Else a jitted step would be compiled again as soon as it has returned them."""
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    for given, chosen in ((variables, False), (jax.device_put(variables, jax.devices()[0]), True)):
+        inserted = nas.insert_vertex(graph, given, "hidden", lambda v: nas.layer("new", nn.Dense(4), v))
+        replaced = nas.replace_layer(graph, given, "hidden", nn.Dense(4, use_bias=False), keep=False)
+        for mutation in (inserted, replaced):
+            assert all(leaf.committed == chosen for leaf in jax.tree.leaves(mutation.variables))

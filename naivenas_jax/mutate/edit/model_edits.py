@@ -23,6 +23,7 @@ from naivenas_jax.mutate.rules.draft import Draft
 from naivenas_jax.mutate.rules.model_places import ModelAt, equal_places, models_in, not_met
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.new_neurons.strategy import New
+from naivenas_jax.transfer.take import where_they_are
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
@@ -144,7 +145,7 @@ def _edited(
 ) -> Mutation:
     """The mutation that an edit of the model's vertex makes."""
     _check_names(graph, variables, edit.piece)
-    op, kept = where.op.edited(edit, variables, added)
+    op, kept = where.op.edited(edit, variables, where_they_are(added, variables))
     draft = Draft.of(graph)
     final = replace(draft, ops={**draft.ops, where.vertex.name: op}).staged()
     before, after = flat(variables), flat(kept)

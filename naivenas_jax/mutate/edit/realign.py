@@ -21,6 +21,7 @@ from naivenas_jax.mutate.rules.edited_graph import check_edited
 from naivenas_jax.mutate.rules.kept_widths import held, restacked
 from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.new_neurons.strategy import New
+from naivenas_jax.transfer.take import where_they_are
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Variables
@@ -107,7 +108,8 @@ def _edited(
         options.rng,
     )
     gone = [v.name for v in graph.vertices if v.name not in final]
-    merged = nested({**flat(transfer(plan, leaves, variables, strategy, options.rng)), **fresh})
+    own = where_they_are(fresh, variables)
+    merged = nested({**flat(transfer(plan, leaves, variables, strategy, options.rng)), **own})
     return Mutation(
         graph=final,
         variables=strategy.finished(final, plan, merged),

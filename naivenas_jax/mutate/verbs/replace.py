@@ -38,6 +38,7 @@ from naivenas_jax.mutate.rules.model_places import model_at
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
 from naivenas_jax.transfer.new_neurons.strategy import New
+from naivenas_jax.transfer.take import where_they_are
 from naivenas_jax.transfer.undo import UndoRecord
 from naivenas_jax.transfer.variables import flat, nested, unshared
 from naivenas_jax.typing import Array, Shape, Variables
@@ -208,7 +209,7 @@ def _swapped(
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)
     old = flat(variables)
     fits = {path for path, array in start.items() if keep and _fits(graph, final, path, array, old)}
-    fresh = {path: array for path, array in start.items() if path not in fits}
+    fresh = where_they_are({path: array for path, array in start.items() if path not in fits}, variables)
     stays = {path: array for path, array in old.items() if _stays(graph, path, ops, fits)}
     kept = {path: _cast(a, start[path].dtype) if path in fits else a for path, a in stays.items()}
     plan = _plan(graph, final, kept, fresh, old)
