@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 from html.parser import HTMLParser
 
+import cloudpickle
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -110,3 +113,12 @@ def test_an_nnx_model_shows_its_graph():
     shown = treescope.render_to_text(graph.as_nnx(variables))
     assert "Graph(inputs=[x], outputs=[out], 3 vertices)" in shown
     assert "kernel" in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle, None], ids=["pickle", "cloudpickle", "deepcopy"])
+def test_copies_show_the_same(kind, pickler):
+    value = values()[kind]
+    again = copy.deepcopy(value) if pickler is None else pickler.loads(pickler.dumps(value))
+    assert type(again) is type(value)
+    assert again._repr_html_() == value._repr_html_()
