@@ -195,7 +195,7 @@ def test_sums_about_the_mean_do_not_cancel():
     total = None
     for part in np.split(z, 5, axis=1):
         total = added(total, gram(jnp.asarray(part)), "x")
-    sums = NormalEquations(total, 6).centred()
+    sums = NormalEquations.of(total).centred()
     wanted = np.cov(z[0].astype(np.float64).T, bias=True) * 500
     np.testing.assert_allclose(sums.xx[0], wanted, atol=1e-2)
 
@@ -230,7 +230,7 @@ def test_batches_of_few_examples(sizes):
 @pytest.mark.parametrize("turn", [0, 1])
 def test_what_overflows_leaves_the_fit_as_it_was(field, turn):
     rows = np.random.default_rng(0).normal(size=(1, 50, 5))
-    sums = NormalEquations(added(None, gram(jnp.asarray(rows, jnp.float32)), "x"), 3)
+    sums = NormalEquations.of(added(None, gram(*jnp.split(jnp.asarray(rows, jnp.float32), [3], axis=2)), "x"))
     start, turns = Fit(np.zeros((1, 3, 2)), np.zeros((1, 2)), 1e-3), iter(range(9))
     good = Missed(np.ones((1, 3, 2)), np.ones((1, 2)), np.array(1.0), np.zeros((1, 2)), np.ones((1, 2)))
     bad = good._replace(**{field: np.full_like(getattr(good, field), np.nan)})

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Float
 
 from naivenas_jax.dataflow.contraction import Contraction
@@ -39,8 +38,8 @@ class Curvature(NamedTuple):
       lost: the number of rows whose gradient is not finite. They say nothing, and count as zeros.
     """
 
-    x: Gram | Float[np.ndarray, "G K+1 K+1"]
-    g: Gram | Float[np.ndarray, "G M+1 M+1"]
+    x: Gram
+    g: Gram
     yg: Float[Array, "G M"]
     lost: Float[Array, ""]
 
@@ -65,7 +64,7 @@ def curvatures(
         for own, sums in found.items():
             total[own] = added(total.get(own), sums, f"{'/'.join(own[0])} on batch {number}")
     for (path, _), sums in total.items():
-        if 2 * float(sums.lost) > np.asarray(sums.x)[0, -1, -1]:
+        if 2 * float(sums.lost) > sums.x.sums[0, -1, -1]:
             raise VariablesError(
                 f"The gradient of the outputs by what {'/'.join(path)} makes is not finite for most examples, such as "
                 "that of a square root at 0. Mend the model, or use nas.resize and nas.compensate."

@@ -155,7 +155,7 @@ class Fitting:
         ridge = self.ridge if self.weights else np.inf
         if ridge is None:
             ridge = chosen_ridge(fitted, held_out, present, shifts)
-        every = NormalEquations(np.add(fitted.gram, held_out.gram, out=fitted.gram), fitted.inputs)
+        every = fitted.and_those(held_out)
         fit = ridge_fit(every, present, ridge, shifts)
 
         aims: dict[int, PyTree] = {}
@@ -192,7 +192,7 @@ class Fitting:
         wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
         second = OneIn(self._every(stage.path, columns), sums)
         groups, inputs, outputs = columns.entries.shape
-        nothing = [Gram.nothing(groups, inputs + outputs) for _ in range(2)]
+        nothing = [Gram.nothing(groups, inputs, outputs) for _ in range(2)]
         total, name, carried = None, "/".join(stage.path), [nothing]
         found = self._read(variables, stage, wanted, second, columns.source, columns.known * factor, carried=carried)
         for number, sums_so_far in enumerate(found):
@@ -202,7 +202,7 @@ class Fitting:
             if number % IN_SINGLE == IN_SINGLE - 1:
                 total, carried[0] = added(total, sums_so_far, where), nothing
         fitted, held_out = added(total, carried.pop(), name)
-        return NormalEquations(fitted, inputs), NormalEquations(held_out, inputs)
+        return NormalEquations.of(fitted), NormalEquations.of(held_out)
 
     def _every(self, path: Path, columns: ColumnMap) -> int:
         """One in so many rows is enough for the fit of a weight."""

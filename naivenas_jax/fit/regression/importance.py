@@ -116,7 +116,7 @@ class _Matrices(NamedTuple):
         values, rows = self.values, self.rows
         if self.reduced is not None:
             values, rows = self.reduced.matrix(values[0])[None], [self.reduced.rows(rows[0])]
-        of_x, of_g = np.asarray(sums.x), np.asarray(sums.g)
+        of_x, of_g = np.asarray(sums.x.sums), np.asarray(sums.g.sums)
         return [_reader(*own, centred, ridge) for own in zip(of_x, of_g, values, rows, strict=True)]
 
 
@@ -128,7 +128,7 @@ def _reader(
     centred: bool,
     ridge: float,
 ) -> Reader:
-    sums = NormalEquations(x[None], len(x) - 1)
+    sums = NormalEquations(x[None], np.zeros((1, 0)))
     ridge = max(ridge, 1e-6 * sums.inputs)  # sums of float32 are off by some 1e-7 of the trace
     inverse = inverses(sums.reduced(centred).system(ridge))[0]
     values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)

@@ -33,18 +33,28 @@ _STRIPS = 8
 
 
 class Gram(NamedTuple):
-    """Sums over rows z of Z, taken about some m near their mean: in float32 nothing cancels.
+    """Sums over rows x of X and y of Y, taken about some m near the mean of ``[x, y]``: in float32 nothing cancels.
+
+    The products of Y with itself are not there, of which a fit needs the squares alone.
 
     Attributes:
-      about: shape (G, L): m.
-      sums: shape (G, L + 1, L + 1): ``U^T U``, with U the rows ``[z - m, 1]``. Of a wide one only the upper half.
+      about: shape (G, K + M): m; 0 once sums are in float64.
+      sums: shape (G, K + 1, K + M + 1): ``[X, 1]^T [X, Y, 1]``, less m. Of a wide X only the upper half of ``X^T X``.
+      squares: shape (G, M): the squares of Y less its m, summed.
     """
 
     about: Float[Array, "G L"]
-    sums: Float[Array, "G L+1 L+1"]
+    sums: Float[Array, "G R L+1"]
+    squares: Float[Array, "G M"]
 
-    def whole(self, of: str) -> Float[np.ndarray, "G L L"]:
-        """The sums over the rows ``[z, 1]``, in float64.
+    @classmethod
+    def nothing(cls, groups: int, inputs: int, outputs: int) -> Gram:
+        """The sums over no rows."""
+        shapes = (inputs + outputs,), (inputs + 1, inputs + outputs + 1), (outputs,)
+        return cls(*(np.zeros((groups, *shape), np.float32) for shape in shapes))
+
+    def whole(self, of: str) -> Gram:
+        """The sums about 0, in float64.
 
         Args:
           of: the weight and the batch, for the error.
@@ -52,31 +62,25 @@ class Gram(NamedTuple):
         Raises:
           VariablesError: if they are not finite.
         """
-        about, sums = (np.array(array, np.float64) for array in self)
-        if not (np.isfinite(about).all() and np.isfinite(sums).all()):
+        if not self.finite:
             raise not_finite(of)
-        if sums.shape[-1] >= _HALVED:
-            for one in sums:
+        about, sums, squares = (np.array(array, np.float64) for array in self)
+        inputs = sums.shape[1] - 1
+        if inputs >= _HALVED:
+            for one in sums[:, :inputs, :inputs]:
                 symmetric(one)
-        spread, last = sums[:, :-1, :-1], sums[:, -1].copy()  # with T z = [z - m, 1]: what is wanted is T^T sums T
-        spread += about[:, :, None] * last[:, None, :-1]
-        sums[:, -1] += last[:, -1:] * np.pad(about, ((0, 0), (0, 1)))
-        spread += sums[:, -1, :-1, None] * about[:, None]
-        sums[:, :, -1] = sums[:, -1]
-        return sums
+        own, last = about[:, inputs:], sums[:, -1, inputs:-1]
+        squares += own * (2 * last + sums[:, -1:, -1] * own)
+        sums[:, :-1] += about[:, :inputs, None] * sums[:, -1:]
+        sums[:, :, :-1] += sums[:, :, -1:] * about[:, None]
+        return Gram(np.zeros_like(about), sums, squares)
 
     @property
     def finite(self) -> bool:
         """Whether all rows so far were: where one is not, a sum of its column and of its squares is not."""
         sums = np.asarray(self.sums)
-        looked_at = np.diagonal(sums, axis1=1, axis2=2), sums[:, :, -1], np.asarray(self.about)
+        looked_at = np.diagonal(sums, axis1=1, axis2=2), sums[:, -1], np.asarray(self.about), np.asarray(self.squares)
         return all(bool(np.isfinite(own).all()) for own in looked_at)
-
-    @classmethod
-    def nothing(cls, groups: int, columns: int) -> Gram:
-        """The sums over no rows."""
-        square = np.zeros((groups, columns + 1, columns + 1), np.float32)
-        return cls(np.zeros((groups, columns), np.float32), square)
 
 
 def not_finite(of: str) -> VariablesError:
@@ -90,32 +94,31 @@ def not_finite(of: str) -> VariablesError:
     )
 
 
-def gram(*parts: Float[Array, "G N _"], so_far: Gram | None = None) -> Gram:
-    """The sums over the rows of Z, which is these parts side by side.
+def gram(x: Float[Array, "G N K"], y: Float[Array, "G N M"] | None = None, so_far: Gram | None = None) -> Gram:
+    """The sums over the rows of X, and of Y.
 
     Args:
-      *parts: Z.
+      x: X.
+      y: Y; None: it has no columns.
       so_far: sums that these are added to, about the same m.
     """
-    z = jnp.concatenate(parts, -1)
+    z, inputs = x if y is None else jnp.concatenate([x, y], -1), x.shape[-1]
     about = z.sum(1) / max(z.shape[1], 1)
     if so_far is not None:
         about = jnp.where(so_far.sums[:, -1:, -1] > 0, so_far.about, about)
     u = jnp.concatenate([z - about[:, None], jnp.ones((*z.shape[:2], 1), z.dtype)], -1)
-    sums = _products(u)
-    return Gram(about, sums if so_far is None else sums + so_far.sums)
+    found = Gram(about, _products(u, inputs), (u[:, :, inputs:-1] ** 2).sum(1))
+    return found if so_far is None else Gram(about, found.sums + so_far.sums, found.squares + so_far.squares)
 
 
-def _products(u: Float[Array, "G N L"]) -> Float[Array, "G L L"]:
-    """``U^T U``; of a wide one the upper half, and zeros below it."""
-    columns = u.shape[-1]
-    if columns < _HALVED:
-        return jnp.matmul(u.transpose(0, 2, 1), u, precision=jax.lax.Precision.HIGHEST)
-    strips, size = [], -(-columns // _STRIPS)
-    for start in range(0, columns, size):
-        own = u[:, :, start : start + size].transpose(0, 2, 1)
-        strip = jnp.matmul(own, u[:, :, start:], precision=jax.lax.Precision.HIGHEST)
-        strips.append(jnp.pad(strip, ((0, 0), (0, 0), (start, 0))))
+def _products(u: Float[Array, "G N C"], inputs: int) -> Float[Array, "G R C"]:
+    """``[X, 1]^T U`` with U the rows ``[x, y, 1]``; of a wide X the upper half of ``X^T X``, and zeros below it."""
+    left = jnp.concatenate([u[:, :, :inputs], u[:, :, -1:]], -1).transpose(0, 2, 1)
+    size, strips = inputs + 1 if inputs < _HALVED else -(-(inputs + 1) // _STRIPS), []
+    for start in range(0, inputs + 1, size):
+        own, first = left[:, start : start + size], start if start + size <= inputs else 0
+        strip = jnp.matmul(own, u[:, :, first:], precision=jax.lax.Precision.HIGHEST)
+        strips.append(jnp.pad(strip, ((0, 0), (0, 0), (first, 0))))
     return jnp.concatenate(strips, 1)
 
 
@@ -133,10 +136,10 @@ def added(total: PyTree, new: PyTree, of: str) -> PyTree:
       VariablesError: if the new ones are not finite.
     """
     leaves, structure = jax.tree.flatten(new, is_leaf=lambda one: isinstance(one, Gram))
-    whole = (one.whole(of) if isinstance(one, Gram) else np.array(one, np.float64) for one in leaves)
+    whole = [one.whole(of) if isinstance(one, Gram) else np.array(one, np.float64) for one in leaves]
     if total is None:
-        return jax.tree.unflatten(structure, list(whole))
-    for own, one in zip(jax.tree.leaves(total), whole, strict=True):
+        return jax.tree.unflatten(structure, whole)
+    for own, one in zip(jax.tree.leaves(total), jax.tree.leaves(whole), strict=True):
         own += one
     return total
 
@@ -146,47 +149,61 @@ class NormalEquations:
     """Sums over the rows x of X and y of Y.
 
     Attributes:
-      gram: the sums over the rows ``[x, y, 1]``: L is K + M + 1.
-      inputs: K.
+      sums: ``[X, 1]^T [X, Y, 1]``: L is K + M.
+      squares: the sums of the squares of the columns of Y.
       floor: how far off ``X^T X`` may be.
     """
 
-    gram: Float[np.ndarray, "G L L"]
-    inputs: int
+    sums: Float[np.ndarray, "G R C"]
+    squares: Float[np.ndarray, "G M"]
     floor: Float[np.ndarray, " G"] | float = 0.0
+
+    @classmethod
+    def of(cls, gram: Gram) -> NormalEquations:
+        """The equations that sums in float64 make."""
+        return cls(np.asarray(gram.sums), np.asarray(gram.squares))
+
+    @property
+    def inputs(self) -> int:
+        """K."""
+        return int(self.sums.shape[1]) - 1
 
     @property
     def number(self) -> float:
         """The number of rows."""
-        return float(self.gram[0, -1, -1])
+        return float(self.sums[0, -1, -1])
 
     @property
     def x(self) -> Float[np.ndarray, "G K"]:
         """The sum of the rows of X."""
-        return self.gram[:, : self.inputs, -1]
+        return self.sums[:, :-1, -1]
 
     @property
     def y(self) -> Float[np.ndarray, "G M"]:
         """The sum of the rows of Y."""
-        return self.gram[:, self.inputs : -1, -1]
+        return self.sums[:, -1, self.inputs : -1]
 
     @property
     def xx(self) -> Float[np.ndarray, "G K K"]:
         """``X^T X``."""
-        return self.gram[:, : self.inputs, : self.inputs]
+        return self.sums[:, :-1, : self.inputs]
 
     @property
     def xy(self) -> Float[np.ndarray, "G K M"]:
         """``X^T Y``."""
-        return self.gram[:, : self.inputs, self.inputs : -1]
+        return self.sums[:, :-1, self.inputs : -1]
+
+    def and_those(self, others: NormalEquations) -> NormalEquations:
+        """The sums over the rows of both; these here are written to."""
+        return NormalEquations(np.add(self.sums, others.sums, out=self.sums), self.squares + others.squares)
 
     def centred(self) -> NormalEquations:
         """The sums with the means of X and Y taken off."""
-        last = self.gram[:, -1]
+        rows = max(self.number, 1.0)
         floor = _ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
-        gram = last[:, :, None] * (last / -max(self.number, 1.0))[:, None]
-        gram += self.gram
-        return NormalEquations(gram, self.inputs, floor)
+        sums = self.sums[:, :, -1, None] * (self.sums[:, -1] / -rows)[:, None]
+        sums += self.sums
+        return NormalEquations(sums, self.squares - self.y**2 / rows, floor)
 
     def reduced(self, shifts: bool) -> NormalEquations:
         """What B is fitted to: centred sums where shifts take up the means."""
@@ -205,8 +222,7 @@ class NormalEquations:
 
     def error(self, b: Float[np.ndarray, "G K M"]) -> float:
         """The sum of squares of ``y - x @ b``."""
-        squares = np.diagonal(self.gram, axis1=1, axis2=2)[:, self.inputs : -1].sum()
-        return float(squares - 2 * (b * self.xy).sum() + (b * (self.xx @ b)).sum())
+        return float(self.squares.sum() - 2 * (b * self.xy).sum() + (b * (self.xx @ b)).sum())
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _grams(
         rows = [some[mask == held_out] for some, mask in zip(picked, masks, strict=True)]
         xs = [use.x_at(some) for use, some in zip(contractions, rows, strict=True)]
         ys = [own[some].transpose(1, 0, 2) for own, some in zip(wanted, rows, strict=True)]
-        return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1), so_far=so_far[held_out])
+        return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1), so_far[held_out])
 
     return [sums(held_out=False), sums(held_out=True)]
 
