@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import PlanError
+from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -26,6 +27,7 @@ def compensate(
     statistics: bool = True,
     outcomes: bool = True,
     ridge: float | None = None,
+    memory: int | None = None,
     progress: bool | None = None,
     **kwargs: PyTree,
 ) -> Mutation:
@@ -74,6 +76,9 @@ def compensate(
       outcomes: False: weights are aimed at what they made, and not at what becomes of it. Takes less time.
       ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 10 or infinity (it stays),
         whichever has the smallest error on every fourth example when fitted on the others.
+      memory: bytes that sums over rows may take. A weight is then fitted on fewer rows (positions of a convolution).
+        One with too many inputs is fitted in fewer combinations of what it reads of each neuron, or, if there are not
+        that many either, stays as it is but for its shift. ``notes`` say which. None: half of what the machine has.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply`` of both networks.
@@ -84,6 +89,7 @@ def compensate(
 
     Raises:
       VariablesError: there are no batches, or the mutation was made on shapes.
+      RequestError: ``ridge`` or ``memory`` is no number above 0.
       PlanError: no mutation is given; or it changes inputs of the graph, so that the two networks cannot be given the
         same.
 
@@ -109,7 +115,7 @@ def compensate(
     check_values(mutation.graph, mutation.variables)
     networks = Network(mutation.before, kwargs), Network(mutation.graph, kwargs)
     return compensated(
-        mutation, networks, Data.of(mutation.before, batches), weights, statistics, outcomes, ridge, progress
+        mutation, networks, Data.of(mutation.before, batches), weights, statistics, outcomes, ridge, memory, progress
     )
 
 
@@ -121,6 +127,7 @@ def compensated(
     statistics: bool = True,
     outcomes: bool = True,
     ridge: float | None = None,
+    memory: int | None = None,
     progress: bool | None = None,
 ) -> Mutation:
     """`compensate`, for networks before and after the mutation that exist already.
@@ -133,12 +140,12 @@ def compensated(
     require_flag(outcomes, "outcomes", PlanError)
     require_flag(statistics, "statistics", PlanError)
     require_progress(progress, PlanError)
-    ridge = require_ridge(ridge)
+    ridge, limit = require_ridge(ridge), require_memory(memory)
     require_same_inputs(mutation, "Compensate")
     before, variables = plain(mutation.variables_before), plain(mutation.variables)
     runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     on_dicts = replace(mutation, variables=variables, variables_before=before)
-    fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge)
+    fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge, limit)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
     with tracked(stages, "compensate", progress) as begun:
         for stage in begun:
@@ -147,9 +154,8 @@ def compensated(
             else:
                 variables = fitting.refitted(variables, stage)
     variables = handed_out(variables, mutation.variables)
-    return replace(
-        mutation, variables=variables, notes=(*mutation.notes, NOTE), incomparable=mutation.incomparable or NOTE
-    )
+    notes = *mutation.notes, NOTE, *dict.fromkeys(fitting.notes)
+    return replace(mutation, variables=variables, notes=notes, incomparable=mutation.incomparable or NOTE)
 
 
 def require_same_inputs(mutation: Mutation, verb: str) -> None:

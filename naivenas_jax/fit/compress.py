@@ -36,6 +36,7 @@ def compress(
     steps: int = 3,
     outcomes: bool = True,
     ridge: float | None = None,
+    memory: int | None = None,
     refine: int = 0,
     progress: bool | None = None,
     keywords: Mapping[str, PyTree] | None = None,
@@ -72,6 +73,7 @@ def compress(
       steps: how many; more of them measure costs nearer to where they matter, and take longer.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
+      memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
       refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
         `naivenas_jax.refine` does; 0: none.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
@@ -127,6 +129,7 @@ def compress(
         batches,
         outcomes=outcomes,
         ridge=ridge,
+        memory=memory,
         keywords=keywords,
         inputs=inputs,
         sizes={"request": request, "min_size": min_size, "max_size": max_size},

@@ -14,6 +14,7 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
+from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import HELD_OUT, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.refine import refined
@@ -45,6 +46,7 @@ class Compression:
       data: the batches.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
+      memory: bytes that sums may take.
       keywords: of `resize`, the same for every step.
     """
 
@@ -54,6 +56,7 @@ class Compression:
     data: Data
     outcomes: bool
     ridge: float | None
+    memory: int
     keywords: dict[str, Any]  # of `resize`, which checks them
     _networks: dict[Graph, Network] = field(default_factory=dict)
 
@@ -66,6 +69,7 @@ class Compression:
         *,
         outcomes: bool,
         ridge: float | None,
+        memory: int | None,
         keywords: Mapping[str, PyTree] | None,
         inputs: Inputs,
         sizes: dict[str, Any],
@@ -88,15 +92,18 @@ class Compression:
             data=Data.of(graph, batches),
             outcomes=outcomes,
             ridge=require_ridge(ridge),
+            memory=require_memory(memory),
             keywords={"inputs": inputs, **absolute_request(graph, **sizes), **options},
         )
 
     def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Candidate:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
-        utility = in_solver_range(importance(self.network(graph), variables, self._parts.fitted))
-        step = self._resized(graph, variables, budgets, utility=utility)
-        return self._candidate(step if found is None else then(found, step, "compressed in steps"))
+        notes: list[str] = []
+        costs = importance(self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes)
+        step = self._resized(graph, variables, budgets, utility=in_solver_range(costs))
+        step = step if found is None else then(found, step, "compressed in steps")
+        return self._candidate(replace(step, notes=(*step.notes, *notes)))
 
     def at_once(self, budgets: BudgetKeywords) -> Candidate:
         """The simple way: `resize` by magnitudes, and a re-fit."""
@@ -186,7 +193,7 @@ class Compression:
 
     def _refitted(self, cut: Mutation, data: Data) -> Mutation:
         networks = self.original, self.network(cut.graph)
-        return compensated(cut, networks, data, outcomes=self.outcomes, ridge=self.ridge)
+        return compensated(cut, networks, data, outcomes=self.outcomes, ridge=self.ridge, memory=self.memory)
 
 
 class Candidate(NamedTuple):

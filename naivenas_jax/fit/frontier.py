@@ -41,6 +41,7 @@ def frontier(
     bisections: int = 3,
     outcomes: bool = True,
     ridge: float | None = None,
+    memory: int | None = None,
     refine: int = 0,
     progress: bool | None = None,
     keywords: Mapping[str, PyTree] | None = None,
@@ -67,6 +68,7 @@ def frontier(
       bisections: how many more networks are made to find the smallest one within the loss.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
+      memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
       refine: as for `compress`, for every network.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
@@ -119,6 +121,7 @@ def frontier(
         batches,
         outcomes=outcomes,
         ridge=ridge,
+        memory=memory,
         keywords=keywords,
         inputs=inputs,
         sizes={"request": None, "min_size": min_size, "max_size": max_size},

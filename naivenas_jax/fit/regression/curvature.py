@@ -27,13 +27,16 @@ Key = tuple[Path, int]
 #: As many rows as this are read for every column that is summed over, if there are as many.
 ROWS_PER_COLUMN = 2
 
+#: Of more columns than this the covariance of the gradients is taken to be diagonal.
+MOST_OUTPUTS = 2048
+
 
 class Curvature(NamedTuple):
     """Sums over rows for one contraction; as numpy arrays once batches are added up.
 
     Attributes:
       x: products of the columns of X and a column of ones.
-      g: products of the columns of the gradients and a column of ones.
+      g: products of the columns of the gradients and a column of ones, or of many their squares.
       yg: squares of ``y * gradient``.
       lost: the number of rows whose gradient is not finite. They say nothing, and count as zeros.
     """
@@ -124,5 +127,6 @@ def _contraction(use: VariableUse) -> dict[Key, Contraction]:
 def _curvature(x: Float[Array, "G N K"], y: Float[Array, "G N M"], g: Float[Array, "G N M"], every: int) -> Curvature:
     finite = jnp.isfinite(g).all(-1, keepdims=True)
     g = jnp.where(finite, g, 0.0)
-    of_x, of_g = (one._replace(sums=one.sums * every) for one in (gram(x), gram(g)))
+    of_g = gram(g) if g.shape[-1] <= MOST_OUTPUTS else gram(g[:, :, :0], g)
+    of_x, of_g = (jax.tree.map(lambda sums: sums * every, one)._replace(about=one.about) for one in (gram(x), of_g))
     return Curvature(of_x, of_g, every * ((y * g) ** 2).sum(1), every * (~finite.all(0)).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -18,8 +18,10 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import OtherUse, Outcome, SkipConnection, Standardisation, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
+from naivenas_jax.fit.network.memory import most_columns
 from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
+from naivenas_jax.fit.regression.reduced_columns import NO_COLUMNS, ReducedColumns, rows_by_class
 from naivenas_jax.fit.regression.ridge import Fit, Gram, NormalEquations, added, chosen_ridge, not_finite, ridge_fit
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
 from naivenas_jax.fit.regression.use_sums import OneIn, grams, grams_with_skip, made, made_and_skipped, missed, outcome
@@ -76,6 +78,8 @@ class Fitting:
       weights: whether weights are fitted; if not, only what is added to what they make.
       outcomes: whether weights are fitted to outcomes, where there are some.
       ridge: the relative ridge; None: chosen on rows held out.
+      memory: bytes that sums may take.
+      notes: what was done for want of memory.
     """
 
     mutation: Mutation
@@ -84,6 +88,8 @@ class Fitting:
     weights: bool
     outcomes: bool
     ridge: float | None
+    memory: int
+    notes: list[str] = field(default_factory=list)
 
     def stages(self) -> list[Weight | Statistic]:
         """What is to be re-fitted, in the order of evaluation."""
@@ -149,23 +155,48 @@ class Fitting:
         if not columns.known.any():
             return dict(variables)
         factor = self.mutation.plan.factor(stage.path)
-        fitted, held_out = self._sums(variables, stage, columns, factor)
         values = to_host(flat(variables)[stage.path]).astype(np.float64).ravel()[columns.entries]
         present = np.where(columns.known[:, None], values, 0.0)
+        reduced = self._reduced(stage, columns, present)
+        fitted, held_out = self._sums(variables, stage, columns, factor, reduced)
+        start = present if reduced is None else np.zeros((len(present), reduced.number, present.shape[2]))
         ridge = self.ridge if self.weights else np.inf
         if ridge is None:
-            ridge = chosen_ridge(fitted, held_out, present, shifts)
+            ridge = chosen_ridge(fitted, held_out, start, shifts)
         every = fitted.and_those(held_out)
-        fit = ridge_fit(every, present, ridge, shifts)
+        fit = ridge_fit(every, start, ridge, shifts)
 
         aims: dict[int, PyTree] = {}
 
+        def changed(fit: Fit) -> dict[str, PyTree]:
+            if reduced is not None:
+                fit = replace(fit, b=present + reduced.spread(fit.b, present.shape[1]))
+            return self._with(variables, stage, columns, fit)
+
         def missing(fit: Fit) -> Missed:
-            return self._missed(self._with(variables, stage, columns, fit), stage, columns, aims)
+            return self._missed(changed(fit), stage, columns, aims, reduced)
 
         if self.outcomes and stage.outcome and factor == 1:
-            fit = aimed(every, fit, present, shifts, missing)
-        return self._with(variables, stage, columns, fit)
+            fit = aimed(every, fit, start, shifts, missing)
+        return changed(fit)
+
+    def _reduced(self, stage: Weight, columns: ColumnMap, present: Float[np.ndarray, "G K M"]) -> ReducedColumns | None:
+        """Fewer columns for a weight whose sums would not fit into the memory; none, if those would not either."""
+        groups, inputs, outputs = present.shape
+        most = most_columns(self.memory, groups, outputs)
+        if inputs <= most:
+            return None
+        path, found = stage.path, None
+        if groups == 1 and most:
+            shape = np.shape(flat(self.mutation.variables)[path])
+            (rows,) = rows_by_class(self.mutation.graph.ties, path, columns.entries, shape)
+            found = ReducedColumns.of(present[0], rows, most)
+        name = f"{'/'.join(path)} reads {inputs} entries, whose sums do not fit into the memory given"
+        if found is None or found.number > most:
+            self.notes.append(f"{name}: it stays, and only what is added to what it makes is fitted")
+            return NO_COLUMNS
+        self.notes.append(f"{name}: it is fitted in {found.number} combinations of them")
+        return found
 
     def _with(self, variables: Variables, stage: Weight, columns: ColumnMap, fit: Fit) -> dict[str, PyTree]:
         """The variables, with what was found for a weight and its shift."""
@@ -180,21 +211,36 @@ class Fitting:
             arrays[shift.path] = replaced(arrays[shift.path], moved)
         return nested(arrays)
 
-    def _missed(self, variables: Variables, stage: Weight, columns: ColumnMap, aims: dict[int, PyTree]) -> Missed:
+    def _missed(
+        self,
+        variables: Variables,
+        stage: Weight,
+        columns: ColumnMap,
+        aims: dict[int, PyTree],
+        reduced: ReducedColumns | None,
+    ) -> Missed:
         """By how much the outcomes of a weight are missed; ``aims`` keeps those before the mutation, by batch."""
-        first, second = (OneIn(self._every(stage.path, columns), reading) for reading in (outcome, missed))
-        return Missed.together(self._read(variables, stage, first, second, columns.source, columns.known, aims=aims))
+        first, second = (OneIn(self._every(stage.path, columns, reduced), reading) for reading in (outcome, missed))
+        given = columns.source, columns.known, reduced
+        return Missed.together(self._read(variables, stage, first, second, *given, aims=aims))
 
     def _sums(
-        self, variables: Variables, stage: Weight, columns: ColumnMap, factor: float
+        self,
+        variables: Variables,
+        stage: Weight,
+        columns: ColumnMap,
+        factor: float,
+        reduced: ReducedColumns | None,
     ) -> tuple[NormalEquations, NormalEquations]:
         """The normal equations over rows that are fitted to, and over those held out."""
         wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
-        second = OneIn(self._every(stage.path, columns), sums)
+        second = OneIn(self._every(stage.path, columns, reduced), sums)
         groups, inputs, outputs = columns.entries.shape
+        inputs = inputs if reduced is None else reduced.number
         nothing = [Gram.nothing(groups, inputs, outputs) for _ in range(2)]
         total, name, carried = None, "/".join(stage.path), [nothing]
-        found = self._read(variables, stage, wanted, second, columns.source, columns.known * factor, carried=carried)
+        given = columns.source, columns.known * factor, reduced
+        found = self._read(variables, stage, wanted, second, *given, carried=carried)
         for number, sums_so_far in enumerate(found):
             where = f"{name} on batch {number}"
             if not all(own.finite for own in sums_so_far):
@@ -204,12 +250,20 @@ class Fitting:
         fitted, held_out = added(total, carried.pop(), name)
         return NormalEquations.of(fitted), NormalEquations.of(held_out)
 
-    def _every(self, path: Path, columns: ColumnMap) -> int:
-        """One in so many rows is enough for the fit of a weight."""
+    def _every(self, path: Path, columns: ColumnMap, reduced: ReducedColumns | None) -> int:
+        """One in so many rows is enough for the fit of a weight, and fits into a quarter of the memory."""
         uses = [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
-        rows = sum(use.sizes.rows for use in uses) * self.runs.data.number
-        _, inputs, outputs = columns.entries.shape
-        return thinning(rows, inputs + outputs + 1, ROWS_PER_COLUMN)
+        of_batch = sum(use.sizes.rows for use in uses)
+        groups, inputs, outputs = columns.entries.shape
+        fewer = inputs if reduced is None else reduced.number
+        enough = thinning(of_batch * self.runs.data.number, fewer + outputs + 1, ROWS_PER_COLUMN)
+        spent = 8 * groups * of_batch * (inputs + fewer + outputs)  # X twice, in float32
+        needed = -(-4 * int(spent) // self.memory)
+        if needed > enough:
+            self.notes.append(
+                f"{'/'.join(path)} is fitted on one in {needed} of its rows: more do not fit into the memory given"
+            )
+        return max(enough, needed)
 
     def _read(
         self,
@@ -217,7 +271,7 @@ class Fitting:
         stage: Weight,
         first: Callable[[Sequence[VariableUse]], PyTree],
         second: Callable[..., T],
-        *given: Array,
+        *given: PyTree,
         aims: dict[int, PyTree] | None = None,
         carried: list[T] | None = None,
     ) -> Iterator[T]:

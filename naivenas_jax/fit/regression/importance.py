@@ -19,7 +19,7 @@ In shapes, G counts the groups of a contraction, K the columns of X, M the colum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -27,10 +27,17 @@ from jaxtyping import Float, Int, Shaped
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import AddedVariable
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression.curvature import Curvature, Key, curvatures
+from naivenas_jax.fit.regression.curvature import MOST_OUTPUTS, Curvature, Key, curvatures
 from naivenas_jax.fit.regression.elimination import Reader, dropped
 from naivenas_jax.fit.regression.positive_definite import inverses
-from naivenas_jax.fit.regression.reduced_columns import WIDE, ReducedColumns, blocks_of
+from naivenas_jax.fit.regression.reduced_columns import (
+    NO_COLUMNS,
+    WIDE,
+    ReducedColumns,
+    blocks_of,
+    classes_of,
+    rows_by_class,
+)
 from naivenas_jax.fit.regression.ridge import NormalEquations
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
@@ -39,21 +46,40 @@ from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, homes
 
+#: Bytes for each product of two columns: of one batch in float32, of all in float64.
+_BYTES = 16
+#: Fewer columns than this are not tried, where memory is short.
+FEWEST = 64
+
 
 def importance(
-    network: Network, variables: Variables, data: Data, ridge: float = 1e-3
+    network: Network,
+    variables: Variables,
+    data: Data,
+    ridge: float = 1e-3,
+    memory: int | None = None,
+    notes: list[str] | None = None,
 ) -> dict[str, Float[np.ndarray, " _"]]:
     """For each neuron the cost of dropping it after all those that cost less, by handle.
 
     Rows whose gradient is not finite, as that of a square root at 0, are left out. Neurons that no weight reads in
     sight (query and key features, what is read in loops only) have the cost of being zero where they are made, and
     where that is out of sight too, the largest of all costs, so that they stay.
+
+    Args:
+      network: the network.
+      variables: its variables.
+      data: batches of inputs.
+      ridge: of every covariance, relative to the mean of its diagonal.
+      memory: bytes that sums may take; None: any. Weights are then taken with fewer columns for each neuron, and the
+        widest not at all.
+      notes: where it is said if they are.
     """
     ties, arrays = network.graph.ties, {path: to_host(array) for path, array in flat(variables).items()}
     every = network.uses(variables, data.first)
     shifted = {use.contraction.path for use in every if isinstance(use, AddedVariable)}
     uses = {(use.path, use.number): use for use in every if isinstance(use, Contraction)}
-    matrices = {key: _Matrices.of(ties, use, arrays[use.path]) for key, use in uses.items()}
+    matrices = _within(memory, ties, uses, arrays, notes)
     reduced = {key: own.reduced for key, own in matrices.items() if own.reduced is not None}
     found = curvatures(network, variables, data, reduced)
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
@@ -83,6 +109,33 @@ def _reading(ties: Ties, uses: Iterable[Key], groups: Sequence[Int[np.ndarray, "
     return [[use for use, classes in read.items() if np.isin(classes, own).any()] for own in groups]
 
 
+def _within(
+    memory: int | None,
+    ties: Ties,
+    uses: Mapping[Key, Contraction],
+    arrays: Mapping[Path, np.ndarray],
+    notes: list[str] | None,
+) -> dict[Key, _Matrices]:
+    """The matrices of all contractions, with columns so few that their sums fit into half of the memory."""
+
+    def fits(found: Mapping[Key, _Matrices]) -> bool:
+        return memory is None or sum(own.nbytes for own in found.values()) <= memory // 2
+
+    most, left_out = WIDE, 0
+    found = {key: _Matrices.of(ties, use, arrays[use.path], most) for key, use in uses.items()}
+    while not fits(found) and most > FEWEST:
+        most //= 2
+        found = {key: _Matrices.of(ties, use, arrays[use.path], most) for key, use in uses.items()}
+    for key in sorted(found, key=lambda key: found[key].nbytes, reverse=True):
+        if not fits(found):
+            found[key], left_out = found[key]._replace(reduced=NO_COLUMNS), left_out + 1
+    if notes is not None and most < WIDE:
+        fewer = f"costs of neurons from {most} columns of a wide weight at the most in place of {WIDE}"
+        lost = f"; {left_out} weights were too wide even so, and say nothing of what they read" if left_out else ""
+        notes.append(f"{fewer}, since more do not fit into the memory given{lost}")
+    return found
+
+
 class _Matrices(NamedTuple):
     """The matrices of a contraction, one for each group.
 
@@ -97,32 +150,35 @@ class _Matrices(NamedTuple):
     reduced: ReducedColumns | None
 
     @classmethod
-    def of(cls, ties: Ties, use: Contraction, array: Shaped[np.ndarray, "*shape"]) -> _Matrices:
-        """The matrices of a weight that has these values."""
+    def of(cls, ties: Ties, use: Contraction, array: Shaped[np.ndarray, "*shape"], most: int) -> _Matrices:
+        """The matrices of a weight that has these values, whose covariances have about ``most`` columns."""
         entries = use.entries(array.shape)
-        values, found = array.astype(np.float64).ravel()[entries], []
-        read = _classes(ties, use.path, entries, array.shape, "in")
-        for g in range(len(entries)):
-            rows: dict[int, np.ndarray] = {}
-            for classes in read:
-                for one in np.unique(classes[g, :, 0]).tolist():
-                    mine = np.flatnonzero(classes[g, :, 0] == one)
-                    rows[one] = np.union1d(rows[one], mine) if one in rows else mine
-            found.append(rows)
-        return cls(values, found, ReducedColumns.of(values[0], found[0], WIDE) if len(found) == 1 else None)
+        values, rows = array.astype(np.float64).ravel()[entries], rows_by_class(ties, use.path, entries, array.shape)
+        return cls(values, rows, ReducedColumns.of(values[0], rows[0], most) if len(rows) == 1 else None)
+
+    @property
+    def nbytes(self) -> int:
+        """What the sums over rows take."""
+        groups, inputs, outputs = self.values.shape
+        columns = int(inputs) if self.reduced is None else self.reduced.number
+        beside = 1 if outputs > MOST_OUTPUTS else int(outputs)
+        return _BYTES * int(groups) * ((columns + 1) ** 2 + beside * (int(outputs) + 1))
 
     def readers(self, sums: Curvature, centred: bool, ridge: float) -> list[Reader]:
         """One for each group."""
         values, rows = self.values, self.rows
+        if self.reduced is NO_COLUMNS:
+            return []
         if self.reduced is not None:
             values, rows = self.reduced.matrix(values[0])[None], [self.reduced.rows(rows[0])]
-        of_x, of_g = np.asarray(sums.x.sums), np.asarray(sums.g.sums)
+        wide = sums.g.squares.shape[-1] > 0
+        of_x, of_g = np.asarray(sums.x.sums), np.asarray(sums.g.squares if wide else sums.g.sums)
         return [_reader(*own, centred, ridge) for own in zip(of_x, of_g, values, rows, strict=True)]
 
 
 def _reader(
     x: Float[np.ndarray, "L L"],
-    g: Float[np.ndarray, "O O"],
+    g: Float[np.ndarray, "O O"] | Float[np.ndarray, " O"],
     matrix: Float[np.ndarray, "K M"],
     rows: Mapping[int, Int[np.ndarray, " _"]],
     centred: bool,
@@ -131,21 +187,11 @@ def _reader(
     sums = NormalEquations(x[None], np.zeros((1, 0)))
     ridge = max(ridge, 1e-6 * sums.inputs)  # sums of float32 are off by some 1e-7 of the trace
     inverse = inverses(sums.reduced(centred).system(ridge))[0]
+    if g.ndim == 1:  # squares alone
+        return Reader(inverse, matrix * np.sqrt(g / sums.number), blocks_of(rows))
     values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     return Reader(inverse, matrix @ root, blocks_of(rows))
-
-
-def _classes(
-    ties: Ties, path: Path, entries: Int[np.ndarray, "G K M"], shape: Sequence[int], role: Literal["in", "out"]
-) -> list[Int[np.ndarray, "G K M"]]:
-    """For each dimension of a weight in this role, the class of each entry."""
-    leaf, index = ties.leaves[path], np.unravel_index(entries, shape)
-    return [
-        class_numbers(ties, axis)[index[d]]
-        for d, (axis, own) in enumerate(zip(leaf.axes, leaf.roles, strict=True))
-        if axis is not None and own == role
-    ]
 
 
 def _made(
@@ -158,7 +204,7 @@ def _made(
     total = np.full(class_count(ties), np.nan)
     for key, use in uses.items():
         entries = use.entries(shapes[use.path])
-        for classes in _classes(ties, use.path, entries, shapes[use.path], "out"):
+        for classes in classes_of(ties, use.path, entries, shapes[use.path], "out"):
             own = np.zeros(len(total))
             np.add.at(own, classes[:, 0], 0.5 * found[key].yg)
             seen = np.unique(classes[:, 0])

@@ -9,15 +9,18 @@ X_c, so that costs computed there are at least those of all columns, as far as t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.fit.regression.elimination import Block
+from naivenas_jax.paths import Path
+from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.typing import Array
+from naivenas_jax.utility.tied import class_numbers
 
 #: The most columns whose covariance is inverted as it is.
 WIDE = 2048
@@ -69,12 +72,22 @@ class ReducedColumns(NamedTuple):
     def columns(self, x: Float[Array, "1 N K"]) -> Float[Array, "1 N k"]:
         """The columns X V."""
         parts = [jnp.einsum("gncr,crs->gncs", x[:, :, rows], vectors) for rows, vectors in self.parts]
-        return jnp.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], -1)
+        return jnp.concatenate([x[:, :, :0], *(part.reshape(*part.shape[:2], -1) for part in parts)], -1)
 
     def matrix(self, b: Float[np.ndarray, "K M"]) -> Float[np.ndarray, "k M"]:
         """The rows V^T B, which make of X V what B makes of X, or the largest part of it."""
         parts = [np.einsum("crs,crm->csm", vectors, b[rows]) for rows, vectors in self.parts]
-        return np.concatenate([part.reshape(-1, b.shape[1]) for part in parts])
+        return np.concatenate([b[:0], *(part.reshape(-1, b.shape[1]) for part in parts)])
+
+    def spread(self, matrix: Float[np.ndarray, "G k M"], inputs: int) -> Float[np.ndarray, "G K M"]:
+        """What does with X what these matrices do with X V: V times each."""
+        found, start = np.zeros((matrix.shape[0], inputs, matrix.shape[2])), 0
+        for rows, vectors in self.parts:
+            own = matrix[:, start : start + vectors.shape[0] * vectors.shape[2]]
+            start += own.shape[1]
+            own = own.reshape(len(matrix), vectors.shape[0], vectors.shape[2], -1)
+            found[:, rows] = np.einsum("crs,gcsm->gcrm", vectors, own)
+        return found
 
     def rows(self, given: Mapping[int, Int[np.ndarray, " _"]]) -> dict[int, Int[np.ndarray, " _"]]:
         """The rows of each neuron among those V^T B."""
@@ -85,6 +98,42 @@ class ReducedColumns(NamedTuple):
                 found[one] = np.arange(start, start + size)
                 start += size
         return found
+
+
+#: No columns at all, for a weight whose sums would not fit.
+NO_COLUMNS = ReducedColumns(())
+
+
+def rows_by_class(
+    ties: Ties, path: Path, entries: Int[np.ndarray, "G K M"], shape: Sequence[int]
+) -> list[dict[int, Int[np.ndarray, " _"]]]:
+    """For each matrix of a weight the rows that read each class of neurons.
+
+    Args:
+      ties: of the graph.
+      path: the weight.
+      entries: for each entry of the matrices its place in the flattened weight.
+      shape: the shape of the weight.
+    """
+    found: list[dict[int, np.ndarray]] = [{} for _ in entries]
+    for classes in classes_of(ties, path, entries, shape, "in"):
+        for own, rows in zip(classes[:, :, 0], found, strict=True):
+            for one in np.unique(own).tolist():
+                mine = np.flatnonzero(own == one)
+                rows[one] = np.union1d(rows[one], mine) if one in rows else mine
+    return found
+
+
+def classes_of(
+    ties: Ties, path: Path, entries: Int[np.ndarray, "G K M"], shape: Sequence[int], role: Literal["in", "out"]
+) -> list[Int[np.ndarray, "G K M"]]:
+    """For each dimension of a weight in this role, the class of each entry."""
+    leaf, index = ties.leaves[path], np.unravel_index(entries, shape)
+    return [
+        class_numbers(ties, axis)[index[d]]
+        for d, (axis, own) in enumerate(zip(leaf.axes, leaf.roles, strict=True))
+        if axis is not None and own == role
+    ]
 
 
 def blocks_of(rows: Mapping[int, Int[np.ndarray, " _"]]) -> tuple[Block, ...]:

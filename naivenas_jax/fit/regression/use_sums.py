@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed
+from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, gram
 from naivenas_jax.typing import Array, PyTree
 
@@ -56,6 +57,7 @@ def grams(
     so_far: Sequence[Gram],
     source: Int[Array, "G M"],
     scale: Float[Array, "G M"],
+    reduced: ReducedColumns | None,
     every: int,
 ) -> list[Gram]:
     """Sums over rows that are fitted to, and over those held out, of what a weight reads now and is to make.
@@ -66,9 +68,10 @@ def grams(
       so_far: the sums of other batches, which these are added to.
       source: the column before of each column now, counted over all groups.
       scale: the factor of each column.
+      reduced: fewer columns, to which what the weight does not make now is fitted; None: all, and what it is to make.
       every: one in so many rows is taken.
     """
-    return _grams(uses, [own[:, source] * scale for own in wanted], so_far, every)
+    return _grams(uses, _rest(uses, [own[:, source] * scale for own in wanted], scale, reduced), so_far, reduced, every)
 
 
 def grams_with_skip(
@@ -77,13 +80,27 @@ def grams_with_skip(
     so_far: Sequence[Gram],
     source: Int[Array, "G M"],
     scale: Float[Array, "G M"],
+    reduced: ReducedColumns | None,
     every: int,
 ) -> list[Gram]:
     """The same where ``wanted`` is the sum with a skip connection: what the skip connection adds now is taken off."""
     skipped = [array.reshape(-1, *source.shape) for array in _skipped(uses)]
-    return _grams(
-        uses, [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)], so_far, every
-    )
+    rest = [(own[:, source] - now) * scale for own, now in zip(wanted, skipped, strict=True)]
+    return _grams(uses, _rest(uses, rest, scale, reduced), so_far, reduced, every)
+
+
+def _rest(
+    uses: Sequence[VariableUse],
+    wanted: Sequence[Float[Array, "_ G M"]],
+    scale: Float[Array, "G M"],
+    reduced: ReducedColumns | None,
+) -> list[Float[Array, "_ G M"]]:
+    """What fewer columns are fitted to: what is wanted and not made now; of columns that were not there before, 0."""
+    if reduced is None:
+        return list(wanted)
+    contractions = (use for use in uses if isinstance(use, Contraction))
+    pairs = zip(contractions, wanted, strict=True)
+    return [(own - use.y.transpose(1, 0, 2)) * (scale != 0) for use, own in pairs]
 
 
 def outcome(uses: Sequence[VariableUse], every: int) -> Float[Array, "n columns"]:
@@ -98,6 +115,7 @@ def missed(
     wanted: Float[Array, "n columns"],
     source: Int[Array, "G M"],
     known: Bool[Array, "G M"],
+    reduced: ReducedColumns | None,
     every: int,
 ) -> Missed:
     """By how much the outcome of a weight that is used once misses its outcome before, where there was one."""
@@ -107,7 +125,7 @@ def missed(
         own.contraction.columns(jnp.asarray(array, jnp.float32))[:, picked] for array in (own.array, own.slope())
     )
     aim = wanted[:, source].transpose(1, 0, 2)
-    return Missed.of(own.contraction.x_at(picked), (aim - reached) * known[:, None], slope)
+    return Missed.of(_read(own.contraction, picked, reduced), (aim - reached) * known[:, None], slope)
 
 
 def _skipped(uses: Sequence[VariableUse]) -> Made:
@@ -118,7 +136,11 @@ def _skipped(uses: Sequence[VariableUse]) -> Made:
 
 
 def _grams(
-    uses: Sequence[VariableUse], wanted: Sequence[Float[Array, "_ G M"]], so_far: Sequence[Gram], every: int
+    uses: Sequence[VariableUse],
+    wanted: Sequence[Float[Array, "_ G M"]],
+    so_far: Sequence[Gram],
+    reduced: ReducedColumns | None,
+    every: int,
 ) -> list[Gram]:
     contractions = [use for use in uses if isinstance(use, Contraction)]
     picked = [use.picked(every) for use in contractions]
@@ -126,11 +148,17 @@ def _grams(
 
     def sums(held_out: bool) -> Gram:
         rows = [some[mask == held_out] for some, mask in zip(picked, masks, strict=True)]
-        xs = [use.x_at(some) for use, some in zip(contractions, rows, strict=True)]
+        xs = [_read(use, some, reduced) for use, some in zip(contractions, rows, strict=True)]
         ys = [own[some].transpose(1, 0, 2) for own, some in zip(wanted, rows, strict=True)]
         return gram(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1), so_far[held_out])
 
     return [sums(held_out=False), sums(held_out=True)]
+
+
+def _read(use: Contraction, rows: Int[np.ndarray, " n"], reduced: ReducedColumns | None) -> Float[Array, "G n _"]:
+    """Some rows of X, or of fewer columns."""
+    x = use.x_at(rows)
+    return x if reduced is None else reduced.columns(x)
 
 
 def _side_by_side(array: Float[Array, "G N M"]) -> Float[Array, "N columns"]:
