@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Unpack
 
 from naivenas_jax.checks import as_flag, as_whole, require_progress
-from naivenas_jax.errors import BudgetError, GraphError
+from naivenas_jax.errors import BudgetError, GraphError, PlanError
 from naivenas_jax.fit.compression import Candidate, Compression
 from naivenas_jax.fit.network.network import check_values
 from naivenas_jax.fit.refine import require_steps
@@ -22,6 +22,9 @@ from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.progress import waiting
 from naivenas_jax.typing import PyTree, Variables
 
+#: So many steps are tried, one after the other, as long as they help.
+TRIED = (1, 2, 4, 8)
+
 
 @shows_keywords("utility")
 def compress(
@@ -33,7 +36,7 @@ def compress(
     max_macs: Limit = None,
     max_bytes: Limit = None,
     max_activation_bytes: Limit = None,
-    steps: int = 3,
+    steps: int | None = None,
     outcomes: bool = True,
     ridge: float | None = None,
     memory: int | None = None,
@@ -48,7 +51,7 @@ def compress(
 ) -> Mutation:
     """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
 
-    Each step takes the network nearer to the budget, by the same factor:
+    Each step takes the network nearer to the budget, by the same factor; there are as many as help:
 
     1. the cost of every neuron: by how much the outputs change, to second order, if it is dropped and the weights that
        read it are re-fitted (see `naivenas_jax.fit.regression.importance`);
@@ -70,7 +73,8 @@ def compress(
       max_macs: the most multiply-accumulates, as for `resize`.
       max_bytes: the most bytes of all variables, as for `resize`.
       max_activation_bytes: the most bytes that contractions return, as for `resize`.
-      steps: how many; more of them measure costs nearer to where they matter, and take longer.
+      steps: how many; more of them measure costs nearer to where they matter, and take longer. None: 1, then 2, 4 and
+        8, as long as twice as many come nearer to the outputs of the original on examples held back.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
@@ -109,8 +113,8 @@ def compress(
     7
     """
     check_values(graph, variables)
-    if not 1 <= (as_whole(steps) or 0) <= 1000:
-        raise BudgetError(f"steps must be a whole number from 1 to 1000; found {steps!r}.")
+    if steps is not None and not 1 <= (as_whole(steps) or 0) <= 1000:
+        raise BudgetError(f"steps must be a whole number from 1 to 1000, or None for as many as help; found {steps!r}.")
     require_steps(refine, "refine=", 0, BudgetError)
     require_progress(progress, GraphError)
     limits = Limits(
@@ -136,16 +140,37 @@ def compress(
         options=options,
     )
     path = BudgetPath.of(graph, compression.variables, limits)
-    found: Candidate | None = None
     with waiting("compress", progress=progress) as tell:
-        for number in range(1, steps + 1):
-            tell(f"step {number} of {steps}")
-            budgets = path.at(partial(_between, share=number / steps))
-            found = compression.step(None if found is None else found.fitted, budgets)
-        assert found is not None
+        found = _by_progress(compression, path, tell) if steps is None else _in_steps(compression, path, steps, tell)
         tell("compared with the simple way")
         nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
         return compression.handed_out(compression.polished(compression.settled(nearer), refine))
+
+
+def _by_progress(compression: Compression, path: BudgetPath, tell: Callable[[str], None]) -> Candidate:
+    """In one step, then in twice as many, as long as these come nearer on examples held back."""
+    best: Candidate | None = None
+    for steps in TRIED:
+        found = _in_steps(compression, path, steps, tell)
+        try:
+            if best is not None and not compression.compared(found, best).worth_it:
+                return best.noted(f"made in {steps // 2} step(s): {steps} come no nearer on examples held back")
+        except PlanError:  # nothing to compare
+            return found
+        best = found
+    assert best is not None
+    return best.noted(f"made in {TRIED[-1]} steps: as many come nearer than half of them")
+
+
+def _in_steps(compression: Compression, path: BudgetPath, steps: int, tell: Callable[[str], None]) -> Candidate:
+    """The network after so many steps."""
+    found: Candidate | None = None
+    for number in range(1, steps + 1):
+        tell(f"step {number} of {steps}")
+        budgets = path.at(partial(_between, share=number / steps))
+        found = compression.step(None if found is None else found.fitted, budgets)
+    assert found is not None
+    return found
 
 
 def _between(span: Span, share: float) -> float:

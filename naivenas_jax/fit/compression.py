@@ -99,8 +99,7 @@ class Compression:
     def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Candidate:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
-        notes: list[str] = []
-        costs = importance(self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes)
+        costs, notes = self._at_first if found is None else self._costs(graph, variables)
         step = self._resized(graph, variables, budgets, utility=in_solver_range(costs))
         step = step if found is None else then(found, step, "compressed in steps")
         return self._candidate(replace(step, notes=(*step.notes, *notes)))
@@ -132,16 +131,24 @@ class Compression:
 
         In doubt, within one standard error, that is the one that was made at once.
         """
-        held_back, made = self._parts.held_back or self.data, self._parts.made
         try:
-            first, second = (
-                WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
-                for one in (by_steps.fitted, at_once.fitted)
-            )
-        except PlanError as error:  # all outputs are whole numbers
+            comparison = self.compared(by_steps, at_once)
+        except PlanError as error:
             return by_steps.noted(f"not compared with other ways: {error}")
-        comparison = Comparison.of(first, second, held_back=self._parts.held_back is not None)
         return (by_steps if comparison.worth_it else at_once).noted(str(comparison))
+
+    def compared(self, elaborate: Candidate, simple: Candidate) -> Comparison:
+        """Two candidates on the examples held back.
+
+        Raises:
+          PlanError: if they cannot be compared, since all outputs are whole numbers.
+        """
+        held_back, made = self._parts.held_back or self.data, self._parts.made
+        first, second = (
+            WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
+            for one in (elaborate.fitted, simple.fitted)
+        )
+        return Comparison.of(first, second, held_back=self._parts.held_back is not None)
 
     def settled(self, found: Candidate) -> Mutation:
         """The weights fitted to all examples, those held back too, unless there were plenty without them."""
@@ -184,6 +191,16 @@ class Compression:
         pairs = [(made, own) for made, own in zip(self._made, chosen, strict=True) if own.any()]
         made = [one if own.all() else [array[own] for array in one] for one, own in pairs]
         return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made)
+
+    @cached_property
+    def _at_first(self) -> tuple[Scores, list[str]]:
+        """What neurons of the original cost, for every way that begins there."""
+        return self._costs(self.original.graph, self.variables)
+
+    def _costs(self, graph: Graph, variables: Variables) -> tuple[Scores, list[str]]:
+        """What neurons cost, and what was done for want of memory."""
+        notes: list[str] = []
+        return importance(self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes), notes
 
     def _wanted(self, mutation: Mutation) -> WantedOutputs:
         return WantedOutputs.of(mutation, self.data, self._made)

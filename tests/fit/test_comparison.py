@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit import compression
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.network.network import Data
 from naivenas_jax.fit.outputs import held_out
+from naivenas_jax.fit.regression.importance import importance as costs
 
 DATA = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)))
 
@@ -79,3 +81,26 @@ def test_whole_batches_are_held_back_where_examples_are_few(network):
     chosen = held_out([[DATA[:1]], [DATA[:40]]])  # not the only batch that is worth something
     assert [own.sum() for own in chosen] == [0, 10]
     assert [own.tolist() for own in held_out([[DATA[:4]], *[[DATA[:3]]] * 3])] == [[False]] * 3 + [[True]]
+
+
+@pytest.mark.parametrize(("helps", "steps"), [((), 1), ((True,), 2), ((True, True, True), 8)])
+def test_steps_are_doubled_as_long_as_that_helps(network, monkeypatch, helps, steps):
+    """What neurons cost in the beginning is computed once for all."""
+    answers, started = iter([*helps, *[False][: 3 - len(helps)]]), []
+
+    def counted(own, *given, **more):
+        started.append(own.graph)
+        return costs(own, *given, **more)
+
+    monkeypatch.setattr(Comparison, "worth_it", property(lambda _: next(answers, True)))
+    monkeypatch.setattr(compression, "importance", counted)
+    found = nas.compress(*network, [DATA], max_params=0.4, outcomes=False)
+    assert any(f"made in {steps} step" in note for note in found.notes)
+    assert started.count(network[0]) == 1
+    assert len(started) == 1 + sum(2**i - 1 for i in range(min(len(helps) + 2, 4)))
+
+
+def test_more_steps_only_where_they_are_nearer(network):
+    found = nas.compress(*network, [DATA], max_params=0.4)
+    assert any("step" in note for note in found.notes)
+    assert nas.costs(*found).params <= 0.4 * nas.costs(*network).params
