@@ -154,7 +154,7 @@ def compensated(
             else:
                 variables = fitting.refitted(variables, stage)
     variables = handed_out(variables, mutation.variables)
-    notes = *mutation.notes, NOTE, *dict.fromkeys(fitting.notes)
+    notes = *mutation.notes, NOTE, *dict.fromkeys([*(fitting.passed_over(stages) if weights else ()), *fitting.notes])
     return replace(mutation, variables=variables, notes=notes, incomparable=mutation.incomparable or NOTE)
 
 

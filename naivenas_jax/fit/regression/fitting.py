@@ -107,6 +107,24 @@ class Fitting:
                     found[use.path] = self._weight(use.path, before, after)
         return list(found.values())
 
+    def passed_over(self, stages: Sequence[Weight | Statistic]) -> list[str]:
+        """What is to be said of weights that read other neurons than before, and are not among the stages."""
+        own, fitted = self.mutation, {stage.path for stage in stages}
+        lost = [
+            "/".join(path)
+            for path, leaf in own.graph.ties.leaves.items()
+            if len(leaf.axes) > 1 and path not in fitted and path in own.plan.leaves
+            if any(
+                role == "in" and axis in own.plan.axes and own.plan.axes[axis].changed
+                for axis, role in zip(leaf.axes, leaf.roles, strict=True)
+                if axis is not None
+            )
+        ]
+        if not lost:
+            return []
+        named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        return [f"not re-fitted (inside a loop, computed from other variables, or used in another way too): {named}"]
+
     def _weight(self, path: Path, before: _Counts, after: _Counts) -> Weight:
         old, number = self._old(path), after.contractions[path]
         shift, was = self._shift(path)
