@@ -106,7 +106,7 @@ def _leaf(saved: Any, like: PyTree, where: str) -> PyTree:
         if like is not saved:
             raise SaveError(f"{where} was {_said(saved)}, and like= has {_said(like)}.")
         return None
-    if not hasattr(like, "dtype"):
+    if not (hasattr(like, "dtype") and hasattr(like, "shape")):  # a module of Flax has a dtype
         if isinstance(saved, dict | list):
             raise SaveError(f"{where} was saved as {_said(saved)}, and like= has {_said(like)}.")
         return saved
@@ -121,4 +121,6 @@ def _leaf(saved: Any, like: PyTree, where: str) -> PyTree:
 
 
 def _said(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(np.shape(leaf))}" if hasattr(leaf, "dtype") else f"{leaf!r:.40}"
+    return (
+        f"{leaf.dtype}{list(np.shape(leaf))}" if hasattr(leaf, "dtype") and hasattr(leaf, "shape") else f"{leaf!r:.40}"
+    )

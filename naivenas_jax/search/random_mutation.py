@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 import jax
 
-from naivenas_jax.checks import as_items, as_number, is_one_of, shown
+from naivenas_jax.checks import as_items, as_number, is_one_of, require_function, shown
 from naivenas_jax.errors import (
     GraphError,
     InfeasibleError,
@@ -213,6 +213,8 @@ def _with_conditions(given: Constraints, space: SearchSpace, graph: Graph) -> Co
     """The conditions of a user together with those of the space, for whatever axes there are after an edit."""
     if given is None and next(size_conditions(space, graph, graph.ties.sizes), None) is None:
         return None
+    if callable(given):
+        require_function(given, "constraints=", "sizes", RequestError)
 
     def both(sizes: Mapping[str, Size]) -> list[Condition]:
         return [*as_conditions(given(sizes) if callable(given) else given), *size_conditions(space, graph, sizes)]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import optax
 import pytest
 from bad_values import BAD
@@ -132,6 +133,8 @@ def test_all_values_inside_end_in_errors_of_ours(function: str):
         ("random_mutation", {"utility": {"a": 10**400}}, nas.UtilityError, "The utility of 'a' must be real numbers"),
         ("random_mutation", {"new": {"kernel": 10**400}}, nas.PlanError, "new= gives 'kernel' .* no array can hold"),
         ("random_mutation", {"constraints": lambda sizes: 0.5}, nas.RequestError, "constraints= takes one condition"),
+        ("random_mutation", {"constraints": lambda: 0.5}, nas.RequestError, "constraints= .*sizes"),
+        ("Saved.restore", {"like": nn.Dense(2)}, nas.SaveError, "like= has Dense"),
         (
             "frontier",
             {"batches": [X, X * 1j]},
