@@ -26,7 +26,7 @@ from naivenas_jax.errors import InternalError, NaiveNASError
 #: Whose frames are cut: ours, and those of the libraries in between, as JAX cuts its own.
 _CUT = tuple(str(Path(module.__file__).parent) for module in (errors, flax, jax) if module.__file__)
 #: Methods that a user calls without naming them.
-_OPERATORS = ("init", "call", "getitem", "matmul", "add", "sub", "mul", "truediv", "neg")
+_OPERATORS = ("init", "post_init", "call", "getitem", "matmul", "add", "sub", "mul", "truediv", "neg")
 _SPECIAL = frozenset(f"__{name}__" for name in _OPERATORS)
 _DOOR = """
 def behind_door(function, errors, leaving):
@@ -64,7 +64,9 @@ def _methods(cls: type) -> Iterator[tuple[type, str, object]]:
         for name, value in vars(owner).items() if owner.__module__.startswith("naivenas_jax.") else ():
             inner = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             called = name in _SPECIAL or not name.startswith("_")
-            if called and isinstance(inner, FunctionType) and not hasattr(inner, "_is_door"):
+            if not called or not isinstance(inner, FunctionType) or hasattr(inner, "_is_door"):
+                continue
+            if inner.__code__.co_filename != "<string>":  # a constructor of a dataclass only calls what is written
                 made = door(inner)
                 yield owner, name, made if inner is value else type(value)(made)
 

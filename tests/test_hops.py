@@ -4,7 +4,8 @@ Counted are calls of functions of the package from another of its files, whateve
 the files that have a part in it. The targets are what a short way would take. Reached are for the change 206 calls
 through 47 files (layers of a configuration that the process has seen keep what they tie, so that their rules are not
 read again), and for the import 374 through 40 (it is traced twice, and the traces are compared; constants, indices of
-words and functions of weights are followed through them).
+words and functions of weights are followed through them). Since then a verb has a door, where tracebacks are cut,
+which is a call more, and an import says how far it is, which is a file more.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def an_import() -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("make", "target", "most"),
     [
-        pytest.param(change, Hops(150, 25), Hops(210, 50), id="delta_nout"),
-        pytest.param(an_import, Hops(150, 20), Hops(400, 40), id="from_linen"),
+        pytest.param(change, Hops(150, 25), Hops(212, 50), id="delta_nout"),
+        pytest.param(an_import, Hops(150, 20), Hops(400, 41), id="from_linen"),
     ],
 )
 def test_a_reader_need_not_go_far(make: Callable[[], Callable[[], object]], target: Hops, most: Hops):
