@@ -41,7 +41,7 @@ All times are CPU seconds of the process, since other work ran on the machine.
 ## Import
 
 *First*: the first import of that model, whose `init` alone has run before. *Again* and `jax.make_jaxpr`: the least of
-{repeats}; the ratio is of these two. `nas.from_linen` traces the model once itself.
+{repeats}; the ratio is of these two. `nas.from_linen` traces the model twice itself, and compares.
 
 | model | equations | first, s | again, s | `jax.make_jaxpr`, s | ratio |
 |---|---:|---:|---:|---:|---:|
