@@ -81,7 +81,9 @@ def test_one_frame_of_ours_behind_the_line_of_the_user(name):
 
 def test_at_most_two_frames_over_the_catalogue_of_bad_input():
     deep = {}
-    for case in random.Random(3).sample(list(cases()), SAMPLE):
+    steps = ("fallback.", "watch.")  # verbs call these, behind their own doors
+    public = [case for case in cases() if not case.function.startswith(steps)]
+    for case in random.Random(3).sample(public, SAMPLE):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
