@@ -10,6 +10,7 @@ which is a call more, and an import says how far it is, which is a file more.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,11 +49,13 @@ def hops(run: Callable[[], object]) -> Hops:
             files.add(file)
 
     before = sys.getprofile()
+    gc.disable()  # what earlier tests left would go now, and hash its weak keys
     sys.setprofile(profile)
     try:
         run()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return Hops(calls, len(files))
 
 
