@@ -1,11 +1,12 @@
 """Half the parameters, half the multiply-accumulates, sizes in multiples of 8, and at least this accuracy.
 
-    python examples/prune_to_budget.py [--quick] [--svg report.svg]
+    python examples/prune_to_budget.py [--quick] [--svg report.svg] [--frontier frontier.svg]
 
 Needs the extras `.[examples]` and no download: scikit-learn ships the digits, 1,797 grey images of 8 x 8 pixels. The
 run takes one to two minutes on two cores. A small network is trained; what a budget would do to it is shown before it
-is done; then the ways to keep the accuracy are compared, from none to pruning while training. At last the smallest
-network of at least some accuracy is searched for, with images of its own. What is printed is measured on 540 others.
+is done; then the ways to keep the accuracy are compared, from none to pruning while training. At last networks of many
+sizes are made and measured with images of their own, to see what each costs, and the smallest one of at least some
+accuracy is taken. What is printed of the others is measured on 540 more.
 """
 
 import argparse
@@ -35,7 +36,8 @@ PRUNING_EPOCHS = 1 if QUICK else 5  # of pruning while training
 BATCH = 100
 EPOCH = 800 // BATCH  # batches
 ENOUGH = 0.95  # the accuracy that the smallest network shall have at least
-TRIES = 1 if QUICK else 4  # of the search for it
+FRACTIONS = (0.3,) if QUICK else (0.75, 0.5, 0.35, 0.25, 0.15, 0.1)  # of the parameters, from large to small
+BISECTIONS = 0 if QUICK else 3  # between the smallest that is good enough and the next one
 
 # What people ask for. Floats are fractions of the present network, whole numbers are absolute.
 HALF = {"max_params": 0.5, "max_macs": 0.5, "multiple_of": 8}
@@ -174,20 +176,14 @@ def surely(graph: nas.Graph, variables: Any, data: Images) -> float:
     return found - 2 * float(np.sqrt(found * (1 - found) / len(data.labels)))
 
 
-def smallest(graph: nas.Graph, variables: Any, batches: Any, enough: Callable[..., bool]) -> nas.Mutation | None:
-    """The smallest network that is good enough, by bisection over the budget; None: none that was tried is.
-
-    Accuracy need not rise with every parameter, so a smaller one may exist; that this one is good enough was measured.
-    """
-    found, too_few, most = None, 0, nas.costs(graph, variables).params
-    for _ in range(TRIES):
-        budget = (too_few + most) // 2
-        mutation = nas.compress(graph, variables, batches, max_params=budget, multiple_of=8, steps=1)
-        if enough(*mutation):
-            found, most = mutation, nas.costs(*mutation).params
-        else:
-            too_few = budget
-    return found
+def frontier(graph: nas.Graph, variables: Any, images: np.ndarray, measure: Callable[..., float]) -> nas.Frontier:
+    """Smaller and smaller networks with what is surely their accuracy, more of them around where it is just enough."""
+    spare = measure(graph, variables) - ENOUGH
+    search = {"loss": spare, "bisections": BISECTIONS} if spare >= 0 else {}
+    batches = np.split(images, 4)
+    return nas.frontier(
+        graph, variables, batches, measure, fractions=FRACTIONS, multiple_of=8, progress=False, **search
+    )
 
 
 # -- What is shown -----------------------------------------------------------------------------------------------------
@@ -214,11 +210,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--svg", type=Path, help="where to write the picture of the report")
     parser.add_argument("--quick", action="store_true", help="trainings too short to learn much")
-    svg = parser.parse_args().svg
+    parser.add_argument("--frontier", type=Path, help="where to write the picture of accuracy against size")
+    given = parser.parse_args()
+    svg, drawn = given.svg, given.frontier
     console, (training, validation, test) = Console(), load()
+    steps = (EPOCHS + 2 * PRUNING_EPOCHS) * EPOCH + 4 + len(FRACTIONS) + BISECTIONS + 2
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("train", total=(EPOCHS + 2 * PRUNING_EPOCHS) * EPOCH + 4 + TRIES)
+        bar = progress.add_task("train", total=steps)
 
         def batches(epochs: int) -> Iterator[Any]:
             return progress_of(training.batches(epochs, seed=0))
@@ -250,15 +249,20 @@ def main() -> None:
 
         progress.update(bar, description="search")
 
-        def enough(*network: Any) -> bool:
+        def measure(*network: Any) -> float:
             progress.advance(bar)
-            return surely(*network, validation) >= ENOUGH
+            return surely(*network, validation)
 
-        smaller = smallest(graph, variables, np.split(training.images, 4), enough)
-        if smaller is None:
+        points = frontier(graph, variables, training.images, measure)
+        console.print(f"\n{points}\n", highlight=False)
+        if drawn:
+            drawn.write_text(points.svg())
+        good = [point for point in points.points if point.measure >= ENOUGH]
+        if not good:
             console.print(f"No smaller network that was tried is surely as good as {ENOUGH}.")
         else:
-            console.print(described(f"smallest of at least {ENOUGH}", *smaller, test))
+            smallest = min(good, key=lambda point: point.costs.params).mutation
+            console.print(described(f"smallest of at least {ENOUGH}", *smallest, test))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TypeAlias, Unpack
 
 from naivenas_jax.checks import as_items, as_number, as_whole, is_one_of, require_function, require_progress, shown
 from naivenas_jax.cost.costs import costs
-from naivenas_jax.errors import BudgetError, GraphError
+from naivenas_jax.errors import BudgetError, GraphError, InfeasibleError
 from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint, require_loss
 from naivenas_jax.fit.network.network import check_values
@@ -63,7 +63,8 @@ def frontier(
       batches: inputs without labels, as for `compensate`.
       measure: ``measure(graph, variables)`` gives a number, such as an accuracy on data of your own; more is better.
       budget: what is limited: "max_params", "max_macs", "max_bytes" or "max_activation_bytes".
-      fractions: the budgets, as fractions of what the network given costs.
+      fractions: the budgets, as fractions of what the network given costs. Where sizes cannot satisfy one (a multiple
+        of 8 is at least 8), the frontier ends with the network before, and says so.
       loss: how much of the measure may be lost, in its own units; None: nothing is looked for.
       bisections: how many more networks are made to find the smallest one within the loss.
       outcomes: as for `compensate`.
@@ -85,6 +86,7 @@ def frontier(
     Raises:
       GraphError: ``graph`` is no graph, or ``measure`` no function.
       BudgetError: there is no such budget, a fraction is not between 0 and 1, or the measure is no number.
+      InfeasibleError: sizes satisfy none of the budgets.
       Others: as `compress`.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
@@ -137,10 +139,17 @@ def frontier(
         return found.fitted, point(compression.handed_out(compression.polished(compression.settled(found), refine)))
 
     made: list[tuple[float, Mutation | None, FrontierPoint]] = [(1.0, None, point(None))]
-    least = made[0][2].measure - (math.inf if allowed is None else allowed)
+    least, ended = made[0][2].measure - (math.inf if allowed is None else allowed), None
     with tracked(shares, "frontier", progress) as begun:
         for share in begun:
-            made.append((share, *after(made[-1][1], share)))
+            try:
+                made.append((share, *after(made[-1][1], share)))
+            except InfeasibleError as error:
+                if len(made) == 1:
+                    raise
+                reasons = str(error).splitlines()[1:]
+                ended = "\n".join([f"No network has {share:g} of {budget.removeprefix('max_')}.", *reasons])
+                break
     with tracked(range(halvings if allowed is not None else 0), "the smallest within the loss", progress) as halved:
         for _ in halved:
             good = [number for number, (_, _, own) in enumerate(made) if own.measure >= least]
@@ -149,7 +158,7 @@ def frontier(
             (larger, mutation, _), (smaller, _, _) = made[good[-1] : good[-1] + 2]
             share = math.sqrt(larger * smaller)
             made.insert(good[-1] + 1, (share, *after(mutation, share)))
-    return Frontier(made[0][2], tuple(own for _, _, own in made[1:]), budget)
+    return Frontier(made[0][2], tuple(own for _, _, own in made[1:]), budget, ended)
 
 
 def _fractions(given: object) -> list[float]:

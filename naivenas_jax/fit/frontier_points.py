@@ -46,6 +46,7 @@ class Frontier:
       original: the network given.
       points: smaller and smaller networks.
       budget: what was limited, such as ``"max_params"``.
+      ended: why there are no networks for the smallest fractions that were asked for; None: there are.
 
     >>> import naivenas_jax as nas
     >>> points = [nas.FrontierPoint(None, nas.Costs(params=n, bytes=4 * n), m) for n, m in ((20, 0.9), (10, 0.8))]
@@ -61,6 +62,7 @@ class Frontier:
     original: FrontierPoint
     points: tuple[FrontierPoint, ...]
     budget: str
+    ended: str | None = None
 
     def _cost(self, point: FrontierPoint) -> int:
         """What was limited, of one network."""
@@ -95,7 +97,8 @@ class Frontier:
         present = [(name, cells) for name, cells in columns if len(cells) == len(every)]
         wide = [max(map(len, (name, *cells))) for name, cells in present]
         rows = [[name for name, _ in present], *zip(*(cells for _, cells in present), strict=True)]
-        return "\n".join("   " + "   ".join(cell.rjust(n) for cell, n in zip(row, wide, strict=True)) for row in rows)
+        lines = ["   " + "   ".join(cell.rjust(n) for cell, n in zip(row, wide, strict=True)) for row in rows]
+        return "\n".join([*lines, self.ended] if self.ended else lines)
 
     def svg(self) -> str:
         """A picture: the measure of every network over its share of the cost; see `Frontier`.

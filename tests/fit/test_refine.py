@@ -148,6 +148,21 @@ def test_a_frontier(network):
     assert "MACs" in str(found)
 
 
+def test_a_frontier_ends_where_sizes_can_satisfy_no_smaller_budget(network):
+    """What was made before is not lost."""
+
+    def frontier(*fractions):
+        return nas.frontier(*network, BATCHES, lambda graph, variables: 0.0, fractions=fractions, multiple_of=8)
+
+    found = frontier(0.6, 0.01, 0.02)
+    assert len(found.points) == 1
+    assert found.ended.startswith("No network has 0.02 of params.\nBudget: max_params <= 12; now it is")
+    assert str(found).endswith(found.ended)
+    assert frontier(0.6).ended is None
+    with pytest.raises(nas.InfeasibleError, match="max_params <= 12"):
+        frontier(0.02, 0.01)
+
+
 @pytest.mark.parametrize(
     ("keywords", "found"),
     [
