@@ -38,6 +38,22 @@ def test_costs_are_those_of_the_best_refit(rng):
         np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)
 
 
+def test_fewer_examples_than_inputs(rng):
+    """The ridge alone is what most of the inverse covariance consists of: all classes are dropped, one after the other,
+    and after each the inverse of what is left is that of the system of what is left."""
+    x = rng.normal(size=(12, 48)) * np.exp(rng.normal(size=48))
+    system = x.T @ x + 1e-5 * np.trace(x.T @ x) * np.eye(48)
+    rows = np.arange(48).reshape(4, 12)
+    state = Elimination(Reader(np.linalg.inv(system), rng.normal(size=(48, 3)), (Block(np.arange(4), rows),)))
+    for one in range(4):
+        left = np.arange(12 * one, 48)
+        wanted = np.linalg.inv(system[np.ix_(left, left)])
+        done = state.factor[:, : state.width]
+        found = (state.inverse - done @ done.T)[np.ix_(left, left)]
+        np.testing.assert_allclose(found, wanted, atol=1e-9 * np.abs(wanted).max())
+        state.drop(one)
+
+
 def test_the_order_of_dropping_is_that_of_trying_all(rng):
     x = [rng.normal(size=(60, k)) @ rng.normal(size=(k, k)) for k in (9, 5)]
     b = [rng.normal(size=(k, 3)) for k in (9, 5)]

@@ -54,8 +54,8 @@ class Reader:
 class Elimination:
     """A matrix from whose inputs classes are dropped, one after the other; in place.
 
-    The inverse covariance of what is left is ``A - H H^T``, with A the inverse covariance of all inputs and H the first
-    columns of a Cholesky factor of A, pivoted in the order of dropping.
+    The inverse covariance of what is left is ``A - H H^T``, with A the inverse covariance of all inputs. Dropping a
+    class adds to H the columns ``C P^(-1/2)``: C are its columns of what is left, and P, its pivot, their own rows.
     """
 
     def __init__(self, reader: Reader):
@@ -79,8 +79,11 @@ class Elimination:
         rows = self.blocks[place].rows[~others][0]
         done = self.factor[:, : self.width]
         columns = self.inverse[:, rows] - done @ done[rows].T  # (K, r)
-        rounding = 1e-9 * self.inverse.diagonal().max() * np.eye(len(rows))  # so that no pivot is below it
-        unrooted = np.linalg.inv(np.linalg.cholesky(columns[rows] + rounding))
+        values, vectors = np.linalg.eigh(columns[rows])
+        # What rounding leaves of a pivot is bounded from below. The same number added to the pivot would change what is
+        # left by as much as the square of the condition of A makes of it.
+        values = np.maximum(values, 1e-9 * self.inverse.diagonal().max())
+        unrooted = (vectors / np.sqrt(values)).T  # unrooted.T @ unrooted = P^-1
         columns = columns @ unrooted.T
         self.factor[:, self.width : self.width + len(rows)] = columns
         self.width += len(rows)
