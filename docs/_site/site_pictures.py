@@ -1,4 +1,4 @@
-"""Draws the pictures of the pages: `python docs/_site/pictures.py` writes docs/pictures/*.svg.
+"""Draws the pictures of the pages: `python docs/_site/site_pictures.py` writes docs/pictures/*.svg.
 
 A neuron is a small square. Neurons of one colour are tied; a pale one with a cross is dropped, a dashed one is new.
 """
