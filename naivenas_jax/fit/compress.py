@@ -59,11 +59,12 @@ def compress(
     3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
 
     One in four examples is held back from all of this. On these the outputs are compared in the end with those of the
-    simple way, `resize` by magnitudes and `compensate`, at the same budget, and the network is taken whose outputs are
-    nearer to the original's; the simple one, if the difference is within its standard error. What is taken is fitted
-    once more, to all examples, unless every weight had plenty of rows without those held back. Where batches have
-    fewer than 4 examples, or these do not lie along one first dimension, whole ones are held back; of fewer than 4
-    none is, and the two are compared on what they were fitted to. ``notes`` say what was found. No labels are needed.
+    simple way, `resize` by its default utility and `compensate`, at the same budget, and the network is taken whose
+    outputs are nearer to the original's; the simple one, if the difference is within its standard error. What is taken
+    is fitted once more, to all examples, unless every weight had plenty of rows without those held back. Where batches
+    have fewer than 4 examples, or these do not lie along one first dimension, whole ones are held back; of fewer than
+    4 none is, and the two are compared on what they were fitted to. ``notes`` say what was found. No labels are
+    needed.
 
     Args:
       graph: the network.

@@ -105,7 +105,7 @@ class Compression:
         return self._candidate(replace(step, notes=(*step.notes, *notes)))
 
     def at_once(self, budgets: BudgetKeywords) -> Candidate:
-        """The simple way: `resize` by magnitudes, and a re-fit."""
+        """The simple way: `resize` by its default utility, and a re-fit."""
         return self._candidate(self._resized(self.original.graph, self.variables, budgets))
 
     def _resized(
