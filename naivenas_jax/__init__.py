@@ -73,6 +73,7 @@ from naivenas_jax.population import population_view as _population_view  # noqa:
 from naivenas_jax.population.canonical import Canonical, canonical
 from naivenas_jax.population.population import Population
 from naivenas_jax.population.sorting import populations
+from naivenas_jax.population.training import TrainedMember, evaluate_members, train_members
 from naivenas_jax.schedule.gradual import Gradual, gradual
 from naivenas_jax.schedule.soft import Soft, masked, soft_masks
 from naivenas_jax.schedule.sparsity import group_lasso, group_shrink
@@ -219,6 +220,9 @@ __all__ = [
     # Many networks at once
     "Population",
     "populations",
+    "train_members",
+    "evaluate_members",
+    "TrainedMember",
     "Canonical",
     "canonical",
     # Search

@@ -202,3 +202,28 @@ def require_function(value: object, argument: str, takes: str, error: type[Naive
     except TypeError:
         name = getattr(value, "__name__", type(value).__name__)
         raise error(f"{argument} must be a function of ({takes}); found {name}{signature}.") from None
+
+
+def require_ladder(argument: str, given: object, error: type[NaiveNASError]) -> tuple[int, ...]:
+    """Sizes in rising order, as a tuple.
+
+    Args:
+      argument: its name; where it starts with "sizes" a factor would do as well.
+      given: what a user gave.
+      error: the class of what is raised.
+
+    Raises:
+      error: if it is no ladder.
+
+    >>> from naivenas_jax.errors import RequestError
+    >>> require_ladder("kernels", range(3, 8, 2), RequestError)
+    (3, 5, 7)
+    """
+    items = as_items(given)
+    found = tuple(number for each in items or () if (number := as_count(each)) is not None)
+    if not found or len(found) < len(items or ()) or list(found) != sorted(set(found)):
+        raise error(
+            f"{argument} must be whole numbers from 1 to {MOST_NEURONS} in ascending order, such as [16, 24, 32] or "
+            f"range(8, 65, 8){', or a factor above 1' if argument.startswith('sizes') else ''}; found {shown(given)}."
+        )
+    return found

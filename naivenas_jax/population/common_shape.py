@@ -34,17 +34,18 @@ class Placed:
     axes: Mapping[str, AxisPlan] = field(default_factory=dict)
 
 
-def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
+def common_graph(first: Graph, members: Sequence[Placed], ladder: Sequence[int] = ()) -> Graph:
     """A network in the common shape of its changes; its own neurons come first in every run.
 
     Args:
       first: the network.
       members: its changes, or networks that differ from it in widths.
+      ladder: sizes in rising order, to the next of which runs are rounded up.
     """
     whole = {run: np.arange(n) for run, n in enumerate(first.ties.run_sizes) if run not in first.ties.products}
     every = [whole, *(member.places for member in members)]
     sizes = {run: max(int(places[run].max(initial=-1)) + 1 for places in every if run in places) for run in whole}
-    ties = first.ties.resized(sizes)
+    ties = first.ties.resized(_rounded_up(first, sizes, ladder) if ladder else sizes)
     own = axis_places(ties, whole)
     placed = [(axis_places(ties, member.places), member.axes) for member in members]
     axes = {}
@@ -57,6 +58,25 @@ def common_graph(first: Graph, members: Sequence[Placed]) -> Graph:
                 twin[places[axis][new]] = changes[axis].twin[new]
         axes[axis] = AxisPlan.of(len(positions), source, np.where(source == NEW, twin, NEW))
     return with_axes(first, axes)
+
+
+def free_runs(graph: Graph) -> frozenset[int]:
+    """The runs whose size a search changes: neither fixed, nor of an input or output, nor words or layers."""
+    ties = graph.ties
+    ends = ties.plain(run for vertex in (*graph.inputs, *graph.outputs) for run in ties.axes[vertex.name])
+    return ties.plain(range(len(ties.run_sizes))) - ends - ties.fixed.keys() - ties.indexed - ties.layers
+
+
+def _rounded_up(graph: Graph, sizes: Mapping[int, int], ladder: Sequence[int]) -> dict[int, int]:
+    """Sizes of runs, each as the next one of a ladder, but where the network could not have it."""
+    ties, free = graph.ties, free_runs(graph)
+    found = {run: next((n for n in ladder if n >= size and run in free), size) for run, size in sizes.items()}
+    while broken := [each for each in ties.conditions if not each.holds(ties.sizes_with(found))]:
+        back = {run: sizes[run] for each in broken for run in ties.plain(r for a in each.axes for r in ties.axes[a])}
+        if back.items() <= found.items():
+            break  # no rounding is to blame: the largest sizes of all members break it
+        found |= back
+    return found
 
 
 def there_and_back(common: Graph, graph: Graph, places: Mapping[int, Positions]) -> Graph:

@@ -25,7 +25,7 @@ Member: TypeAlias = Mutation | tuple[Graph, Variables]
 Places: TypeAlias = Mapping[int, Positions]
 
 
-def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
+def placed_members(members: Sequence[Member], ladder: Sequence[int] = ()) -> tuple[Graph, list[Placed]]:
     """The graph of the common shape, and every member in it.
 
     Neurons of a common ancestor keep their places, and those that a mutation has added come behind them. Without an
@@ -33,6 +33,7 @@ def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
 
     Args:
       members: mutations of one network, or networks of one structure.
+      ladder: sizes in rising order, to the next of which those of the common shape are rounded up.
 
     Raises:
       StructureError: if the members have no common structure.
@@ -45,7 +46,7 @@ def placed_members(members: Sequence[Member]) -> tuple[Graph, list[Placed]]:
     else:
         first = as_pair(members[0])[0]
         placed = [_by_position(first, member, number) for number, member in enumerate(members)]
-    common = common_graph(first, placed)
+    common = common_graph(first, placed, ladder)
     for number, member in enumerate(placed):
         _check_structure(common, member, number)
     return common, placed

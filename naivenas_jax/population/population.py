@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar, dataclass_transform
 
 import chex
@@ -15,14 +16,15 @@ from flax.typing import PRNGKey, RNGSequences
 
 from naivenas_jax.align.axis_plan import AxisPlan, Positions
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.checks import as_whole, shown
+from naivenas_jax.checks import as_items, as_whole, require_ladder, shown
 from naivenas_jax.errors import RequestError, StructureError, VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.map_ops import with_axes
 from naivenas_jax.paths import is_unnamed, subscripts
-from naivenas_jax.population.common_shape import in_common_shape, inverse, moved, plan_to
+from naivenas_jax.population.common_shape import free_runs, in_common_shape, inverse, moved, plan_to
 from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
+from naivenas_jax.population.stacked import mask_of, padded, row_of, stacked, with_row
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
 from naivenas_jax.transfer.take import where_they_are
@@ -75,6 +77,8 @@ class Population(Viewable):
     >>> own = population.carry(state, 1)
     >>> own[0].mu["hidden"]["bias"].shape, population.put(state, 1, own)[0].mu["hidden"]["bias"].shape
     ((7,), (3, 10))
+    >>> population.stack([population.carry(state, number) for number in range(3)])[0].mu["hidden"]["bias"].shape
+    (3, 10)
     """
 
     graph: Graph
@@ -83,30 +87,42 @@ class Population(Viewable):
     places: Mapping[str, jax.Array]
 
     @classmethod
-    def of(cls, members: Sequence[Member]) -> Population:
+    def of(cls, members: Sequence[Member], *, ladder: Sequence[int] | None = None) -> Population:
         """A population; see `Population`.
 
         Args:
           members: mutations of one network, whose neurons keep their places, or pairs of a graph and its variables,
             whose neurons are aligned by position.
+          ladder: sizes in rising order, such as ``nas.ladder(8, 512)``. The common shape has the next of these sizes,
+            and every size of a layer inside the network can differ, so that other members of this structure give the
+            same program. None: the largest sizes of the members, and what is equal in all is one size.
 
         Returns:
           The members, in order.
 
         Raises:
           PlanError: if there are none, or one is neither a mutation nor a pair.
+          RequestError: if ``ladder`` is none.
           StructureError: if their structures differ.
         """
-        common, placed = placed_members(listed(members))
-        ties = common.ties
-        differing = [r for r, n in enumerate(ties.run_sizes) if any(len(m.places.get(r, range(n))) < n for m in placed)]
-        names = run_names(ties, differing)
-        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *(in_common_shape(ties, member) for member in placed))
-        masks = {name: np.stack([_mask(m.places[r], ties.run_sizes[r]) for m in placed]) for name, r in names.items()}
-        places = {
-            name: np.stack([_padded(m.places[r], ties.run_sizes[r]) for m in placed]) for name, r in names.items()
-        }
-        return cls(graph=common, variables=stacked, masks=_on_device(masks), places=_on_device(places))
+        common, placed = placed_members(
+            listed(members), () if ladder is None else require_ladder("ladder=", ladder, RequestError)
+        )
+        ties, free = common.ties, free_runs(common) if ladder is not None else ()
+        full = {r: np.arange(n) for r, n in enumerate(ties.run_sizes)}
+        own = [{**full, **member.places} for member in placed]
+        names = run_names(
+            ties, [r for r, n in enumerate(ties.run_sizes) if r in free or any(len(m[r]) < n for m in own)]
+        )
+        masks = {name: np.stack([mask_of(m[r], ties.run_sizes[r]) for m in own]) for name, r in names.items()}
+        places = {name: np.stack([padded(m[r], ties.run_sizes[r]) for m in own]) for name, r in names.items()}
+        every = stacked([in_common_shape(ties, member) for member in placed])
+        return cls(
+            graph=common,
+            variables=every,
+            masks=jax.tree.map(jnp.asarray, masks),
+            places=jax.tree.map(jnp.asarray, places),
+        )
 
     def __repr__(self) -> str:
         sizes = ", ".join(
@@ -150,7 +166,7 @@ class Population(Viewable):
         if chunk is not None and (rows is None or rows < 1):
             raise RequestError(f"chunk= is a number of members of at least 1, or None for all; found {shown(chunk)}.")
         self._check_tree(variables, "variables")
-        shapes = jax.eval_shape(_row, variables, 0)
+        shapes = jax.eval_shape(row_of, variables, 0)
         check_network(self.graph, shapes)
         keys = dict(rngs) if isinstance(rngs, Mapping) else {} if rngs is None else {"params": rngs}
         network = MaskedNetwork.of(self.graph, shapes, inputs, mutable=mutable, rngs=keys, kwargs=kwargs)
@@ -183,7 +199,7 @@ class Population(Viewable):
         if not isinstance(tx, optax.GradientTransformation):
             raise RequestError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
         params = trained_tree(self.graph.ties, self.variables)
-        return where_they_are(jax.vmap(tx.init)(params), params)
+        return where_they_are(_first_states(tx.init, params), params)
 
     def member(self, number: int, variables: PyTree = None) -> tuple[Graph, Variables]:
         """One member as a network of its own; see `Population`.
@@ -201,7 +217,7 @@ class Population(Viewable):
         """
         every = self.variables if variables is None else variables
         self._check_variables(every)
-        own = _row(every, self._number(number))
+        own = row_of(every, self._number(number))
         axes = self._axes(number)
         return with_axes(self.graph, axes), moved(own, self.graph.ties, axes)
 
@@ -218,10 +234,10 @@ class Population(Viewable):
         Raises:
           CarryError: as `Mutation.carry`.
         """
-        before = _row(self.variables, self._number(number))
+        before = row_of(self.variables, self._number(number))
         self._check_tree(tree, "tree")
         axes = self._axes(number)
-        return carry(self._plan(axes), _row(tree, number), before, moved(before, self.graph.ties, axes))[0]
+        return carry(self._plan(axes), row_of(tree, number), before, moved(before, self.graph.ties, axes))[0]
 
     def put(self, tree: PyTree, number: int, own: PyTree) -> PyTree:
         """The inverse of `carry`: a tree of all members, with that of one member in its place; see `Population`.
@@ -238,17 +254,41 @@ class Population(Viewable):
           CarryError: as `Mutation.carry`.
           VariablesError: if ``own`` is no such tree of one member.
         """
-        after = _row(self.variables, self._number(number))
         self._check_tree(tree, "tree")
-        axes = self._axes(number)
-        widened = carry(self._plan(inverse(axes)), own, moved(after, self.graph.ties, axes), after)[0]
+        widened = self._widened(own, self._number(number))
         wanted, found = jax.tree.map(lambda array: array.shape[1:], tree), jax.tree.map(np.shape, widened)
         if wanted != found:
             raise VariablesError(
                 f"own= is what `carry` gives of one member of this tree; found {shown(own)}, which has the shapes "
                 f"{shown(found)} in the common shape, where the tree has {shown(wanted)}."
             )
-        return _with_row(tree, number, widened)
+        return with_row(tree, number, widened)
+
+    def stack(self, trees: Sequence[PyTree]) -> PyTree:
+        """A tree of all members from one of each, such as states of an optimizer; see `Population`.
+
+        Args:
+          trees: for each member a tree in its own shape, as `carry` gives it.
+
+        Returns:
+          A tree with a leading member dimension. Entries of neurons that a member does not have are zero.
+
+        Raises:
+          CarryError: as `Mutation.carry`.
+          VariablesError: if they are not one for each member, or not alike.
+        """
+        items = as_items(trees)
+        if items is None or len(items) != len(self):
+            raise VariablesError(f"trees= takes one tree for each of the {len(self)} members; found {shown(trees)}.")
+        widened = [self._widened(own, number) for number, own in enumerate(items)]
+        shapes = [jax.tree.map(np.shape, each) for each in widened]
+        for number, each in enumerate(shapes):
+            if each != shapes[0]:
+                raise VariablesError(
+                    f"trees= has one tree for each member, all alike; that of member {number} has the shapes "
+                    f"{shown(each)} in the common shape, and that of member 0 {shown(shapes[0])}."
+                )
+        return stacked(widened)
 
     def replace(self, number: int, change: Member) -> Population:
         """Another network in the place of one member, in the same shape, so that nothing is compiled; see `Population`.
@@ -277,13 +317,13 @@ class Population(Viewable):
                 )
         own = {name: placed.places[run] for run, name in names.items() if name in self.masks}
         sizes = {name: self.masks[name].shape[1] for name in own}
-        masks = {name: _mask(places, sizes[name]) for name, places in own.items()}
-        padded = {name: _padded(places, sizes[name]) for name, places in own.items()}
+        masks = {name: mask_of(places, sizes[name]) for name, places in own.items()}
+        free = {name: padded(places, sizes[name]) for name, places in own.items()}
         return Population(
             graph=self.graph,
-            variables=_with_row(self.variables, number, in_common_shape(ties, placed)),
-            masks=_with_row(self.masks, number, masks),
-            places=_with_row(self.places, number, padded),
+            variables=with_row(self.variables, number, in_common_shape(ties, placed)),
+            masks=with_row(self.masks, number, masks),
+            places=with_row(self.places, number, free),
         )
 
     def _check_tree(self, tree: PyTree, name: str) -> None:
@@ -313,6 +353,11 @@ class Population(Viewable):
                     f"variables= has {subscripts(path)} of shape {np.shape(array)}, where this population has "
                     f"{np.shape(known[path]) if path in known else 'no such variable'}."
                 )
+
+    def _widened(self, own: PyTree, number: int) -> PyTree:
+        """A tree of one member in the common shape."""
+        axes, after = self._axes(number), row_of(self.variables, number)
+        return carry(self._plan(inverse(axes)), own, moved(after, self.graph.ties, axes), after)[0]
 
     def _number(self, number: int) -> int:
         found = as_whole(number)
@@ -345,28 +390,7 @@ def run_names(ties: Ties, runs: Sequence[int] | None = None) -> dict[str, int]:
     return {own.get(run, f"~run{run}"): run for run in wanted if run not in ties.products}
 
 
-def _mask(places: Positions, size: int) -> np.ndarray:
-    mask = np.zeros(size, bool)
-    mask[places] = True
-    return mask
-
-
-def _padded(places: Positions, size: int) -> np.ndarray:
-    """Places, and behind them those where the member has no neuron."""
-    return np.concatenate([places, np.flatnonzero(~_mask(places, size))]).astype(np.int32)
-
-
-def _on_device(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.asarray, tree)
-
-
-@jax.jit
-def _row(tree: PyTree, number: int) -> PyTree:
-    """What belongs to one member; compiled once, whichever it is."""
-    return jax.tree.map(lambda array: array[number], tree)
-
-
-@jax.jit
-def _with_row(tree: PyTree, number: int, row: PyTree) -> PyTree:
-    """A tree of all members with other values for one of them; compiled once, whichever it is."""
-    return jax.tree.map(lambda array, own: array.at[number].set(own), tree, row)
+@partial(jax.jit, static_argnums=0)
+def _first_states(init: Callable[[PyTree], optax.OptState], params: PyTree) -> optax.OptState:
+    """The first state of an optimizer for every member, by one program."""
+    return jax.vmap(init)(params)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from naivenas_jax.checks import as_number
+from naivenas_jax.checks import as_count, as_number, shown
 from naivenas_jax.errors import RequestError, StructureError
 from naivenas_jax.population.members import Member, ancestor_of, as_pair, listed, placed_members
 from naivenas_jax.population.population import Population
 from naivenas_jax.transfer.variables import parameter_count
 
 
-def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Population, tuple[int, ...]]]:
+def populations(
+    members: Sequence[Member],
+    ratio: float = 4.0,
+    *,
+    ladder: Sequence[int] | None = None,
+    count: int | None = None,
+) -> list[tuple[Population, tuple[int, ...]]]:
     """Sort networks into few populations: those of one structure and about one size together.
 
     A member is computed in the common shape of its population, so one that is much smaller than the others costs as
@@ -21,13 +27,16 @@ def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Pop
       members: mutations, or pairs of a graph and its variables, as for `Population.of`. Mutations of one network that
         differ in widths alone keep its places for their neurons.
       ratio: how many times as many parameters as the smallest member of a population its largest may have.
+      ladder: as for `Population.of`: sizes of the common shape, out of few, so that later members meet the same shapes.
+      count: how many members each population has: it is filled up with its first one again. None: as many as there are.
 
     Returns:
-      Pairs of a population and the numbers of its members in ``members``, in order.
+      Pairs of a population and the numbers of its members in ``members``, in order. Where it was filled up, these are
+      fewer than it has members.
 
     Raises:
       PlanError: if a member is neither a mutation nor a pair.
-      RequestError: if ``ratio`` is no number of at least 1.
+      RequestError: if ``ratio`` is no number of at least 1, ``ladder`` no ladder, or ``count`` no whole number.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -37,9 +46,11 @@ def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Pop
     >>> [(len(population), numbers) for population, numbers in nas.populations(members)]
     [(2, (0, 2)), (1, (1,))]
     """
-    largest = as_number(ratio)
+    largest, many = as_number(ratio), None if count is None else as_count(count)
     if largest is None or not largest >= 1:
         raise RequestError(f"ratio= must be a number of at least 1, found {ratio!r:.80}.")
+    if count is not None and many is None:
+        raise RequestError(f"count= is a number of members of at least 1, or None; found {shown(count)}.")
     members = listed(members)
     groups: list[list[int]] = []
     for number in range(len(members)):
@@ -49,7 +60,10 @@ def populations(members: Sequence[Member], ratio: float = 4.0) -> list[tuple[Pop
         else:
             home.append(number)
     classes = [own for group in groups for own in _size_classes(group, members, largest)]
-    return [(Population.of([members[i] for i in own]), tuple(own)) for own in sorted(classes)]
+    parts = [own[i : i + (many or len(own))] for own in sorted(classes) for i in range(0, len(own), many or len(own))]
+    filled = [[*own, *([own[0]] * ((many or 0) - len(own)))] for own in parts]
+    of = (Population.of([members[i] for i in numbers], ladder=ladder) for numbers in filled)
+    return list(zip(of, map(tuple, parts), strict=True))
 
 
 def _alike(members: Sequence[Member]) -> bool:

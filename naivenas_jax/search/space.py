@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from naivenas_jax.align.problem.request import To
-from naivenas_jax.checks import MOST_NEURONS, as_count, as_items, as_number, require_function, shown
+from naivenas_jax.checks import as_count, as_items, as_number, require_function, require_ladder, shown
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.search.draws import Draws
@@ -92,7 +92,7 @@ class SearchSpace:
         else:
             self._set("makers", _functions("makers", self.makers))
         self._set("activations", _functions("activations", self.activations))
-        self._set("kernels", _ladder("kernels", self.kernels))
+        self._set("kernels", require_ladder("kernels", self.kernels, RequestError))
         names = (self.protected,) if isinstance(self.protected, str) else as_items(self.protected)
         if names is None or not all(isinstance(name, str) for name in names):
             raise RequestError(f"protected must be names of vertices or handles, found {shown(self.protected)}.")
@@ -184,26 +184,10 @@ def _sizes(name: object, given: object) -> Sizes:
     """
     factor = as_number(given)
     if factor is None:
-        return _ladder(f"sizes of {name!r}" if name != "sizes" else "sizes", given)
+        return require_ladder(f"sizes of {name!r}" if name != "sizes" else "sizes", given, RequestError)
     if not 1 < factor < math.inf:
         raise RequestError(f"sizes: a factor must be a number above 1, found {shown(given)}.")
     return float(factor)
-
-
-def _ladder(argument: str, given: object) -> tuple[int, ...]:
-    """Whole numbers in ascending order.
-
-    Raises:
-      RequestError: if they are none.
-    """
-    items = as_items(given)
-    found = tuple(number for each in items or () if (number := as_count(each)) is not None)
-    if not found or len(found) < len(items or ()) or list(found) != sorted(set(found)):
-        raise RequestError(
-            f"{argument} must be whole numbers from 1 to {MOST_NEURONS} in ascending order, such as [16, 24, 32] or "
-            f"range(8, 65, 8){', or a factor above 1' if argument.startswith('sizes') else ''}; found {shown(given)}."
-        )
-    return found
 
 
 def _functions(argument: str, given: object) -> tuple[Callable[..., object], ...]:

@@ -50,6 +50,7 @@ RESULTS = (
         "Vertex",
         "HistoryEntry",
         "Canonical",
+        "TrainedMember",
     ),
 )
 #: Dicts of keywords for annotations, which are not called.
@@ -137,7 +138,12 @@ def _of_functions() -> dict[str, dict[str, Any]]:
         "register_function": {"name": "tests.times", "fn": times},
         "report": {"mutation": narrower(), "inputs": (X,)},
         "canonical": {"graph": graph},
-        "populations": {"members": [narrower(), narrower()]},
+        "populations": {"members": [narrower(), narrower()], "ladder": (2, 4, 8), "count": 2},
+        "train_members": {
+            "train": lambda population, state: (population.variables, None, None),
+            "members": [narrower()],
+        },
+        "evaluate_members": {"evaluate": lambda population: np.zeros(len(population)), "members": [narrower()]},
         "random_mutation": {**on, "key": jax.random.key(0), "kinds": {"width_down": 1.0}},
         "SearchSpace": {"sizes": [2, 4, 8]},
         "History": {},
@@ -256,7 +262,8 @@ def _of_results() -> dict[str, Call]:
             f"Canonical.{name}": Call(getattr(nas.canonical(graph), name), {"tree": variables})
             for name in ("rename", "restore")
         },
-        "Population.of": Call(nas.Population.of, {"members": [mutation, mutation]}),
+        "Population.of": Call(nas.Population.of, {"members": [mutation, mutation], "ladder": (2, 4, 8)}),
+        "Population.stack": Call(population.stack, {"trees": [population.member(i)[1] for i in range(2)]}),
         "Population.apply": Call(population.apply, {"variables": population.variables, "inputs": (X,)}),
         "Population.init": Call(population.init, {"tx": optax.sgd(0.1)}),
         "Population.member": Call(population.member, {"number": 0, "variables": population.variables}),

@@ -42,7 +42,7 @@ OF_ARRAYS = ("inputs", "batches", "request", "utility")
 #: Where functions are taken a module is a function, whose own errors are those of its call.
 OF_FUNCTIONS = (
     *("utility", "constraints", "minimise", "max_new", "fn", "make", "loss_fn", "new", "latency", "fallback"),
-    *("on_change", "timer"),
+    *("on_change", "timer", "train", "evaluate", "map"),
 )
 #: What comes of these is computed from the user's numbers by the user's network: it is as finite as they are.
 AS_GIVEN = (
