@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -69,6 +69,15 @@ def class_count(ties: Ties) -> int:
     return int(ties.starts[-1])
 
 
+def free_classes(ties: Ties) -> Bool[np.ndarray, " classes"]:
+    """Which classes may change."""
+    free = np.ones(class_count(ties), bool)
+    for run in range(len(ties.run_sizes)):
+        if all(one in ties.fixed for one in ties.plain((run,))):
+            free[ties.starts[run] : ties.starts[run + 1]] = False
+    return free
+
+
 @lru_cache(maxsize=16)
 def homes(graph: Graph) -> dict[str, Int[np.ndarray, " _"]]:
     """For each handle the numbers of the classes whose score it bears, -1 where another handle does.
@@ -76,11 +85,7 @@ def homes(graph: Graph) -> dict[str, Int[np.ndarray, " _"]]:
     Handles that bear none are left out; so are classes that may not change.
     """
     ties = graph.ties
-    start = ties.starts
-    free = np.ones(start[-1], bool)
-    for run in range(len(ties.run_sizes)):
-        if all(one in ties.fixed for one in ties.plain((run,))):
-            free[start[run] : start[run + 1]] = False
+    free = free_classes(ties)
     found = {}
     for axis in ties.axes:
         if axis.startswith("~"):

@@ -66,3 +66,31 @@ def test_the_half_that_costs_least_is_the_same(monkeypatch, most):
     fewer = costs_of_neurons.importance(Network(graph, {}), variables, data)
     assert set(np.argsort(full["wide"])[:4]) == set(np.argsort(fewer["wide"])[:4])
     np.testing.assert_allclose(full["more"], fewer["more"], rtol=1e-3)
+
+
+def test_columns_of_an_imported_convolution(monkeypatch):
+    """The window of its kernel is an axis too, which may not change, and of which no costs are needed."""
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(8, (3,), name="wide")(x))
+            return nn.Dense(3, name="out")(nn.tanh(nn.Conv(2, (5,), name="more")(x)).mean(1))
+
+    rows = IMAGES.reshape(96, 36, 2)
+    graph, variables = nas.from_linen(Two(), Two().init(jax.random.key(0), rows[:1]), rows[:1])
+    assert any("kernel" in axis for leaf in graph.ties.leaves.values() for axis in leaf.axes if axis)
+    data, widths, found = Data.of(graph, [rows]), [], []
+    spied = costs_of_neurons.curvatures
+
+    def sums(*given):
+        made = spied(*given)
+        widths.append({path[1]: one.x.sums.shape[-1] - 1 for (path, _), one in made.items()})
+        return made
+
+    monkeypatch.setattr(costs_of_neurons, "curvatures", sums)
+    for most in (100, 16):
+        monkeypatch.setattr(costs_of_neurons, "WIDE", most)
+        found.append(costs_of_neurons.importance(Network(graph, {}), variables, data)["wide"])
+    assert widths == [{"wide": 6, "more": 40, "out": 2}, {"wide": 6, "more": 16, "out": 2}]
+    assert 0 < found[0].min() <= 1.001 * found[1].min() <= 2 * found[0].min()  # an upper bound, and not a loose one

@@ -154,6 +154,8 @@ class _Matrices(NamedTuple):
         """The matrices of a weight that has these values, whose covariances have about ``most`` columns."""
         entries = use.entries(array.shape)
         values, rows = array.astype(np.float64).ravel()[entries], rows_by_class(ties, use.path, entries, array.shape)
+        if not any(rows):  # nothing that it reads can be dropped
+            return cls(values, rows, NO_COLUMNS)
         return cls(values, rows, ReducedColumns.of(values[0], rows[0], most) if len(rows) == 1 else None)
 
     @property

@@ -20,7 +20,7 @@ from naivenas_jax.fit.regression.elimination import Block
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.typing import Array
-from naivenas_jax.utility.tied import class_numbers
+from naivenas_jax.utility.tied import class_numbers, free_classes
 
 #: The most columns whose covariance is inverted as it is.
 WIDE = 2048
@@ -69,7 +69,7 @@ class ReducedColumns(NamedTuple):
         """How many columns there are."""
         return sum(vectors.shape[0] * vectors.shape[2] for _, vectors in self.parts)
 
-    def columns(self, x: Float[Array, "1 N K"]) -> Float[Array, "1 N k"]:
+    def columns(self, x: Float[Array, "G N K"]) -> Float[Array, "G N k"]:
         """The columns X V."""
         parts = [jnp.einsum("gncr,crs->gncs", x[:, :, rows], vectors) for rows, vectors in self.parts]
         return jnp.concatenate([x[:, :, :0], *(part.reshape(*part.shape[:2], -1) for part in parts)], -1)
@@ -109,6 +109,8 @@ def rows_by_class(
 ) -> list[dict[int, Int[np.ndarray, " _"]]]:
     """For each matrix of a weight the rows that read each class of neurons.
 
+    Dimensions along which nothing may change, such as the window of a convolution, do not count.
+
     Args:
       ties: of the graph.
       path: the weight.
@@ -116,7 +118,10 @@ def rows_by_class(
       shape: the shape of the weight.
     """
     found: list[dict[int, np.ndarray]] = [{} for _ in entries]
+    free = free_classes(ties)
     for classes in classes_of(ties, path, entries, shape, "in"):
+        if not free[classes].any():
+            continue
         for own, rows in zip(classes[:, :, 0], found, strict=True):
             for one in np.unique(own).tolist():
                 mine = np.flatnonzero(own == one)
