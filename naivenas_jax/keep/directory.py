@@ -23,7 +23,7 @@ STRUCTURE = "structure.json"
 _FORMAT = "naivenas_jax save"
 _VERSION = 1
 _FILE = re.compile(
-    r"structure\.json|(variables|graph|network\.[0-9]+|tree\.[A-Za-z_][A-Za-z0-9_]*)\.safetensors", re.ASCII
+    r"structure\.json|(variables|graph|undo|network\.[0-9]+|tree\.[A-Za-z_][A-Za-z0-9_]*)\.safetensors", re.ASCII
 )
 #: A manifest is short.
 _LARGEST_MANIFEST = 2**20
@@ -126,7 +126,7 @@ def _checked(data: bytes, path: Path) -> dict[str, Any]:
       SaveError: if it has been changed, or is of another version.
     """
     try:
-        said = json.loads(data)
+        said = as_json(data)
         version, own = said["version"], said.pop("sha256")
         names = [name for name, entry in said["files"].items() if set(entry) == {"sha256", "bytes"}]
         same = (
@@ -148,6 +148,26 @@ def _checked(data: bytes, path: Path) -> dict[str, Any]:
     if STRUCTURE not in names:
         raise SaveError(f"{path / MANIFEST} names no {STRUCTURE}.")
     return dict(said)
+
+
+def as_json(data: bytes) -> Any:
+    """What a text says in JSON as it is written here: no key is there twice, and all numbers are finite.
+
+    Raises:
+      ValueError: if it is no such text.
+    """
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is there twice")
+    return made
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _bytes(path: Path, entry: Mapping[str, Any] | None) -> bytes:

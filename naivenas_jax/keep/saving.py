@@ -20,6 +20,7 @@ from naivenas_jax.keep import directory
 from naivenas_jax.keep.graph_codec import GraphReader, GraphWriter
 from naivenas_jax.keep.tensors import from_bytes, to_bytes
 from naivenas_jax.keep.trees import as_it_was, as_nested
+from naivenas_jax.keep.undo_codec import Undo, read_undo, write_undo
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json, canonical
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.search.lineage.history import History
@@ -40,6 +41,7 @@ class Saved(Viewable):
       trees: the further trees that were saved, by name, as nested dicts and lists.
       plan: the plan that was saved; None if there was none.
       history: the history that was saved; None if there was none.
+      way_back: what `undo` needs; None if it was not saved.
 
     >>> import tempfile, jax, optax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 3)
@@ -61,6 +63,7 @@ class Saved(Viewable):
     trees: Mapping[str, PyTree] = field(default_factory=dict, repr=False)
     plan: Plan | None = None
     history: History | None = None
+    way_back: Undo | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Any]:  # Python cannot say: a graph, then its variables
         yield self.graph
@@ -88,12 +91,44 @@ class Saved(Viewable):
             raise SaveError(f"There is no tree {shown(name)} in the save. There are: {known}.")
         return as_it_was(self.trees[name], like, name)
 
+    def undo(self, variables: Variables | None = None) -> tuple[Graph, dict[str, PyTree]]:
+        """Go back to the network before the mutation that was saved, as `Mutation.undo` does.
+
+        Args:
+          variables: of the saved network, trained further or not; where not given, those that were saved.
+
+        Returns:
+          The graph before, and its variables as nested dicts: entries that were kept have the values that they have in
+          ``variables``, entries that were dropped have those that they had when they were dropped.
+
+        Raises:
+          SaveError: if the save does not have what it takes.
+          VariablesError: if the variables are not those of the saved network.
+
+        >>> import tempfile, jax, flax.linen as nn, naivenas_jax as nas
+        >>> x = nas.input_vertex("x", 3)
+        >>> graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(4), x)))
+        >>> variables = graph.init(jax.random.key(0), jax.numpy.ones((1, 3)))
+        >>> path = tempfile.mkdtemp() + "/net"
+        >>> nas.save(path, nas.delta_nout(graph, variables, {"hidden": -1}), undo=True)
+        >>> before, its_variables = nas.load(path).undo()
+        >>> before == graph, its_variables["params"]["hidden"]["bias"].shape
+        (True, (4,))
+        """
+        if self.way_back is None:
+            raise SaveError(
+                "The save has no way back: what a mutation removes is saved along only with "
+                "nas.save(path, mutation, undo=True)."
+            )
+        return self.way_back(self.variables if variables is None else variables)
+
 
 @view.register
 def saved_view(saved: Saved) -> View:
     """The network, and what was saved beside it."""
     beside = [f"tree {name!r}" for name in saved.trees]
-    beside += [name for name, held in (("plan", saved.plan), ("history", saved.history)) if held is not None]
+    held = {"plan": saved.plan, "history": saved.history, "the way back": saved.way_back}
+    beside += [name for name, each in held.items() if each is not None]
     return Words((f"saved with {', '.join(beside) or 'nothing else'}",)), *view(saved.graph)
 
 
@@ -104,6 +139,7 @@ def save(
     *,
     plan: Plan | None = None,
     history: History | None = None,
+    undo: bool = False,
     overwrite: bool = False,
     **trees: PyTree,
 ) -> None:
@@ -120,6 +156,7 @@ def save(
       variables: its variables. They come back as nested dicts. May be left out for a mutation.
       plan: a plan that is saved along, by default that of the mutation.
       history: a history that is saved along, with the networks that it holds.
+      undo: of a mutation, whether the network before and the entries that were removed are saved, for `Saved.undo`.
       overwrite: whether a save that is there already is replaced. Nothing else ever is.
       **trees: further trees of arrays and numbers: the state of an optimizer, averages, masks, keys.
 
@@ -138,6 +175,9 @@ def save(
     """
     place = _path(path)
     require_flag(overwrite, "overwrite", SaveError)
+    mutation = graph if isinstance(graph, Mutation) else None
+    if require_flag(undo, "undo", SaveError) and mutation is None:
+        raise SaveError(f"undo=True is for a mutation, which knows the network before; found {type(graph).__name__}.")
     if isinstance(graph, Mutation):
         plan = graph.plan if plan is None else plan
         variables = graph.variables if variables is None else variables
@@ -147,59 +187,110 @@ def save(
     if history is not None and not isinstance(history, History):
         raise SaveError(f"history takes a nas.History; found {shown(history)}.")
     check_network(graph, variables)
-    writer = GraphWriter(Encoder())
-    written = writer.graph(graph)
-    _check_again(graph, writer, written)
-    files, structure = {"graph.safetensors": to_bytes(writer.encoder.arrays)}, dict[str, Json](graph=written)
+    saving = _Saving()
+    structure: dict[str, Json] = {"graph": saving.graph(graph, "graph")}
     structure["plan"] = None if plan is None else json.loads(plan.to_json())
     structure["versions"] = _versions()
     structure["history"] = None if history is None else json.loads(history.to_json())
-    structure["networks"] = held = list[Json]()
-    for number, entry in enumerate(each for each in history or () if each.network is not None):
-        written_network, files[f"network.{number}.safetensors"] = _held(entry)
-        held.append([entry.name, written_network])
-    structure["variables"], files["variables.safetensors"] = _written(plain(variables), "variables")
-    structure["trees"] = own = dict[str, Json]()
-    for name, tree in trees.items():
+    structure["networks"] = [
+        [entry.name, saving.network(entry, number)]
+        for number, entry in enumerate(each for each in history or () if each.network is not None)
+    ]
+    structure["undo"] = saving.way_back(mutation, variables) if mutation is not None and undo else None
+    structure["variables"] = saving.tree(plain(variables), "variables", "variables")
+    for name in trees:
         if not (name.isidentifier() and name.isascii()):
             raise SaveError(f"A tree is saved under a name such as 'state' or 'averages'; found {name!r:.80}.")
-        own[name], files[f"tree.{name}.safetensors"] = _written(tree, name)
-    files[directory.STRUCTURE] = canonical(structure).encode()
-    directory.write(place, files, overwrite)
+    structure["trees"] = {name: saving.tree(tree, name, f"tree.{name}") for name, tree in trees.items()}
+    directory.write(place, {**saving.files, directory.STRUCTURE: canonical(structure).encode()}, overwrite)
 
 
-def _written(tree: PyTree, name: str) -> tuple[Json, bytes]:
-    """A tree as JSON, and the bytes of its arrays."""
-    encoder = Encoder(where=f"The tree {name!r}")
-    return encoder.value(as_nested(tree)), to_bytes(encoder.arrays)
+@dataclass
+class _Saving:
+    """The files of arrays that a save makes, and the imported model that its networks share.
+
+    Attributes:
+      files: by name.
+      model: what the imported model is known by; None as long as there is none.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    model: object = None
+
+    def graph(self, graph: Graph, file: str) -> Json:
+        """A graph as JSON."""
+        writer = GraphWriter(Encoder())
+        written = writer.graph(graph)
+        self._check_again(graph, writer, written)
+        self._put(file, writer.encoder)
+        return written
+
+    def network(self, entry: HistoryEntry, number: int) -> Json:
+        """A network that a history holds as JSON."""
+        assert entry.network is not None
+        graph, variables = entry.network
+        writer = GraphWriter(Encoder())
+        written = writer.graph(graph)
+        self._check_again(graph, writer, written)
+        writer.encoder.where = f"{entry.name!r} of the history"
+        values = writer.encoder.value(as_nested(plain(variables)))
+        self._put(f"network.{number}", writer.encoder)
+        return {"graph": written, "variables": values}
+
+    def way_back(self, mutation: Mutation, variables: Variables | None) -> Json:
+        """What it takes to undo a mutation as JSON."""
+        writer = GraphWriter(Encoder())
+        written = write_undo(writer, mutation.before, mutation.undo_records)
+        self._check_again(mutation.before, writer, written["before"])
+        reader = GraphReader(Decoder(writer.encoder.arrays), known=iter(writer.models))
+        read_undo(reader, written)(plain(variables))
+        self._put("undo", writer.encoder)
+        return written
+
+    def tree(self, tree: PyTree, name: str, file: str) -> Json:
+        """A tree as JSON."""
+        encoder = Encoder(where=f"The tree {name!r}")
+        written = encoder.value(as_nested(tree))
+        self._put(file, encoder)
+        return written
+
+    def _put(self, file: str, encoder: Encoder) -> None:
+        self.files[f"{file}.safetensors"] = to_bytes(encoder.arrays)
+
+    def _check_again(self, graph: Graph, writer: GraphWriter, written: Any) -> None:
+        """Raise unless a graph that was written is read as what it was."""
+        for model in writer.models:
+            if not model.edits:
+                self._check_shared(model.function.identity)
+        try:
+            again = GraphReader(Decoder(writer.encoder.arrays), known=iter(writer.models)).graph(written)
+        except SaveError:
+            raise
+        except Exception as error:
+            raise SaveError(f"The network cannot be saved: read again, {error!s:.300}") from error
+        if again != graph:
+            both = zip(again.vertices, graph.vertices, strict=True)
+            other = next((own.name for made, own in both if made.op != own.op), "the signature")
+            raise SaveError(
+                f"The network cannot be saved: what would be read again differs at {other!r}. This is a bug."
+            )
+
+    def _check_shared(self, model: object) -> None:
+        """Raise if another imported model was there before."""
+        self.model = model if self.model is None else self.model
+        if not _same(model, self.model):
+            raise SaveError(
+                "The networks of the save were imported from several models, of which load could be given one. Save "
+                "them apart; or compose the models in Flax, and import what they make together."
+            )
 
 
-def _held(entry: HistoryEntry) -> tuple[Json, bytes]:
-    """A network that a history holds as JSON, and the bytes of its arrays."""
-    assert entry.network is not None
-    graph, variables = entry.network
-    writer = GraphWriter(Encoder())
-    written = writer.graph(graph)
-    _check_again(graph, writer, written)
-    writer.encoder.where = f"{entry.name!r} of the history"
-    values = writer.encoder.value(as_nested(plain(variables)))
-    return {"graph": written, "variables": values}, to_bytes(writer.encoder.arrays)
-
-
-def _check_again(graph: Graph, writer: GraphWriter, written: dict[str, Json]) -> None:
-    """Raise unless a graph that was written is read as what it was."""
-    if len({id(model.function.identity) for model in writer.models if not model.edits}) > 1:
-        raise SaveError("The network holds several imported models, of which load could be given one. Save them apart.")
+def _same(model: object, other: object) -> bool:
+    """Whether two models are one, or equal values."""
     try:
-        again = GraphReader(Decoder(writer.encoder.arrays), known=iter(writer.models)).graph(written)
-    except SaveError:
-        raise
-    except Exception as error:
-        raise SaveError(f"The network cannot be saved: read again, {error!s:.300}") from error
-    if again != graph:
-        both = zip(again.vertices, graph.vertices, strict=True)
-        other = next((own.name for made, own in both if made.op != own.op), "the signature")
-        raise SaveError(f"The network cannot be saved: what would be read again differs at {other!r}. This is a bug.")
+        return model is other or (hash(model) == hash(other) and model == other)
+    except TypeError:  # a field has no hash, and perhaps no one answer to ==
+        return False
 
 
 def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
@@ -259,13 +350,22 @@ def _saved_with(files: Mapping[str, bytes]) -> str:
 
 
 def _read(files: Mapping[str, bytes], model: object) -> Saved:
-    structure = json.loads(files[directory.STRUCTURE])
+    structure = directory.as_json(files[directory.STRUCTURE])
     graph = GraphReader(Decoder(_arrays(files, "graph.safetensors")), model).graph(structure["graph"])
     variables = _tree(structure["variables"], files, "variables.safetensors")
     check_network(graph, variables)
     trees = {str(name): _tree(data, files, f"tree.{name}.safetensors") for name, data in structure["trees"].items()}
     plan = None if structure["plan"] is None else Plan.from_json(json.dumps(structure["plan"]))
-    return Saved(graph, variables, trees, plan, _history(structure, files, model))
+    return Saved(graph, variables, trees, plan, _history(structure, files, model), _way_back(structure, files, model))
+
+
+def _way_back(structure: Mapping[str, Any], files: Mapping[str, bytes], model: object) -> Undo | None:
+    """What it takes to go back to the network before a mutation, if it was saved. That it fits has been tried."""
+    if structure.get("undo") is None:
+        return None
+    undo = read_undo(GraphReader(Decoder(_arrays(files, "undo.safetensors")), model), structure["undo"])
+    undo(_tree(structure["variables"], files, "variables.safetensors"))
+    return undo
 
 
 def _history(structure: Mapping[str, Any], files: Mapping[str, bytes], model: object) -> History | None:

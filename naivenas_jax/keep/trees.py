@@ -111,13 +111,20 @@ def _leaf(saved: Any, like: PyTree, where: str) -> PyTree:
             raise SaveError(f"{where} was saved as {_said(saved)}, and like= has {_said(like)}.")
         return saved
     found = np.shape(saved), getattr(saved, "dtype", type(saved).__name__)
-    if found != (tuple(like.shape), like.dtype):
+    if found != (tuple(like.shape), _as_stored(like.dtype)):
         raise SaveError(f"{where} was {_said(saved)}, and like= has {_said(like)}.")
+    if isinstance(like, np.ndarray) and isinstance(saved, np.ndarray):
+        return saved.astype(like.dtype, copy=False)  # in its order of bytes
     if isinstance(like, jax.Array) and not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return placed_like(np.asarray(saved), like)
     if isinstance(like, jax.ShapeDtypeStruct) and like.sharding is not None:
         return jax.device_put(saved, like.sharding)
     return saved
+
+
+def _as_stored(dtype: Any) -> Any:
+    """A dtype in the order of bytes of this machine, in which arrays come back."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
 
 
 def _said(leaf: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf, leaf_shapes
 from naivenas_jax.transfer.copies import models_of, multiplicity
 from naivenas_jax.transfer.take import HostArray, LeafValue, placed_like, rescale, to_host
-from naivenas_jax.transfer.variables import check_variables, flat, nested, unshared
+from naivenas_jax.transfer.variables import check_variables, flat, nested, plain, unshared
 from naivenas_jax.typing import PyTree, Shape, Variables
 
 Axes: TypeAlias = tuple[AxisPlan | None, ...]
@@ -113,6 +113,23 @@ class UndoRecord:
             return array
         before, factor = self.kept[path], self.plan.factor(path)
         return np.where(array == rescale(before, factor), before, rescale(array, 1 / factor))
+
+
+def undone(records: Sequence[UndoRecord], variables: Variables) -> dict[str, PyTree]:
+    """The variables before several steps, as nested dicts: the last step is undone first.
+
+    Args:
+      records: of the steps, in order.
+      variables: of the network after the last one.
+
+    Raises:
+      VariablesError: if they belong to another network.
+    """
+    restored = variables
+    for record in reversed(records):
+        restored = record.restore(restored)
+    apart: dict[str, PyTree] = unshared(plain(restored), variables, [record.removed for record in records])
+    return apart
 
 
 def _kept(array: HostArray, axes: Axes) -> HostArray:

@@ -243,6 +243,7 @@ def _of_results() -> dict[str, Call]:
         "Frontier.smallest": Call(points.smallest, {"loss": 0.1}),
         "Frontier.svg": Call(points.svg, {}),
         "Saved.restore": Call(nas.load(saved()).restore, {"name": "state", "like": optax.sgd(0.1).init({})}),
+        "Saved.undo": Call(nas.load(saved()).undo, {"variables": mutation.variables}),
         "Report.svg": Call(nas.report(mutation, X).svg, {}),
         "Report.to_dict": Call(nas.report(mutation, X).to_dict, {}),
         "TaylorAverage.init": Call(nas.TaylorAverage.init, {"graph": graph}),

@@ -42,7 +42,7 @@ def narrower() -> nas.Mutation:
 @cache
 def saved() -> str:
     path = tempfile.mkdtemp() + "/net"
-    nas.save(path, narrower(), state=optax.sgd(0.1).init({}))
+    nas.save(path, narrower(), undo=True, state=optax.sgd(0.1).init({}))
     return path
 
 

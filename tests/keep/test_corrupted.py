@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ def saved(tmp_path_factory) -> Path:
     variables = graph.init(jax.random.key(0), jnp.ones((1, 2, 3)))
     path = tmp_path_factory.mktemp("saved") / "net"
     mutation = nas.delta_nout(graph, variables, {"hidden": -1})
-    nas.save(path, mutation, state=optax.adam(0.1).init(mutation.variables["params"]))
+    history = nas.History().add("first", graph).add("narrow", mutation, "first", keep=True)
+    state = optax.adam(0.1).init(mutation.variables["params"])
+    nas.save(path, mutation, history=history, undo=True, state=state)
     assert nas.load(path).graph == mutation.graph
     return path
 
@@ -65,7 +68,7 @@ def damaged(files: dict[str, bytes]) -> Iterator[dict[str, bytes]]:
         yield {**files, name: data + b"\n"}
         yield {key: value for key, value in files.items() if key != name}
         for other_name in names:
-            if other_name != name:
+            if files[other_name] != files[name]:
                 yield {**files, name: files[other_name]}
                 yield {**files, name: files[other_name], other_name: data}
 
@@ -74,7 +77,7 @@ def test_every_damaged_save_is_refused(saved, tmp_path):
     every = list(damaged(files_of(saved)))
     for changed in every:
         refused(changed, tmp_path / "net")
-    assert len(every) >= 400
+    assert len(every) >= 600
 
 
 def signed(files: dict[str, bytes], /, **manifest: Any) -> dict[str, bytes]:
@@ -153,6 +156,18 @@ def forged_structures(structure: dict[str, Any]) -> Iterator[tuple[str, Callable
         yield f"op {value}", vertex(dense, lambda row, value=value: row.__setitem__(1, value))
         if value is not None:
             yield f"plan {value}", lambda whole, value=value: whole.update(plan=value)
+    for name in ("slices", "removed", "kept", "leaves", "plan", "split"):
+        for value in (None, 3, "text", [[["params"], 3]], {"axes": 3}):
+            if name != "split":
+                yield f"{name} {value}", lambda whole, own={name: value}: whole["undo"]["records"][0].update(own)
+        yield f"no {name}", lambda whole, name=name: whole["undo"]["records"][0].pop(name)
+    for change in ([], [3], None, [[["params", "hidden", "bias"], {"tuple": []}]]):
+        yield f"what was removed: {change}", lambda whole, own=change: whole["undo"]["records"][0].update(slices=own)
+    yield "before", lambda whole: whole["undo"].update(before=whole["graph"])
+    yield "records", lambda whole: whole["undo"].update(records=[])
+    yield "held graph", lambda whole: whole["networks"][0][1].update(graph=whole["undo"]["before"])
+    yield "held name", lambda whole: whole["networks"][0].__setitem__(0, "unknown")
+    yield "history", lambda whole: whole.update(history={"format": "other"})
     yield "op", vertex(dense, lambda row: row[1].update(op="exec"))
     yield "field", vertex(act, lambda row: row[1]["fields"].update(__class__=3))
     yield (
@@ -200,12 +215,15 @@ def forged_tensors(data: bytes) -> Iterator[bytes]:
     first = next(name for name in header if name != "__metadata__")
     for shape in ([2**40], [2**62, 4], [-1], [1.5], "x", [2**64]):
         yield with_header({**header, first: {**header[first], "shape": shape}})
+    second = [name for name in header if name != "__metadata__"][1]
+    yield with_header({**header, second: {**header[second], "data_offsets": header[first]["data_offsets"]}})
     for offsets in ([0, 2**40], [-8, 8], [8, 0], [2**63, 2**63 + 4], None):
         yield with_header({**header, first: {**header[first], "data_offsets": offsets}})
     yield with_header({**header, first: {**header[first], "dtype": "PICKLE"}})
     for claimed in (0, 2**63, 2**40, length + 10**6):
         yield with_header(header, claimed)
-    for text in (b"", b"[]", b"null", b"\x80\x04\x95", b"{" * 1000, b"[" * 100000):
+    twice = json.dumps(header).encode().replace(b"{", b"{" + json.dumps(first).encode() + b": {}, ", 1)
+    for text in (twice, b"", b"[]", b"null", b"\x80\x04\x95", b"{" * 1000, b"[" * 100000):
         yield with_header(text)
 
 
@@ -226,6 +244,23 @@ def test_forged_arrays_and_manifests_are_refused(saved, tmp_path):
     forged.append(signed(files, format="other"))
     for text in (b"", b"null", b"[]", b"3", b"{}", b"[" * 100000, b"\xff\xfe"):
         forged += [{**files, directory.MANIFEST: text}, signed({**files, directory.STRUCTURE: text})]
+    structure = files[directory.STRUCTURE]
+    for found, put in (
+        (b'"graph":', b'"graph":{},"graph":'),  # a key twice: whoever reads the first and checks the last is deceived
+        (b'"plan":{', b'"plan":null,"plan":{'),
+        (b'"size":3', b'"size":2,"size":3'),
+        (b'"size":3', b'"size":NaN'),
+        (b'"size":3', b'"size":' + b"9" * 5000),
+        (b'"size":3', b'"size":' + b"[" * 3000 + b"]" * 3000),
+        (b'"vertices":[', b'"vertices":[' + b'{"tuple":[' * 3000 + b"]}" * 3000 + b","),
+        (b'"size":3', b'"size":3e0'),
+        (b"{", b"\xef\xbb\xbf{"),
+    ):
+        assert found in structure, found
+        forged.append(signed({**files, directory.STRUCTURE: structure.replace(found, put, 1)}))
+    manifest = files[directory.MANIFEST]
+    forged.append({**files, directory.MANIFEST: manifest.replace(b'"version"', b'"version": 1,\n "version"', 1)})
+    forged.append({**files, directory.MANIFEST: manifest + b" " * 2**20})
     for each in forged:
         refused(each, tmp_path / "net")
 
@@ -235,6 +270,14 @@ def test_links_and_other_things_are_no_saves(saved, tmp_path):
     (copy / "variables.safetensors").unlink()
     (copy / "variables.safetensors").symlink_to(saved / "variables.safetensors")
     with pytest.raises(nas.SaveError, match=r"variables\.safetensors is missing, or is no plain file"):
+        nas.load(copy)
+    os.remove(copy / "variables.safetensors")
+    os.mkfifo(copy / "variables.safetensors")  # to read it would wait for ever
+    with pytest.raises(nas.SaveError, match=r"is no plain file"):
+        nas.load(copy)
+    os.remove(copy / "variables.safetensors")
+    (copy / "variables.safetensors").mkdir()
+    with pytest.raises(nas.SaveError, match=r"is no plain file"):
         nas.load(copy)
     for path, message in ((tmp_path / "nowhere", "does not exist"), (saved / "manifest.json", "is a file")):
         with pytest.raises(nas.SaveError, match=message):

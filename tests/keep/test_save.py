@@ -1,7 +1,6 @@
 """Networks, hand-written and imported, are saved and loaded: here, and in a process that has only the files."""
 
 import inspect
-from functools import partial
 
 import chex
 import flax.linen as nn
@@ -12,8 +11,7 @@ import optax
 import pytest
 from flax import core, nnx, struct
 from flax.training.train_state import TrainState
-from fresh_process import run_in_a_process
-from keep_models import Blocks, NnxBlocks, doubled, mlp
+from keep_models import Blocks, NnxBlocks, doubled, every_kind_of_vertex, low_rank, mlp
 from safetensors.numpy import load_file
 
 import naivenas_jax as nas
@@ -24,31 +22,12 @@ from naivenas_jax.layers import registry
 X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
 WEIGHTS = {"dense0": {"kernel": jnp.ones((3, 8))}, "out": {"kernel": jnp.arange(16.0).reshape(8, 2)}}
 nas.register_function("tests.doubled", doubled)
+nas.register_function("tests.low_rank", low_rank)
 
 
 def by_hand():
-    """Every kind of vertex, functions of every kind."""
-    x = nas.input_vertex("x", 3)
-    h = nas.layer("dense0", nn.Dense(8, kernel_init=nn.initializers.he_normal(), dtype=jnp.float32), x)
-    h = nas.invariant_vertex("doubled", doubled, nas.invariant_vertex("act", partial(nn.gelu, approximate=False), h))
-    other = nas.layer("nnx", nnx.Linear(3, 8, kernel_init=nnx.initializers.lecun_normal(), rngs=nnx.Rngs(0)), x)
-    both = nas.concat("both", (h + other).named("sum"), -h, nas.layer("drop", nn.Dropout(0.5), other))
-    block_in = nas.input_vertex("block_in", both.nout)
-    block = nas.Graph(block_in, nas.layer("inner", nn.LayerNorm(), block_in))
-    h = nas.layer("norm", nn.BatchNorm(momentum=0.9), nas.layer("block", block, both))
-    h = nas.absorb_vertex(
-        "low", low_rank, h, nout=5, params={"down": "in r", "up": ("r out", nn.initializers.ones)}, inner={"r": 2}
-    )
-    h = nas.immutable_vertex("soft", jax.nn.softmax, h)
-    graph = nas.Graph(x, [nas.layer("out", nn.Dense(2), h), h])
+    graph = every_kind_of_vertex()
     return graph, graph.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, X)
-
-
-def low_rank(params, x):
-    return x @ params["down"] @ params["up"]
-
-
-nas.register_function("tests.low_rank", low_rank)
 
 
 def linen(**kwargs):
@@ -92,46 +71,6 @@ def test_a_network_comes_back_as_it_was(name, tmp_path):
         assert saved.plan == (network.plan if number else None)
         if name != "function":  # an array among its arguments, so that it equals nothing else
             assert saved.graph == graph
-
-
-# Both processes are fresh: one that has run other tests may hold programs that were compiled with other options.
-WRITES = """
-import pathlib, sys
-import naivenas_jax as nas
-from keep.test_save import NETWORKS, X, mutations, outputs
-names = [name for name in NETWORKS if "arguments" not in name]
-for name in names:
-    mutation = list(mutations(name))[-1]
-    nas.save(pathlib.Path(sys.argv[1]) / name, mutation, x=X, y=outputs(*mutation))
-print("all", len(names))
-"""
-READS = """
-import sys, pathlib
-import jax, numpy as np
-from fresh_process import run_in_a_process
-from keep_models import Blocks, NnxBlocks, doubled, mlp
-from flax import nnx
-import naivenas_jax as nas
-def low_rank(params, x):
-    return x @ params["down"] @ params["up"]
-nas.register_function("tests.doubled", doubled)
-nas.register_function("tests.low_rank", low_rank)
-models = {"linen": Blocks(), "nnx": NnxBlocks(nnx.Rngs(5)), "function": mlp}
-count = 0
-for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
-    saved = nas.load(path, model=models.get(path.name))
-    graph, variables = saved
-    for found, was in zip(jax.tree.leaves(graph.apply(variables, saved.trees["x"])), saved.trees["y"], strict=True):
-        np.testing.assert_array_equal(found, was, err_msg=path.name)
-    nas.delta_nout(graph, variables, {"dense0": -1})
-    count += 1
-print("all", count)
-"""
-
-
-def test_another_process_computes_the_same_and_goes_on(tmp_path):
-    assert run_in_a_process(WRITES, tmp_path) == "all 4"
-    assert run_in_a_process(READS, tmp_path) == "all 4"
 
 
 def small():
@@ -423,6 +362,69 @@ def test_an_imported_model_inside_a_graph(tmp_path):
     saved = nas.load(tmp_path / "net", model=NnxBlocks(nnx.Rngs(3)))
     assert saved.graph == graph
     chex.assert_trees_all_equal(saved.graph.apply(saved.variables, X), graph.apply(variables, X))
+
+
+KEY = jax.random.key(0)
+UNDONE = {
+    "narrow": lambda: nas.delta_nout(GRAPH, VARIABLES, {"hidden": -2}),
+    "copies": lambda: nas.delta_nout(GRAPH, VARIABLES, {"hidden": 3}, new="split"),
+    "renamed": lambda: nas.rename(GRAPH, VARIABLES, {"hidden": "first"}),
+    "replaced": lambda: nas.replace_layer(GRAPH, VARIABLES, "hidden", nn.Dense(6)),
+    "removed": lambda: nas.remove_vertex(GRAPH, VARIABLES, "hidden"),
+    "crossed": lambda: nas.crossover(
+        nas.delta_nout(GRAPH, VARIABLES, {"hidden": 1}),
+        nas.delta_nout(GRAPH, VARIABLES, {"hidden": -1}),
+        jax.random.key(0),
+    ),
+    "queries": lambda: nas.delta_nout(*attention(), {"attention:qk": -1}),
+}
+
+
+def attention():
+    x = nas.input_vertex("x", 3, shape=(5, 3))
+    heads = nas.layer("attention", nn.MultiHeadDotProductAttention(2, qkv_features=8), x)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), heads))
+    return graph, graph.init(jax.random.key(0), jnp.ones((1, 5, 3)))
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_what_is_loaded_goes_back_as_the_mutation_does(name, tmp_path):
+    mutation = UNDONE[name]()
+    nas.save(tmp_path / "net", mutation, undo=True)
+    saved = nas.load(tmp_path / "net")
+    trained = jax.tree.map(lambda leaf: 2 * leaf, saved.variables)
+    for variables in (saved.variables, trained):
+        graph, restored = saved.undo(variables)
+        assert graph == mutation.before
+        chex.assert_trees_all_equal(restored, mutation.undo(variables)[1])
+    chex.assert_trees_all_equal(saved.undo()[1], saved.undo(saved.variables)[1])
+    with pytest.raises(nas.VariablesError):
+        saved.undo({"params": {}})
+
+
+def test_the_way_back_is_saved_where_it_is_asked_for(tmp_path):
+    nas.save(tmp_path / "net", nas.delta_nout(GRAPH, VARIABLES, {"hidden": -2}))
+    with pytest.raises(nas.SaveError, match=r"nas\.save\(path, mutation, undo=True\)"):
+        nas.load(tmp_path / "net").undo()
+    with pytest.raises(nas.SaveError, match=r"undo=True is for a mutation.*found Graph"):
+        nas.save(tmp_path / "other", GRAPH, VARIABLES, undo=True)
+
+
+def test_one_model_serves_all_networks_of_a_save(tmp_path):
+    graph, variables = linen()
+    history = nas.History().add("other", NETWORKS["nnx"][0](), keep=True)
+    with pytest.raises(nas.SaveError, match=r"imported from several models.*Save them apart"):
+        nas.save(tmp_path / "net", graph, variables, history=history)
+    again = nas.History().add("same", linen(), keep=True)
+    nas.save(tmp_path / "net", graph, variables, history=again)
+    assert nas.load(tmp_path / "net", model=Blocks()).history.network("same")[0] == graph
+
+
+def test_two_imported_models_in_one_graph_are_refused_with_what_works():
+    x, (one, _), (other, _) = nas.input_vertex("x", 3), NETWORKS["nnx"][0](), nas.from_function(mlp, WEIGHTS, X)
+    graph = nas.Graph(x, [nas.layer("body", one, x), nas.layer("head", other, x)])
+    with pytest.raises(nas.GraphError, match=r"'head/model' is the second imported model.*Compose the models in Flax"):
+        graph.handles()
 
 
 def refused_restores():

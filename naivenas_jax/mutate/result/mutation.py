@@ -21,7 +21,7 @@ from naivenas_jax.trace.back.carried_models import with_fitting_numbers
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.carrying.second_parent import SecondParent, carry_both
-from naivenas_jax.transfer.undo import UndoRecord
+from naivenas_jax.transfer.undo import UndoRecord, undone
 from naivenas_jax.transfer.variables import as_given, plain, unshared
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.views.viewable import Printable
@@ -133,11 +133,7 @@ class Mutation(Printable):
         Raises:
           VariablesError: if the variables are not those of the new graph.
         """
-        given = variables
-        for record in reversed(self.undo_records):
-            variables = record.restore(variables)
-        kept = [record.removed for record in self.undo_records]
-        return self.before, as_given(unshared(plain(variables), given, kept), self.variables_before)
+        return self.before, as_given(undone(self.undo_records, variables), self.variables_before)
 
     def carry(
         self,

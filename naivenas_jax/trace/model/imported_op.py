@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from flax.core import Scope
 
-from naivenas_jax.errors import GraphError, StructureError, VariablesError
+from naivenas_jax.errors import DuplicateNameError, GraphError, StructureError, VariablesError
 from naivenas_jax.graph.model_vertex import AxisChange, ModelEdit, ModelOp, ModelPick, Place
 from naivenas_jax.graph.structure import arrays_in
-from naivenas_jax.paths import Path, is_unnamed, subscripts
+from naivenas_jax.paths import Path, is_unnamed, path_text, subscripts
 from naivenas_jax.sizes.origins import Origins, old
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
@@ -59,6 +59,12 @@ class ImportedOp(ModelOp):
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """What the trace ties, between the ports and the outputs side by side."""
         base, root = self.model.base, replace(tying, scope=())
+        if any(axis in root.names for axis in base.ties.axes if axis.startswith(ENDS)):
+            raise DuplicateNameError(
+                f"Vertex {path_text(tying.scope)!r} is the second imported model of the graph, which can have one: "
+                "its handles and variables have the names that they have in the model. Compose the models in Flax, as "
+                "with nn.Sequential or a module of your own, and import what they make together."
+            )
         model = root.include(base.ties, {axis: self._axis(axis) for axis in base.ties.axes}, self.runs)
         for run in base.ties.plain(model.runs):
             root.called(model.runs[run], self._run(run))
