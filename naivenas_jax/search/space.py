@@ -14,6 +14,7 @@ from naivenas_jax.align.problem.request import To
 from naivenas_jax.checks import as_count, as_items, as_number, require_function, require_ladder, shown
 from naivenas_jax.errors import RequestError
 from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.pickling import reduced_fields
 from naivenas_jax.search.draws import Draws
 from naivenas_jax.search.makers import DEFAULT_MAKERS
 
@@ -99,6 +100,9 @@ class SearchSpace:
         self._set("protected", names)
         if self.max_vertices is not None and as_count(self.max_vertices) is None:
             raise RequestError(f"max_vertices must be a whole number or None, found {shown(self.max_vertices)}.")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return reduced_fields(self, SearchSpace)  # functions of Flax cannot all be pickled by their names
 
     def sample(self, key: jax.Array) -> Point:
         """A point of the space, each as likely as any other.

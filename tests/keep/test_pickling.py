@@ -170,3 +170,53 @@ def test_rebuilt_models():
         assert re.sub(" at 0x[0-9a-f]+", "", repr(again)) == re.sub(" at 0x[0-9a-f]+", "", repr(new))
         chex.assert_trees_all_equal(again.apply(changed.variables, X), new.apply(changed.variables, X))
     assert pickle.loads(pickle.dumps(new)) == new  # the classes of Flax itself cannot be pickled without cloudpickle
+
+
+def given_out(path):
+    """What the library gives out besides networks and changes."""
+    graph, variables = linen()
+    narrow, wide = (nas.delta_nout(graph, variables, {"dense0": change}) for change in (-3, 1))
+    nas.save(path, narrow, undo=True)
+    yield nas.load(path, model=Blocks())
+    yield nas.Population.of([narrow, wide])
+    yield nas.report(narrow, X)
+    yield nas.History().add("start", graph).add("narrow", narrow, "start", keep=True)
+    yield from (narrow.plan, narrow.check(X), narrow.carry(variables, report=True)[1])
+    yield from (graph.summary(variables), graph.handles(), nas.costs(graph, variables, X), nas.diagram(narrow))
+    yield from (nas.canonical(graph), nas.TaylorAverage.init(graph), nas.SearchSpace({"dense0": [4, 8]}))
+    yield from (nas.magnitude(graph, variables), nas.size("dense0"), nas.to(3))
+    yield from (narrow.graph.as_module(), narrow.graph.as_nnx(narrow.variables))
+
+
+def shown_arrays(value):
+    """What a value says of itself, without addresses and in any order, and the arrays in it."""
+    arrays = [leaf for leaf in jax.tree.leaves(value) if hasattr(leaf, "dtype")]
+    return sorted(re.sub(" at 0x[0-9a-f]+", "", repr(value)).splitlines()), arrays
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda v: pickle.loads(pickle.dumps(v)), lambda v: cloudpickle.loads(cloudpickle.dumps(v)), copy.deepcopy],
+    ids=["pickle", "cloudpickle", "deepcopy"],
+)
+def test_what_is_given_out_can_be_copied(copied, tmp_path):
+    kinds = set()
+    for value in given_out(tmp_path / "net"):
+        again = copied(value)
+        assert type(again) is type(value)
+        found, wanted = shown_arrays(again), shown_arrays(value)
+        assert found[0] == wanted[0]
+        chex.assert_trees_all_equal(found[1], wanted[1])
+        kinds.add(type(value).__name__)
+    assert len(kinds) >= 17
+    np.testing.assert_array_equal(again(X)["y"], value(X)["y"])  # a model of nnx
+
+
+def test_errors_go_between_processes():
+    """As workers of a pool send them: with the message that names what is wrong."""
+    graph, variables = by_hand()
+    for request in ({"dense": -1}, {"dense0": -9}, {"dense0": "x"}):
+        with pytest.raises(nas.NaiveNASError) as caught:
+            nas.delta_nout(graph, variables, request)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (type(caught.value), str(caught.value))
