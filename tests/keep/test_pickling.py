@@ -191,7 +191,8 @@ def given_out(path):
 def shown_arrays(value):
     """What a value says of itself, without addresses and in any order, and the arrays in it."""
     arrays = [leaf for leaf in jax.tree.leaves(value) if hasattr(leaf, "dtype")]
-    return sorted(re.sub(" at 0x[0-9a-f]+", "", repr(value)).splitlines()), arrays
+    lines = re.sub(" at 0x[0-9a-f]+", "", repr(value)).splitlines()
+    return sorted(line.strip(" ,") for line in lines), arrays
 
 
 @pytest.mark.parametrize(
