@@ -55,13 +55,14 @@ class Settings:
     structures: int = 2  # new ones in each generation
     members: int = 8  # networks of each new structure, which differ in widths
     survivors: int = 16
+    novelty: float = 0.75  # how often the structure changes
     epochs: int = 3  # of training for each new network
     objectives: tuple[str, ...] = ("error", "parameters", "seconds")  # the first counts most for parents
     seed: int = 0
 
 
 class Candidate(NamedTuple):
-    """A network, what has changed its structure, and how it does once it is trained."""
+    """A network, which changes its structure has come from, and how it does once it is trained."""
 
     graph: nas.Graph
     variables: Any
@@ -94,8 +95,10 @@ def dense_block(x: nas.Vertex) -> nas.Vertex:
     return (x + dense).named("sum")
 
 
+DENSE = (8, 12, 16, 24, 32, 48)
 SPACE = nas.SearchSpace(
-    sizes={"conv*": [4, 6, 8, 12], "hidden*": [8, 12, 16, 24, 32, 48], "block*": [8, 12, 16, 24, 32, 48]},
+    # Without a hidden layer before it, a block is as wide as the images flattened: 16 positions of each channel.
+    sizes={"conv*": [4, 6, 8, 12], "hidden*": DENSE, "block*": (*DENSE, 64, 96, 128, 192)},
     makers={"relu": [dense_block], "sum*": [dense_block], "block_relu*": [dense_block]},
     kernels=(2, 3, 5),
     protected=("digit",),
@@ -142,11 +145,12 @@ def epoch(
 
 
 def train_epoch(population: nas.Population, carry: Any, number: int) -> Any:
-    """From parameters, optimizer state and errors to those after one more epoch, in the memory of the host."""
+    """From variables, optimizer state and errors to those after one more epoch, in the memory of the host."""
     images, others, labels, own = digits()
     batches = images[rows(number)], labels[rows(number)]
-    params, state, _ = carry if carry is not None else (population.variables["params"], population.init(TX), None)
-    return jax.device_get(epoch(population, params, state, batches, others, own))
+    variables, state, _ = (population.variables, population.init(TX), None) if carry is None else carry
+    params, state, errors = epoch(population, variables["params"], state, batches, others, own)
+    return jax.device_get(({"params": params}, state, errors))
 
 
 def in_process(populations: Sequence[nas.Population], epochs: int) -> Iterator[Any]:
@@ -195,43 +199,38 @@ def search(settings: Settings, train: Trainer = in_process, state: State | None 
     """The state after each generation, from the first or the given one on."""
     if state is None:
         graph = seed_network()
-        state = State(0, [], [Candidate(graph, graph.init(jax.random.key(settings.seed), digits()[0][:1]))])
+        variables = jax.jit(graph.init)(jax.random.key(settings.seed), digits()[0][:1])
+        state = State(0, [], [Candidate(graph, variables)])
+    # All sizes of a structure together: networks as small as these are trained faster than they are compiled.
+    shapes: Any = {"ratio": 100, "ladder": (12, 48, 192), "count": settings.members}
     while state.generation < settings.generations:
-        new = trained(children(state, settings), settings, train)
+        new = children(state, settings)
+        networks = [each[:2] for each in new]
+        # The trainer takes all populations at once, so that those of Ray are trained at a time.
+        found = nas.train_members(
+            train_epoch, networks, map=lambda _, populations, states: train(populations, settings.epochs), **shapes
+        )
+        scores = [goals(each[:2], each.result, settings.objectives) for each in found]
+        new = [each._replace(variables=f.variables, goals=g) for each, f, g in zip(new, found, scores, strict=True)]
         left = survivors([*state.left, *new] if state.seen else new, settings)
         state = State(state.generation + 1, [*state.seen, *new], left)
         yield state
 
 
 def children(state: State, settings: Settings) -> list[Candidate]:
-    """Children of two parents of one structure: in each its structure changes, and in copies of it the widths do."""
+    """Of two parents of one structure: most often its structure changes, and in copies of it the widths do."""
     rng, found = np.random.default_rng([settings.seed, state.generation]), []
     for key in jax.random.split(jax.random.key(rng.integers(2**31)), settings.structures):
         mother = min((state.left[i] for i in rng.integers(len(state.left), size=3)), key=lambda each: each.goals)
         mates = [each for each in state.left if each.structure == mother.structure]
-        crossed = nas.crossover(mother[:2], mates[rng.integers(len(mates))][:2], key)
-        first = changed(mother._replace(graph=crossed.graph, variables=crossed.variables), key, STRUCTURE)
-        found += [first, *(changed(first, each, WIDTHS) for each in jax.random.split(key, settings.members - 1))]
+        first, structure = nas.crossover(mother[:2], mates[rng.integers(len(mates))][:2], key), mother.structure
+        if rng.random() < settings.novelty:
+            first = nas.random_mutation(*first, key, STRUCTURE, space=SPACE)
+            structure += first.notes[:1]
+        keys = jax.random.split(key, settings.members - 1)
+        widths = [nas.random_mutation(*first, each, WIDTHS, space=SPACE) for each in keys]
+        found += [Candidate(*each, structure) for each in (first, *widths)]
     return found
-
-
-def changed(parent: Candidate, key: jax.Array, kinds: Sequence[str]) -> Candidate:
-    mutation = nas.random_mutation(parent.graph, parent.variables, key, kinds, space=SPACE)
-    return Candidate(*mutation, parent.structure + (mutation.notes[:1] if kinds is STRUCTURE else ()))
-
-
-def trained(candidates: Sequence[Candidate], settings: Settings, train: Trainer) -> list[Candidate]:
-    """The same networks after some epochs, few programs for all of them, and how they do."""
-    # All sizes of a structure together: networks as small as these are trained faster than they are compiled.
-    groups = nas.populations([each[:2] for each in candidates], ratio=100)
-    results = list(train([population for population, _ in groups], settings.epochs))
-    done = list(candidates)
-    for (population, numbers), (params, _, errors) in zip(groups, results, strict=True):
-        for i, number in enumerate(numbers):
-            network = population.member(i, {"params": params})
-            found = goals(network, errors[i], settings.objectives)
-            done[number] = Candidate(*network, candidates[number].structure, found)
-    return done
 
 
 def survivors(candidates: Sequence[Candidate], settings: Settings) -> list[Candidate]:

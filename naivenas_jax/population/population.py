@@ -8,7 +8,6 @@ from typing import TypeVar, dataclass_transform
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.core.scope import CollectionFilter
@@ -117,12 +116,7 @@ class Population(Viewable):
         masks = {name: np.stack([mask_of(m[r], ties.run_sizes[r]) for m in own]) for name, r in names.items()}
         places = {name: np.stack([padded(m[r], ties.run_sizes[r]) for m in own]) for name, r in names.items()}
         every = stacked([in_common_shape(ties, member) for member in placed])
-        return cls(
-            graph=common,
-            variables=every,
-            masks=jax.tree.map(jnp.asarray, masks),
-            places=jax.tree.map(jnp.asarray, places),
-        )
+        return cls(graph=common, variables=every, masks=jax.device_put(masks), places=jax.device_put(places))
 
     def __repr__(self) -> str:
         sizes = ", ".join(
@@ -234,7 +228,7 @@ class Population(Viewable):
         Raises:
           CarryError: as `Mutation.carry`.
         """
-        before = row_of(self.variables, self._number(number))
+        before = jax.eval_shape(row_of, self.variables, self._number(number))
         self._check_tree(tree, "tree")
         axes = self._axes(number)
         return carry(self._plan(axes), row_of(tree, number), before, moved(before, self.graph.ties, axes))[0]

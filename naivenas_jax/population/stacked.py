@@ -14,7 +14,7 @@ from naivenas_jax.typing import Array, PyTree
 
 def row_of(tree: PyTree, number: int) -> PyTree:
     """What belongs to one member. Arrays of jax are taken by one program for all members, those of numpy by none."""
-    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(tree)):
+    if all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(tree)):
         return jax.tree.map(lambda array: np.array(array[number]), tree)
     return _row_on_device(tree, number)
 
@@ -38,7 +38,8 @@ def stacked(trees: Sequence[PyTree]) -> PyTree:
 def _stacked(arrays: Sequence[Array]) -> Array:
     """On a CPU memory is put together by numpy, where jax would compile a program for each shape."""
     if all(isinstance(each, np.ndarray) or _in_memory(each) for each in arrays):
-        return jnp.asarray(np.stack([np.asarray(each) for each in arrays]))
+        placed: Array = jax.device_put(np.stack([np.asarray(each) for each in arrays]))
+        return placed
     return jnp.stack(arrays)
 
 

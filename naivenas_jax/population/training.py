@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -69,7 +70,8 @@ def train_members(
       ratio: as for `populations`.
       ladder: likewise. With a ladder and a ``count``, members of a structure that was trained before compile nothing.
       count: likewise.
-      map: what calls ``train`` for each population, such as the ``map`` of an executor whose workers train at a time.
+      map: what calls ``train`` for each population, such as the ``map`` of an executor whose workers train at once. It
+        gets ``train``, the populations and their states, and returns what ``train`` does for each, in order.
 
     Returns:
       For each member, in order, a `TrainedMember` with arrays of numpy.
@@ -105,7 +107,8 @@ def train_members(
     >>> nas.train_members(train, [wider], [wider.carry(trained[0].state)])[0].state[0].count
     array(6, dtype=int32)
     """
-    require_function(train, "train", "population, state", RequestError)
+    if map is builtins.map:  # with another one it is what that calls
+        require_function(train, "train", "population, state", RequestError)
     require_function(map, "map", "function, populations, states", RequestError)
     pairs = [as_pair(member) for member in listed(members)]
     own = None if states is None else as_items(states)
