@@ -48,7 +48,9 @@ def traced(
         return outputs_of(graph, values, data, **given), {}
 
     # once: models inside a graph are evaluated from their own traces, which have been compared
-    analysed = analyse(capture(function, shapes, [traced_shape(x) for x in arrays], {}, [], once=True))
+    analysed = analyse(
+        capture(function, shapes, [traced_shape(x) for x in arrays], {}, [], once=True), sizes_alone=True
+    )
     return analysed, VectorSizes(graph.ties, analysed)
 
 

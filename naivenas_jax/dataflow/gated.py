@@ -1,286 +1,243 @@
 """A network with gates on its neurons where weights read them, whatever a weight is computed of.
 
-A weight may be a function of variables (``softplus(w)``). A factor on the variable is then no factor on the weight, so
-gates follow the variables to the contractions, through loops and branches, and multiply the weight there.
+A weight may be a function of variables (``softplus(w)``). A factor on the variable is then no factor on the weight. So
+it is followed on which dimensions of an array which neurons are, through all that weights are made of, loops and
+branches included; gates multiply the weight where it is contracted over its neurons with an activation. What only
+weights are contracted over (the rank of ``tanh(u @ v)``) is read there; what meets an activation, too, is gated there
+alone: a sum over it in between (a norm, a mean) is a number that all neurons have a part in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from naivenas_jax.dataflow.gate_labels import Labels, looked_up_dims, moved, united, without
+from naivenas_jax.dataflow.gate_loops import Evaluate, Labelled, cond, scan, while_loop
+from naivenas_jax.errors import UtilityError
 from naivenas_jax.jaxpr.elementwise_primitives import PASSING
-from naivenas_jax.jaxpr.interpret import Equation, bind, called, closed, interpret
-from naivenas_jax.jaxpr.weight_expression import contracted_dims, is_elementwise, reshaped_groups
-from naivenas_jax.paths import Path
+from naivenas_jax.jaxpr.interpret import Equation, bind, called, interpret
+from naivenas_jax.jaxpr.weight_expression import contracted_dims, is_elementwise
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.typing import Array, PyTree, Shape
 
-#: Primitives that move the entries of their first operand.
-_MOVING = frozenset(
-    (
-        *["reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice", "dynamic_slice"],
-        *["gather", "tile", "split"],
-    )
-)
-
-
 #: Primitives that put the entries along some dimensions together.
-_REDUCING = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"))
-
-
-#: An array and its gates, as JAX takes them.
-_Factored: TypeAlias = tuple[Array, Array | None]
-#: The positions on some dimensions.
-Beside: TypeAlias = Mapping[int, int | None]
-
-
-class _Gated(NamedTuple):
-    """An array, and a factor for each of its entries, should it be a weight that reads neurons.
-
-    Attributes:
-      array: the array.
-      gate: the factors; None: nothing of the array has one.
-      beside: the dimensions on which no neurons lie that have gates, but arrays beside one another that were stacked
-        there for one; and the position on each of one that has gates, which are the gates of all that is made of them
-        together. None: any.
-      active: whether it is computed of inputs.
-    """
-
-    array: Array
-    gate: Array | None = None
-    beside: Beside = MappingProxyType({})
-    active: bool = False
+_REDUCING = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
 
 
 def with_gates(
     fn: Callable[..., PyTree],
     arrays: Mapping[Path, Array],
-    gates: Mapping[Path, Array],
+    labels: Mapping[Path, Sequence[Labels]],
+    gates: Array,
     inputs: Sequence[Array | Shape] = (),
-    reading: Mapping[Path, Collection[int]] = MappingProxyType({}),
 ) -> PyTree:
-    """``fn(arrays, *inputs)``, where each weight that is made of an array is multiplied by the gates of that array.
+    """``fn(arrays, *inputs)``, where each weight is multiplied by the gates of the neurons that it reads.
 
     Args:
       fn: a network as a function of some of its variables, by path. Works under transformations of jax.
       arrays: these variables.
-      gates: for each of them a factor for each entry.
+      labels: for each of them which neurons lie on it. A neuron that is on several of one weight has one gate there.
+      gates: the factor of each number of the labels.
       inputs: of the network.
-      reading: for variables the dimensions along which gates differ, where that is known.
+
+    Raises:
+      UtilityError: if it is not known which neurons a weight reads.
 
     >>> w, x = {("w",): jnp.zeros((2, 1))}, jnp.ones((1, 2))
-    >>> with_gates(lambda given: x @ jnp.exp(given["w",]), w, {("w",): jnp.array([[1.0], [0.5]])})
+    >>> own = Labels(np.array([0, 1]), (0,), frozenset([0]), frozenset([("w",)]))
+    >>> with_gates(lambda given: x @ jnp.exp(given["w",]), w, {("w",): [own]}, jnp.array([1.0, 0.5]))
     Array([[1.5]], dtype=float32)
     """
     paths = list(arrays)
     program, shape = jax.make_jaxpr(
         lambda values, data: fn(dict(zip(paths, values, strict=True)), *data), return_shape=True
     )([arrays[path] for path in paths], list(inputs))
-    given = [
-        _Gated(arrays[path], gates.get(path), _outside(np.ndim(arrays[path]), reading.get(path))) for path in paths
-    ]
-    results = _evaluated(
-        program, [*given, *(_Gated(array, active=True) for array in inputs if not isinstance(array, Shape))]
-    )
+    given = [Labelled(arrays[path], tuple(labels.get(path, ()))) for path in paths]
+    given += [Labelled(array, active=True) for array in inputs if not isinstance(array, Shape)]
+    results = _Evaluation(gates, program, given).results()
     return jax.tree.unflatten(jax.tree.structure(shape), [result.array for result in results])
 
 
-def _outside(rank: int, reading: Collection[int] | None) -> Beside:
-    """The dimensions along which gates are alike."""
-    return {} if reading is None else {d: None for d in range(rank) if d not in reading}
+@dataclass(frozen=True)
+class _Evaluation:
+    """One evaluation of a network with gates.
 
+    Attributes:
+      gates: the factor of each number.
+      program: the network.
+      given: its arguments.
+      noted: gets the runs of neurons that activations meet, when nothing but these are wanted; gates of neurons that
+        only weights are contracted over are left out then.
+    """
 
-def _evaluated(program: ClosedJaxpr, arguments: Sequence[_Gated]) -> list[_Gated]:
-    return interpret(program, arguments, _equation, lambda value, _: _Gated(value))
+    gates: Array
+    program: ClosedJaxpr
+    given: Sequence[Labelled]
+    noted: set[int] | None = field(default=None)
 
+    def results(self) -> list[Labelled]:
+        return self._evaluated(self.program, self.given)
 
-def _equation(eqn: Equation, operands: list[_Gated]) -> Sequence[_Gated]:
-    active = any(operand.active for operand in operands)
-    return [one._replace(active=one.active or active) for one in _results(eqn, operands, active)]
+    @cached_property
+    def _met(self) -> set[int]:
+        """The runs of neurons that activations meet."""
+        noted = set[int]()
+        one = _Evaluation(self.gates, self.program, self.given, noted)
+        jax.eval_shape(lambda: [result.array for result in one.results()])
+        return noted
 
+    def _inner(self, one: Labels) -> bool:
+        """Whether nothing but weights is contracted over these neurons."""
+        return self.noted is None and one.runs.isdisjoint(self._met)
 
-def _results(eqn: Equation, operands: list[_Gated], active: bool) -> Sequence[_Gated]:
-    arrays, name = [operand.array for operand in operands], eqn.primitive.name
-    if all(operand.gate is None for operand in operands):
-        return [_Gated(array) for array in bind(eqn, arrays)]
-    if is_elementwise(eqn):
+    # -- equations -----------------------------------------------------------------------------------------------------
+
+    def _evaluated(self, program: ClosedJaxpr, arguments: Sequence[Labelled]) -> list[Labelled]:
+        return interpret(program, arguments, self._equation, lambda value, _: Labelled(value))
+
+    def _equation(self, eqn: Equation, operands: list[Labelled]) -> Sequence[Labelled]:
+        name = eqn.primitive.name
+        active = any(operand.active for operand in operands)
+        if not any(operand.labels or operand.lost for operand in operands):
+            arrays = [operand.array for operand in operands]
+            return [Labelled(array, active=active) for array in bind(eqn, arrays)]
+        if is_elementwise(eqn):
+            return [self._entry_by_entry(eqn, operands, active)]
+        if (inner := called(eqn)) is not None:
+            return self._evaluated(inner, operands)
+        if name in _INSIDE:
+            return _INSIDE[name](self._evaluated, eqn, operands)
+        if name in PASSING:
+            passed = bind(eqn, [operand.array for operand in operands])
+            return [replace(one, array=array) for one, array in zip(operands, passed, strict=True)]
+        if any(True for _ in contracted_dims(eqn)):
+            return [self._contraction(eqn, operands, active)]
+        if name in _REDUCING:
+            return [self._reduction(eqn, operands[0])]
+        return self._moved(eqn, operands, active)
+
+    def _entry_by_entry(self, eqn: Equation, operands: Sequence[Labelled], active: bool) -> Labelled:
+        arrays = [
+            self._times(one, [each for each in one.labels if each.made]) if active and not one.active else one.array
+            for one in operands
+        ]
         (result,) = bind(eqn, arrays)
-        return [_along(result, operands)]
-    if (inner := called(eqn)) is not None:
-        return _evaluated(inner, operands)
-    if name in _INSIDE:
-        return [_Gated(array, active=True) for array in _INSIDE[name](eqn, operands)]
-    if name == "dot_general" and not active and (mixed := _mixed(eqn, operands)) is not None:
-        return [mixed]
-    if any(True for _ in contracted_dims(eqn)):
-        return [_Gated(array) for array in bind(eqn, list(map(_times, operands)))]
-    if name in PASSING:
-        return [one._replace(array=array) for array, one in zip(bind(eqn, arrays), operands, strict=True)]
-    if name in ("concatenate", "stack"):
-        gates = [jnp.ones(np.shape(one.array)) if one.gate is None else one.gate for one in operands]
-        return [_Gated(bind(eqn, arrays)[0], bind(eqn, gates)[0], _put_beside(eqn, operands))]
-    first = operands[0]
-    if name in _REDUCING and not active and (gate := _of_all(eqn, first)) is not None:
-        return [_Gated(array, gate) for array in bind(eqn, arrays)]
-    if name in _MOVING and first.gate is not None:
-        moved = bind(eqn, [first.gate, *arrays[1:]])
-        return [_Gated(*both, _moved(eqn, first.beside)) for both in zip(bind(eqn, arrays), moved, strict=True)]
-    return [_Gated(array) for array in bind(eqn, arrays)]
+        shape = np.shape(result)
+        alike = [one for one in operands if np.ndim(one.array) == len(shape)]
+        labels = (each for one in alike for each in one.labels if not (active and each.made))
+        return self._result(result, united(shape, labels), alike, active)
 
+    def _moved(self, eqn: Equation, operands: Sequence[Labelled], active: bool) -> list[Labelled]:
+        if eqn.primitive.name == "gather" and operands[1].active and not operands[0].active:
+            looked_up = [one for one in operands[0].labels if one.along(looked_up_dims(eqn))]
+            rest = tuple(one for one in operands[0].labels if one not in looked_up)
+            operands = [replace(operands[0], array=self._times(operands[0], looked_up), labels=rest), *operands[1:]]
+        arrays = [operand.array for operand in operands]
+        results = bind(eqn, arrays)
+        found: list[list[Labels]] = [[] for _ in results]
+        lost = set[Path]()
+        for number, operand in enumerate(operands):
+            for one in operand.labels:
+                parts = moved(eqn, one, arrays, number)
+                lost |= one.sources if parts is None else set()
+                for own, part in zip(found, parts or [None] * len(found), strict=True):
+                    own += [] if part is None else [part]
+        return [
+            self._result(array, united(np.shape(array), own), operands, active, frozenset(lost))
+            for array, own in zip(results, found, strict=True)
+        ]
 
-def _along(result: Array, operands: Sequence[_Gated]) -> _Gated:
-    """A result that is computed entry by entry, with the gates of the first operand of its rank that has some."""
-    rank = np.ndim(result)
-    found = next((one for one in operands if one.gate is not None and np.ndim(one.gate) == rank), None)
-    if found is None or found.gate is None:
-        return _Gated(result)
-    return _Gated(result, jnp.broadcast_to(found.gate, np.shape(result)), found.beside)
-
-
-def _put_beside(eqn: Equation, operands: Sequence[_Gated]) -> Beside:
-    """Where arrays lie beside one another after they were joined."""
-    first = next(number for number, one in enumerate(operands) if one.gate is not None)
-    own = operands[first].beside
-    if eqn.primitive.name == "stack":
-        axis = eqn.params["axis"]
-        return {axis: first} | {d + (d >= axis): at for d, at in own.items()}
-    dim = eqn.params["dimension"]
-    offset = sum(np.shape(one.array)[dim] for one in operands[:first])
-    return {d: (at or 0) + offset if d == dim else at for d, at in own.items()}
-
-
-def _moved(eqn: Equation, beside: Beside) -> Beside:
-    """Where arrays lie beside one another after entries were moved; new dimensions are places to stack at."""
-    before = eqn.invars[0].aval.shape
-    match eqn.primitive.name:
-        case "broadcast_in_dim":
-            to = eqn.params["broadcast_dimensions"]
-            new = {d: 0 for d, n in enumerate(eqn.params["shape"]) if d not in to and n == 1}
-            return new | {to[d]: at for d, at in beside.items()}
-        case "expand_dims":
-            new = dict.fromkeys(eqn.params["dimensions"], 0)
-            kept = [d for d in range(len(before) + len(new)) if d not in new]
-            return new | {kept[d]: at for d, at in beside.items()}
-        case "reshape":
-            groups = reshaped_groups(before, eqn.outvars[0].aval.shape)
-            same = {mine[0]: theirs[0] for mine, theirs in groups if len(mine) == len(theirs) == 1}
-            new = {d: 0 for mine, theirs in groups for d in theirs if not mine}
-            return new | {same[d]: at for d, at in beside.items() if d in same}
-        case "transpose":
-            order = list(eqn.params["permutation"])
-            return {order.index(d): at for d, at in beside.items()}
-        case "slice" | "dynamic_slice" | "rev" | "split":
-            return {d: at for d, at in beside.items() if at is None}
-        case "squeeze":
-            gone = eqn.params["dimensions"]
-            return {d - sum(g < d for g in gone): at for d, at in beside.items() if d not in gone}
-    return {}
-
-
-def _of_all(eqn: Equation, one: _Gated) -> Array | None:
-    """The gates of what is put together of arrays beside one another; None: neurons are put together."""
-    axes = sorted(eqn.params["axes"], reverse=True)
-    gate = one.gate
-    if gate is None or not all(d in one.beside for d in axes):
-        return None
-    for d in axes:
-        gate = jax.lax.index_in_dim(gate, one.beside[d] or 0, d, keepdims=False)
-    return gate
-
-
-def _mixed(eqn: Equation, operands: Sequence[_Gated]) -> _Gated | None:
-    """A weighted sum of arrays beside one another, with the gates of these; None: neurons are read."""
-    contracted, batch = eqn.params["dimension_numbers"]
-    for number, (one, over, along) in enumerate(zip(operands, contracted, batch, strict=True)):
-        other, gate = operands[1 - number], one.gate
-        if gate is None or not over or not all(d in one.beside for d in over):
-            continue
-        free = [d for d in range(gate.ndim) if d not in (*over, *along)]
-        gate = jnp.transpose(gate, [*along, *free, *over])
-        for d in reversed(over):
-            gate = jax.lax.index_in_dim(gate, one.beside[d] or 0, gate.ndim - 1, keepdims=False)
-        first = gate.ndim if number == 0 else len(along)  # where the other's dimensions lie in the result
-        gate = jnp.expand_dims(gate, range(first, first + np.ndim(other.array) - len(over) - len(along)))
-        weights = [_times(other), one.array]
-        (result,) = bind(eqn, weights if number else weights[::-1])
-        return _Gated(result, jnp.broadcast_to(gate, np.shape(result)))
-    return None
-
-
-def _times(one: _Gated) -> Array:
-    return one.array if one.gate is None else one.array * jnp.asarray(one.gate, jnp.result_type(one.array))
-
-
-def _of_row(one: _Gated) -> Beside:
-    """Where arrays lie beside one another on what is left of an array that a loop goes over."""
-    return {d - 1: at for d, at in one.beside.items() if d}
-
-
-def _activation(array: Array) -> _Gated:
-    """What a loop carries."""
-    return _Gated(array, active=True)
-
-
-def _scan(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
-    params, first = eqn.params, eqn.params["num_consts"]
-    both = first + params["num_carry"]
-    consts, stacked = operands[:first], operands[both:]
-    carry = [_typed(eqn, i, one.array) for i, one in enumerate(operands[first:both], first)]
-
-    def body(state: list[Array], given: list[_Factored]) -> tuple[list[Array], list[Array]]:
-        rows = [one._replace(array=a, gate=g, beside=_of_row(one)) for one, (a, g) in zip(stacked, given, strict=True)]
-        results = _evaluated(closed(params["jaxpr"]), [*consts, *map(_activation, state), *rows])
-        arrays = [result.array for result in results]
-        return arrays[: len(carry)], arrays[len(carry) :]
-
-    rounds = {key: params[key] for key in ("length", "reverse", "unroll")}
-    end, rows = jax.lax.scan(body, carry, [one[:2] for one in stacked], **rounds)
-    return [*end, *rows]
-
-
-def _while(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
-    tests, both = eqn.params["cond_nconsts"], eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
-    test, body = closed(eqn.params["cond_jaxpr"]), closed(eqn.params["body_jaxpr"])
-
-    def arrays(program: ClosedJaxpr, given: Sequence[_Gated], state: Iterable[Array]) -> list[Array]:
-        return [result.array for result in _evaluated(program, [*given, *map(_activation, state)])]
-
-    return list(
-        jax.lax.while_loop(
-            lambda state: arrays(test, operands[:tests], state)[0],
-            lambda state: arrays(body, operands[tests:both], state),
-            [_typed(eqn, i, one.array) for i, one in enumerate(operands[both:], both)],
+    def _contraction(self, eqn: Equation, operands: Sequence[Labelled], active: bool) -> Labelled:
+        arrays, read = [], list[Labels]()
+        for number, operand in enumerate(operands):
+            over = _read_dims(eqn, number, active and not operand.active)
+            own = [one for one in operand.labels if one.along(over) or (active and one.made)]
+            own = [one for one in own if not any(one.same(other) for other in read)]
+            own = own if active else list(filter(self._inner, own))
+            self._note(own, active)
+            arrays.append(self._times(operand, own))
+            read += own
+        (result,) = bind(eqn, arrays)
+        if active or eqn.primitive.name != "dot_general":
+            lost = frozenset[Path]().union(*(one.sources for operand in operands for one in operand.labels))
+            return self._result(result, (), operands, active, frozenset() if active else lost)
+        labels = (
+            one.put(one.numbers, to)
+            for number, operand in enumerate(operands)
+            for one in operand.labels
+            if one not in read and (to := _of_product(eqn, number, one.dims)) is not None
         )
-    )
+        return self._result(result, united(np.shape(result), labels), operands, active)
+
+    def _reduction(self, eqn: Equation, operand: Labelled) -> Labelled:
+        axes, summed = eqn.params["axes"], eqn.primitive.name == "reduce_sum"
+        own = [one for one in operand.labels if one.along(axes)]
+        read = own if operand.active else list(filter(self._inner, own))
+        self._note(read, operand.active)
+        lost = frozenset[Path]().union(*(one.sources for one in read if not (summed or operand.active)))
+        (result,) = bind(eqn, [self._times(operand, read) if summed else operand.array])
+        labels = [without(one, axes) for one in operand.labels if one not in own]
+        return self._result(result, labels, [operand], operand.active, lost)
+
+    def _note(self, labels: Sequence[Labels], active: bool) -> None:
+        if self.noted is not None and active:
+            self.noted.update(*(one.runs for one in labels))
+
+    def _times(self, operand: Labelled, labels: Sequence[Labels]) -> Array:
+        """An array, each entry of which is multiplied by the gates of its neurons."""
+        array, gates = operand.array, jnp.asarray(self.gates)
+        for one in labels:
+            factor = jnp.where(jnp.asarray(one.numbers) >= 0, gates[jnp.maximum(one.numbers, 0)], 1)
+            wide = [n if d in one.dims else 1 for d, n in enumerate(np.shape(array))]
+            array = array * jnp.asarray(factor.reshape(wide), jnp.result_type(array))
+        return array
+
+    def _result(
+        self,
+        array: Array,
+        labels: Sequence[Labels],
+        operands: Sequence[Labelled],
+        active: bool,
+        lost: frozenset[Path] = frozenset(),
+    ) -> Labelled:
+        lost = lost.union(*(operand.lost for operand in operands))
+        if lost and active and self.noted is None:
+            names = ", ".join(sorted(path_text(path) for path in lost))
+            raise UtilityError(
+                f"A weight is made of {names} in a way that hides which of its entries read which neurons (an order by "
+                "values, linear algebra), so that these have no scores by gates. Use another score: "
+                "nas.magnitude, nas.activity."
+            )
+        return Labelled(array, tuple(labels), active, lost if np.ndim(array) else frozenset())
 
 
-def _cond(eqn: Equation, operands: Sequence[_Gated]) -> list[Array]:
-    index, *rest = operands
-
-    def branch(program: ClosedJaxpr) -> Callable[[list[_Factored]], list[Array]]:
-        def computed(given: list[_Factored]) -> list[Array]:
-            own = [one._replace(array=array, gate=gate) for one, (array, gate) in zip(rest, given, strict=True)]
-            return [result.array for result in _evaluated(program, own)]
-
-        return computed
-
-    branches = [branch(closed(each)) for each in eqn.params["branches"]]
-    return list(jax.lax.switch(index.array, branches, [one[:2] for one in rest]))
+def _read_dims(eqn: Equation, number: int, by_activation: bool) -> tuple[int, ...]:
+    """The dimensions on which an operand of a contraction reads neurons: an activation meets a weight for each, too."""
+    along = eqn.params["dimension_numbers"][1][number] if by_activation and eqn.primitive.name == "dot_general" else ()
+    return (*dict(contracted_dims(eqn)).get(number, ()), *along)
 
 
-def _typed(eqn: Equation, number: int, array: Array) -> Array:
-    """What a loop carries, of the dtype that it is carried in."""
-    return jnp.asarray(array, eqn.invars[number].aval.dtype)
+def _of_product(eqn: Equation, number: int, dims: Sequence[int]) -> tuple[int, ...] | None:
+    """Where dimensions of an operand lie on a product of arrays; None where one is contracted."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    if not set(dims).isdisjoint(contracted[number]):
+        return None
+    rank = eqn.invars[number].aval.ndim
+    free = [d for d in range(rank) if d not in (*contracted[number], *batch[number])]
+    first = eqn.outvars[0].aval.ndim - len(free) if number else len(batch[0])
+    to = {d: i for i, d in enumerate(batch[number])} | {d: first + i for i, d in enumerate(free)}
+    return tuple(to[d] for d in dims)
 
 
-_INSIDE: Mapping[str, Callable[[Equation, Sequence[_Gated]], list[Array]]] = {
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
+_INSIDE: Mapping[str, Callable[[Evaluate, Equation, Sequence[Labelled]], list[Labelled]]] = {
+    "scan": scan,
+    "while": while_loop,
+    "cond": cond,
 }

@@ -10,7 +10,7 @@ array, so that networks which draw random numbers (dropout in training) are comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.align.plan import Plan
+from naivenas_jax.dataflow.gate_labels import Labels
 from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import OracleError
 from naivenas_jax.graph.graph import Graph
@@ -117,8 +118,8 @@ def masked_outputs(
         plan.renamed.get(name, name): np.isin(np.arange(axis.before), axis.dropped, invert=True)
         for name, axis in lossy.items()
     }
-    masked, factors = _inner_masked(graph, variables, plan)
-    return compiled(_forced, graph, masked, inputs, alive, factors, **kwargs)
+    masked, dropped = _inner_masked(graph, variables, plan)
+    return compiled(_forced, graph, masked, inputs, alive, dropped, **kwargs)
 
 
 def _forced(
@@ -126,7 +127,7 @@ def _forced(
     variables: Variables,
     inputs: tuple[Array, ...],
     alive: Mapping[str, Array],
-    factors: Mapping[Path, Array],
+    dropped: Mapping[Path, Sequence[Labels]],
     **kwargs: object,
 ) -> tuple[PyTree, ...]:
     """The outputs of a network with neurons forced to zero.
@@ -136,7 +137,7 @@ def _forced(
       variables: its variables.
       inputs: its inputs.
       alive: for each axis that loses neurons which of them stay.
-      factors: for variables of which weights are functions the factors of these weights.
+      dropped: for variables of which weights are functions the neurons whose weights are 0.
       **kwargs: for ``apply``.
     """
 
@@ -151,35 +152,41 @@ def _forced(
         every = jax.tree_util.tree_map_with_path(lambda keys, array: given.get(_path(keys), array), variables)
         return outputs_of(graph, every, inputs, mask, **kwargs)
 
-    if not factors:
+    if not dropped:
         return tuple(run({}))
     arrays = flat(variables)
-    return tuple(with_gates(run, {path: arrays[path] for path in factors}, factors))
+    return tuple(with_gates(run, {path: arrays[path] for path in dropped}, dropped, np.zeros(1)))
 
 
 def _path(keys: tuple[jax.tree_util.DictKey, ...]) -> Path:
     return tuple(key.key for key in keys)
 
 
-def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> tuple[Variables, dict[Path, Array]]:
+def _inner_masked(graph: Graph, variables: Variables, plan: Plan) -> tuple[Variables, dict[Path, list[Labels]]]:
     """Neurons of inner axes are out of sight while a vertex runs: zero is forced on the weights that read them.
 
     Returns:
-      The variables with zeros; and factors, for variables of which weights are functions: zero is forced on these
-      weights where they meet an activation.
+      The variables with zeros; and the neurons that are dropped on variables of which weights are functions: zero is
+      forced on these weights where they meet an activation.
     """
     readers = _inner_readers(graph, plan)
-    arrays = flat(variables) if readers else {}
     weights = {path: leaf.weight for path, leaf in graph.ties.leaves.items() if path in readers}
     computed = {path: weight for path, weight in weights.items() if weight is not None}
     held = [path for path, weight in computed.items() if weight.holds]
-    factors = {path: _zeroed(np.ones(np.shape(arrays[path])), readers[path], plan) for path in held}
+    dropped = {path: [_dropped(graph, path, axis, dim, plan) for axis, dim in readers[path]] for path in held}
 
     def masked(keys: tuple[jax.tree_util.DictKey, ...], array: Array) -> Array:
         path = _path(keys)
         return array if path in computed else _zeroed(array, readers.get(path, ()), plan)
 
-    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables, factors
+    return jax.tree_util.tree_map_with_path(masked, variables) if readers else variables, dropped
+
+
+def _dropped(graph: Graph, path: Path, axis: str, dim: int, plan: Plan) -> Labels:
+    """The neurons that go, which have gate 0."""
+    numbers = np.full(graph.ties.size(axis), -1, np.int32)
+    numbers[plan.axes[axis].dropped,] = 0
+    return Labels(numbers, (dim,), frozenset(graph.ties.axes[axis]), frozenset([path]))
 
 
 def _zeroed(array: Array, readers: Iterable[tuple[str, int]], plan: Plan) -> Array:

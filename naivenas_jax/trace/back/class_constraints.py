@@ -219,7 +219,7 @@ def _runs(call: ModelCall, variables: Mapping[tuple[str, ...], Shape], op: Impor
 
     base = op.model.base.ties
     try:
-        ties = analyse(capture(traced, dict(variables), op.model.inputs, {}, [], once=True)).ties
+        ties = analyse(capture(traced, dict(variables), op.model.inputs, {}, [], once=True), sizes_alone=True).ties
     except Exception:  # whatever the user's code raises with this number
         return None
     alike = len(ties.run_sizes) == len(base.run_sizes) and ties.products == base.products

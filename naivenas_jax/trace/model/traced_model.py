@@ -192,7 +192,8 @@ class TracedModel:
                 given = {**self.defaults, **static.join(extra)}
                 return self.function(values, self.arguments.join(data), keys, writable, given)
 
-            self._programs[kind] = analyse(capture(call, dict(self.variables), inputs, keys, extra), self.loose)
+            traced = capture(call, dict(self.variables), inputs, keys, extra)
+            self._programs[kind] = analyse(traced, self.loose, sizes_alone=True)
         return self._programs[kind], arrays
 
     def ties_of(self, other: Analysed, now: Ties, origins: Origins) -> tuple[Ties, Origins]:

@@ -10,7 +10,7 @@ from jax.extend import core as jex
 
 from naivenas_jax.graph.model_vertex import Place
 from naivenas_jax.jaxpr.interpret import Atom
-from naivenas_jax.jaxpr.weight_use import WeightUse, weight_uses
+from naivenas_jax.jaxpr.weight_use import WeightUse, WeightUses, weight_uses
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.vector import Vector
@@ -48,12 +48,13 @@ class Analysed:
     constant_runs: tuple[int, ...] = ()
 
 
-def analyse(program: TracedProgram, loose: Collection[Path] = ()) -> Analysed:
+def analyse(program: TracedProgram, loose: Collection[Path] = (), *, sizes_alone: bool = False) -> Analysed:
     """Find the ties of a traced program. An updated variable is tied to the variable that it updates.
 
     Args:
       program: the traced program.
       loose: the parameters among its variables that are in no collection.
+      sizes_alone: whether it is only to be known which sizes there are: how variables become weights is left out.
 
     Returns:
       Its ties, and what else is known of it.
@@ -72,7 +73,7 @@ def analyse(program: TracedProgram, loose: Collection[Path] = ()) -> Analysed:
         _result(analysis, variables.get(role.which) if isinstance(role.which, tuple) else None, value)
     analysis.couple_norms()
     paths = [role.which if isinstance(role.which, tuple) else None for role in program.arguments]
-    weights = weight_uses(closed, paths, analysis.roles.__contains__)
+    weights = WeightUses({}, {}) if sizes_alone else weight_uses(closed, paths, analysis.roles.__contains__)
     for (path, d), reason in weights.never_zero.items():
         analysis.couple(variables[path].dims[d], reason)
     made = _declare(analysis, variables, weights.uses, loose)

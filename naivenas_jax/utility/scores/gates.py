@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.checks import require_mapping
+from naivenas_jax.dataflow.gate_labels import Labels
 from naivenas_jax.dataflow.gated import with_gates
 from naivenas_jax.errors import UtilityError, VariablesError
 from naivenas_jax.graph.graph import Graph
@@ -47,11 +48,13 @@ class Gate:
       path: the variable.
       dims: the dimensions, in ascending order.
       classes: for each position on them the number of the class that is gated; -1 where none is.
+      made: whether the neurons are gated where they are made.
     """
 
     path: Path
     dims: tuple[int, ...]
     classes: Int[np.ndarray, ...]
+    made: bool = False
 
 
 @lru_cache(maxsize=16)
@@ -72,7 +75,7 @@ def gates(graph: Graph) -> tuple[Gate, ...]:
         own = class_numbers(ties, axis)
         gated = ~read[own] & (modules[path[1:-1]][own] if path[1:-1] in modules else False)
         if gated.any():
-            makers.append(Gate(path, (d,), np.where(gated, own, -1)))
+            makers.append(Gate(path, (d,), np.where(gated, own, -1), made=True))
     return (*readers, *makers)
 
 
@@ -160,6 +163,23 @@ def holds_weight(ties: Ties, path: Path) -> bool:
     return weight is None or weight.holds
 
 
+def followed_weights(graph: Graph) -> tuple[Path, ...]:
+    """The variables whose gates follow them to the weights that they become: gradients by them do not say enough.
+
+    These are all, if some weight is a function of variables; and those that make neurons by what reads them elsewhere.
+    """
+    if any(leaf.weight is not None for leaf in graph.ties.leaves.values()):
+        return tuple(dict.fromkeys((*computed_weights(graph), *(gate.path for gate in gates(graph)))))
+    every = dict.fromkeys(gate.path for gate in gates(graph))
+    return tuple(path for path in every if makes_by_reading(graph.ties, path))
+
+
+def makes_by_reading(ties: Ties, path: Path) -> bool:
+    """Whether a weight makes neurons on the dimensions on which it reads them elsewhere, as a tied embedding does."""
+    roles = ties.leaves[path].roles
+    return roles.count("in") > 1 and "out" not in roles
+
+
 def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " classes"]) -> Callable[..., PyTree]:
     """``graph.apply`` with a gate on every neuron where weights made of these variables read it.
 
@@ -168,12 +188,11 @@ def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " clas
       paths: the variables.
       values: the gate of each class.
     """
+    labels = {path: own for path, own in _labels(graph).items() if path in paths and holds_weight(graph.ties, path)}
 
     def apply(variables: Variables, *inputs: Array, **kwargs: Any) -> PyTree:
         arrays = flat(variables)
-        own = {path: arrays[path] for path in paths if path in arrays and holds_weight(graph.ties, path)}
-        reading = dims_read(graph)
-        factors = {path: _factor(graph, path, np.shape(own[path]), values) for path in own.keys() & reading.keys()}
+        own = {path: arrays[path] for path in labels if path in arrays}
         asked, data = Structure.split((inputs, kwargs))
         structures: list[Structure] = []  # of what is returned, constants among it
 
@@ -184,35 +203,37 @@ def gated(graph: Graph, paths: Collection[Path], values: Float[jax.Array, " clas
             structures[:] = [structure]
             return returned
 
-        returned = with_gates(run, own, factors, data, reading)
+        returned = with_gates(run, own, labels, values, data)
         return structures[0].join(returned)
 
     return apply
 
 
-def dims_read(graph: Graph) -> dict[Path, frozenset[int]]:
-    """For each variable with gates the dimensions on which they lie."""
-    found: dict[Path, frozenset[int]] = {}
+@lru_cache(maxsize=16)
+def _labels(graph: Graph) -> dict[Path, list[Labels]]:
+    """The classes on each variable with gates. Those that may not change have no scores, and no gates."""
+    ties, found = graph.ties, dict[Path, list[Labels]]()
+    free = np.zeros(class_count(ties) + 1, bool)  # one more, for -1
+    for run in range(len(ties.run_sizes)):
+        free[ties.starts[run] : ties.starts[run + 1]] = not ties.plain((run,)) <= ties.fixed.keys()
     for gate in gates(graph):
-        found[gate.path] = found.get(gate.path, frozenset()).union(gate.dims)
+        numbers = np.where(free[gate.classes], gate.classes, -1).astype(np.int32)
+        runs = frozenset((np.searchsorted(ties.starts, numbers[numbers >= 0], "right") - 1).tolist())
+        if runs:
+            found.setdefault(gate.path, []).append(
+                Labels(numbers, gate.dims, runs, frozenset([gate.path]), made=gate.made)
+            )
     return found
-
-
-def _factor(
-    graph: Graph, path: Path, shape: tuple[int, ...], values: Float[jax.Array, " classes"]
-) -> Float[jax.Array, "*shape"]:
-    """For each entry of a variable the product of the gates that it lies on."""
-    factor = jnp.ones(shape)
-    for gate in gates(graph):
-        if gate.path == path:
-            own = jnp.where(gate.classes >= 0, values[np.maximum(gate.classes, 0)], 1.0)
-            factor = factor * own.reshape([n if d in gate.dims else 1 for d, n in enumerate(shape)])
-    return factor
 
 
 def _effective(ties: Ties, path: Path, arrays: Mapping[Path, Array]) -> Array:
     """What stands for a variable in sums of products with its gradient: 0 if another variable stands for both."""
     weight, own = ties.leaves[path].weight, _find(arrays, path, "params")
+    if makes_by_reading(ties, path):
+        raise UtilityError(
+            f"{path_text(path)} makes neurons by the entries that read them elsewhere (a tied embedding), and the "
+            "gradient by it is of both. Use nas.taylor, which evaluates the network with gates."
+        )
     if weight is None or (weight.switches and weight.linear):
         return own
     if not weight.holds:

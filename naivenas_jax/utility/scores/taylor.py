@@ -23,7 +23,7 @@ from naivenas_jax.transfer.carrying.follow import Followed
 from naivenas_jax.transfer.new_neurons.loss import Loss, loss_of, on_plain
 from naivenas_jax.transfer.variables import check_network, flat, nested
 from naivenas_jax.typing import PyTree, Variables
-from naivenas_jax.utility.scores.gates import computed_weights, gate_derivatives, gated, gates
+from naivenas_jax.utility.scores.gates import followed_weights, gate_derivatives, gated, gates
 from naivenas_jax.utility.spread import averaged
 from naivenas_jax.utility.tied import by_handle, class_count, class_numbers
 from naivenas_jax.utility.user_scores import Scores
@@ -123,7 +123,7 @@ def taylor(
 
 def slopes(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, " classes"]:
     """The derivative of the loss by the gate of every class."""
-    arrays, computed = flat(variables), computed_weights(graph)
+    arrays, computed = flat(variables), followed_weights(graph)
     whole = {gate.path for gate in gates(graph) if not jnp.issubdtype(jnp.result_type(arrays[gate.path]), jnp.inexact)}
     computed = (*computed, *(whole - set(computed)))  # quantised weights have no gradients
     weights = {gate.path: arrays[gate.path] for gate in gates(graph) if gate.path not in computed}
@@ -243,7 +243,8 @@ class TaylorAverage:
 
         Raises:
           VariablesError: a weight or its gradient is missing, or has another shape than in the graph.
-          UtilityError: a weight is no function of a variable's entries one by one (a softmax); use `taylor`.
+          UtilityError: a weight is no function of a variable's entries one by one (a softmax), or makes neurons by the
+            entries that read them (a tied embedding); use `taylor`.
         """
 
         def measured() -> tuple[Float[jax.Array, " classes"], Float[jax.Array, " classes"]]:
