@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.dataflow.contraction import Contraction
@@ -59,6 +61,7 @@ class Compression:
     memory: int
     keywords: dict[str, Any]  # of `resize`, which checks them
     _networks: dict[Graph, Network] = field(default_factory=dict)
+    _known: deque[tuple[Variables, np.ndarray]] = field(default_factory=partial(deque, maxlen=2))
 
     @classmethod
     def of(
@@ -143,12 +146,17 @@ class Compression:
         Raises:
           PlanError: if they cannot be compared, since all outputs are whole numbers.
         """
-        held_back, made = self._parts.held_back or self.data, self._parts.made
-        first, second = (
-            WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
-            for one in (elaborate.fitted, simple.fitted)
-        )
+        first, second = (self._distances(one.fitted) for one in (elaborate, simple))
         return Comparison.of(first, second, held_back=self._parts.held_back is not None)
+
+    def _distances(self, one: Mutation) -> Float[np.ndarray, " examples"]:
+        """How far a network is from the original on the examples held back; the last few are remembered."""
+        known = next((found for variables, found in self._known if variables is one.variables), None)
+        if known is None:
+            held_back, made = self._parts.held_back or self.data, self._parts.made
+            known = WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
+            self._known.append((one.variables, known))
+        return known
 
     def settled(self, found: Candidate) -> Mutation:
         """The weights fitted to all examples, those held back too, unless there were plenty without them."""

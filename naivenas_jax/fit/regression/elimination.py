@@ -6,8 +6,9 @@ The cost of dropping some inputs of a matrix, when the others are re-fitted, is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -95,14 +96,20 @@ class Elimination:
             diagonal -= own @ own.transpose(0, 2, 1)
 
 
-def dropped(readers: Sequence[Reader]) -> list[tuple[int, float]]:
-    """Classes in the order in which they are dropped, with the cost of each, which never gets smaller."""
+def dropped(readers: Sequence[Reader], beside: Mapping[int, float] = MappingProxyType({})) -> list[tuple[int, float]]:
+    """Classes in the order in which they are dropped, with the cost of each, which never gets smaller.
+
+    Args:
+      readers: what each matrix reads.
+      beside: for some classes a cost that is added to that of the matrices, whatever else is dropped.
+    """
     readers = [reader for reader in readers if reader.blocks]
-    classes = np.unique(np.concatenate([np.zeros(0, int), *(reader.classes for reader in readers)]))
+    classes = np.unique(np.concatenate([np.array([*beside], int), *(reader.classes for reader in readers)]))
     reading = [[n for n, reader in enumerate(readers) if one in reader.classes] for one in classes]
     states = [Elimination(reader) for reader in readers]
     costs = [state.cost(classes) for state in states]
-    total, left = np.sum(costs, 0), np.ones(len(classes), bool)
+    total, left = np.array([beside.get(int(one), 0.0) for one in classes]), np.ones(len(classes), bool)
+    total += np.sum(costs, 0)
     found, highest = list[tuple[int, float]](), 0.0
     while left.any():
         place = int(np.argmin(np.where(left, total, np.inf)))

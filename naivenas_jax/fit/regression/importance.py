@@ -39,6 +39,7 @@ from naivenas_jax.fit.regression.reduced_columns import (
     rows_by_class,
 )
 from naivenas_jax.fit.regression.ridge import NormalEquations
+from naivenas_jax.fit.regression.unseen_readers import unseen_costs
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
@@ -62,9 +63,11 @@ def importance(
 ) -> dict[str, Float[np.ndarray, " _"]]:
     """For each neuron the cost of dropping it after all those that cost less, by handle.
 
-    Rows whose gradient is not finite, as that of a square root at 0, are left out. Neurons that no weight reads in
-    sight (query and key features, what is read in loops only) have the cost of being zero where they are made, and
-    where that is out of sight too, the largest of all costs, so that they stay.
+    Rows whose gradient is not finite, as that of a square root at 0, are left out. Weights that are out of sight, in
+    loops for example, are not re-fitted, and what they read costs what the outputs change by without it (see
+    `naivenas_jax.fit.regression.unseen_readers`). Neurons that no weight reads (query and key features) have the cost
+    of being zero where they are made, and where nothing can be told of them, the largest of all costs, so that they
+    stay.
 
     Args:
       network: the network.
@@ -82,7 +85,9 @@ def importance(
     matrices = _within(memory, ties, uses, arrays, notes)
     reduced = {key: own.reduced for key, own in matrices.items() if own.reduced is not None}
     found = curvatures(network, variables, data, reduced)
+    unseen = unseen_costs(network, variables, data, {use.path for use in uses.values()})
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
+    made = np.where(np.isnan(made), unseen.made, made)
     costs = np.full(class_count(ties), np.nan)
     groups = list(homes(network.graph).values())
     reading = _reading(ties, uses, groups)
@@ -91,7 +96,8 @@ def importance(
     for n, own in enumerate(groups):
         for use in (use for use in reading[n] if use not in readers):
             readers[use] = matrices[use].readers(found[use], uses[use].path in shifted, ridge)
-        for one, cost in dropped([reader.only(own) for use in reading[n] for reader in readers[use]]):
+        beside = {int(one): float(unseen.read[one]) for one in own[own >= 0] if not np.isnan(unseen.read[one])}
+        for one, cost in dropped([reader.only(own) for use in reading[n] for reader in readers[use]], beside):
             costs[one] = cost
         readers = {use: kept for use, kept in readers.items() if last[use] > n}
     costs = np.where(np.isnan(costs), made, costs)
