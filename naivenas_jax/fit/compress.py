@@ -40,7 +40,7 @@ def compress(
     outcomes: bool = True,
     ridge: float | None = None,
     memory: int | None = None,
-    refine: int = 0,
+    refine: int | None = None,
     progress: bool | None = None,
     keywords: Mapping[str, PyTree] | None = None,
     request: SizeRequest | None = None,
@@ -57,6 +57,9 @@ def compress(
        read it are re-fitted (see `naivenas_jax.fit.regression.importance`);
     2. the widths that keep most of the total cost within the step's budget (see `resize`);
     3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
+
+    In the end all parameters at once are trained a little towards the outputs of the original (see `refine`), those in
+    loops and attention too, which least squares do not reach.
 
     One in four examples is held back from all of this. On these the outputs are compared in the end with those of the
     simple way, `resize` by its default utility and `compensate`, at the same budget, and the network is taken whose
@@ -80,7 +83,8 @@ def compress(
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
       refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
-        `naivenas_jax.refine` does; 0: none.
+        `naivenas_jax.refine` does; 0: none. None: 400, unless ``steps`` are given, they would take more than 3e12
+        multiply-accumulates, or nothing could be held back.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
@@ -116,7 +120,9 @@ def compress(
     check_values(graph, variables)
     if steps is not None and not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000, or None for as many as help; found {steps!r}.")
-    require_steps(refine, "refine=", 0, BudgetError)
+    trained = 0 if refine is None and steps is not None else refine
+    if trained is not None:
+        require_steps(trained, "refine=", 0, BudgetError)
     require_progress(progress, GraphError)
     limits = Limits(
         max_params=max_params,
@@ -145,7 +151,7 @@ def compress(
         found = _by_progress(compression, path, tell) if steps is None else _in_steps(compression, path, steps, tell)
         tell("compared with the simple way")
         nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
-        return compression.handed_out(compression.polished(compression.settled(nearer), refine))
+        return compression.handed_out(compression.polished(compression.settled(nearer), trained))
 
 
 def _by_progress(compression: Compression, path: BudgetPath, tell: Callable[[str], None]) -> Candidate:

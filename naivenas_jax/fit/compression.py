@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from naivenas_jax.checks import require_flag, require_words
+from naivenas_jax.cost.costs import costs
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
@@ -33,6 +34,10 @@ from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
+#: So many steps all parameters are trained at once in the end, if nobody says how many.
+REFINED = 400
+#: And if they take no more multiply-accumulates than this: a minute of two cores.
+QUICK = 3e12
 #: With so many rows for every column of every weight, a third more would change nothing.
 PLENTY = 40
 
@@ -102,8 +107,8 @@ class Compression:
     def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Candidate:
         """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
         graph, variables = found or (self.original.graph, self.variables)
-        costs, notes = self._at_first if found is None else self._costs(graph, variables)
-        step = self._resized(graph, variables, budgets, utility=in_solver_range(costs))
+        scores, notes = self._at_first if found is None else self._costs(graph, variables)
+        step = self._resized(graph, variables, budgets, utility=in_solver_range(scores))
         step = step if found is None else then(found, step, "compressed in steps")
         return self._candidate(replace(step, notes=(*step.notes, *notes)))
 
@@ -167,11 +172,25 @@ class Compression:
         rows = min((use.sizes.rows * few.number / (use.sizes.inputs + 1) for use in uses), default=np.inf)
         return found.fitted if rows >= PLENTY else self._refitted(cut, self.data)
 
-    def polished(self, mutation: Mutation, steps: int) -> Mutation:
-        """All parameters at once, trained for so many steps; the same mutation for none."""
+    def polished(self, mutation: Mutation, steps: int | None) -> Mutation:
+        """All parameters at once, trained for so many steps; None: for `REFINED`, if that is quick and can be judged.
+
+        Returns:
+          The same mutation for no steps.
+        """
+        if steps is None:
+            try:
+                return self.polished(mutation, REFINED if self._parts.held_back and self._quick(mutation) else 0)
+            except PlanError:  # nothing to train, or nothing to train towards
+                return mutation
         if not steps:
             return mutation
         return refined(mutation, self.network(mutation.graph), self._wanted(mutation), steps)
+
+    def _quick(self, mutation: Mutation) -> bool:
+        """Whether training takes few operations: of each step those of the first batch, forwards and back."""
+        counted = costs(mutation.graph, mutation.variables, *self.data.first, **self.original.kwargs).macs
+        return counted is not None and 3 * REFINED * counted <= QUICK
 
     def handed_out(self, mutation: Mutation) -> Mutation:
         """A mutation between variables in the mappings that the user gave, each note said once."""
@@ -251,8 +270,8 @@ class _Parts(NamedTuple):
     made: MadeOutputs
 
 
-def in_solver_range(costs: Scores) -> Scores:
+def in_solver_range(scores: Scores) -> Scores:
     """Costs in a range that a solver can tell apart: what costs far more than most stays whatever it costs."""
-    every = np.concatenate([cost[cost > 0] for cost in costs.values()] or [np.ones(1)])
+    every = np.concatenate([cost[cost > 0] for cost in scores.values()] or [np.ones(1)])
     unit = float(np.median(every)) if every.size else 1.0
-    return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in costs.items()}
+    return {handle: np.clip(cost / unit, 1e-9, 1e4) for handle, cost in scores.items()}

@@ -70,7 +70,7 @@ def frontier(
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
-      refine: as for `compress`, for every network.
+      refine: the most steps that every network is trained in the end, as `naivenas_jax.refine` does; 0: none.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.

@@ -94,7 +94,7 @@ def test_steps_are_doubled_as_long_as_that_helps(network, monkeypatch, helps, st
 
     monkeypatch.setattr(Comparison, "worth_it", property(lambda _: next(answers, True)))
     monkeypatch.setattr(compression, "importance", counted)
-    found = nas.compress(*network, [DATA], max_params=0.4, outcomes=False)
+    found = nas.compress(*network, [DATA], max_params=0.4, outcomes=False, refine=0)
     assert any(f"made in {steps} step" in note for note in found.notes)
     assert started.count(network[0]) == 1
     assert len(started) == 1 + sum(2**i - 1 for i in range(min(len(helps) + 2, 4)))
@@ -103,4 +103,5 @@ def test_steps_are_doubled_as_long_as_that_helps(network, monkeypatch, helps, st
 def test_more_steps_only_where_they_are_nearer(network):
     found = nas.compress(*network, [DATA], max_params=0.4)
     assert any("step" in note for note in found.notes)
+    assert "refined on data" in found.notes[-1]
     assert nas.costs(*found).params <= 0.4 * nas.costs(*network).params

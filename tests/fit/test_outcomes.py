@@ -248,7 +248,7 @@ def test_inputs_that_hardly_vary(mean, spread):
     wanted = before.apply(variables, fresh)
     errors = [float(((m.graph.apply(m.variables, fresh) - wanted) ** 2).mean()) for m in (pruned, fitted)]
     assert errors[1] <= max(0.2 * errors[0], 1e-6), errors
-    small = nas.compress(before, variables, [few], max_params=0.6)
+    small = nas.compress(before, variables, [few], max_params=0.6, refine=0)
     assert all(np.isfinite(array).all() for array in jax.tree.leaves(small.variables))
 
 

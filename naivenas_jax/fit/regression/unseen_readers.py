@@ -109,7 +109,7 @@ def _squares(
     graph, arrays = network.graph, flat(variables)
     others = {gate.path for gate in gates(graph)} - {*plain}
 
-    def outputs(weights: Mapping[Path, Array], values: Float[Array, " classes"]) -> list[Array]:
+    def outputs(weights: Mapping[Path, Array], values: Float[jax.Array, " classes"]) -> list[Array]:
         now = nested({**arrays, **weights})
         if computed:
             returned = gated(graph, computed, values)(now, *inputs, **network.kwargs)
