@@ -791,7 +791,11 @@ def test_refused(bad: Bad):
 
 
 def test_all_have_the_common_base():
-    errors = [value for value in vars(nas).values() if isinstance(value, type) and issubclass(value, Exception)]
+    errors = [
+        value
+        for value in (getattr(nas, name) for name in nas.__all__)
+        if isinstance(value, type) and issubclass(value, Exception)
+    ]
     assert all(issubclass(error, nas.NaiveNASError) for error in errors)
     assert {bad.error for bad in TABLE.values()} <= set(errors)
 

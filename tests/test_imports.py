@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import flax.linen as nn
 import grimp
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import naivenas_jax as nas
@@ -87,6 +92,25 @@ both = nas.Graph(x, nas.concat("both", nas.layer("c", nn.Dense(4), x), nas.layer
 shapes = jax.eval_shape(both.init, jax.random.key(0), jax.numpy.ones((1, 3)))
 nas.delta_nout(both, shapes, {{"both": -3}}, SETTING)
 """
+
+
+PICKLED = """
+import pickle, sys, naivenas_jax, numpy as np
+graph, variables, plan = pickle.loads(sys.stdin.buffer.read())
+changed = plan.apply(variables)["params"]["a"]["bias"]
+print(graph.apply(variables, np.array([[1.0, 2.0, 3.0]])), graph.ties.sizes, changed.shape)
+print("naivenas_jax.mutate" in sys.modules, "delta_nout" in dir(naivenas_jax), "naivenas_jax.mutate" in sys.modules)
+"""
+
+
+def test_the_import_waits_for_a_public_name_and_pickles_do_not_need_one():
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("b", nn.Dense(2), nas.layer("a", nn.Dense(4), x)))
+    variables = jax.tree.map(np.asarray, graph.init(jax.random.key(0), jnp.ones((1, 3))))
+    given = pickle.dumps((graph, variables, nas.delta_nout(graph, variables, {"a": -1}).plan))
+    run = subprocess.run([sys.executable, "-c", PICKLED], input=given, capture_output=True, check=True)
+    values = graph.apply(variables, np.array([[1.0, 2.0, 3.0]]))
+    assert run.stdout.decode().splitlines() == [f"{values} {graph.ties.sizes} (3,)", "False True True"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import AxisChange, ModelOp
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.source import Source, holds_words
-from naivenas_jax.graph.vertex import Vertex
+from naivenas_jax.graph.vertex import Vertex, in_the_place_of
 from naivenas_jax.paths import is_unnamed
 
 
@@ -31,10 +31,9 @@ def map_ops(
     called = {} if names is None else names
     made: dict[Vertex, Vertex] = {}
     for vertex in graph.vertices:
-        inputs = tuple(made[source] for source in vertex.inputs)
+        inputs = tuple([made[source] for source in vertex.inputs])
         name, op = called.get(vertex.name, vertex.name), op_at(vertex, inputs)
-        same = name == vertex.name and op is vertex.op and inputs == vertex.inputs
-        made[vertex] = vertex if same else Vertex(name, op, inputs)
+        made[vertex] = in_the_place_of(vertex, op, inputs) if name == vertex.name else Vertex(name, op, inputs)
     ends = ([made[vertex] for vertex in side] for side in (graph.inputs, graph.outputs))
     return Graph(*ends, signature=graph.signature)
 
@@ -70,7 +69,7 @@ def with_sizes(
     touched = {*given, *_owners(axis for axis, size in sizes.items() if before.get(axis) != size)}
 
     def resized(vertex: Vertex, inputs: tuple[Vertex, ...]) -> Op:
-        ports = tuple(source.nout for source in inputs)
+        ports = tuple([source.nout for source in inputs])
         if ports == vertex.nin and touched.isdisjoint((vertex.name, _ANY)):
             return vertex.op
         if isinstance(vertex.op, Source) and holds_words(graph.ties, vertex.name, vertex.op):

@@ -81,6 +81,20 @@ class Vertex:
     __array_ufunc__: ClassVar[None]
 
 
+def in_the_place_of(vertex: Vertex, op: Op, inputs: tuple[Vertex, ...]) -> Vertex:
+    """The vertex of the same name that computes ``op`` of ``inputs``; the very same one where nothing is different.
+
+    One that computes the same of inputs of the same widths is not asked for its own width again.
+    """
+    if op is not vertex.op or tuple([source.nout for source in inputs]) != vertex.nin:
+        return Vertex(vertex.name, op, inputs)
+    if inputs == vertex.inputs:
+        return vertex
+    made = object.__new__(Vertex)
+    vars(made).update({**vars(vertex), "inputs": inputs})
+    return made
+
+
 def vertices_only(name: str, inputs: tuple[Vertex, ...]) -> tuple[Vertex, ...]:
     """The inputs of the vertex ``name``, if they are vertices.
 

@@ -172,15 +172,12 @@ def test_requests_bounds_and_reasons_are_shown():
     )
     assert lines(str(problem)) == lines(
         """
-        x: g0 = 3
         a: g1 = 4
         b: g2 = 2
         cat: 2 g1 + g2 = 10
-        out: g3 = 2
-        g0 of 3, fixed: it is an input
+        g0 of 5, fixed: no request reaches it
         g1 of 4
         g2 of 2
-        g3 of 2, fixed: no request reaches it
         ask 'cat' = 7 (now 10)
         ask 'b' about 5 (now 2)
         a = b"""

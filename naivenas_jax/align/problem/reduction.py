@@ -56,7 +56,7 @@ class Reduction:
             fixed.update({run: reason for run in ties.plain(ties.axes[axis]) if run not in fixed})
         if given.reached is not None:
             free = {run for axis in given.reached for run in ties.plain(ties.axes[axis])}
-            fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free and run not in fixed}
+            fixed |= {run: _UNREACHED for run in range(len(ties.run_sizes)) if run not in free}
         return fixed
 
     @cached_property
@@ -77,7 +77,7 @@ class Reduction:
         """The reduced problem if only the factors of one choice may change."""
         ties, given = self.ties, self.restrictions
         fixed = {**self.fixed, **choice.resting, **dict.fromkeys(ties.products, PRODUCT)}
-        axes = _Axes.of(ties, fixed, choice)
+        axes = _Axes.of(ties, fixed, choice, given.reached)
         runs_of, group_of_run = _groups(ties, axes.contents, fixed)
         groups = tuple(self._group(runs, fixed.get(runs[0])) for runs in runs_of)
         rows = _matrix(axes.contents, group_of_run, len(groups))
@@ -168,7 +168,7 @@ class Reduction:
         """The conditions of layers that can be broken. They hold now, so that one of them has to change something."""
         free = [i for i, group in enumerate(groups) if not group.fixed]
         open_rows = set(rows[:, free].tocoo().coords[0].tolist())
-        return [one for one in self.ties.conditions if any(axes.row_of[axis] in open_rows for axis in one.axes)]
+        return [one for one in self.ties.conditions if any(axes.row_of.get(axis) in open_rows for axis in one.axes)]
 
     def _pinned(self, axes: _Axes, choice: Choice) -> tuple[tuple[int, int], ...]:
         """The rows of factors that change besides others, and the sizes requested for them."""
@@ -180,7 +180,7 @@ class Reduction:
 
 
 class _Axes(NamedTuple):
-    """Axes, where those that hold the same are one row.
+    """The axes that may change, where those that hold the same are one row.
 
     Attributes:
       contents: of each row.
@@ -193,11 +193,20 @@ class _Axes(NamedTuple):
     names: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, ties: Ties, fixed: Mapping[int, str], choice: Choice) -> _Axes:
-        """Write every axis as a sum of runs that have classes, and give axes with the same sum the same row."""
+    def of(cls, ties: Ties, fixed: Mapping[int, str], choice: Choice, reached: Collection[str] | None) -> _Axes:
+        """Write axes as sums of runs that have classes, and give those with the same sum the same row.
+
+        Args:
+          ties: of the graph.
+          fixed: the runs that may not change.
+          choice: which factors of products may change.
+          reached: the axes that are wanted; None: all. What shares a run with one of them is among them.
+        """
         number: dict[tuple[Content, int], int] = {}
         row_of: dict[str, int] = {}
         for axis, runs in ties.axes.items():
+            if reached is not None and axis not in reached:
+                continue
             content = ties.counts.get(axis) or tuple(sorted(_content(ties, runs, fixed, choice).items()))
             row_of[axis] = number.setdefault((content, ties.sizes[axis]), len(number))
         names: list[list[str]] = [[] for _ in number]

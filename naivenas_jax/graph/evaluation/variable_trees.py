@@ -166,8 +166,8 @@ def as_given(variables: PyTree, given: PyTree, top: bool = True) -> PyTree:
     """
     if is_array(given) and is_array(variables):
         return variables
-    if type(given) is type(variables) is dict and [*given] == [*variables] and all(type(key) is str for key in given):
-        return {key: as_given(child, given[key], False) for key, child in variables.items()}
+    if type(given) is type(variables) is dict and [*given] == [*variables]:
+        return {key: as_given(variables[key], child, False) for key, child in given.items()}
     if isinstance(given, nnx.Variable) and not isinstance(variables, nnx.Variable):
         return given.replace(variables)
     if isinstance(variables, Mapping) and not isinstance(given, Mapping):

@@ -25,7 +25,9 @@ def check_fit(mutation: Mutation) -> None:
     if _edges(graph) != _edges(mutation.before) or plan.created or plan.removed:
         wanted = graph.ties.shapes
     else:
-        wanted = leaf_shapes(plan.leaves, {name: axis.after for name, axis in plan.axes.items()})
+        dims = {path: axes for path, axes in plan.leaves.items() if not plan.changed.keys().isdisjoint(axes)}
+        sizes = {name: axis.after for name, axis in plan.axes.items()}
+        wanted = {**mutation.before.ties.shapes, **leaf_shapes(dims, sizes)}
     found = {path: shape_of_leaf(array) for path, array in flat(mutation.variables).items()}
     for path in sorted(found.keys() ^ wanted.keys()):
         raise _internal(f"{subscripts(path)} is {'not needed' if path in found else 'missing'}.")

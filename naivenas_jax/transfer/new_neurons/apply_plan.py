@@ -34,14 +34,12 @@ def transfer(
     """
     strategy.check_names(leaves)
     arrays = {path: a for path, a in flat(variables).items() if path in leaves and path not in plan.removed}
-    late = [path for path in arrays if _computed(leaves[path])]
-    found = {
-        path: _transferred(path, array, plan, leaves[path], strategy, rng)
-        for path, array in arrays.items()
-        if path not in late
-    }
-    for path in late:
-        found[path] = _kept(arrays[path], plan, leaves[path])
+    changing = [path for path in arrays if _changes(path, plan, leaves[path])]
+    late = [path for path in changing if _computed(leaves[path])]
+    found = {**arrays, **{path: _kept(arrays[path], plan, leaves[path]) for path in late}}
+    for path in changing:
+        if path not in late:
+            found[path] = _transferred(path, arrays[path], plan, leaves[path], strategy, rng)
     for path in late:  # where these weights are zero may depend on the other variables
         grows = any(axis is not None and plan.axes[axis].new.size for axis in leaves[path].axes)
         off = _off(arrays[path], leaves[path], found) if grows else 0.0
@@ -54,6 +52,11 @@ def _placed(found: Mapping[Path, Array | Shape], arrays: Mapping[Path, Array | S
     made = [path for path in arrays if found[path] is not arrays[path]]
     placed = placed_all([found[path] for path in made], [arrays[path] for path in made])
     return {**arrays, **dict(zip(made, placed, strict=True))}
+
+
+def _changes(path: Path, plan: Plan, leaf: Leaf) -> bool:
+    """Whether a plan changes a variable."""
+    return not plan.changed.keys().isdisjoint(leaf.axes) or path in plan.rescaled
 
 
 def _computed(leaf: Leaf) -> bool:
@@ -85,8 +88,6 @@ def _transferred(
     rng: jax.Array | None,
     off: Array | float = 0.0,
 ) -> Array | Shape:
-    if path not in plan.rescaled and plan.changed.keys().isdisjoint(leaf.axes):
-        return array
     changing = [None if axis is None else plan.changed.get(axis) for axis in leaf.axes]
     sources = [None if axis is None else axis.source for axis in changing]
     grows = any(axis is not None and axis.new.size for axis in changing)

@@ -100,13 +100,13 @@ def weight_magnitude(
     """
     scores = dict[str, np.ndarray]()
     arrays = known_arrays(variables)
+    reached = frozenset(ties.axes if axes is None else axes)
     for path in arrays:
         leaf = ties.leaves[path]
-        if "in" not in leaf.roles or "out" not in leaf.roles or leaf.new is not None:
+        if reached.isdisjoint(leaf.axes) or "in" not in leaf.roles or "out" not in leaf.roles or leaf.new is not None:
             continue
-        lying = {d: axis for d, axis in enumerate(leaf.axes) if axis is not None}
+        lying = {d: axis for d, axis in enumerate(leaf.axes) if axis in reached}
         wanted = {d: axis for d, axis in lying.items() if leaf.roles[d] == "out" or ties.counts_layers(axis)}
-        wanted = {d: axis for d, axis in wanted.items() if axes is None or axis in axes}
         weight = to_host(weight_of(leaf, path, arrays)) if wanted else np.zeros(())
         for made, axis in wanted.items():
             others = tuple(d for d in range(weight.ndim) if d != made)
