@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import flax.errors
 import jax
+import numpy as np
 from flax.core import Scope
 
 from naivenas_jax.checks import shown
@@ -70,7 +71,7 @@ def check_inputs(vertices: tuple[Vertex, ...], arrays: tuple[PyTree, ...]) -> No
     for vertex, array in zip(vertices, arrays, strict=True):
         if not isinstance(array, int | float | complex):
             check_array(array, f"Input {vertex.name!r}", GraphError)
-        shape = tuple(jax.numpy.shape(array))
+        shape = tuple(np.shape(array))  # not jnp.shape, in whose place exporters put an operation
         if shape == () and isinstance(vertex.op, Source) and vertex.op.shape != () and not vertex.op.whole:
             raise SizeMismatchError(
                 f"Input {vertex.name!r} has {vertex.nout} neurons, on the last axis; found a single number, of shape "

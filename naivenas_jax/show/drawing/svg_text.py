@@ -28,14 +28,18 @@ _FATES = {
     "new": '<rect {place} style="fill:var(--new)"/>',
 }
 _ROW, _SWATCH, _MARGIN, _LONGEST = 20.0, 30.0, 10.0, 46
+_DARK = (
+    "{--ink:#e6edf3;--faint:#a8b3bf;--paper:#161b22;--box:#22272e;--rim:#768390;"
+    "--module:rgba(140,150,165,.13);--line:#8b98a6;--frozen:#59626d;--kept:#77828e;"
+    "--new:#56B4E9;--gone:#ff8a3d;--changed:#c39bea}"
+)
 _STYLE = (
     "<style>.nas-drawing{--ink:#1c2127;--faint:#5a6470;--paper:#fff;--box:#f6f8fa;--rim:#8b949e;--module:rgba(110,118,"
     "129,.09);--line:#768390;--frozen:#b4bac1;--kept:#8c97a2;"
     "--new:#0072B2;--gone:#D55E00;--changed:#7b4ea3}"
     '[data-jp-theme-light="false"] .nas-drawing,.vscode-dark .nas-drawing,[data-theme="dark"] .nas-drawing,'
-    "[theme=dark] .nas-drawing{--ink:#e6edf3;--faint:#a8b3bf;--paper:#161b22;--box:#22272e;--rim:#768390;"
-    "--module:rgba(140,150,165,.13);--line:#8b98a6;--frozen:#59626d;--kept:#77828e;"
-    "--new:#56B4E9;--gone:#ff8a3d;--changed:#c39bea}"
+    f"[theme=dark] .nas-drawing{_DARK}"
+    f'@media (prefers-color-scheme:dark){{[data-theme="auto"] .nas-drawing{_DARK}}}'  # the reader's system decides
     ".nas-drawing text{fill:var(--ink);font:12px system-ui,'Segoe UI',Helvetica,Arial,sans-serif}"
     ".nas-drawing .faint{fill:var(--faint)}.nas-drawing .name{font-weight:600}"
     ".nas-drawing .small{font-size:10px}.nas-drawing .box{fill:var(--box);stroke:var(--rim)}"

@@ -317,7 +317,7 @@ def _read(scope: Scope, path: Path, shape: tuple[int, ...]) -> jax.Array:
         if not isinstance(node, Mapping) or key not in node:
             raise VariablesError(f"The variables have no {subscripts(path)}, which the imported model needs.")
         node = node[key]
-    if (found := jax.numpy.shape(node)) != shape:
+    if (found := np.shape(node)) != shape:
         raise VariablesError(
             f"{subscripts(path)} has shape {found}, but in this graph it must have {shape}. The variables belong to "
             "another graph, or to this one before or after a mutation."
