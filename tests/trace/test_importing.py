@@ -330,3 +330,31 @@ def test_messages(call, message):
     graph, own = nas.from_linen(Linen(), variables, X)
     with pytest.raises(nas.NaiveNASError, match=message):
         call(graph, own)
+
+
+def test_a_call_as_at_the_import_is_not_traced_again():
+    """Neither before a change nor after it. A call of another kind is, once."""
+    traces = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            traces.append(train)
+            return nn.Dense(2)(nn.Dropout(0.5, deterministic=not train)(nn.Dense(4)(x)))
+
+    x = jnp.ones((2, 3))
+    model = Counted()
+    graph, variables = nas.from_linen(model, model.init(KEY, x), x)
+    mutation = nas.delta_nout(graph, variables, {"Dense_0": -1})
+    traces.clear()
+    made = graph.apply(variables, x), jax.jit(graph.apply)(variables, x), mutation.graph.apply(mutation.variables, x)
+    assert traces == []
+    same(made[0], model.apply(variables, x))
+    same(made[1], jax.jit(model.apply)(variables, x))
+    traces.clear()
+    for _ in range(2):
+        graph.apply(variables, x, train=True, rngs={"dropout": KEY})
+    assert set(traces) == {True}
+    assert len(traces) == 2  # with names and without
+    graph.apply(variables, jnp.ones((5, 3)))
+    assert traces[2:] == [False, False]

@@ -149,6 +149,8 @@ class TracedModel:
             writes=writes,
             loose=loose,
         )
+        own_call = _kind(model.inputs, dict(streams), writes or False, Structure.split({})[0], ())
+        model._programs[own_call] = base
         _ALIVE[key] = model
         return model
 
@@ -171,6 +173,8 @@ class TracedModel:
     ) -> tuple[Analysed, list[Array | Shape]]:
         """The trace of a call like this one, made at the original sizes when it is first asked for.
 
+        A call as at the import has the trace of the import.
+
         Args:
           inputs: the shapes that the arrays of the inputs would have at the original sizes.
           rngs: keys by stream.
@@ -183,7 +187,7 @@ class TracedModel:
         keys = {name: jax.ShapeDtypeStruct(key.shape, key.dtype) for name, key in rngs.items()}
         static, arrays = Structure.split(dict(kwargs))
         extra, writable = tuple(map(traced_shape, arrays)), _hashable_filter(mutable)
-        kind = (tuple(inputs), tuple(sorted(keys.items())), writable, static, extra)
+        kind = _kind(inputs, keys, writable, static, extra)
         if kind not in self._programs:
 
             def call(
@@ -260,6 +264,13 @@ def _identity(function: ModelFunction, comparable: bool) -> Hashable:
     except TypeError:
         return uuid4()
     return uuid4() if identity is None else identity
+
+
+def _kind(
+    inputs: Sequence[Shape], keys: Mapping[str, Shape], writable: Mutable, static: Structure, extra: Sequence[Shape]
+) -> Hashable:
+    """What tells apart calls that need traces of their own; the arguments are those of `TracedModel.program`."""
+    return tuple(inputs), tuple(sorted(keys.items())), writable, static, tuple(extra)
 
 
 def _hashable_filter(mutable: Mutable) -> Mutable:
