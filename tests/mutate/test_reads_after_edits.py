@@ -131,3 +131,20 @@ def test_no_layer_takes_the_place_of_an_output():
 
 def first(arrays: tuple[jax.Array, ...]) -> jax.Array:
     return arrays[0]
+
+
+def test_what_cannot_be_computed_is_refused_before_anything_is_made():
+    """After the cut there are two words and three positions: weights that pass two neurons on would have three rows."""
+    tokens = nas.input_vertex("tokens", 3, shape=(3,), dtype="int32")
+    embedded = nas.layer("embed", nn.Embed(3, 4), tokens)
+    graph = nas.Graph(tokens, nas.attend("logits", embedded, nas.layer("hidden", nn.Dense(4), embedded)))
+    variables = graph.init(jax.random.key(0), jnp.zeros((1, 3), "int32"))
+    graph, variables = nas.delta_nout(graph, variables, {"tokens": -1}, free_outputs=True)
+
+    def beside(vertex: nas.Vertex) -> nas.Vertex:
+        return nas.concat("both", vertex, nas.layer("beside", nn.Dense(2), vertex))
+
+    with pytest.raises(nas.StructureError, match="'logits' reads the table of the embedding 'embed', which the edit"):
+        nas.insert_vertex(graph, variables, "tokens", beside, outputs=["logits"], free_outputs=True)
+    with pytest.raises(nas.SizeMismatchError, match="'tokens' holds numbers of words below 2"):
+        nas.insert_vertex(graph, variables, "tokens", beside, free_outputs=True)

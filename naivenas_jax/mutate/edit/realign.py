@@ -17,7 +17,7 @@ from naivenas_jax.mutate.edit.reconcile import reconcile
 from naivenas_jax.mutate.request.options import Options
 from naivenas_jax.mutate.result.mutation import Mutation, then, unproven
 from naivenas_jax.mutate.rules.draft import Draft
-from naivenas_jax.mutate.rules.edited_graph import check_edited
+from naivenas_jax.mutate.rules.edited_graph import check_computable, check_outputs
 from naivenas_jax.mutate.rules.kept_widths import held, restacked
 from naivenas_jax.transfer.new_neurons.apply_plan import transfer
 from naivenas_jax.transfer.new_neurons.strategy import New
@@ -55,8 +55,8 @@ def realign(
 
 
 def complete(graph: Graph, options: Options, created_as: New, mutation: Mutation) -> Mutation:
-    """Check what an edit has led to, and realign what reads a flatten that now stacks other positions."""
-    check_edited(graph, mutation.graph, options.free_outputs)
+    """Check how wide the outputs have become, and realign what reads a flatten that now stacks other positions."""
+    check_outputs(graph, mutation.graph, options.free_outputs)
     draft = restacked(mutation.graph)
     if draft is None:
         return mutation
@@ -97,6 +97,7 @@ def _edited(
     strategy, leaves, stands = options.strategy, staged.ties.leaves, draft.stand_ins(draft.final_order())
     resized = with_axes(staged, axes, options.layer_keywords)
     final = draft.final(resized)
+    check_computable(graph, final)
     inserted = [v.name for v in final.vertices if v.name not in graph]
     plan = _plan(graph, variables, staged, axes, inserted)
     fresh, identical = initial_variables(

@@ -31,8 +31,18 @@ from naivenas_jax.typing import PyTree
 Arriving: TypeAlias = Mapping[str, tuple[PyTree, ...]]
 
 
-def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None:
-    """Raise unless an edited graph can be computed; see `computed`.
+def check_computable(before: Graph, after: Graph) -> None:
+    """Raise unless an edited graph can be computed, before anything is: see `computed`.
+
+    Args:
+      before: the graph before the edit.
+      after: the edited graph, with its final sizes.
+    """
+    granted(computed(before, readers(after), ()))
+
+
+def check_outputs(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None:
+    """Raise if an output has another width than before the edit, and may not.
 
     Args:
       before: the graph before the edit.
@@ -40,7 +50,7 @@ def check_edited(before: Graph, after: Graph, free_outputs: FreeOutputs) -> None
       free_outputs: which outputs may have another width.
     """
     free = freed_outputs(after, free_outputs)
-    granted(computed(before, readers(after), [v.name for v in after.outputs if v.name not in free]))
+    granted(_as_before(before, readers(after), [v.name for v in after.outputs if v.name not in free]))
 
 
 def computed(before: Graph, after: Readers, outputs: Iterable[str]) -> Arriving | NaiveNASError:
@@ -54,13 +64,17 @@ def computed(before: Graph, after: Readers, outputs: Iterable[str]) -> Arriving 
     Returns:
       By vertex what arrives at each input, as shapes and dtypes; None where it is not known. Or the error.
     """
+    return _as_before(before, after, outputs) or no_reads(before, after) or _arriving(after)
+
+
+def _as_before(before: Graph, after: Readers, outputs: Iterable[str]) -> StructureError | None:
     for name in outputs:
         if name in before and after[name].nout != before.nout(name):
             return StructureError(
                 f"Output {name!r} would have {after[name].nout} neurons in place of {before.nout(name)}. Pass "
                 "free_outputs=True if it may."
             )
-    return no_reads(before, after) or _arriving(after)
+    return None
 
 
 def stacks_anew(after: Readers, arriving: Arriving) -> bool:

@@ -34,6 +34,7 @@ from naivenas_jax.mutate.request.edit_arguments import vertex_of
 from naivenas_jax.mutate.request.options import Options, conditions
 from naivenas_jax.mutate.result.mutation import Mutation, then
 from naivenas_jax.mutate.rules.answer import granted
+from naivenas_jax.mutate.rules.edited_graph import check_computable
 from naivenas_jax.mutate.rules.model_places import model_at
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.condition import size
@@ -205,6 +206,7 @@ def _swapped(
     """Other computations of the same widths."""
     require_flag(keep, "keep", StructureError)
     final = with_ops(graph, ops)
+    check_computable(graph, final)
     sizes = {v.name: np.arange(v.nout) for v in final.vertices}
     start, _ = initial_variables(final, tuple(ops), sizes, sizes, new, options.rng)
     old = flat(variables)
