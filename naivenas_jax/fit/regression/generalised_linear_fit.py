@@ -90,7 +90,7 @@ def aimed(
 
     Args:
       sums: the sums over all rows of X and Y.
-      start: the fit of Y.
+      start: the fit of Y, whose system is used again.
       present: the weights that a large ridge keeps.
       shifts: whether there is a c.
       missed: evaluates the outcomes of a fit.
@@ -98,7 +98,7 @@ def aimed(
     if np.isinf(start.ridge):
         return start
     reduced = sums.reduced(shifts)
-    system, mean = Factored(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
+    system, mean = start.system or Factored(reduced.system(start.ridge)), sums.x / max(sums.number, 1.0) * shifts
     pull = reduced.weight(start.ridge)[:, None, None]
 
     def stepped(fit: Fit, now: Missed) -> Fit:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError, VariablesError
-from naivenas_jax.fit.regression.positive_definite import solved, symmetric
+from naivenas_jax.fit.regression.positive_definite import Factored, solved, symmetric
 from naivenas_jax.typing import Array, PyTree
 
 #: Stands in for the mean of a diagonal that is 0 all over.
@@ -233,11 +233,13 @@ class Fit:
       b: the matrices B.
       shift: the rows c, to be added to each row of ``X B``.
       ridge: the ridge that was used, relative to the mean square of the columns of X.
+      system: the system that was solved, factored; None: there was none, or it is not known.
     """
 
     b: Float[np.ndarray, "G K M"]
     shift: Float[np.ndarray, "G M"]
     ridge: float
+    system: Factored | None = None
 
 
 #: Relative ridges among which the data chooses; with the last, weights stay as they are. Layer after layer each fit
@@ -272,10 +274,13 @@ def ridge_fit(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge:
       ridge: relative to s.
       shifts: whether there is a c.
     """
-    b = ridge_solution(sums.reduced(shifts), present, ridge)
+    reduced, system, b = sums.reduced(shifts), None, present
+    if not np.isinf(ridge):
+        system = Factored(reduced.system(ridge))
+        b = np.asarray(present + system.solved(reduced.xy - reduced.xx @ present))
     rows = max(sums.number, 1.0)
     shift = (sums.y - np.einsum("gk,gkm->gm", sums.x, b)) / rows if shifts else np.zeros_like(sums.y)
-    return Fit(b, shift, ridge)
+    return Fit(b, shift, ridge, system)
 
 
 def chosen_ridge(
@@ -299,7 +304,8 @@ def chosen_ridge(
 
     def error(place: int) -> float:
         if place not in errors:
-            errors[place] = held_out.error(ridge_solution(fitted, present, LADDER[place]))
+            system = fitted.system(LADDER[place])
+            errors[place] = held_out.error(present + solved(system, fitted.xy - fitted.xx @ present))
         return errors[place]
 
     for step in (-1, 1):
@@ -307,12 +313,3 @@ def chosen_ridge(
         while 0 <= place + step < len(LADDER) and error(place + step) < error(place):
             place += step
     return LADDER[min(sorted(errors), key=lambda place: errors[place])]
-
-
-def ridge_solution(
-    sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge: float
-) -> Float[np.ndarray, "G K M"]:
-    """The matrices B, for one ridge."""
-    if np.isinf(ridge):
-        return present
-    return np.asarray(present + solved(sums.system(ridge), sums.xy - sums.xx @ present))
