@@ -40,7 +40,7 @@ def behind_door(function, errors, leaving):
 
 
 def open_doors(public: MutableMapping[str, Any], names: Iterable[str]) -> None:
-    """Put a door before every public function, and before every method of a public class.
+    """Put a door before every public function, every method of a public class and every function of a public module.
 
     What the package has imported by then goes on without doors, so that an error passes one.
 
@@ -53,6 +53,9 @@ def open_doors(public: MutableMapping[str, Any], names: Iterable[str]) -> None:
         if inspect.isclass(value) and not issubclass(value, BaseException):
             for owner, method, made in list(_methods(value)):
                 setattr(owner, method, made)
+        elif inspect.ismodule(value):
+            own = [each for each in value.__all__ if inspect.isfunction(getattr(value, each))]
+            vars(value).update({each: door(getattr(value, each)) for each in own})
         elif inspect.isfunction(value):
             public[name] = made = door(value)
             setattr(sys.modules[value.__module__], value.__name__, made)

@@ -32,8 +32,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         install = "\n".join(commands((run_pages.ROOT / "docs" / "install.md").read_text(encoding="utf-8")))
-        install = install.replace("<address of the repository>", str(run_pages.ROOT))
-        run("install", ["bash", "-euc", install], folder)
+        run("clone", ["git", "clone", "-q", str(run_pages.ROOT), "naivenas_jax"], folder)
+        run("install", ["bash", "-euc", install], str(Path(folder, "naivenas_jax")))
         python = str(Path(folder, "naivenas_jax", ".venv", "bin", "python"))
         for page, needs in (("quick_start", ""), ("training", "orbax-checkpoint")):
             if needs:
