@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib import import_module
@@ -102,7 +102,7 @@ def waiting(
 
 
 @contextmanager
-def tracked(items: Sequence[T], what: str, progress: bool | None = None) -> Iterator[Iterable[T]]:
+def tracked(items: Iterable[T], what: str, progress: bool | None = None) -> Iterator[Iterable[T]]:
     """The items, of which it is shown how many have been begun; see `waiting`.
 
     >>> with tracked([1, 2], "adding") as items:
@@ -112,8 +112,9 @@ def tracked(items: Sequence[T], what: str, progress: bool | None = None) -> Iter
     with waiting(what, progress=progress) as tell:
 
         def each() -> Iterator[T]:
+            of = f" of {len(items)}" if isinstance(items, Sized) else ""
             for number, item in enumerate(items, 1):
-                tell(f"{number} of {len(items)}")
+                tell(f"{number}{of}")
                 yield item
 
         yield each()

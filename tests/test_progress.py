@@ -160,7 +160,7 @@ LONG = {
     "sizes (": lambda *net: nas.resize(*net, minimise=nas.size("hidden")),
     "measure_latency, operations: 2 of 2": lambda *net: nas.measure_latency(*net, X, timer=lambda *_: 1.0),
     "class_constraints Model, numbers: 1 of": lambda graph, _: nas.class_constraints(Model(), graph),
-    "rebuild Model: 1 of at most": lambda *net: nas.rebuild(Model(), nas.delta_nout(*net, {"hidden": -2})),
+    "rebuild Model, its numbers: 1 of at most": lambda *net: nas.rebuild(Model(), nas.delta_nout(*net, {"hidden": -2})),
     "compress: step 1 of 1, sizes within": lambda *net: nas.compress(*net, [X], max_params=0.6, steps=1),
 }
 
@@ -182,3 +182,30 @@ def test_it_is_asked_for_by_a_flag(capsys):
     with pytest.raises(nas.PlanError, match="progress must be True or False"):
         nas.compensate(mutation, [X], progress="yes")
     assert capsys.readouterr().err == ""
+
+
+def test_whatever_goes_over_data_says_how_far_it_is():
+    """Batch by batch, also of an iterator, of which nobody knows how many there are."""
+    x = nas.input_vertex("x", 3)
+    norm = nas.layer("norm", nn.BatchNorm(use_running_average=True), nas.layer("hidden", nn.Dense(4), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), norm))
+    batch = jnp.arange(12.0).reshape(4, 3)
+    variables = graph.init(jax.random.key(0), batch)
+
+    def loss(apply, variables, batch):
+        return (apply(variables, batch) ** 2).mean()
+
+    for name, run, last in (
+        ("taylor", lambda **how: nas.taylor(graph, variables, loss, iter([batch] * 2), **how), "batches: 2"),
+        ("fisher", lambda **how: nas.fisher(graph, variables, loss, [batch], **how), "batches: 1"),
+        ("activity", lambda **how: nas.activity(graph, variables, [batch] * 2, **how), "batches: 2"),
+        ("recalibrate", lambda **how: nas.recalibrate(graph, variables, [batch], **how), "normalisations: 1 of 1"),
+    ):
+        with waiting("all", where := console(False), patience=0, progress=True):
+            run()
+        assert f"all, {name}, {last}" in written(where), name
+        with waiting("all", where := console(False), patience=0, progress=True):
+            run(progress=False)
+        assert name not in written(where)
+        with pytest.raises(nas.NaiveNASError, match="progress must be True or False"):
+            run(progress="yes")

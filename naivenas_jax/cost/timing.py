@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from naivenas_jax.checks import as_items, as_number, require_function, shown
+from naivenas_jax.checks import as_items, as_number, require_function, require_progress, shown
 from naivenas_jax.cost.contractions import PlacedContraction, chosen, contractions
 from naivenas_jax.cost.latency import LatencyTable, LayerLatency
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
@@ -37,6 +37,7 @@ def measure_latency(
     *inputs: Array | Shape,
     fractions: Sequence[float] = (0.125, 0.25, 0.5, 0.75, 1.0),
     timer: Timer | None = None,
+    progress: bool | None = None,
 ) -> LatencyTable:
     """Time the matrix products and convolutions of a network on this machine, for a grid of their sizes.
 
@@ -52,6 +53,8 @@ def measure_latency(
       fractions: which sizes to time, as fractions of the present sizes; the present sizes and 1 are timed in any case.
       timer: ``timer(function, arrays)`` gives the seconds of one call of a jitted function; by default the fastest of
         ten calls, after one for compilation. Contractions of the same shapes are timed once.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       A `LatencyTable`, for ``resize(max_latency=, latency=)``.
@@ -79,10 +82,11 @@ def measure_latency(
         )
     if timer is not None:
         require_function(timer, "timer=", "function, arrays", BudgetError)
+    require_progress(progress, BudgetError)
     analysed, sizes = traced(graph, variables, inputs)
     now = graph.ties.sizes
     clock = _Clock(timer or fastest)
-    with tracked(list(chosen(contractions(analysed.frame))), "measure_latency, operations") as every:
+    with tracked(list(chosen(contractions(analysed.frame))), "measure_latency, operations", progress) as every:
         return LatencyTable(tuple(_measured(one, sizes, now, shares, clock) for one in every))
 
 

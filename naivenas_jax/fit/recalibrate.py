@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from naivenas_jax.checks import require_progress
+from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_values, on_device
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised, standardised
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
+from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree, Variables
 
 
-def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], **kwargs: object) -> Variables:
+def recalibrate(
+    graph: Graph, variables: Variables, batches: Iterable[PyTree], *, progress: bool | None = None, **kwargs: object
+) -> Variables:
     """The same variables, with the running statistics of every batch normalisation estimated again.
 
     Afterwards, in inference mode, each running mean and variance is the mean and variance of the values that the layer
@@ -33,6 +38,8 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
       variables: its variables; untouched.
       batches: inputs: arrays, or tuples of arrays where the graph has several inputs. Anything that can be iterated
         over again; an iterator is made into a list.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply``.
 
     Returns:
@@ -52,17 +59,19 @@ def recalibrate(graph: Graph, variables: Variables, batches: Iterable[PyTree], *
     >>> statistics["mean"].tolist(), statistics["var"].tolist()
     ([5.0, 5.0, 5.0], [3.0, 3.0, 3.0])
     """
+    require_progress(progress, VariablesError)
     check_values(graph, variables)
     network, data, given = Network(graph, kwargs), Data.of(graph, batches), variables
     variables = plain(variables)
     runs = Runs(data, ((network, variables),))
-    for path in standardised(network, variables, data):
-        present = on_device(variables)
+    with tracked(list(standardised(network, variables, data)), "recalibrate, normalisations", progress) as every:
+        for path in every:
+            present = on_device(variables)
 
-        def visit(run: Run, path: Path = path, present: Variables = present) -> tuple[tuple[Run], list[Moments]]:
-            run, found = moments(run, present, path)
-            return (run,), found
+            def visit(run: Run, path: Path = path, present: Variables = present) -> tuple[tuple[Run], list[Moments]]:
+                run, found = moments(run, present, path)
+                return (run,), found
 
-        variables = restandardised(variables, path, runs.visited(visit))
+            variables = restandardised(variables, path, runs.visited(visit))
     made: Variables = handed_out(dict(variables), given)
     return made

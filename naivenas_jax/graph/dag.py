@@ -14,6 +14,7 @@ from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, 
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.signature import Signature, checked_signature
 from naivenas_jax.graph.source import Source
+from naivenas_jax.graph.structure import Hashed
 from naivenas_jax.graph.vertex import Vertex
 
 #: One vertex without nesting: its name, its computation, and the positions of its inputs among the vertices.
@@ -35,7 +36,7 @@ class Dag:
       signature: the structures of what an imported model takes and returns; None: an array for each input and output.
     """
 
-    _interned: ClassVar[WeakValueDictionary[Flat, Dag]] = WeakValueDictionary()
+    _interned: ClassVar[WeakValueDictionary[Hashed, Dag]] = WeakValueDictionary()
 
     inputs: tuple[Vertex, ...]
     outputs: tuple[Vertex, ...]
@@ -51,10 +52,10 @@ class Dag:
         self.__dict__["signature"] = checked_signature(signature)
         self.__dict__["_order"] = _ordered(self.inputs, self.outputs)
         self.__dict__["_by_name"] = _by_names(self._order)
-        key = self._flat()
+        key = Hashed(self._flat())
         # Equal graphs share one canonical key, so that hashing and comparing cost nothing from here on.
         self.__dict__["_canonical"] = Dag._interned.setdefault(key, self)
-        self.__dict__["_hash"] = hash(key)
+        self.__dict__["_hash"] = key.code
 
     def _flat(self) -> Flat:
         position = {vertex: i for i, vertex in enumerate(self._order)}
@@ -149,8 +150,11 @@ class Dag:
         True
         """
         if not isinstance(name, str) or name not in self._by_name:
-            raise UnknownNameError(unknown_name(name, self._by_name))
+            raise self._no_vertex(name)
         return self._by_name[name]
+
+    def _no_vertex(self, name: object) -> UnknownNameError:
+        return UnknownNameError(unknown_name(name, self._by_name))
 
     def nin(self, name: str) -> tuple[int, ...]:
         """The number of neurons of each input of a vertex.
@@ -172,22 +176,26 @@ class Dag:
         return self.vertex(name).nin
 
     def nout(self, name: str) -> int:
-        """The number of neurons that a vertex makes.
+        """The number of neurons that a vertex makes, or that lie on another axis with a name (a handle).
 
         Args:
-          name: the name of the vertex.
+          name: the name of the vertex, or of the axis.
 
         Returns:
-          The size of the last axis of its output.
+          The size of the last axis of the output of a vertex.
 
         Raises:
-          UnknownNameError: if there is no vertex of that name.
+          UnknownNameError: if there is no vertex or axis of that name.
 
         >>> import naivenas_jax as nas
         >>> a, b = nas.input_vertex("a", 2), nas.input_vertex("b", 3)
         >>> nas.Graph([a, b], nas.concat("ab", a, b)).nout("ab")
         5
         """
+        vertex = self._by_name.get(name) if isinstance(name, str) else None
+        return self._on_axis(name) if vertex is None else vertex.nout
+
+    def _on_axis(self, name: str) -> int:
         return self.vertex(name).nout
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
@@ -313,23 +321,16 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
 
     Args:
       name: the name.
-      known: all names that exist. Names that start with ``~`` were given by no user, and are not suggested.
+      known: all names that exist; those that start with ``~`` were given by no user, and are not suggested.
     """
     names = [each for each in known if not each.startswith("~")]
-    near = difflib.get_close_matches(str(name), names, n=_NEAREST, cutoff=0.0)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
     hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
     return f"There is no vertex or axis named {name!r}. {hint}"
 
 
-#: So many names are suggested in the place of one that does not exist.
-_NEAREST = 3
-
-
 def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:
-    """All vertices that ``outputs`` depend on, each after its inputs, in the order of a depth-first walk.
-
-    Iterative, because graphs may be deeper than Python's stack.
-    """
+    """All vertices that ``outputs`` depend on, each after its inputs, depth first. Graphs may be very deep."""
     done: dict[Vertex, None] = {}
     stack = [(vertex, False) for vertex in reversed(tuple(outputs))]
     while stack:

@@ -12,14 +12,14 @@ from flax.core.scope import CollectionFilter
 from flax.typing import PRNGKey, RNGSequences
 
 from naivenas_jax.checks import require_function
-from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.graph.dag import Dag
+from naivenas_jax.errors import GraphError, UnknownNameError, VariablesError
+from naivenas_jax.graph.dag import Dag, unknown_name
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.evaluation.variable_trees import plain
 from naivenas_jax.graph.queries.edit_queries import EditQueries
 from naivenas_jax.graph.queries.graph_summary import Summary, summarise
-from naivenas_jax.graph.queries.handles import Handles, fixed, handles
+from naivenas_jax.graph.queries.handles import Handles, fixed, handles, inside_vertex, is_axis
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
@@ -245,6 +245,14 @@ class Graph(EditQueries, AsModules, Dag, Printable):
             self.vertex(name)
         reached = self.ties.reach(names)
         return tuple(v.name for v in self if v.name in reached)
+
+    def _on_axis(self, name: str) -> int:
+        if not is_axis(self.ties, name):
+            raise UnknownNameError(unknown_name(name, self.ties.axes))
+        return self.ties.size(name)
+
+    def _no_vertex(self, name: object) -> UnknownNameError:
+        return UnknownNameError(inside_vertex(name)) if is_axis(self.ties, name) else super()._no_vertex(name)
 
     def handles(self) -> Handles:
         """Every axis that can be resized.

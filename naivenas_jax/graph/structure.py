@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -18,6 +18,28 @@ T = TypeVar("T")
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 #: Where a leaf lies in a tree.
 KeyPath = tuple[object, ...]
+
+
+class Hashed:
+    """A key whose hash is computed once.
+
+    What a weak dictionary drops at the end of a process, it looks up by its hash, and a module of Flax has none any
+    more then.
+
+    >>> {Hashed((1, 2)): "a"}[Hashed((1, 2))]
+    'a'
+    """
+
+    __slots__ = ("code", "value")
+
+    def __init__(self, value: Hashable):
+        self.value, self.code = value, hash(value)
+
+    def __hash__(self) -> int:
+        return self.code
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hashed) and self.code == other.code and self.value == other.value
 
 
 class _Mark(Enum):

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from naivenas_jax.checks import as_items, require_function, shown
+from naivenas_jax.checks import as_items, require_function, require_progress, shown
 from naivenas_jax.errors import RequestError, VariablesError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.population.members import Member, as_pair, listed
 from naivenas_jax.population.population import Population
 from naivenas_jax.population.sorting import populations
 from naivenas_jax.population.stacked import on_host, row_of
+from naivenas_jax.progress import tracked
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -55,6 +56,7 @@ def train_members(
     ladder: Sequence[int] | None = None,
     count: int | None = None,
     map: MapLike = map,
+    progress: bool | None = None,
 ) -> list[TrainedMember]:
     """Train networks, those of one structure as one program.
 
@@ -72,6 +74,8 @@ def train_members(
       count: likewise.
       map: what calls ``train`` for each population, such as the ``map`` of an executor whose workers train at once. It
         gets ``train``, the populations and their states, and returns what ``train`` does for each, in order.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       For each member, in order, a `TrainedMember` with arrays of numpy.
@@ -110,6 +114,7 @@ def train_members(
     if map is builtins.map:  # with another one it is what that calls
         require_function(train, "train", "population, state", RequestError)
     require_function(map, "map", "function, populations, states", RequestError)
+    require_progress(progress, RequestError)
     pairs = [as_pair(member) for member in listed(members)]
     own = None if states is None else as_items(states)
     if states is not None and (own is None or len(own) != len(pairs)):
@@ -118,7 +123,9 @@ def train_members(
     every = [population for population, _ in groups]
     stacked = [None if own is None else _stacked(population, [own[i] for i in ns]) for population, ns in groups]
     found: dict[int, TrainedMember] = {}
-    for (population, numbers), outcome in _each(groups, map(train, every, stacked)):
+    with tracked(every, "train_members, populations", progress) as begun:
+        outcomes = list(_each(groups, map(train, begun if map is builtins.map else every, stacked)))
+    for (population, numbers), outcome in outcomes:
         variables, state, results = _three(population, outcome)
         for place, number in enumerate(numbers):
             found[number] = TrainedMember(
@@ -138,6 +145,7 @@ def evaluate_members(
     ladder: Sequence[int] | None = None,
     count: int | None = None,
     map: MapLike = map,
+    progress: bool | None = None,
 ) -> list[PyTree]:
     """Evaluate networks, those of one structure as one program; as `train_members`, where nothing is trained.
 
@@ -148,6 +156,7 @@ def evaluate_members(
       ladder: likewise.
       count: likewise.
       map: as for `train_members`.
+      progress: likewise.
 
     Returns:
       What was returned for each member, in order, as arrays of numpy.
@@ -169,10 +178,14 @@ def evaluate_members(
     """
     require_function(evaluate, "evaluate", "population", RequestError)
     require_function(map, "map", "function, populations", RequestError)
+    require_progress(progress, RequestError)
     pairs = [as_pair(member) for member in listed(members)]
     groups = populations(pairs, ratio, ladder=ladder, count=count)
     found: dict[int, PyTree] = {}
-    for (population, numbers), results in _each(groups, map(evaluate, [p for p, _ in groups])):
+    every = [population for population, _ in groups]
+    with tracked(every, "evaluate_members, populations", progress) as begun:
+        outcomes = list(_each(groups, map(evaluate, begun if map is builtins.map else every)))
+    for (population, numbers), results in outcomes:
         checked = _of_members(population, results, "evaluate")
         found |= {number: row_of(checked, place) for place, number in enumerate(numbers)}
     return [found[number] for number in range(len(pairs))]

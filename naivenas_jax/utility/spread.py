@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.graph import Graph, require_graph
+from naivenas_jax.progress import tracked
 from naivenas_jax.typing import Array
 from naivenas_jax.utility.tied import by_handle, class_count, require_finite
 from naivenas_jax.utility.user_scores import Scores
@@ -58,6 +59,7 @@ def averaged(
     unit: Literal["batch", "example"],
     errors: bool,
     who: str,
+    progress: bool | None = None,
 ) -> Scores | tuple[Scores, Scores]:
     """Scores by handle, the mean over all rows of the portions; with ``errors`` a pair with their standard errors.
 
@@ -67,14 +69,16 @@ def averaged(
       unit: what the scores of one row are computed on.
       errors: whether errors are wanted, which takes two rows.
       who: the function that asks, for messages.
+      progress: whether to show how far it is.
 
     Raises:
       UtilityError: if there are too few rows, or one is not finite.
     """
     spread = Spread.none(class_count(require_graph(graph).ties))
-    for number, rows in enumerate(portions):
-        require_finite(graph, np.asarray(rows, np.float64).sum(0), f"{who}: with batch {number}")
-        spread = spread.with_rows(rows)
+    with tracked(portions, f"{who}, batches", progress) as every:
+        for number, rows in enumerate(every):
+            require_finite(graph, np.asarray(rows, np.float64).sum(0), f"{who}: with batch {number}")
+            spread = spread.with_rows(rows)
     if spread.number < (2 if errors else 1):
         needed = f"two {unit}{'es' if unit == 'batch' else 's'} to tell a standard error" if errors else f"one {unit}"
         raise UtilityError(

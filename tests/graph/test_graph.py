@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import re
+import sys
+from weakref import WeakValueDictionary
 
 import flax.linen as nn
 import jax
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.graph.structure import Hashed
 
 IMAGE = (8, 8, 3)
 
@@ -78,6 +82,24 @@ class TestQueries:
         assert graph.nin("cat") == (4, 5, 4)
         assert graph.nin("x") == ()
         assert [graph.nout(v.name) for v in graph] == [3, 4, 4, 5, 13, 2]
+
+    def test_sizes_inside_vertices(self):
+        graph, _ = nas.from_linen(
+            model := nn.Sequential([nn.Dense(4), nn.relu, nn.Dense(2)]),
+            model.init(jax.random.key(0), jnp.ones((1, 3))),
+            jnp.ones((1, 3)),
+        )
+        assert {name: graph.nout(name) for name in graph.handles()} == {
+            name: handle.size for name, handle in graph.handles().items()
+        }
+        with pytest.raises(
+            nas.UnknownNameError, match=r"'layers_0' is an axis inside of a vertex.*graph\.nout\('layers_0'\)"
+        ):
+            graph.nin("layers_0")
+        with pytest.raises(
+            nas.UnknownNameError, match=r"no vertex or axis named 'layers_1'\. Did you mean: 'layers_2'"
+        ):
+            graph.nout("layers_1")
 
     def test_neighbours(self):
         graph = branched()
@@ -646,7 +668,34 @@ class TestProbing:
         with pytest.raises(nas.InfeasibleError, match="'v' keeps its size: its function"):
             nas.delta_nout(graph, variables, {"a": -1})
 
+    def test_what_the_function_raises_is_the_cause(self):
+        def mine(x):
+            raise KeyError("where it went wrong")
+
+        with pytest.raises(nas.GraphError, match=r"made-up input \(KeyError: 'where it went wrong'\)") as raised:
+            nas.immutable_vertex("v", mine, nas.input_vertex("x", 3))
+        assert isinstance(raised.value.__cause__, KeyError)
+
     def test_window_needs_an_image(self):
         x = nas.input_vertex("x", 3)
         v = nas.invariant_vertex("v", pooled, nas.layer("a", nn.Conv(4, (3, 3)), x))
         assert nas.Graph(x, v).handles()["v"].coupled is None
+
+
+def test_what_ends_with_the_process_needs_no_hash_any_more(monkeypatch):
+    """Modules of Flax hash their fields by functions that are gone when a process ends."""
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    module = nn.Dense(3)
+    held = WeakValueDictionary({Hashed((module, "key")): (value := Mortal())})
+    assert held[Hashed((nn.Dense(3), "key"))] is value
+    with monkeypatch.context() as gone:
+        gone.setattr(nn.Dense, "__hash__", None)
+        del value
+        gc.collect()
+    assert not held
+    assert not raised
+
+
+class Mortal:
+    """Something that weak references may be to."""

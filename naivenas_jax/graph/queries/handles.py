@@ -63,6 +63,19 @@ def handles(ties: Ties, without: Collection[str] = ()) -> Handles:
     )
 
 
+def is_axis(ties: Ties, name: object) -> bool:
+    """Whether an axis has this name."""
+    return isinstance(name, str) and name in ties.axes and not is_unnamed(name)
+
+
+def inside_vertex(name: object) -> str:
+    """The message about an axis in the place of a vertex."""
+    return (
+        f"{name!r} is an axis inside of a vertex, and no vertex. graph.nout({name!r}) is its size, graph.handles() "
+        "tells what is tied to it."
+    )
+
+
 def fixed(ties: Ties) -> dict[str, str]:
     """Why axes, or some of their neurons, may not change: the reasons by axis."""
     found = {}

@@ -12,7 +12,7 @@ from naivenas_jax.checks import MOST_NEURONS, as_count, shown
 from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.op import Op, checked_function, keywords_of, least_arrays_of, select
 from naivenas_jax.graph.vertex import Vertex, vertices_only
-from naivenas_jax.graph.vertices.independence_check import Probe, probe
+from naivenas_jax.graph.vertices.independence_check import Probe, failure, probe
 from naivenas_jax.graph.vertices.output_shapes import shape_of
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.tying import Tying
@@ -183,10 +183,14 @@ def _measured(name: str, fn: Callable[..., PyTree], inputs: tuple[Vertex, ...]) 
     sizes = {source.nout for source in inputs}
     found = probe(fn, len(inputs), sizes.pop(), _leading(inputs)) if len(sizes) == 1 else None
     if found is None or found.nout is None:
+        error = (
+            failure(fn, len(inputs), inputs[0].nout, _leading(inputs)) if len({v.nout for v in inputs}) == 1 else None
+        )
+        said = "" if error is None else f" ({type(error).__name__}: {error!s:.200})"
         raise GraphError(
             f"Cannot find out how many neurons vertex {name!r} makes of inputs of {[v.nout for v in inputs]}: its "
-            "function does not run on made-up input. Pass nout=."
-        )
+            f"function does not run on made-up input{said}. Pass nout=."
+        ) from error
     return found.nout
 
 

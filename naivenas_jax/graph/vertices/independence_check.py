@@ -122,6 +122,17 @@ def _shape(fn: Callable[..., PyTree], arity: int, leading: tuple[int, ...], coun
         return None
 
 
+def failure(fn: Callable[..., PyTree], arity: int, size: int, known: tuple[int, ...] | None = None) -> Exception | None:
+    """What a function raises on made-up arrays; None: nothing, or it is not known what it reads."""
+    leading = (1,) if known is None else known
+    inputs = [jax.ShapeDtypeStruct((*leading, size), np.float32)] * arity
+    try:
+        jax.eval_shape(partial(fn, **select({"train": False}, keywords_of(fn))), *inputs)
+    except Exception as error:  # whatever it is, it is quoted
+        return error
+    return None
+
+
 def _counts(size: int, leading: tuple[int, ...]) -> tuple[int, ...]:
     """The numbers of neurons to try: a few; as many as there are, or many; and a power of 2 that is no less.
 

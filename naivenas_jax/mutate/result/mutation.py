@@ -17,6 +17,7 @@ from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.result.oracle import Check, check
 from naivenas_jax.mutate.result.request_record import RequestRecord
+from naivenas_jax.progress import waiting
 from naivenas_jax.trace.back.carried_models import with_fitting_numbers
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
@@ -230,15 +231,16 @@ class Mutation(Printable):
         allowed = None if tolerance is None else as_number(tolerance)
         if tolerance is not None and (allowed is None or not 0 <= allowed < math.inf):
             raise RequestError(f"tolerance must be a number of at least 0, or None; found {shown(tolerance)}.")
-        return check(
-            (self.before, plain(self.variables_before)),
-            (self.graph, plain(self.variables)),
-            self.plan,
-            arrays,
-            kwargs,
-            incomparable=self.incomparable,
-            tolerance=tolerance,
-        )
+        with waiting("check"):
+            return check(
+                (self.before, plain(self.variables_before)),
+                (self.graph, plain(self.variables)),
+                self.plan,
+                arrays,
+                kwargs,
+                incomparable=self.incomparable,
+                tolerance=tolerance,
+            )
 
     def __repr__(self) -> str:
         changed = self.plan.named or self.plan.changed

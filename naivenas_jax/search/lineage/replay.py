@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from naivenas_jax.checks import shown
+from naivenas_jax.checks import require_progress, shown
 from naivenas_jax.errors import PlanError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.verbs.resize import delta_nout
+from naivenas_jax.progress import tracked
 from naivenas_jax.search.lineage.history import History
 from naivenas_jax.search.lineage.history_entry import HistoryEntry
 from naivenas_jax.transfer.variables import check_network
@@ -13,7 +14,12 @@ from naivenas_jax.typing import Variables
 
 
 def replay(
-    graph: Graph, variables: Variables, history: History, name: str | int | None = None
+    graph: Graph,
+    variables: Variables,
+    history: History,
+    name: str | int | None = None,
+    *,
+    progress: bool | None = None,
 ) -> tuple[Graph, Variables]:
     """Make the changes of a history once more, of other weights of the network that it starts from.
 
@@ -26,6 +32,8 @@ def replay(
       variables: its variables, whatever they are now.
       history: which networks came of it, as it is or as it was loaded (`load`).
       name: the network to come to, along first parents; None: the last one.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       The graph and the variables that the same changes lead to.
@@ -49,11 +57,13 @@ def replay(
     """
     if not isinstance(history, History) or not len(history):
         raise PlanError(f"history must be a nas.History of at least one network; found {shown(history)}.")
+    require_progress(progress, PlanError)
     check_network(graph, variables)
     way = history.path(list(history)[-1].name if name is None else name)
     now: tuple[Graph, Variables] = graph, variables
-    for each in way[1:]:
-        now = _once_more(*now, history[each])
+    with tracked(way[1:], "replay, changes", progress) as every:
+        for each in every:
+            now = _once_more(*now, history[each])
     return now
 
 

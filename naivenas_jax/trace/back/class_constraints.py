@@ -20,7 +20,7 @@ import jax
 from flax import nnx
 from jax.extend import core as jex
 
-from naivenas_jax.checks import require_flag
+from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.jaxpr.interpret import Equation, equations
@@ -67,7 +67,9 @@ class _Direction(NamedTuple):
     steps: Mapping[int, int]
 
 
-def class_constraints(model: nn.Module | nnx.Module, graph: Graph, *, fields: bool = True) -> tuple[Condition, ...]:
+def class_constraints(
+    model: nn.Module | nnx.Module, graph: Graph, *, fields: bool = True, progress: bool | None = None
+) -> tuple[Condition, ...]:
     """Conditions with which the sizes are such that the user's own class can say them, for ``constraints=`` of verbs.
 
     `rebuild` then gives back an object of the class itself, with other numbers in its fields, where without them it may
@@ -79,6 +81,8 @@ def class_constraints(model: nn.Module | nnx.Module, graph: Graph, *, fields: bo
       fields: whether all sizes have to be said by the numbers in the fields of the model (of an nnx model: by the
         arguments of its class, if it keeps them all as attributes). False: sizes inside may be others, and only what
         the code cuts into equal parts stays equal.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       Conditions on the sizes of axes. With ``fields=True`` sizes that no field says stay what they are; of two fields
@@ -105,6 +109,7 @@ def class_constraints(model: nn.Module | nnx.Module, graph: Graph, *, fields: bo
     6
     """
     require_flag(fields, "fields", RebuildError)
+    require_progress(progress, RebuildError)
     op = imported_op(require_graph(graph))
     check_same_model(model, op.model)
     names = {run: f"~{run}" for run in op.model.base.ties.plain(range(len(op.runs)))}
@@ -116,7 +121,7 @@ def class_constraints(model: nn.Module | nnx.Module, graph: Graph, *, fields: bo
     own, variant = _linen_variants(model, op) if isinstance(model, nn.Module) else _nnx_variants(model, op)
     if variant is None:
         return tuple(dict.fromkeys(_equal_parts(op.model.base, names)))
-    with tracked(own, f"class_constraints {type(model).__name__}, numbers") as numbers:
+    with tracked(own, f"class_constraints {type(model).__name__}, numbers", progress) as numbers:
         directions = list(_directions(numbers, variant, op))
     return tuple(_conditions(directions, op.model.base, names))
 

@@ -8,9 +8,10 @@ from typing import Literal, NamedTuple, Protocol, cast, overload
 import flax.linen as nn
 from flax import nnx
 
-from naivenas_jax.checks import as_number, require_flag
+from naivenas_jax.checks import as_number, require_flag, require_progress
 from naivenas_jax.errors import RebuildError
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.progress import waiting
 from naivenas_jax.trace.back.candidates import MakeAttempt, ModuleT
 from naivenas_jax.trace.back.compare import ModelCall, comparisons, input_shapes
 from naivenas_jax.trace.back.imported_model import check_same_model, imported_op
@@ -49,12 +50,18 @@ def rebuild(
     *,
     rescale_queries: Literal[False] = False,
     time_limit: float | None = TIME_LIMIT,
+    progress: bool | None = ...,
 ) -> ModuleT: ...
 
 
 @overload
 def rebuild(
-    model: ModuleT, mutation: MutatedModel, *, rescale_queries: Literal[True], time_limit: float | None = TIME_LIMIT
+    model: ModuleT,
+    mutation: MutatedModel,
+    *,
+    rescale_queries: Literal[True],
+    time_limit: float | None = TIME_LIMIT,
+    progress: bool | None = ...,
 ) -> tuple[ModuleT, Variables]: ...
 
 
@@ -64,6 +71,7 @@ def rebuild(
     *,
     rescale_queries: bool = False,
     time_limit: float | None = TIME_LIMIT,
+    progress: bool | None = None,
 ) -> ModuleT | tuple[ModuleT, Variables]:
     """The model that was imported, with the sizes of the mutation: an object of the user's own class.
 
@@ -82,6 +90,8 @@ def rebuild(
         mutation, `Mutation.carry` and `Mutation.undo` do not know of them. To go on, import the returned model.
       time_limit: seconds after which the search ends, and the best try so far is reported; None: no limit. Where the
         search ends earlier, the result does not depend on it. A compilation is not interrupted.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       Linen: a module to be used with ``mutation.variables``. It is of the class of ``model`` if all sizes are said by
@@ -117,12 +127,14 @@ def rebuild(
     op = imported_op(mutation.graph)
     check_same_model(model, op.model)
     require_flag(rescale_queries, "rescale_queries", RebuildError)
+    require_progress(progress, RebuildError)
     how = _How(op, mutation, Clock(_seconds(time_limit)), bool(rescale_queries))
     rebuilt: nn.Module | nnx.Module
-    if isinstance(model, nn.Module):
-        rebuilt, variables = _linen(model, how)
-    else:
-        rebuilt, variables = _nnx(cast(nnx.Module, model), how)  # it has been checked
+    with waiting(f"rebuild {type(model).__name__}", progress=progress):
+        if isinstance(model, nn.Module):
+            rebuilt, variables = _linen(model, how)
+        else:
+            rebuilt, variables = _nnx(cast(nnx.Module, model), how)  # it has been checked
     same = cast(ModuleT, rebuilt)  # it is of the class of ``model``, or of one derived from it
     return (same, variables) if rescale_queries else same
 

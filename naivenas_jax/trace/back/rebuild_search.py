@@ -105,7 +105,7 @@ class RebuildSearch(Generic[ModuleT]):
         Args:
           make: makes an attempt, given decisions.
         """
-        with waiting(f"rebuild {type(self.unchanged).__name__}") as tell:
+        with waiting("its numbers") as tell:
             return self._found(make, tell)
 
     def _found(

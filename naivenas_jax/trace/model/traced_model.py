@@ -12,7 +12,7 @@ import jax
 from flax.core.scope import CollectionFilter, DenyList
 
 from naivenas_jax.errors import GraphError, NaiveNASError
-from naivenas_jax.graph.structure import Structure
+from naivenas_jax.graph.structure import Hashed, Structure
 from naivenas_jax.paths import Path, path_text
 from naivenas_jax.pickling import packed, unpacked
 from naivenas_jax.progress import waiting
@@ -114,7 +114,8 @@ class TracedModel:
         shapes = {path: traced_shape(array) for path, array in variables.items()}
         static, arrays = Structure.split(dict(kwargs))
         own = token or _identity(function, not arrays)  # arrays among the keyword arguments are constants of the trace
-        key = own, tuple(shapes.items()), arguments, tuple(inputs), static, edits, keywords, streams, writes, loose
+        asked = own, tuple(shapes.items()), arguments, tuple(inputs), static, edits, keywords, streams, writes, loose
+        key = Hashed(asked)
         if again and (alive := _ALIVE.get(key)):
             return alive
 
@@ -151,7 +152,7 @@ class TracedModel:
         )
         own_call = _kind(model.inputs, dict(streams), writes or False, Structure.split({})[0], ())
         model._programs[own_call] = base
-        _ALIVE[key] = model
+        _ALIVE.setdefault(key, model)
         return model
 
     def __deepcopy__(self, memo: object) -> TracedModel:
@@ -229,7 +230,7 @@ class TracedModel:
 
 
 #: The models that are alive, by what they are compared by.
-_ALIVE: WeakValueDictionary[Hashable, TracedModel] = WeakValueDictionary()
+_ALIVE: WeakValueDictionary[Hashed, TracedModel] = WeakValueDictionary()
 
 #: Arguments of `TracedModel.trace` by which a model is traced again.
 _GIVEN = ("arguments", "inputs", "edits", "keywords", "streams", "writes", "loose")

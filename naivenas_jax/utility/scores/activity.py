@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int, Shaped
 
-from naivenas_jax.checks import as_number, is_one_of, shown
+from naivenas_jax.checks import as_number, is_one_of, require_progress, shown
 from naivenas_jax.dataflow.reads import Read, reads_of
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.errors import UtilityError
@@ -19,6 +19,7 @@ from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.graph.given_inputs import inputs_of
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import outputs_of
+from naivenas_jax.progress import tracked
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.variables import check_network, plain
 from naivenas_jax.typing import Array, PyTree, Variables
@@ -41,6 +42,7 @@ def activity(
     *,
     statistic: Literal["mean", "variance", "active"] = "mean",
     missing: float | None = None,
+    progress: bool | None = None,
     **kwargs: object,
 ) -> Scores:
     """A statistic of the activations of each neuron, where weights read it, over batches of inputs.
@@ -58,6 +60,8 @@ def activity(
         1 - APoZ, the average percentage of zeros; it tells something after activation functions such as ReLU.
       missing: the score of neurons whose values are out of sight: neurons that are read inside loops only (recurrent
         and scanned layers), or looked up by index only. None: neurons that are out of sight are an error.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply``.
 
     Returns:
@@ -84,15 +88,17 @@ def activity(
     score = None if missing is None else as_number(missing)
     if missing is not None and (score is None or not math.isfinite(score)):
         raise UtilityError(f"missing must be a finite number, or None; found {shown(missing)}.")
+    require_progress(progress, UtilityError)
     check_network(graph, variables)
     variables = plain(variables)
     step = jax.jit(lambda values, inputs: _observe(graph, values, inputs, kwargs))
     found: tuple[ValueSums, ValueSums] | None = None
-    for number, inputs in enumerate(inputs_of(graph, batches, UtilityError)):
-        new = jax.tree.map(_wide, step(variables, inputs))
-        for sums in new:
-            require_finite(graph, sums.absolute + sums.within + sums.squares, f"activity: with batch {number}")
-        found = new if found is None else jax.tree.map(np.add, found, new)
+    with tracked(inputs_of(graph, batches, UtilityError), "activity, batches", progress) as every:
+        for number, inputs in enumerate(every):
+            new = jax.tree.map(_wide, step(variables, inputs))
+            for sums in new:
+                require_finite(graph, sums.absolute + sums.within + sums.squares, f"activity: with batch {number}")
+            found = new if found is None else jax.tree.map(np.add, found, new)
     if found is None:
         raise UtilityError("activity needs at least one batch; batches= was empty (an iterator that was used up?).")
     where_read, in_outputs = found

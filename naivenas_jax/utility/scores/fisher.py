@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from naivenas_jax.checks import require_flag, require_function
+from naivenas_jax.checks import require_flag, require_function, require_progress
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import examples_of
 from naivenas_jax.graph.graph import Graph
@@ -25,14 +25,32 @@ from naivenas_jax.utility.user_scores import Scores
 
 @overload
 def fisher(
-    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: Literal[False] = ...
+    graph: Graph,
+    variables: Variables,
+    loss_fn: Loss,
+    batches: Iterable[PyTree],
+    *,
+    errors: Literal[False] = ...,
+    progress: bool | None = ...,
 ) -> Scores: ...
 @overload
 def fisher(
-    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: Literal[True]
+    graph: Graph,
+    variables: Variables,
+    loss_fn: Loss,
+    batches: Iterable[PyTree],
+    *,
+    errors: Literal[True],
+    progress: bool | None = ...,
 ) -> tuple[Scores, Scores]: ...
 def fisher(
-    graph: Graph, variables: Variables, loss_fn: Loss, batches: Iterable[PyTree], *, errors: bool = False
+    graph: Graph,
+    variables: Variables,
+    loss_fn: Loss,
+    batches: Iterable[PyTree],
+    *,
+    errors: bool = False,
+    progress: bool | None = None,
 ) -> Scores | tuple[Scores, Scores]:
     """How much the loss would change without each neuron, to second order: half the mean squared gate derivative.
 
@@ -51,6 +69,8 @@ def fisher(
         that it has to evaluate without statistics of the batch (``train=False``): over one example they leave nothing.
       batches: trees of arrays, each of which has the examples along its first axis.
       errors: also return the standard error of each score, from the spread over examples.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       Scores by handle, each of shape (size,); with ``errors`` a pair of scores and standard errors.
@@ -76,11 +96,12 @@ def fisher(
     check_network(graph, variables)
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
+    require_progress(progress, UtilityError)
     loss_fn, variables = on_plain(loss_fn, variables)
     step = compiled(partial(_halves, graph, loss_fn))
     given = examples_of(batches, UtilityError, words=graph.signature is not None)
     portions = (step(variables, batch) for batch in given)
-    return averaged(graph, portions, "example", errors, "fisher")
+    return averaged(graph, portions, "example", errors, "fisher", progress)
 
 
 def _halves(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, "examples classes"]:

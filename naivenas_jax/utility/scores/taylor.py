@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
-from naivenas_jax.checks import as_number, as_whole, is_one_of, require_flag, require_function, shown
+from naivenas_jax.checks import as_number, as_whole, is_one_of, require_flag, require_function, require_progress, shown
 from naivenas_jax.errors import UtilityError
 from naivenas_jax.graph.evaluation.batches import batches_of, examples_of
 from naivenas_jax.graph.graph import Graph, require_graph
@@ -40,6 +40,7 @@ def taylor(
     *,
     each: Each = ...,
     errors: Literal[False] = ...,
+    progress: bool | None = ...,
 ) -> Scores: ...
 @overload
 def taylor(
@@ -50,6 +51,7 @@ def taylor(
     *,
     each: Each = ...,
     errors: Literal[True],
+    progress: bool | None = ...,
 ) -> tuple[Scores, Scores]: ...
 def taylor(
     graph: Graph,
@@ -59,6 +61,7 @@ def taylor(
     *,
     each: Each = "batch",
     errors: bool = False,
+    progress: bool | None = None,
 ) -> Scores | tuple[Scores, Scores]:
     """How much the loss would change without each neuron, to first order: mean of ``|activation * gradient|``.
 
@@ -86,6 +89,8 @@ def taylor(
         axis, and ``loss_fn`` gets batches of one: it has to evaluate without statistics of the batch (``train=False``).
       errors: also return the standard error of each score, from the spread over batches, or over examples. Of a few
         batches it is itself no more than a rough figure.
+      progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
+        too, in lines on standard error; False: never.
 
     Returns:
       Scores by handle, each of shape (size,); with ``errors`` a pair of scores and standard errors.
@@ -112,13 +117,14 @@ def taylor(
     check_network(graph, variables)
     require_function(loss_fn, "loss_fn", "apply, variables, batch", UtilityError)
     require_flag(errors, "errors", UtilityError)
+    require_progress(progress, UtilityError)
     if not is_one_of(each, ("batch", "example")):
         raise UtilityError(f"each must be 'batch' or 'example', found {each!r}.")
     loss_fn, variables = on_plain(loss_fn, variables)
     step = compiled(partial(_per_batch if each == "batch" else _per_example, graph, loss_fn))
     read = batches_of if each == "batch" else examples_of
     portions = (step(variables, batch) for batch in read(batches, UtilityError, words=graph.signature is not None))
-    return averaged(graph, portions, each, errors, "taylor")
+    return averaged(graph, portions, each, errors, "taylor", progress)
 
 
 def slopes(graph: Graph, loss_fn: Loss, variables: Variables, batch: PyTree) -> Float[jax.Array, " classes"]:
