@@ -92,6 +92,37 @@ def test_it_is_trained_as_by_hand():
     jax.tree.map(np.testing.assert_array_equal, nas.delta_nout(*drawn(), {"hidden": 1}).variables, variables)
 
 
+def test_a_step_in_training_is_that_of_the_graph(changed):
+    """Dropout, batch statistics, gradients and moments, of a model that was drawn, imported, or edited since."""
+    graph, variables = changed
+    model, rule = graph.as_nnx(variables, rngs=nnx.Rngs(dropout=3)), optax.adam(0.1)
+    optimizer = nnx.Optimizer(model, rule, wrt=nnx.Param)
+    model.train()
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda m: (m(ROWS) ** 2).mean())(model))
+
+    @jax.jit
+    def by_hand(variables, state, key):
+        def loss(params):
+            given = {**variables, "params": params}
+            outputs, updates = graph.apply(given, ROWS, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+            return (outputs**2).mean(), updates
+
+        gradients, updates = jax.grad(loss, has_aux=True)(variables["params"])
+        changes, state = rule.update(gradients, state)
+        return {"params": optax.apply_updates(variables["params"], changes), **updates}, state
+
+    state, streams = rule.init(variables["params"]), nnx.Rngs(dropout=3)
+    for _ in range(2):
+        step(model, optimizer)
+        variables, state = by_hand(variables, state, streams.dropout())
+    for kind, name in ((nnx.Param, "params"), (nnx.BatchStat, "batch_stats")):
+        held = nnx.to_pure_dict(nnx.state(model, kind))["variables"][name]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), held, dict(variables[name]))
+
+
 def test_equal_graphs_are_compiled_once():
     graph, variables = drawn()
     count = 0
