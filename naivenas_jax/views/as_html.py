@@ -12,7 +12,7 @@ _STYLE = (
     ".naivenas table{font-size:inherit;color:inherit;border-collapse:collapse;margin:4px 0}"
     ".naivenas caption{text-align:left;font-weight:600;padding:2px 0}"
     ".naivenas th,.naivenas td{padding:2px 10px;text-align:left;vertical-align:top;max-width:32em;"
-    "overflow-wrap:anywhere;border-bottom:1px solid rgba(128,128,128,.35)}"
+    "overflow-wrap:break-word;border-bottom:1px solid rgba(128,128,128,.35)}"
     ".naivenas td.number,.naivenas th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
     ".naivenas p{margin:4px 0}.naivenas .rows{max-height:480px;overflow:auto}"
     ".naivenas .picture{max-height:720px;overflow:auto}</style>"
