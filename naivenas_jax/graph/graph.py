@@ -314,6 +314,8 @@ class Graph(EditQueries, AsModules, Dag, Printable):
     @cached_property
     def ties(self) -> Ties:
         """Which neurons live and die together, and on which dimensions of which variables they lie."""
+        if isinstance(self._canonical, Graph) and self._canonical is not self:
+            return self._canonical.ties  # of equal graphs they are found once
         tying = Tying()
         tie_vertices(self.vertices, tying)
         return tying.freeze()

@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from strategies import random_graph, random_variables
 
 import naivenas_jax as nas
+from naivenas_jax.graph import graph as graph_module
 
 KEY = jax.random.key(0)
 
@@ -161,3 +162,22 @@ def test_conditions_on_sizes_are_rules_too():
     assert not done(lambda: nas.remove_vertex(graph, random_variables(graph), "b", constraints=bound))
     problem = LegalEdits(graph, Options(constraints=bound)).not_removed("b")
     assert isinstance(problem, nas.InfeasibleError)
+
+
+def test_a_question_and_the_verb_that_follows_find_the_ties_of_the_edited_graph_once(monkeypatch):
+    """Equal graphs share their ties, and what was asked last is kept until the verb."""
+    x = nas.input_vertex("x", 3)
+    a, b = nas.layer("a", nn.Dense(4), x), nas.layer("b", nn.Dense(5), x)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.concat("cat", a, b)))
+    variables = graph.init(jax.random.key(0), jnp.ones((1, 3)))
+    again = nas.Graph(graph.inputs, graph.outputs)
+    assert again is not graph
+    assert again.ties is graph.ties
+
+    found = []
+    tie = graph_module.tie_vertices
+    monkeypatch.setattr(graph_module, "tie_vertices", lambda *given: found.append(1) or tie(*given))
+    assert graph.can_read("a", "cat")
+    asked = len(found)
+    nas.create_edge(graph, variables, "a", "cat")
+    assert (asked, len(found) - asked) == (1, 1)  # that of the new graph alone

@@ -58,7 +58,9 @@ def check_free_outputs(graph: Graph, given: object) -> None:
             raise UnknownNameError(f"free_outputs: {unknown_name(str(name), known)} Only outputs can be freed.")
 
 
-def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -> dict[str, str]:
+def kept_ends(
+    graph: Graph, named: Collection[str], free_outputs: FreeOutputs, known: Ties | None = None
+) -> dict[str, str]:
     """The inputs, outputs, vocabularies and numbers of layers that keep their neurons, with the reason.
 
     An output whose neurons are looked up (the words of a vocabulary that is tied to the output) is named by the name of
@@ -68,8 +70,9 @@ def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -
       graph: the network.
       named: the axes that a request names; these may change.
       free_outputs: which outputs may change without being named: all, none, or those of these names.
+      known: the ties, where they were found for the same vertices with further outputs.
     """
-    ties = graph.ties
+    ties = graph.ties if known is None else known
     frozen = {
         v.name: f"{v.name!r} is an input of the graph, which changes only when a request names it"
         for v in graph.inputs
@@ -87,24 +90,24 @@ def kept_ends(graph: Graph, named: Collection[str], free_outputs: FreeOutputs) -
         v.name: f"{v.name!r} is an output of the graph and keeps every neuron, unless a request names it or "
         f"free_outputs=True or free_outputs=({v.name!r},) is passed"
         for v in graph.outputs
-        if v.name not in freed and _names_of_output(graph, v.name).isdisjoint(named)
+        if v.name not in freed and _names_of_output(graph, ties, v.name).isdisjoint(named)
     }
 
 
 def _means(graph: Graph, name: str, output: str) -> bool:
     """Whether a name means an output: one of its names, or the name of a part of what a model returns that it is in."""
-    return name in _names_of_output(graph, output) or output.startswith(f"{name}/")
+    return name in _names_of_output(graph, graph.ties, output) or output.startswith(f"{name}/")
 
 
-def _names_of_output(graph: Graph, name: str) -> set[str]:
+def _names_of_output(graph: Graph, ties: Ties, name: str) -> set[str]:
     """What a request may call an output: the vertex, or, if there is but one, the axis inside a vertex that makes it.
 
     The last layer of an imported model is such an axis. Where several are the same neurons (the layers that add to a
     residual stream), none of them means the output.
     """
-    axes = graph.ties.axes
+    axes = ties.axes
     same = [axis for axis, row in axes.items() if row == axes[name] and axis not in graph and axis[0] != "~"]
-    return {name, *graph.ties.same_indices(name), *(same if len(same) == 1 else ())}
+    return {name, *ties.same_indices(name), *(same if len(same) == 1 else ())}
 
 
 def deciding_utility(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class LegalEdits:
     graph: Graph
     options: Options = field(default_factory=Options)
     _known: dict[Hashable, NaiveNASError | None] = field(default_factory=dict)
+    #: The graphs that were asked about last: the verb that follows makes an equal one, and equal graphs share ties.
+    _last: deque[Graph] = field(default_factory=lambda: deque(maxlen=2))
 
     def can_read(self, source: str, target: str) -> bool:
         """Whether `create_edge` lets ``target`` read ``source``, behind its other inputs.
@@ -116,7 +119,10 @@ class LegalEdits:
         if isinstance(draft, StructureError):
             return draft
         if key not in self._known:
-            self._known[key] = problem_of(self.graph, draft, self.options)
+            drawn = held(self.graph, draft)
+            staged = drawn.staged()
+            self._known[key] = problem_of(self.graph, drawn, staged, self.options)
+            self._last.append(staged)
         return self._known[key]
 
     def _not_met(self, where: ModelAt, read: Place, at: Place) -> NaiveNASError | None:
@@ -125,16 +131,15 @@ class LegalEdits:
         return self._known[read, at]
 
 
-def problem_of(graph: Graph, draft: Draft, options: Options) -> NaiveNASError | None:
+def problem_of(graph: Graph, draft: Draft, staged: Graph, options: Options) -> NaiveNASError | None:
     """Why an edit does not lead to a graph that can be computed, with sizes that satisfy all ties; None if it does.
 
     Args:
       graph: before the edit.
-      draft: the edit.
+      draft: the edit, with the widths that it keeps.
+      staged: its staged graph.
       options: keywords of the verb.
     """
-    draft = held(graph, draft)
-    staged = draft.staged()
     freed = freed_outputs(staged, options.free_outputs)
     after = draft.readers(staged)
     arriving = computed(graph, after, [name for name in draft.outputs if name not in freed])

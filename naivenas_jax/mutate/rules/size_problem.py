@@ -50,7 +50,7 @@ class SizeProblem:
         required, sums = conditions(options.constraints, sizes), objectives(options.minimise, sizes)
         edited = Graph(staged.inputs, [staged[name] for name in draft.outputs])
         restrictions = Restrictions(
-            frozen=kept_ends(edited, stands, options.free_outputs),
+            frozen=kept_ends(edited, stands, options.free_outputs, staged.ties),
             reached=staged.ties.reach([*stands, *_sources(stands), *axes_of(required, sums)]),
             conditions=required,
             objectives=sums,
