@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -34,12 +34,30 @@ from naivenas_jax.transfer.variables import as_given, plain
 from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
+T = TypeVar("T")
 #: So many steps all parameters are trained at once in the end, if nobody says how many.
 REFINED = 400
 #: And if they take no more multiply-accumulates than this: a minute of two cores.
 QUICK = 3e12
 #: With so many rows for every column of every weight, a third more would change nothing.
 PLENTY = 40
+
+
+class Recent:
+    """The last few things that were computed of some variables: of the same ones, not of equal ones."""
+
+    def __init__(self, most: int = 6):
+        self._items: deque[tuple[Variables, Hashable, Any]] = deque(maxlen=most)
+
+    def found(self, of: Variables, what: Hashable, make: Callable[[], T]) -> T:
+        """What is there, or what ``make`` returns."""
+        for variables, name, known in self._items:
+            if variables is of and name == what:
+                result: T = known
+                return result
+        result = make()
+        self._items.append((of, what, result))
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +84,7 @@ class Compression:
     memory: int
     keywords: dict[str, Any]  # of `resize`, which checks them
     _networks: dict[Graph, Network] = field(default_factory=dict)
-    _known: deque[tuple[Variables, np.ndarray]] = field(default_factory=partial(deque, maxlen=2))
+    _recent: Recent = field(default_factory=Recent)
 
     @classmethod
     def of(
@@ -109,12 +127,14 @@ class Compression:
         graph, variables = found or (self.original.graph, self.variables)
         scores, notes = self._at_first if found is None else self._costs(graph, variables)
         step = self._resized(graph, variables, budgets, utility=in_solver_range(scores))
-        step = step if found is None else then(found, step, "compressed in steps")
-        return self._candidate(replace(step, notes=(*step.notes, *notes)))
+        whole = step if found is None else then(found, step, "compressed in steps")
+        whole = replace(whole, notes=(*whole.notes, *notes))
+        return self._recent.found(variables, _choice(step), lambda: self._candidate(whole))
 
     def at_once(self, budgets: BudgetKeywords) -> Candidate:
         """The simple way: `resize` by its default utility, and a re-fit."""
-        return self._candidate(self._resized(self.original.graph, self.variables, budgets))
+        cut = self._resized(self.original.graph, self.variables, budgets)
+        return self._recent.found(self.variables, _choice(cut), lambda: self._candidate(cut))
 
     def _resized(
         self, graph: Graph, variables: Variables, budgets: BudgetKeywords, utility: Scores | None = None
@@ -155,13 +175,13 @@ class Compression:
         return Comparison.of(first, second, held_back=self._parts.held_back is not None)
 
     def _distances(self, one: Mutation) -> Float[np.ndarray, " examples"]:
-        """How far a network is from the original on the examples held back; the last few are remembered."""
-        known = next((found for variables, found in self._known if variables is one.variables), None)
-        if known is None:
+        """How far a network is from the original on the examples held back."""
+
+        def measured() -> Float[np.ndarray, " examples"]:
             held_back, made = self._parts.held_back or self.data, self._parts.made
-            known = WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
-            self._known.append((one.variables, known))
-        return known
+            return WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
+
+        return self._recent.found(one.variables, "distances", measured)
 
     def settled(self, found: Candidate) -> Mutation:
         """The weights fitted to all examples, those held back too, unless there were plenty without them."""
@@ -226,8 +246,14 @@ class Compression:
 
     def _costs(self, graph: Graph, variables: Variables) -> tuple[Scores, list[str]]:
         """What neurons cost, and what was done for want of memory."""
-        notes: list[str] = []
-        return importance(self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes), notes
+
+        def counted() -> tuple[Scores, list[str]]:
+            notes: list[str] = []
+            return importance(
+                self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes
+            ), notes
+
+        return self._recent.found(variables, "costs", counted)
 
     def _wanted(self, mutation: Mutation) -> WantedOutputs:
         return WantedOutputs.of(mutation, self.data, self._made)
@@ -268,6 +294,11 @@ class _Parts(NamedTuple):
     fitted: Data
     held_back: Data | None
     made: MadeOutputs
+
+
+def _choice(cut: Mutation) -> tuple[tuple[str, bytes], ...]:
+    """Which neurons a mutation keeps, as what can be compared."""
+    return tuple((name, np.asarray(axis.source).tobytes()) for name, axis in cut.plan.axes.items())
 
 
 def in_solver_range(scores: Scores) -> Scores:

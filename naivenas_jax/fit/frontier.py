@@ -136,6 +136,9 @@ def frontier(
         """A network that costs this share of the one given, made from a larger one; and what can be said of it."""
         budgets = path.at(partial(_share, share=share))
         found = compression.nearer(compression.step(before, budgets), compression.at_once(budgets))
+        for _, mutation, known in made:
+            if mutation is not None and mutation.variables is found.fitted.variables:  # there is none in between
+                return mutation, known
         return found.fitted, point(compression.handed_out(compression.polished(compression.settled(found), refine)))
 
     made: list[tuple[float, Mutation | None, FrontierPoint]] = [(1.0, None, point(None))]
@@ -158,7 +161,7 @@ def frontier(
             (larger, mutation, _), (smaller, _, _) = made[good[-1] : good[-1] + 2]
             share = math.sqrt(larger * smaller)
             made.insert(good[-1] + 1, (share, *after(mutation, share)))
-    return Frontier(made[0][2], tuple(own for _, _, own in made[1:]), budget, ended)
+    return Frontier(made[0][2], tuple(dict.fromkeys(own for _, _, own in made[1:])), budget, ended)
 
 
 def _fractions(given: object) -> list[float]:

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
+from naivenas_jax.fit import compression
 
 DATA = jax.random.normal(jax.random.key(0), (240, 5))
 BATCHES = [DATA[:120], DATA[120:]]
@@ -161,6 +162,36 @@ def test_a_frontier_ends_where_sizes_can_satisfy_no_smaller_budget(network):
     assert frontier(0.6).ended is None
     with pytest.raises(nas.InfeasibleError, match="max_params <= 12"):
         frontier(0.02, 0.01)
+
+
+def test_a_frontier_makes_no_network_twice(network, monkeypatch):
+    """Widths are multiples of eight, so that there are few networks, and only two between all and the smallest."""
+    fitted, counted = [], []
+    fit, count = compression.compensated, compression.importance
+
+    def noted_fit(mutation, *given, **more):
+        fitted.append(mutation)
+        return fit(mutation, *given, **more)
+
+    def noted_costs(network, variables, *given, **more):
+        counted.append(variables)  # kept, so that no other ones are where these were
+        return count(network, variables, *given, **more)
+
+    monkeypatch.setattr(compression, "compensated", noted_fit)
+    monkeypatch.setattr(compression, "importance", noted_costs)
+    full = nas.costs(*network).params
+
+    def measure(graph, variables):
+        return float(nas.costs(graph, variables).params > 0.99 * full)  # nothing smaller is good enough
+
+    keywords = {"fractions": (0.6,), "loss": 0.0, "multiple_of": 8, "outcomes": False, "ridge": 1e-3}
+    found = nas.frontier(*network, BATCHES, measure, bisections=5, **keywords)
+    sizes = [point.costs.params for point in found.points]
+    assert len(set(sizes)) == len(sizes) < 6
+    assert len({id(variables) for variables in counted}) == len(counted) == 1  # all are made from the original
+    assert (
+        len(fitted) < 2 * 6
+    )  # of steps, of the simple way, and of what is taken to all examples: 18 if none is reused
 
 
 @pytest.mark.parametrize(

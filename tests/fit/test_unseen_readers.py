@@ -72,3 +72,18 @@ def test_neurons_of_loops_cost_something_of_their_own(network):
 
 def test_costs_beside_those_of_matrices():
     assert dropped([], {4: 2.0, 1: 3.0, 7: 1.0}) == [(7, 1.0), (4, 2.0), (1, 3.0)]
+
+
+def test_words_that_are_looked_up_stay():
+    """A word that is on no batch may be on others."""
+
+    class Words(nn.Module):
+        @nn.compact
+        def __call__(self, words):
+            return nn.Dense(2, name="out")(nn.Embed(7, 4, name="words")(words).mean(1))
+
+    words = np.array([[0, 1, 2], [2, 3, 3]])
+    graph, variables = nas.from_linen(Words(), Words().init(jax.random.key(0), words), words)
+    costs = importance(Network(graph, {}), variables, Data.of(graph, [words]))
+    highest = max(cost.max() for cost in costs.values())
+    np.testing.assert_array_equal(costs["words:vocabulary"], np.full(7, highest))

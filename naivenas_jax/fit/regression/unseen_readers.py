@@ -59,7 +59,13 @@ def unseen_costs(
     """
     ties, arrays = network.graph.ties, flat(variables)
     free = free_classes(ties)
-    own = [gate for gate in gates(network.graph) if gate.path not in seen and free[gate.classes].any()]
+    own = [
+        gate
+        for gate in gates(network.graph)
+        if gate.path not in seen and free[gate.classes].any()
+        if not {*ties.leaves[gate.path].looked_up}
+        & {*gate.dims}  # what is not looked up on some batches may be on others
+    ]
     total = np.full(class_count(ties), np.nan)
     reads = [gate for gate in own if any(ties.leaves[gate.path].roles[d] == "in" for d in gate.dims)]
     makes = [gate for gate in own if all(gate is not other for other in reads)]
