@@ -4,12 +4,15 @@ A traced function has ``6.0`` where the model said ``x.shape[-1]``, and nothing 
 model. It is taken for the number of neurons where a sum of exactly six terms is divided by it, before or after summing,
 or where the root of the sum is divided by its root; also where the inverse is a factor. All other numbers are taken for
 constants. The axis is coupled by the sum in any case.
+
+Of sums of sums, as where positions are summed first and neurons later, a number may count the terms of the last one, or
+of several that follow one another; the latest that it fits are taken, and the next number counts those of the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +27,8 @@ from naivenas_jax.trace.program.value import Share, Sum, Value
 
 #: Shifting by a number and casting leave a sum recognisable as one.
 _KEEPING = ("add", "sub", "max", "neg", "convert_element_type", "copy", "copy_p", "stop_gradient", "reduce_precision")
+#: Of so many sums an array may be the product.
+_MOST = 8
 _POWERS = {"sqrt": 0.5, "rsqrt": -0.5, "square": 2.0}
 
 
@@ -51,41 +56,70 @@ class TermCount(NamedTuple):
 
 
 def scaled(frame: Frame, eqn: Equation, values: Sequence[Value], result: Value) -> Value:
-    """The result of an elementwise equation, as the sum or share that it still is; notes a number that counts terms."""
+    """The result of an elementwise equation, as the sums or share that it is; notes a number that counts terms."""
     name = eqn.primitive.name
-    arrays = [v for v, atom in zip(values, eqn.invars, strict=True) if math.prod(atom.aval.shape) > 1 or v.summed]
+    arrays = [v for v, atom in zip(values, eqn.invars, strict=True) if math.prod(atom.aval.shape) > 1 or v.sums]
     if name in _KEEPING:
-        return replace(result, summed=arrays[0].summed, share=arrays[0].share) if len(arrays) == 1 else result
+        if len(arrays) == 1:
+            return replace(result, sums=arrays[0].sums, share=arrays[0].share)
+        return replace(result, sums=tuple(each for v in arrays[:1] for each in v.sums if _in_all(each, arrays)))
     if name in ("mul", "div"):
         return _product(frame, eqn, values, result)
-    if (summed := values[0].summed) and (name in _POWERS or name == "integer_pow"):
+    if name in _POWERS or name == "integer_pow":
         factor = eqn.params["y"] if name == "integer_pow" else _POWERS[name]
-        return replace(result, summed=replace(summed, power=summed.power * factor))
+        return replace(result, sums=_to_power(values[0].sums, factor))
     return result
+
+
+def _in_all(summed: Sum, arrays: Sequence[Value]) -> bool:
+    return all(summed in each.sums for each in arrays)
+
+
+def _to_power(sums: Sequence[Sum], factor: float) -> tuple[Sum, ...]:
+    return tuple(replace(each, power=factor * each.power) for each in sums)
 
 
 def _product(frame: Frame, eqn: Equation, values: Sequence[Value], result: Value) -> Value:
     for i in (0, 1) if eqn.primitive.name == "mul" else (1,):
-        one, number = values[1 - i], _number(eqn.invars[i], values[i], one_summed=values[1 - i].summed is not None)
+        one, number = values[1 - i], _number(eqn.invars[i], values[i], one_summed=bool(values[1 - i].sums))
         if number is None:
             continue
         sign = 1 if eqn.primitive.name == "mul" else -1
-        if one.summed is None:
-            share = None if number == 0 else Share(frame.notes, eqn, number**sign)
-            return replace(result, share=share)
-        count = _count(i, one.summed, number, sign)
-        if count is None:
-            return replace(result, summed=one.summed)
-        frame.notes[eqn] = count
-        return result
-    sums = [value.summed for value in values]
-    if sums[0] and not sums[1]:
-        return replace(result, summed=sums[0])
-    if sums[1] and not sums[0]:
-        sign = 1 if eqn.primitive.name == "mul" else -1
-        return replace(result, summed=replace(sums[1], power=sign * sums[1].power))
-    shares = [value.share for value in values if value.share]
-    return replace(result, share=shares[0]) if len(shares) == 1 and eqn.primitive.name == "mul" else result
+        for counted, others in _latest_first(one.sums):
+            count = _count(i, counted, number, sign)
+            if count is not None:
+                if counted.over:
+                    frame.notes[eqn] = count
+                return replace(result, sums=others, share=one.share)
+        share = None if number == 0 else Share(frame.notes, eqn, number**sign)
+        return replace(result, sums=one.sums, share=share)
+    return _product_of_arrays(eqn, values, result)
+
+
+def _product_of_arrays(eqn: Equation, values: Sequence[Value], result: Value) -> Value:
+    """A product or quotient of arrays: the sums that one is, which are means where the other brings their numbers."""
+    left, right = values
+    times, shares = eqn.primitive.name == "mul", [value.share for value in values if value.share]
+    share = shares[0] if len(shares) == 1 and times else None
+    sums = (*left.sums, *(right.sums if times else _to_power(right.sums, -1)))[-_MOST:]
+    rest = _unshared(share, sums)
+    return replace(result, sums=rest, share=share if rest == sums else None)
+
+
+def _latest_first(sums: tuple[Sum, ...]) -> Iterator[tuple[Sum, tuple[Sum, ...]]]:
+    """What a number may count the terms of: one sum or several in a row to one power; and the others.
+
+    Then for each sum over neurons and fixed dimensions at once its neurons alone.
+    """
+    for end in range(len(sums), 0, -1):
+        for start in range(end - 1, -1, -1):
+            run = sums[start:end]
+            if len({each.power for each in run}) == 1:
+                over, rest = tuple(dim for each in run for dim in each.over), math.prod(each.rest for each in run)
+                yield Sum(over, rest, run[0].power), (*sums[:start], *sums[end:])
+    for i, each in reversed(list(enumerate(sums))):
+        if each.over and each.rest > 1:
+            yield replace(each, rest=1), (*sums[:i], replace(each, over=()), *sums[i + 1 :])
 
 
 def _number(atom: Atom, value: Value, *, one_summed: bool) -> float | None:
@@ -101,22 +135,34 @@ def _number(atom: Atom, value: Value, *, one_summed: bool) -> float | None:
 def _count(operand: int, summed: Sum, number: float, sign: int) -> TermCount | None:
     """The number as a count of terms, if it is one to the power that makes a mean of the sum."""
     exponent = -sign * summed.power
-    for less in (0, 1) if summed.power == 1 else (0,):
+    for less in (0, 1) if summed.power == 1 and summed.over else (0,):
         count = summed.count() - less
-        if summed.over and count > 0 and math.isclose(number, float(count) ** exponent, rel_tol=1e-6):
+        if count > 0 and math.isclose(number, float(count) ** exponent, rel_tol=1e-6):
             return TermCount(operand, summed, exponent, less)
     return None
 
 
-def shared(value: Value, summed: Sum) -> bool:
-    """Whether an array that is summed has been divided by the number of terms before; if so, notes that number."""
-    share = value.share
-    if (
-        share is None
-        or not summed.over
-        or summed.count() == 1
-        or not math.isclose(share.factor, 1 / summed.count(), rel_tol=1e-6)
-    ):
-        return False
-    share.notes[share.eqn] = summed
-    return True
+def summed(value: Value, last: Sum, result: Value) -> Value:
+    """The result of a sum, which is a mean where the array has been divided by the number of terms; notes that number.
+
+    Args:
+      value: the array that is summed.
+      last: the sum.
+      result: what is known of the result beside its sums.
+    """
+    sums = (*value.sums, last)
+    left = _unshared(value.share, sums)
+    return replace(result, sums=left, share=value.share if left == sums else None)
+
+
+def _unshared(share: Share | None, sums: tuple[Sum, ...]) -> tuple[Sum, ...]:
+    """Sums without those whose terms have been divided by their number, which is noted."""
+    if share is None:
+        return sums
+    for counted, others in _latest_first(sums):
+        fits = counted.power == 1 and math.isclose(share.factor, 1 / counted.count(), rel_tol=1e-6)
+        if fits and counted.count() > 1:
+            if counted.over:
+                share.notes[share.eqn] = counted
+            return others
+    return sums

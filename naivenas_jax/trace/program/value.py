@@ -72,10 +72,10 @@ class WeightProduct:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over neurons, to some power.
+    """A sum over some dimensions at once, to some power.
 
     Attributes:
-      over: the neurons, one vector for each dimension that is summed over.
+      over: the neurons, one vector for each dimension of neurons that is summed over.
       rest: the number of terms for each neuron, from dimensions of fixed size that are summed over as well.
       power: the exponent of the sum; 1/2 for a square root.
     """
@@ -153,7 +153,8 @@ class Value:
       weight: whether it depends on variables and constants only.
       origins: for each dimension of a weight the dimensions of variables that lie on it; empty if there are none.
       products: the contractions of variables that a weight is made of.
-      summed: the sum that it is, up to factors and added numbers.
+      sums: the sums that it is, of one another and up to factors and added numbers, the last one last. A sum that has
+        been divided by the number of its terms is none of them any more.
       share: the number that it has been multiplied by last, if it may be summed later.
       known: its content, if that depends on neither variables nor inputs, and somebody may want to read it.
       lookup: what entries can be looked up by it.
@@ -166,7 +167,7 @@ class Value:
     weight: bool = False
     origins: tuple[frozenset[Origin], ...] = ()
     products: frozenset[WeightProduct] = frozenset()
-    summed: Sum | None = None
+    sums: tuple[Sum, ...] = ()
     share: Share | None = field(default=None, compare=False, repr=False)
     known: Known | None = field(default=None, compare=False, repr=False)
     lookup: Lookup | None = field(default=None, compare=False, repr=False)

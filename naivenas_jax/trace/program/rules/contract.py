@@ -33,21 +33,22 @@ def dot(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Value]
         for value, d in rest:
             if value.weight:
                 analysis.made(value.origin(d))
-        return [Value(dims, summed=_squares(eqn, left, left_over))]
+        return [Value(dims, sums=_squares(eqn, left, left_over))]
     both = [left.origin(a) | right.origin(b) for a, b in zip(left_batch, right_batch, strict=True)]
     result = weight_of(dims, [*both, *(value.origin(d) for value, d in rest)], values)
     return [replace(result, products=result.products.union(p for p in found if p))]
 
 
-def _squares(eqn: Equation, value: Value, over: Sequence[int]) -> Sum | None:
+def _squares(eqn: Equation, value: Value, over: Sequence[int]) -> tuple[Sum, ...]:
     """An array that is contracted with itself makes a sum of squares."""
     if eqn.invars[0] is not eqn.invars[1]:
-        return None
+        return ()
     shape = eqn.invars[0].aval.shape
-    return Sum(
+    squares = Sum(
         tuple(dim for d in over if (dim := value.dims[d]) is not None),
         math.prod(shape[d] for d in over if value.dims[d] is None),
     )
+    return (squares,)
 
 
 @ties("conv_general_dilated")

@@ -131,7 +131,7 @@ def _comes_from(jaxpr: Jaxpr, result: Var | Literal, free: Collection[Var]) -> b
 
 def _row(value: Value) -> Value:
     """One round's part of a value that is scanned over."""
-    return replace(value, dims=value.dims[1:], origins=value.origins[1:], summed=None, known=None)
+    return replace(value, dims=value.dims[1:], origins=value.origins[1:], sums=(), known=None)
 
 
 def _carried(analysis: Analysis, start: Sequence[Value], end: Sequence[Value], name: str) -> list[Value]:

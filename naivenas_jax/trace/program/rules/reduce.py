@@ -9,7 +9,7 @@ from dataclasses import replace
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.trace.program.analysis import Analysis, ties
 from naivenas_jax.trace.program.frame import Frame
-from naivenas_jax.trace.program.means import shared
+from naivenas_jax.trace.program.means import summed
 from naivenas_jax.trace.program.value import Dim, Sum, Value, together, weight_of
 
 
@@ -22,16 +22,13 @@ def reduce(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Val
     for dim in over:
         analysis.couple(dim, f"{eqn.primitive.name} runs over its neurons")
         analysis.keep_some(dim)
-    summed, share = None, None
-    if eqn.primitive.name == "reduce_sum":
-        earlier = value.summed or Sum((), 1)  # a sum over one axis after the other
-        terms = math.prod(shape[d] for d in axes if value.dims[d] is None)
-        summed = replace(earlier, over=(*earlier.over, *over), rest=earlier.rest * terms)
-        summed, share = (None, None) if shared(value, summed) else (summed, value.share)
     rest = [d for d in range(len(value.dims)) if d not in axes]
     dims = tuple(value.dims[d] for d in rest)
     result = weight_of(dims, [value.origin(d) for d in rest], [value]) if value.weight else Value(dims)
-    return [replace(result, summed=summed, share=share)]
+    if eqn.primitive.name != "reduce_sum":
+        return [result]
+    terms = math.prod(shape[d] for d in axes if value.dims[d] is None)
+    return [summed(value, Sum(over, terms), result)]
 
 
 @ties("argmax", "argmin")

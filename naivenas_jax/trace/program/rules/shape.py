@@ -25,7 +25,7 @@ def moved(value: Value, order: Sequence[int | None], dims: Sequence[Dim]) -> Val
     """
     origins = [frozenset() if d is None else value.origin(d) for d in order]
     moved = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
-    return replace(moved, summed=value.summed)
+    return replace(moved, sums=value.sums, share=value.share)
 
 
 @ties("transpose")
@@ -67,7 +67,7 @@ def broadcast(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[
     order = [places.index(d) if d in places and old[places.index(d)] == new[d] else None for d in range(len(new))]
     for d in set(range(len(old))) - set(order):
         analysis.fix_single(value.dims[d], "broadcast_in_dim")
-    filled = not old or (value.summed is not None and value.summed.count() == 1)
+    filled = not old or any(each.count() == 1 for each in value.sums)
     fresh = [analysis.new(n) if d is None and (n > 1 or filled) else None for d, n in zip(order, new, strict=True)]
     dims = [own if d is None else value.dims[d] for d, own in zip(order, fresh, strict=True)]
     return [moved(value, order, dims)]
@@ -132,7 +132,7 @@ def split(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Valu
     for size in map(int, eqn.params["sizes"]):  # jnp.split gives numbers of numpy, and sizes of ties are Python's
         dims = list(values[0].dims)
         dims[along] = None if dim is None else dim.cut(start, start + size)
-        results.append(replace(values[0], dims=tuple(dims), summed=None))
+        results.append(replace(values[0], dims=tuple(dims), sums=()))
         start += size
     return results
 
@@ -229,7 +229,7 @@ def reshape(analysis: Analysis, frame: Frame, eqn: Equation, values: Sequence[Va
             dims[d] = dim
             origins[d] = frozenset().union(*(value.origin(b) for b in before))
     result = weight_of(dims, origins, [value]) if value.weight else Value(tuple(dims))
-    return [replace(result, summed=value.summed)]
+    return [replace(result, sums=value.sums, share=value.share)]
 
 
 @binds("reshape")
