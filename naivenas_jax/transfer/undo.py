@@ -14,7 +14,7 @@ from naivenas_jax.align.plan import Plan
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Leaf, leaf_shapes
 from naivenas_jax.transfer.copies import models_of, multiplicity
-from naivenas_jax.transfer.take import HostArray, LeafValue, placed_like, rescale, to_host
+from naivenas_jax.transfer.take import HostArray, LeafValue, in_one_piece, placed_like, rescale, to_host
 from naivenas_jax.transfer.variables import check_variables, flat, nested, plain, unshared
 from naivenas_jax.typing import PyTree, Shape, Variables
 
@@ -56,11 +56,8 @@ class UndoRecord:
         every = flat(variables)
         arrays = {path: a for path, a in every.items() if path not in plan.removed and not isinstance(a, Shape)}
         changing = [path for path in arrays if not plan.changed.keys().isdisjoint(leaves[path].axes)]
-        slices = {
-            path: _peel(to_host(arrays[path]), _axes(plan, leaves[path]))
-            for path in changing
-            if _shrinks(plan, leaves[path])
-        }
+        shrinking = {path: _axes(plan, leaves[path]) for path in changing if _shrinks(plan, leaves[path])}
+        slices = _peeled({path: to_host(arrays[path]) for path in shrinking}, shrinking)
         kept = {
             path: _kept(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
@@ -147,22 +144,38 @@ def _shrinks(plan: Plan, leaf: Leaf) -> bool:
     return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
 
 
-def _peel(array: HostArray, axes: Axes) -> Slices:
-    """What a plan removes along each dimension, of the entries that the dimensions before it have left.
+def _peeled(arrays: Mapping[Path, HostArray], axes: Mapping[Path, Axes]) -> dict[Path, Slices]:
+    """What a plan removes from each array along each dimension, of the entries that dimensions before it have left.
+
+    All of it is kept as long as the record is, so that it lies in one piece of memory.
+    """
+    where = [(path, dim) for path in arrays for dim, axis in enumerate(axes[path]) if axis and axis.dropped.size]
+    shapes = [(_removed_shape(arrays[path].shape, axes[path], dim), arrays[path].dtype) for path, dim in where]
+    found: dict[Path, list[HostArray | None]] = {path: [None] * array.ndim for path, array in arrays.items()}
+    for (path, dim), out in zip(where, in_one_piece(shapes), strict=True):
+        found[path][dim] = _peel(arrays[path], axes[path], dim, out)
+    return {path: tuple(slices) for path, slices in found.items()}
+
+
+def _removed_shape(shape: tuple[int, ...], axes: Axes, dim: int) -> tuple[int, ...]:
+    """The shape of what is removed along a dimension."""
+    left = [size if axis is None else len(axis.kept) for size, axis in zip(shape, axes, strict=True)]
+    own = axes[dim]
+    return (*left[:dim], 0 if own is None else len(own.dropped), *shape[dim + 1 :])
+
+
+def _peel(array: HostArray, axes: Axes, dim: int, out: HostArray) -> HostArray:
+    """Write what is removed along one dimension to ``out``.
 
     The removed entries are taken first, and those that went before are left out of these: what stays is not copied.
     """
-    slices: list[HostArray | None] = []
-    for dim, axis in enumerate(axes):
-        if axis is None or not axis.dropped.size:
-            slices.append(None)
-            continue
-        removed = np.take(array, axis.dropped, axis=dim)
-        for earlier, before in enumerate(axes[:dim]):
-            if before is not None and before.dropped.size:
-                removed = np.take(removed, before.kept, axis=earlier)
-        slices.append(removed)
-    return tuple(slices)
+    own = axes[dim]
+    steps = [] if own is None else [(dim, own.dropped)]
+    steps += [(d, axis.kept) for d, axis in enumerate(axes[:dim]) if axis is not None and axis.dropped.size]
+    for along, source in steps:
+        # the sources are in range; with mode="raise" numpy would write through a buffer
+        array = np.take(array, source, axis=along, out=out if along == steps[-1][0] else None, mode="clip")
+    return array
 
 
 def _insert(array: HostArray, removed: HostArray, axis: AxisPlan, dim: int) -> HostArray:

@@ -127,3 +127,26 @@ def test_donated_results_leave_what_they_share_memory_with_alone():
     np.testing.assert_array_equal(doubled, 2 * before)
     for a, b in zip(jax.tree.leaves(undone), jax.tree.leaves(variables), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_only_layers_that_change_or_read_another_width_are_asked_for_their_own():
+    graph = chain()
+    variables = variables_of(graph)
+    asked = [
+        call.args[1]
+        for call in calls(LayerOp, "width", lambda: nas.delta_nout(graph, variables, {"d1": -5}))
+        if call.args[1].startswith("d")
+    ]
+    assert sorted(asked) == ["d1", "d2"]
+
+
+def test_what_was_removed_lies_in_one_piece_of_memory():
+    graph = chain()
+    mutation = nas.delta_nout(graph, variables_of(graph), {"d1": -5, "d2": -7})
+    (record,) = mutation.undo_records
+    removed = [part for parts in record.slices.values() for part in parts if part is not None]
+    assert len(removed) == 6  # two biases, the columns of d1, rows and columns of d2, the rows of d3
+    assert len({id(part.base) for part in removed}) == 1
+    assert (
+        sum(part.nbytes for part in removed) <= removed[0].base.nbytes < sum(part.nbytes for part in removed) + 6 * 64
+    )

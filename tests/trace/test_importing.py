@@ -358,3 +358,27 @@ def test_a_call_as_at_the_import_is_not_traced_again():
     assert len(traces) == 2  # with names and without
     graph.apply(variables, jnp.ones((5, 3)))
     assert traces[2:] == [False, False]
+
+
+def test_initialisers_are_run_only_where_they_do_not_say_a_shape():
+    """One that is asked for the shape that the parameter has need not be tried; Flax tries all in each call."""
+    asked = []
+
+    def ones(key, shape=(4,), dtype=None):
+        asked.append(shape)
+        return jnp.ones(shape)
+
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return self.param("scale", ones, (3,)) * nn.LayerNorm(scale_init=ones)(x) * self.param("one", ones)[0]
+
+    x = jnp.ones((2, 3))
+    model = Scaled()
+    variables = model.init(KEY, x)
+    asked.clear()
+    graph, own = nas.from_linen(model, variables, x)
+    assert set(asked) == {(4,)}
+    same(graph.apply(own, x), model.apply(variables, x))
+    with pytest.raises(nas.VariablesError, match="scale"):
+        nas.from_linen(model, {"params": {**variables["params"], "scale": jnp.ones(1)}}, x)

@@ -92,7 +92,7 @@ def _floats(array: jax.Array) -> bool:
 
 @contextmanager
 def linen_marks() -> Iterator[None]:
-    """A context in which linen modules mark their inputs and outputs, within `naming`."""
+    """A context in which linen modules take parameters that fit as they are and, within `naming`, mark what they do."""
 
     def intercept(
         call: Callable[..., object],
@@ -100,9 +100,11 @@ def linen_marks() -> Iterator[None]:
         kwargs: dict[str, object],
         context: nn.module.InterceptorContext,
     ) -> object:
-        path = path_of(context.module)
         if context.module.scope is not None:
-            _unchecked(context.module.scope)
+            _take_what_fits(context.module.scope)
+        if not _NAMING.get():
+            return call(*args, **kwargs)
+        path = path_of(context.module)
         if context.method_name != "__call__" or not path:
             with computing(path):
                 return call(*args, **kwargs)
@@ -111,26 +113,23 @@ def linen_marks() -> Iterator[None]:
             result = call(*args, **kwargs)
         return _marked(result, "out", path)
 
-    if not _NAMING.get():
-        yield
-        return
     with nn.intercept_methods(intercept):
         yield
 
 
-def _unchecked(scope: Scope) -> None:
-    """Let a scope return the parameters that it has as they are.
+def _take_what_fits(scope: Scope) -> None:
+    """Let a scope return a parameter that has the shape which its initialiser is asked for.
 
     Flax runs the initialiser of each once more, on shapes, to see that it fits, which takes half of the time of a
-    trace. The trace without names (see `capture`) does that.
+    trace. It still does where the shape is none of the arguments, or another one.
     """
 
     def param(name: str, init: Callable[..., object], *args: object, unbox: bool = True, **kwargs: object) -> object:
-        if not scope.has_variable("params", name):
+        held = meta.unbox(scope.get_variable("params", name)) if args else None
+        if not isinstance(held, jax.Array) or args[0] not in (held.shape, [*held.shape]):
             return check(name, init, *args, unbox=unbox, **kwargs)
         scope.reserve(name, "params")
-        value = scope.get_variable("params", name)
-        return meta.unbox(value) if unbox else value
+        return held if unbox else scope.get_variable("params", name)
 
     if "param" not in vars(scope):
         check, vars(scope)["param"] = scope.param, param
