@@ -8,6 +8,7 @@ import nbformat
 import run_pages
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 LANGUAGE = {"language_info": {"name": "python", "pygments_lexer": "python", "file_extension": ".py"}}
 
 
@@ -61,10 +62,10 @@ def without_links(prose: str) -> str:
 
 def attach(cell: nbformat.NotebookNode, folder: Path) -> None:
     """Puts the pictures of a cell into it."""
-    for name in re.findall(r"!\[[^]]*\]\((?!http)([^)]+\.svg)\)", cell.source):
+    for name in re.findall(r"!\[[^]]*\]\((?!http)([^)]+\.(?:svg|png))\)", cell.source):
         cell.source = cell.source.replace(f"({name})", f"(attachment:{Path(name).name})")
         picture = base64.b64encode((folder / name).read_bytes()).decode()
-        cell.setdefault("attachments", {})[Path(name).name] = {"image/svg+xml": picture}
+        cell.setdefault("attachments", {})[Path(name).name] = {KINDS[Path(name).suffix]: picture}
 
 
 def by_itself(path: Path) -> nbformat.NotebookNode:
