@@ -136,9 +136,9 @@ class _Evaluation:
 
     def _moved(self, eqn: Equation, operands: Sequence[Labelled], active: bool) -> list[Labelled]:
         if eqn.primitive.name == "gather" and operands[1].active and not operands[0].active:
-            looked_up = [one for one in operands[0].labels if one.along(looked_up_dims(eqn))]
-            rest = tuple(one for one in operands[0].labels if one not in looked_up)
-            operands = [replace(operands[0], array=self._times(operands[0], looked_up), labels=rest), *operands[1:]]
+            # Entries that are looked up read what they are looked up by, and make all else.
+            read = [one for one in operands[0].labels if one.made or one.along(looked_up_dims(eqn))]
+            operands = [replace(operands[0], array=self._times(operands[0], read), labels=()), *operands[1:]]
         arrays = [operand.array for operand in operands]
         results = bind(eqn, arrays)
         found: list[list[Labels]] = [[] for _ in results]

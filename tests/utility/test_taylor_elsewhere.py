@@ -190,3 +190,18 @@ def test_what_a_weight_makes_by_entries_that_read_elsewhere_has_no_part_in_the_s
     grads = jax.grad(lambda v: loss(graph.apply, v, X))(variables)
     with pytest.raises(nas.UtilityError, match=r"params/w makes neurons by the entries that read them elsewhere"):
         nas.TaylorAverage.init(graph).update(variables, grads)
+
+
+def test_words_are_looked_up_in_what_reads_features_elsewhere():
+    """Features that are made by a lookup, normalised, read by a layer, and read by the same table in the end."""
+    words, keys = jnp.array([[1, 2, 3], [4, 5, 6]]), jax.random.split(jax.random.key(0), 2)
+    params = {"e": jax.random.normal(keys[0], (7, 6)), "w": jax.random.normal(keys[1], (6, 6))}
+
+    def net(p, t, made=1.0, last=1.0):
+        e = p["e"][t]
+        return jnp.tanh((e - e.mean(-1, keepdims=True)) * made @ p["w"]) * last @ p["e"].T
+
+    graph, variables = nas.from_function(lambda v, t: net(v["params"], t), {"params": params}, words)
+    slopes = jax.grad(lambda made, last: (net(params, words, made, last) ** 2).mean(), (0, 1))(jnp.ones(6), jnp.ones(6))
+    found = [own for own in nas.taylor(graph, variables, loss, [words]).values() if len(own) == 6]
+    np.testing.assert_allclose(found, [np.abs(sum(slopes))], rtol=2e-4)

@@ -28,7 +28,8 @@ class Absent(nnx.RngStream):
         """Raise: there is no stream to draw from."""
         raise GraphError(
             f"A layer needs random numbers. Pass graph.apply(..., rngs={{{self.tag!r}: key}}), or train=False, where "
-            f"it needs none; to a model that graph.as_nnx made, rngs=nnx.Rngs({self.tag}=0), or call model.eval()."
+            f"it needs none; to an import, rngs={{{self.tag!r}: key}}; to a model that graph.as_nnx made, "
+            f"rngs=nnx.Rngs({self.tag}=0), or call model.eval()."
         )
 
 
