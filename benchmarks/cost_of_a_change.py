@@ -65,6 +65,16 @@ def import_time() -> float:
     return time.process_time() - start
 
 
+def first_name() -> float:
+    """What the first public name that is asked for takes, after the import."""
+    import_time()
+    import naivenas_jax as nas
+
+    start = time.process_time()
+    nas.Graph  # noqa: B018
+    return time.process_time() - start
+
+
 def shrink(name: str, what: str) -> float:
     """A tenth of the neurons of a layer go, in a graph with variables. Or a plain copy of the arrays that change."""
     import jax
@@ -220,6 +230,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "import": Row("`import naivenas_jax` on top of jax, flax and optax", import_time, "s", "0.2"),
+    "first-name": Row("the first public name of it that is asked for, once in a process", first_name, "s", ""),
     "resnet": Row(
         "`delta_nout`, ResNet-50 graph with its variables", lambda: shrink("ResNet-50", "change"), "ms", "10"
     ),
