@@ -324,9 +324,18 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
       known: all names that exist; those that start with ``~`` were given by no user, and are not suggested.
     """
     names = [each for each in known if not each.startswith("~")]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
+    near = _nearest(str(name), names)
     hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
     return f"There is no vertex or axis named {name!r}. {hint}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The three names that are most like one, in upper or lower case."""
+    spelled: dict[str, list[str]] = {}
+    for each in names:
+        spelled.setdefault(each.casefold(), []).append(each)
+    near = difflib.get_close_matches(name.casefold(), list(spelled), n=3, cutoff=0.0)
+    return [each for folded in near for each in spelled[folded]][:3]
 
 
 def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:

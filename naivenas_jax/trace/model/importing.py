@@ -34,8 +34,9 @@ def from_function(fn: Callable[..., PyTree], variables: Variables, *inputs: PyTr
 
     Args:
       fn: ``fn(variables, *inputs, **kwargs) -> outputs``; outputs are any pytree of arrays, neurons on the last axis.
-      variables: nested dicts of arrays, or any other pytree: lists, dataclasses, an Equinox module. Its arrays are
-        parameters, named by the keys on the way; what is no array in a class of its own is a constant.
+      variables: nested dicts of arrays, a collection (``"params"``) on the first level; or another pytree: lists,
+        dataclasses, an Equinox module. Its arrays are parameters, named by the keys on the way; what is no array in a
+        class of its own is a constant.
       *inputs: example inputs, batch axis included: arrays, their shapes (``jax.ShapeDtypeStruct``), or pytrees of
         those. A leaf that is no array is a constant of the model.
       **kwargs: keyword arguments of the function, unless ``graph.apply`` is given others.

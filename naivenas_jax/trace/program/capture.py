@@ -156,7 +156,7 @@ def _traced(
     except NEEDS_A_VALUE as error:
         raise needs_a_value(error) from error
     except DOES_NOT_FIT as error:
-        raise does_not_fit(error) from error
+        raise does_not_fit(error, inputs) from error
     trees = {path: jax.tree.structure(value) for path, value in zip(paths, updates, strict=True)}
     return TracedProgram(
         closed,

@@ -10,7 +10,7 @@ import jax
 import jax.errors
 
 from naivenas_jax.errors import GraphError, VariablesError
-from naivenas_jax.typing import Shape
+from naivenas_jax.typing import Array, Shape
 
 #: The errors that JAX raises where Python needs a value that is not known while a function is traced.
 NEEDS_A_VALUE = (
@@ -37,14 +37,18 @@ def needs_a_value(error: Exception) -> GraphError:
     )
 
 
-def does_not_fit(error: Exception) -> VariablesError:
-    """The error for variables that do not fit a linen module.
+def does_not_fit(error: Exception, inputs: Sequence[Array | Shape]) -> VariablesError:
+    """The error for variables that do not fit a linen module, or do not for inputs of these shapes.
 
     Args:
       error: the error that Flax raised.
+      inputs: the shapes of the arrays among the inputs.
     """
     return VariablesError(
-        f"The variables do not fit the module: {error} Make them with module.init, or take those of this module."
+        f"The variables do not fit the module: {error} The inputs have the shapes "
+        f"{[tuple(each.shape) for each in inputs]}, the first axis of which is the batch. Make the variables "
+        "with module.init, or take those of this module; give inputs with as many "
+        "axes as those that they were made for ([batch] where batches are asked for)."
     )
 
 
