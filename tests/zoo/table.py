@@ -32,6 +32,11 @@ from revision import revision
 from shares import Shares, compared, percent
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "zoo.md"
+#: What is known of models that do not come back.
+NOT_REBUILT = """
+Layers of KANs hold tables of centres and knots, made for the sizes that they had; in the graph these are cut, and no
+number of the class says so. The local attention cuts queries, keys and values as three equal parts, of which two became
+narrower. Graphs of both compute all the same."""
 #: What ``shares.py`` found with an older state of the library.
 BEFORE = PAGE.with_name("zoo_shares_before.json")
 ROWS = Path(__file__).with_name("rows.json")
@@ -143,6 +148,7 @@ def text(rows: list[Row], **about: Any) -> str:
             "\nWith the user's own model:\n",
             *([f"- {count} times: {reason}" for reason, count in why_not_own.most_common()] or ["Nothing."]),
             f"\nNot rebuilt, as no numbers of the class for the new sizes were found in time: {refused or 'none'}.",
+            NOT_REBUILT,
             "\n## What can change, before and after\n",
             *compared(json.loads(BEFORE.read_text()), {"revision": about["found"], "models": _shares(rows)}),
             "\n## What fails\n",
