@@ -314,11 +314,13 @@ class Graph(EditQueries, AsModules, Dag, Printable):
     @cached_property
     def ties(self) -> Ties:
         """Which neurons live and die together, and on which dimensions of which variables they lie."""
-        if isinstance(self._canonical, Graph) and self._canonical is not self:
-            return self._canonical.ties  # of equal graphs they are found once
-        tying = Tying()
-        tie_vertices(self.vertices, tying)
-        return tying.freeze()
+        shared = self._canonical.__dict__  # of equal graphs they are found once, unless layers were registered since
+        if shared.get("_rules_known") != Tying.rules_known:
+            tying = Tying()
+            tie_vertices(self.vertices, tying)
+            shared.update(_ties=tying.freeze(), _rules_known=Tying.rules_known)
+        found: Ties = shared["_ties"]
+        return found
 
 
 def tie_vertices(

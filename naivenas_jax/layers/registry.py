@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from naivenas_jax.errors import GraphError, UnregisteredLayerError
 from naivenas_jax.layers.rule import LayerRule, RuleOf
+from naivenas_jax.sizes.tying import Tying
 
 RuleOfT = TypeVar("RuleOfT", bound=RuleOf)
 
@@ -59,13 +60,18 @@ def register_layer(
     if rule is None and not fields:
         return _registering(layer_type)
     rule = _rule_with(fields) if rule is None else rule
-    _registry[layer_type] = _constant(rule) if isinstance(rule, LayerRule) else rule
+    _register(layer_type, _constant(rule) if isinstance(rule, LayerRule) else rule)
     return None
+
+
+def _register(layer_type: type, rule_of: RuleOf) -> None:
+    _registry[layer_type] = rule_of
+    Tying.rules_known += 1
 
 
 def _registering(layer_type: type) -> Callable[[RuleOfT], RuleOfT]:
     def register(rule_of: RuleOfT) -> RuleOfT:
-        _registry[layer_type] = rule_of
+        _register(layer_type, rule_of)
         return rule_of
 
     return register

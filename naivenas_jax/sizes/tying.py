@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import ClassVar
 
 from naivenas_jax.errors import DuplicateNameError, SizeMismatchError
 from naivenas_jax.paths import Path, is_unnamed, path_text, unnamed_axis
@@ -41,7 +42,10 @@ class Tying:
     Attributes:
       blocks: the neurons, and which are tied.
       scope: the vertices, from the outermost to the one that speaks.
+      rules_known: how often it was said what a kind of layer ties. Ties that were found before may not hold.
     """
+
+    rules_known: ClassVar[int] = 0
 
     blocks: Blocks = field(default_factory=Blocks)
     scope: Path = ()
