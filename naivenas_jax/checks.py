@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import operator
 from collections.abc import Iterable, Mapping
@@ -227,3 +228,12 @@ def require_ladder(argument: str, given: object, error: type[NaiveNASError]) -> 
             f"range(8, 65, 8){', or a factor above 1' if argument.startswith('sizes') else ''}; found {shown(given)}."
         )
     return found
+
+
+def nearest_names(name: str, names: Iterable[str]) -> list[str]:
+    """The three names that are most like one, in upper or lower case."""
+    spelled: dict[str, list[str]] = {}
+    for each in names:
+        spelled.setdefault(each.casefold(), []).append(each)
+    near = difflib.get_close_matches(name.casefold(), list(spelled), n=3, cutoff=0.0)
+    return [each for folded in near for each in spelled[folded]][:3]

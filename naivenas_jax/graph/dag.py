@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import ClassVar, Self, TypeAlias, overload
 from weakref import WeakValueDictionary
 
-from naivenas_jax.checks import as_items, require_function, shown
+from naivenas_jax.checks import as_items, nearest_names, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.signature import Signature, checked_signature
@@ -324,18 +323,9 @@ def unknown_name(name: object, known: Iterable[str]) -> str:
       known: all names that exist; those that start with ``~`` were given by no user, and are not suggested.
     """
     names = [each for each in known if not each.startswith("~")]
-    near = _nearest(str(name), names)
+    near = nearest_names(str(name), names)
     hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
     return f"There is no vertex or axis named {name!r}. {hint}"
-
-
-def _nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The three names that are most like one, in upper or lower case."""
-    spelled: dict[str, list[str]] = {}
-    for each in names:
-        spelled.setdefault(each.casefold(), []).append(each)
-    near = difflib.get_close_matches(name.casefold(), list(spelled), n=3, cutoff=0.0)
-    return [each for folded in near for each in spelled[folded]][:3]
 
 
 def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:
