@@ -84,6 +84,27 @@ class _Trial:
         return np.asarray(made, np.float64)[: len(numbers)]
 
     @cached_property
+    def _in_rows(self) -> Callable[[jax.Array, Draw], jax.Array]:
+        """Shape (dimensions, entries): the weight where the last entries along a dimension are one number."""
+
+        def in_rows(number: jax.Array, others: Draw) -> jax.Array:
+            def value(d: int) -> jax.Array:
+                last = (slice(None),) * d + (-1,)
+                own = {p: others[p].at[last].set(number.astype(others[p].dtype)) for p in self.paths}
+                return jnp.ravel(jnp.asarray(Evaluation({**others, **own}, 0, self.most).value(self.weight)))
+
+            return jnp.stack([value(d) for d in range(others[self.paths[0]].ndim)])
+
+        return jax.jit(jax.vmap(in_rows, (0, None)))
+
+    def moved_by_rows(self, numbers: np.ndarray, root: float) -> np.ndarray:
+        """Shape (numbers, entries): how far the weight is from where the last entries of a dimension are at a root."""
+        padded = np.resize(np.asarray([root, *numbers], np.float64), _AT_ONCE)
+        made = np.asarray(self._in_rows(jnp.asarray(padded, self.dtype), self.draws[0]))
+        moved: np.ndarray = np.abs(made[1 : len(numbers) + 1] - made[0])
+        return moved.reshape(len(numbers), -1)
+
+    @cached_property
     def scale(self) -> float:
         """How large entries of the weight are."""
         at = jax.jit(lambda draw: jnp.abs(Evaluation(draw, 0, self.most).value(self.weight)))
@@ -299,11 +320,21 @@ def _signs(trial: _Trial, numbers: np.ndarray) -> np.ndarray:
 
 
 def _near(trial: _Trial, root: float, scale: float) -> float | None:
-    """Where entries are a millionth of what they are, between a zero without derivative and usual numbers."""
+    """Where entries are a millionth of what they are, between a zero without derivative and usual numbers.
+
+    That holds for all entries of the variable together, and for the last ones along a dimension beside usual others,
+    of which the weight may be a product.
+    """
     if trial.slope_at(root) > 1e-6 * scale:
         return None
     usual = float(np.median(np.asarray(_real(trial.draws[0][trial.paths[0]]), np.float64)))
-    near = _narrowed(root, usual, lambda between: (np.abs(trial.at_numbers(between)) <= 1e-6 * scale).all(1))
+    small = 1e-6 * scale
+
+    def holds(between: np.ndarray) -> np.ndarray:
+        largest = np.maximum(trial.at_numbers(between).max(1), trial.moved_by_rows(between, root).max(1))
+        return np.asarray(largest <= small)
+
+    near = _narrowed(root, usual, holds)
     return near if trial.slope_at(near) > 0 else None
 
 

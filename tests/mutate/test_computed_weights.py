@@ -398,3 +398,19 @@ def test_copies_read_neurons_that_replace_others_as_what_they_copy():
     )
     made = mutation.graph.apply(mutation.variables, X)
     np.testing.assert_allclose(made, graph.apply(masked, X), atol=1e-5)
+
+
+def test_growth_keeps_products_of_a_weight_with_itself():
+    """A new row of zeros has a derivative beside the others: started anywhere else it would count by much."""
+
+    def compute(variables, x):
+        params = variables["params"]
+        return jnp.tanh(x @ params["a"]) @ jnp.kron(params["b"][:3, :3], params["b"]) @ params["o"]
+
+    shapes = {"a": (4, 12), "b": (4, 4), "o": (12, 2)}
+    params = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    x = jax.random.normal(jax.random.key(9), (3, 4))
+    graph, variables = nas.from_function(compute, {"params": params}, x)
+    grown, own = nas.delta_nout(graph, variables, {"a": 3})
+    assert own["params"]["b"].shape[0] == 5
+    np.testing.assert_allclose(grown.apply(own, x), compute(variables, x), atol=2e-5)
