@@ -23,7 +23,7 @@ from naivenas_jax.paths import is_unnamed, subscripts
 from naivenas_jax.population.common_shape import free_runs, in_common_shape, inverse, moved, plan_to
 from naivenas_jax.population.masked_network import MaskedNetwork
 from naivenas_jax.population.members import Member, as_member, listed, placed_in, placed_members
-from naivenas_jax.population.stacked import mask_of, padded, row_of, stacked, with_row
+from naivenas_jax.population.stacked import mask_of, padded, row_of, row_shapes, stacked, with_row
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.carrying.carry import carry
 from naivenas_jax.transfer.take import where_they_are
@@ -160,7 +160,7 @@ class Population(Viewable):
         if chunk is not None and (rows is None or rows < 1):
             raise RequestError(f"chunk= is a number of members of at least 1, or None for all; found {shown(chunk)}.")
         self._check_tree(variables, "variables")
-        shapes = jax.eval_shape(row_of, variables, 0)
+        shapes = row_shapes(variables)
         check_network(self.graph, shapes)
         keys = dict(rngs) if isinstance(rngs, Mapping) else {} if rngs is None else {"params": rngs}
         network = MaskedNetwork.of(self.graph, shapes, inputs, mutable=mutable, rngs=keys, kwargs=kwargs)
@@ -228,7 +228,8 @@ class Population(Viewable):
         Raises:
           CarryError: as `Mutation.carry`.
         """
-        before = jax.eval_shape(row_of, self.variables, self._number(number))
+        self._number(number)
+        before = row_shapes(self.variables)
         self._check_tree(tree, "tree")
         axes = self._axes(number)
         return carry(self._plan(axes), row_of(tree, number), before, moved(before, self.graph.ties, axes))[0]

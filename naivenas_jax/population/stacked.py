@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from naivenas_jax.align.axis_plan import Positions
-from naivenas_jax.typing import Array, PyTree
+from naivenas_jax.typing import Array, PyTree, Shape
 
 
 def row_of(tree: PyTree, number: int) -> PyTree:
@@ -17,6 +17,11 @@ def row_of(tree: PyTree, number: int) -> PyTree:
     if all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(tree)):
         return jax.tree.map(lambda array: np.array(array[number]), tree)
     return _row_on_device(tree, number)
+
+
+def row_shapes(tree: PyTree) -> PyTree:
+    """The shapes of what belongs to one member."""
+    return jax.tree.map(lambda array: Shape(array.shape[1:], array.dtype), tree)
 
 
 @jax.jit

@@ -164,10 +164,11 @@ def placed_all(values: Sequence[LeafValue], like: Sequence[LeafValue]) -> list[L
 
 
 def where_they_are(made: PyTree, others: PyTree) -> PyTree:
-    """Arrays that were made for others, on the device that somebody has put all of these on.
+    """Arrays that were made for others, on the device or devices that somebody has put all of these on.
 
     What is made afresh (a count of steps, the parameters of an inserted layer) is on no device that was chosen. After
-    the first step it is, so that a jitted step would be compiled a second time.
+    the first step it is, so that a jitted step would be compiled a second time. What cannot be divided among devices
+    as all others are stays where it is.
 
     Args:
       made: a tree of arrays.
@@ -176,8 +177,20 @@ def where_they_are(made: PyTree, others: PyTree) -> PyTree:
     arrays = [leaf for leaf in jax.tree.leaves(others) if isinstance(leaf, jax.Array)]
     if any(isinstance(leaf, jax.core.Tracer) or not leaf.committed for leaf in arrays):
         return made
-    devices = {device for leaf in arrays for device in leaf.devices()}
-    return jax.device_put(made, devices.pop()) if len(devices) == 1 else made
+    shardings = {leaf.sharding for leaf in arrays}
+    if len(shardings) != 1:
+        return made
+    (own,) = shardings
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, own) if _can_lie(own, np.shape(leaf)) else leaf, made)
+
+
+def _can_lie(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape can be divided among devices in this way."""
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:  # it has too few dimensions, or one that is not divisible
+        return False
+    return True
 
 
 def _is_free(array: object) -> bool:

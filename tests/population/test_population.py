@@ -310,6 +310,10 @@ for number in range(4):
     own_graph, own_variables = population.member(number)
     np.testing.assert_allclose(outputs[number], own_graph.apply(own_variables, data), rtol=1e-5, atol=1e-5)
 
+import optax
+spread = jax.tree.leaves(population.variables)[0].sharding
+assert all(leaf.sharding == spread for leaf in jax.tree.leaves(population.init(optax.adam(1e-2))))
+
 x = nas.input_vertex("x", 2, shape=(4, 4, 2))
 graph = nas.Graph(x, nas.layer("out", nn.Conv(2, (3, 3)), nas.layer("hidden", nn.Conv(4, (3, 3)), x)))
 images = jax.random.normal(jax.random.key(1), (3, 4, 4, 2))
