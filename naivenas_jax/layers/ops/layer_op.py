@@ -51,12 +51,12 @@ class LayerOp(Op):
     Attributes:
       layer: the layer, as a hashable value.
       nin: the number of neurons of each input that its variables are made for.
-      rule_of: the registered function that makes the rule.
+      rule_of: the registered function that makes the rule; equal layers tie alike.
     """
 
     layer: object
     nin: tuple[int, ...]
-    rule_of: RuleOf = field(compare=False)
+    rule_of: RuleOf = field(hash=False)
 
     @cached_property
     def rule(self) -> LayerRule:

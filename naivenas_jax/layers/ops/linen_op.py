@@ -77,7 +77,7 @@ class LinenOp(LayerOp):
         if keywords:
             return super().resized(ports, sizes, **keywords)
         wanted = tuple((axis, size) for axis in self._own_axes if (size := sizes.get(axis)) is not None)
-        return _resized(self, id(self.rule_of), ports, wanted)
+        return _resized(self, ports, wanted)
 
     def bound(self, scope: Scope) -> nn.Module:
         """The layer with the variables that live in ``scope``."""
@@ -90,7 +90,6 @@ class LinenOp(LayerOp):
 
 
 @lru_cache(maxsize=1024)
-def _resized(op: LinenOp, rule: int, ports: tuple[int, ...], sizes: tuple[tuple[str, int], ...]) -> LinenOp:
-    """The layer for other sizes; ``rule`` tells apart ops that are equal, since they compare without their rules."""
-    del rule
+def _resized(op: LinenOp, ports: tuple[int, ...], sizes: tuple[tuple[str, int], ...]) -> LinenOp:
+    """The layer for other sizes."""
     return LayerOp.resized(op, ports, dict(sizes))
