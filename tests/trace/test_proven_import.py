@@ -217,7 +217,8 @@ def test_a_module_is_traced_twice_with_names_and_without():
     assert len(traced) == 4
 
 
-def test_the_initialisers_of_parameters_are_run_once_to_see_that_these_fit():
+def test_no_initialiser_is_run_to_see_that_parameters_fit():
+    """The shape that it is asked for says it."""
     ran = []
 
     def init(key, shape, dtype=jnp.float32):
@@ -228,7 +229,7 @@ def test_the_initialisers_of_parameters_are_run_once_to_see_that_these_fit():
     variables = model.init(jax.random.key(0), X)
     ran.clear()
     nas.from_linen(model, variables, X)
-    assert ran == [(6, 8), (8, 2)]
+    assert not ran
     variables["params"]["layers_1"]["kernel"] = jnp.zeros((8, 3))
     with pytest.raises(nas.VariablesError, match="do not fit the module"):
         nas.from_linen(model, variables, X)
