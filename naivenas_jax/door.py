@@ -29,12 +29,13 @@ _CUT = tuple(str(Path(module.__file__).parent) for module in (errors, flax, jax)
 _OPERATORS = ("init", "post_init", "call", "getitem", "matmul", "add", "sub", "mul", "truediv", "neg")
 _SPECIAL = frozenset(f"__{name}__" for name in _OPERATORS)
 _DOOR = """
-def behind_door(function, errors, leaving):
+def behind_door(function, errors, leaving, functions, made):
     def door(*args, **kwargs):
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
         except errors as error:
             raise leaving(error)
+        return made(result) if type(result) is functions else result
     return door
 """
 
@@ -77,6 +78,8 @@ def _methods(cls: type) -> Iterator[tuple[type, str, object]]:
 def door(function: FunctionType) -> FunctionType:
     """A function that does what another one does. In tracebacks it looks like the line where that one is defined.
 
+    A function that it makes and returns, such as a callback or a decorator, has a door as well.
+
     Args:
       function: a function of the package.
 
@@ -95,7 +98,7 @@ def door(function: FunctionType) -> FunctionType:
     decorators, inner = 0, function
     while hasattr(inner, "__wrapped__"):
         decorators, inner = decorators + 1, inner.__wrapped__
-    made: FunctionType = _behind_door(function, NaiveNASError, leaving)
+    made: FunctionType = _behind_door(function, NaiveNASError, leaving, FunctionType, _made)
     made.__code__ = made.__code__.replace(
         co_filename=getattr(sys.modules.get(inner.__module__), "__file__", None) or inner.__code__.co_filename,
         co_firstlineno=inner.__code__.co_firstlineno + decorators,
@@ -105,6 +108,12 @@ def door(function: FunctionType) -> FunctionType:
     functools.update_wrapper(made, function)
     made._is_door = True  # type: ignore[attr-defined]  # a function takes attributes
     return made
+
+
+def _made(result: FunctionType) -> FunctionType:
+    """What a function has returned; with a door, if code of the package has made it."""
+    ours = str(result.__module__).startswith("naivenas_jax.") and "<locals>" in result.__qualname__
+    return door(result) if ours and not hasattr(result, "_is_door") else result
 
 
 def leaving(error: NaiveNASError) -> NaiveNASError:

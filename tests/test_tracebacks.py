@@ -34,6 +34,11 @@ def network() -> tuple[nas.Graph, dict]:
     return graph, jax.eval_shape(graph.init, jax.random.key(0), jnp.ones((1, 3)))
 
 
+def initialised() -> tuple[nas.Graph, dict]:
+    graph, shapes = network()
+    return graph, jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+
+
 def chained(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and those that are printed before it."""
     seen = set()
@@ -57,6 +62,10 @@ def mistake(call: Callable[[], object]) -> nas.NaiveNASError:
     return caught.value
 
 
+class Unknown(nn.Module):
+    pass
+
+
 MISTAKES = {
     "a verb": lambda: nas.delta_nout(*network(), {"hiden": -1}),
     "a keyword": lambda: nas.resize(*network(), colour="red"),
@@ -68,6 +77,8 @@ MISTAKES = {
     "a class method": lambda: nas.Plan.from_json("{"),
     "apply": lambda: network()[0].apply({"params": {}}, jnp.ones((1, 3))),
     "a step": lambda: nas.fallback.keep(*network(), {}, ValueError()),
+    "a callback": lambda: nas.watch.check(jnp.ones((2, 7)))(nas.delta_nout(*initialised(), {"hidden": -1})),
+    "a decorator": lambda: nas.register_layer(Unknown)(3),
     "an import": lambda: nas.from_linen(nn.Dense(2), {"params": {}}, jnp.ones((1, 3))),
 }
 
@@ -142,6 +153,14 @@ def test_callbacks_raise_what_they_raise():
     with pytest.raises(KeyError, match="mine") as caught:
         nas.delta_nout(*network(), {"hidden": -1}, on_change=watch)
     assert files(caught.value)[-1] == __file__
+
+
+def test_what_is_made_by_the_package_has_a_door_and_what_users_have_made_has_none():
+    def rule(module: nn.Module) -> nas.LayerRule:
+        raise NotImplementedError
+
+    assert nas.register_layer(Unknown)(rule) is rule
+    assert nas.watch.log().__wrapped__.__qualname__ == "log.<locals>.logged"
 
 
 @pytest.mark.parametrize("name", ["apply", "delta_nout", "magnitude", "Graph", "input_vertex"])

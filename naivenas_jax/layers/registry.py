@@ -42,7 +42,8 @@ def register_layer(
       None; without ``rule`` and ``fields`` a decorator, which registers the function that it is given and returns it.
 
     Raises:
-      GraphError: if ``layer_type`` is no class, if both a rule and fields are given, or if a field is unknown.
+      GraphError: if ``layer_type`` is no class, if both a rule and fields are given, if a field is unknown, or if
+        ``rule`` is neither a `LayerRule` nor a function.
 
     >>> import flax.linen as nn, naivenas_jax as nas
     >>> class Scale(nn.Module):
@@ -65,6 +66,11 @@ def register_layer(
 
 
 def _register(layer_type: type, rule_of: RuleOf) -> None:
+    if not callable(rule_of):
+        raise GraphError(
+            f"The rule of {layer_type.__name__} must be a LayerRule, or a function (layer, nin) -> LayerRule; "
+            f"found {rule_of!r:.80}."
+        )
     _registry[layer_type] = rule_of
     Tying.rules_known += 1
 
