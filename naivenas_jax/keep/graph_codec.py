@@ -22,6 +22,7 @@ from naivenas_jax.graph.vertices.function import Immutable, Invariant
 from naivenas_jax.graph.vertices.stack import Concat, Flatten
 from naivenas_jax.graph.vertices.subgraph import Subgraph
 from naivenas_jax.keep.model_codec import ModelReader, ModelWriter, read_structure, write_structure
+from naivenas_jax.keep.user_models import GivenModels, NumberedModels
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json
 from naivenas_jax.layers.ops.attend import Attend
 from naivenas_jax.layers.ops.layer_op import LayerOp
@@ -53,10 +54,12 @@ class GraphWriter:
 
     Attributes:
       encoder: writes values.
+      numbered: the models of the user that networks were imported from.
       models: the imported models that have been met, each before the one that it is an edit of.
     """
 
     encoder: Encoder
+    numbered: NumberedModels
     models: list[TracedModel] = field(default_factory=list)
 
     def graph(self, graph: Graph) -> dict[str, Json]:
@@ -95,7 +98,7 @@ class GraphWriter:
         if isinstance(op, Attend):
             return {"op": "attend", "table": op.table, "embed": self.op(op.embed)}
         if isinstance(op, ImportedOp):
-            return {"op": "model", **ModelWriter(encoder, self.models, self.op, self.graph).op(op)}
+            return {"op": "model", **ModelWriter(encoder, self.models, self.numbered, self.op, self.graph).op(op)}
         if isinstance(op, LinenOp):
             return {"op": "layer", "layer": encoder.value(op.layer), "nin": list(op.nin)}
         if isinstance(op, NnxOp):
@@ -110,12 +113,12 @@ class GraphReader:
 
     Attributes:
       decoder: reads values.
-      model: the model of an imported graph; None: it is not known.
+      given: the models of the user that networks were imported from.
       known: in its place, where it is alive: the models as they were written.
     """
 
     decoder: Decoder
-    model: object = None
+    given: GivenModels = field(default_factory=GivenModels)
     known: Iterator[TracedModel] | None = None
 
     def graph(self, data: Mapping[str, Any]) -> Graph:
@@ -155,7 +158,7 @@ class GraphReader:
         read: dict[str, Callable[[], Op]] = {
             "graph": lambda: Subgraph(self.graph(data["graph"])),
             "attend": lambda: Attend(str(data["table"]), self._embed(data["embed"], name)),
-            "model": lambda: ModelReader(self.decoder, self.op, self.graph, self.model, self.known).op(data),
+            "model": lambda: ModelReader(self.decoder, self.op, self.graph, self.given, self.known).op(data),
             "layer": lambda: self._layer(data, name, inputs),
         }
         if kind not in read:

@@ -14,12 +14,12 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
-from naivenas_jax.checks import shown
 from naivenas_jax.errors import NaiveNASError, SaveError
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.graph.model_vertex import ModelEdit, Place
 from naivenas_jax.graph.op import Op
 from naivenas_jax.graph.structure import Structure
+from naivenas_jax.keep.user_models import GivenModels, NumberedModels
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json
 from naivenas_jax.paths import Path
 from naivenas_jax.trace.model.edited_model import EditedModel
@@ -28,9 +28,6 @@ from naivenas_jax.trace.model.nnx_model import NnxModel
 from naivenas_jax.trace.model.traced_model import ModelFunction, TracedModel
 from naivenas_jax.trace.model.user_model import FunctionModel, LinenModel
 from naivenas_jax.typing import Shape
-
-#: What each kind of model is called in messages.
-_KINDS = {"linen": "a linen module", "nnx": "an nnx model", "function": "a function"}
 
 
 def write_structure(encoder: Encoder, structure: Structure) -> Json:
@@ -51,12 +48,14 @@ class ModelWriter:
     Attributes:
       encoder: writes values.
       models: takes down the models, each before the one that it is an edit of.
+      numbered: the models of the user.
       write_op: writes a computation.
       write_graph: writes a graph.
     """
 
     encoder: Encoder
     models: list[TracedModel]
+    numbered: NumberedModels
     write_op: Callable[[Op], Json]
     write_graph: Callable[[Graph], Json]
 
@@ -102,12 +101,15 @@ class ModelWriter:
             }
             self.encoder.where = "the imported model"
             return {"kind": "edited", **before}
+        number = self.numbered.number(function)
         if isinstance(function, LinenModel):
-            return {"kind": "linen", "name": _full_name(type(function.module)), "layout": self._layout(function.layout)}
-        if isinstance(function, FunctionModel):
-            return {"kind": "function", "name": _full_name(function.fn), "layout": self._layout(function.layout)}
-        assert isinstance(function, NnxModel)
-        return {"kind": "nnx", "name": _full_name(_nnx_type(function)), "layout": None}
+            kind, name, layout = "linen", _full_name(type(function.module)), self._layout(function.layout)
+        elif isinstance(function, FunctionModel):
+            kind, name, layout = "function", _full_name(function.fn), self._layout(function.layout)
+        else:
+            assert isinstance(function, NnxModel)
+            kind, name, layout = "nnx", _full_name(_nnx_type(function)), None
+        return {"kind": kind, "name": name, "layout": layout, "number": number}
 
     def _layout(self, layout: object) -> Json:
         self.encoder.where = "the structure of the variables"
@@ -127,14 +129,14 @@ class ModelReader:
       decoder: reads values.
       read_op: reads a computation.
       read_graph: reads a graph.
-      given: the user's model; None: it was not given.
+      given: the models of the user.
       known: in its place, where it is alive: the models as they were written.
     """
 
     decoder: Decoder
     read_op: Callable[..., Op]
     read_graph: Callable[[Mapping[str, Any]], Graph]
-    given: object
+    given: GivenModels
     known: Iterator[TracedModel] | None = None
 
     def op(self, data: Mapping[str, Any]) -> ImportedOp:
@@ -191,12 +193,12 @@ class ModelReader:
             return self._edited(data)
         if known is not None:
             return known.function
-        self._check_given(str(data["kind"]), str(data["name"]))
+        given = self.given.take(data)
         layout: Any = self.decoder.value(data["layout"])
-        if isinstance(self.given, nn.Module):
-            return LinenModel.of(self.given, layout or {}, kwargs.get("method"))
-        if isinstance(self.given, nnx.Module):
-            model, arrays = NnxModel.of(self.given)
+        if isinstance(given, nn.Module):
+            return LinenModel.of(given, layout or {}, kwargs.get("method"))
+        if isinstance(given, nnx.Module):
+            model, arrays = NnxModel.of(given)
             found = {path: tuple(array.shape) for path, array in arrays.items()}
             if found != {path: shape.shape for path, shape in variables.items()}:
                 raise SaveError(
@@ -204,20 +206,8 @@ class ModelReader:
                     "Give model= as it was at the import, with the sizes of then; its values do not matter."
                 )
             return model
-        assert callable(self.given)
-        return FunctionModel.of(self.given, layout)
-
-    def _check_given(self, kind: str, name: str) -> None:
-        what = _KINDS[kind]
-        if self.given is None:
-            raise SaveError(
-                f"The network was imported from {what}, {name}, whose code is not saved. Give it again: "
-                "nas.load(path, model=...), as it was at the import."
-            )
-        found = "linen" if isinstance(self.given, nn.Module) else "nnx" if isinstance(self.given, nnx.Module) else None
-        found = "function" if found is None and callable(self.given) else found
-        if found != kind or isinstance(self.given, type):
-            raise SaveError(f"The network was imported from {what}, {name}; found model={shown(self.given)}.")
+        assert callable(given)
+        return FunctionModel.of(given, layout)
 
     def _edited(self, data: Mapping[str, Any]) -> EditedModel:
         reads = tuple(map(_read_place, data["reads"]))

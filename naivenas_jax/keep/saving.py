@@ -21,6 +21,7 @@ from naivenas_jax.keep.graph_codec import GraphReader, GraphWriter
 from naivenas_jax.keep.tensors import from_bytes, to_bytes
 from naivenas_jax.keep.trees import as_it_was, as_nested
 from naivenas_jax.keep.undo_codec import Undo, read_undo, write_undo
+from naivenas_jax.keep.user_models import GivenModels, NumberedModels
 from naivenas_jax.keep.value_codec import Decoder, Encoder, Json, canonical
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.search.lineage.history import History
@@ -148,7 +149,8 @@ def save(
     The directory is written as a whole: under a temporary name beside ``path``, which is renamed when it is complete.
     Functions are saved by name (see `register_function`), layers by their class and configuration. Of an imported
     network the model is not saved, but what it was imported with, and the edits and sizes since; whoever loads it gives
-    the model again. What is written is read again at once, and refused if it would be another network.
+    the model again, or the models if the networks of a history were imported from several. What is written is read
+    again at once, and refused if it would be another network.
 
     Args:
       path: of the directory, taken as it is. Folders above it are made.
@@ -207,19 +209,19 @@ def save(
 
 @dataclass
 class _Saving:
-    """The files of arrays that a save makes, and the imported model that its networks share.
+    """The files of arrays that a save makes, and the models that its networks were imported from.
 
     Attributes:
       files: by name.
-      model: what the imported model is known by; None as long as there is none.
+      models: the models of the user.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
-    model: object = None
+    models: NumberedModels = field(default_factory=NumberedModels)
 
     def graph(self, graph: Graph, file: str) -> Json:
         """A graph as JSON."""
-        writer = GraphWriter(Encoder())
+        writer = GraphWriter(Encoder(), self.models)
         written = writer.graph(graph)
         self._check_again(graph, writer, written)
         self._put(file, writer.encoder)
@@ -229,7 +231,7 @@ class _Saving:
         """A network that a history holds as JSON."""
         assert entry.network is not None
         graph, variables = entry.network
-        writer = GraphWriter(Encoder())
+        writer = GraphWriter(Encoder(), self.models)
         written = writer.graph(graph)
         self._check_again(graph, writer, written)
         writer.encoder.where = f"{entry.name!r} of the history"
@@ -239,7 +241,7 @@ class _Saving:
 
     def way_back(self, mutation: Mutation, variables: Variables | None) -> Json:
         """What it takes to undo a mutation as JSON."""
-        writer = GraphWriter(Encoder())
+        writer = GraphWriter(Encoder(), self.models)
         written = write_undo(writer, mutation.before, mutation.undo_records)
         self._check_again(mutation.before, writer, written["before"])
         reader = GraphReader(Decoder(writer.encoder.arrays), known=iter(writer.models))
@@ -259,9 +261,6 @@ class _Saving:
 
     def _check_again(self, graph: Graph, writer: GraphWriter, written: Any) -> None:
         """Raise unless a graph that was written is read as what it was."""
-        for model in writer.models:
-            if not model.edits:
-                self._check_shared(model.function.identity)
         try:
             again = GraphReader(Decoder(writer.encoder.arrays), known=iter(writer.models)).graph(written)
         except SaveError:
@@ -275,23 +274,6 @@ class _Saving:
                 f"The network cannot be saved: what would be read again differs at {other!r}. This is a bug."
             )
 
-    def _check_shared(self, model: object) -> None:
-        """Raise if another imported model was there before."""
-        self.model = model if self.model is None else self.model
-        if not _same(model, self.model):
-            raise SaveError(
-                "The networks of the save were imported from several models, of which load could be given one. Save "
-                "them apart; or compose the models in Flax, and import what they make together."
-            )
-
-
-def _same(model: object, other: object) -> bool:
-    """Whether two models are one, or equal values."""
-    try:
-        return model is other or (hash(model) == hash(other) and model == other)
-    except TypeError:  # a field has no hash, and perhaps no one answer to ==
-        return False
-
 
 def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
     """Load what `save` has written, if nothing of it has been changed.
@@ -303,7 +285,9 @@ def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
     Args:
       path: of the directory, taken as it is.
       model: for an imported network the model as it was at the import: the linen module, the nnx model (its values do
-        not matter), or the function. It is traced again, and the edits and sizes since are carried out on it.
+        not matter), or the function. It is traced again, and the edits and sizes since are carried out on it. Where the
+        networks of the save were imported from several models a list of these: that of the network first, then those of
+        the networks of the history, in its order.
 
     Returns:
       A `Saved`, which unpacks to the graph and its variables. Arrays lie on the default device.
@@ -324,7 +308,7 @@ def load(path: str | os.PathLike[str], *, model: object = None) -> Saved:
     place = _path(path)
     files = directory.read(place)
     try:
-        return _read(files, model)
+        return _read(files, GivenModels.of(model))
     except SaveError:
         raise
     except Exception as error:  # whatever is raised for data that no save would write
@@ -349,33 +333,35 @@ def _saved_with(files: Mapping[str, bytes]) -> str:
     return f" It was saved with {'; '.join(map(str, others)):.200}." if others else ""
 
 
-def _read(files: Mapping[str, bytes], model: object) -> Saved:
+def _read(files: Mapping[str, bytes], given: GivenModels) -> Saved:
     structure = directory.as_json(files[directory.STRUCTURE])
-    graph = GraphReader(Decoder(_arrays(files, "graph.safetensors")), model).graph(structure["graph"])
+    graph = GraphReader(Decoder(_arrays(files, "graph.safetensors")), given).graph(structure["graph"])
     variables = _tree(structure["variables"], files, "variables.safetensors")
     check_network(graph, variables)
     trees = {str(name): _tree(data, files, f"tree.{name}.safetensors") for name, data in structure["trees"].items()}
     plan = None if structure["plan"] is None else Plan.from_json(json.dumps(structure["plan"]))
-    return Saved(graph, variables, trees, plan, _history(structure, files, model), _way_back(structure, files, model))
+    history, way_back = _history(structure, files, given), _way_back(structure, files, given)
+    given.check_all_asked()
+    return Saved(graph, variables, trees, plan, history, way_back)
 
 
-def _way_back(structure: Mapping[str, Any], files: Mapping[str, bytes], model: object) -> Undo | None:
+def _way_back(structure: Mapping[str, Any], files: Mapping[str, bytes], given: GivenModels) -> Undo | None:
     """What it takes to go back to the network before a mutation, if it was saved. That it fits has been tried."""
     if structure.get("undo") is None:
         return None
-    undo = read_undo(GraphReader(Decoder(_arrays(files, "undo.safetensors")), model), structure["undo"])
+    undo = read_undo(GraphReader(Decoder(_arrays(files, "undo.safetensors")), given), structure["undo"])
     undo(_tree(structure["variables"], files, "variables.safetensors"))
     return undo
 
 
-def _history(structure: Mapping[str, Any], files: Mapping[str, bytes], model: object) -> History | None:
+def _history(structure: Mapping[str, Any], files: Mapping[str, bytes], given: GivenModels) -> History | None:
     """The history that was saved, with the networks that it held."""
     if structure["history"] is None:
         return None
     entries = dict(History.from_json(json.dumps(structure["history"])).entries)
     for number, (name, data) in enumerate(structure["networks"]):
         decoder = Decoder(_arrays(files, f"network.{number}.safetensors"))
-        network = GraphReader(decoder, model).graph(data["graph"]), decoder.value(data["variables"])
+        network = GraphReader(decoder, given).graph(data["graph"]), decoder.value(data["variables"])
         check_network(*network)
         entries[name] = replace(entries[name], network=network)
     return History(entries)

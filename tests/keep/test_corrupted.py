@@ -41,14 +41,14 @@ def files_of(path: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in path.iterdir()}
 
 
-def refused(files: dict[str, bytes], path: Path, what: str = "") -> str:
+def refused(files: dict[str, bytes], path: Path, what: str = "", model: object = None) -> str:
     """The message by which a save of these files is refused."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     for name, data in files.items():
         (path / name).write_bytes(data)
     try:
-        nas.load(path)
+        nas.load(path, model=model)
     except nas.SaveError as error:
         return str(error)
     raise AssertionError(f"was loaded: {what}")
@@ -201,6 +201,33 @@ def test_forged_structures_are_refused(saved, tmp_path):
         assert json.dumps(whole) != json.dumps(structure), what
         refused(signed({**files, directory.STRUCTURE: json.dumps(whole).encode()}), tmp_path / "net", what)
     assert len(every) >= 120
+
+
+def test_forged_models_are_refused(tmp_path):
+    imported = nas.from_linen(nn.Dense(2), nn.Dense(2).init(jax.random.key(0), jnp.ones((1, 3))), jnp.ones((1, 3)))
+    nas.save(tmp_path / "saved", *imported)
+    files = files_of(tmp_path / "saved")
+    for forged in (
+        {"number": -1},
+        {"number": 1},
+        {"number": True},
+        {"number": "0"},
+        {"number": None},
+        {"number": 10**30},
+        {"kind": "module"},
+        {"kind": "edited"},
+        {"kind": None},
+    ):
+        whole = json.loads(files[directory.STRUCTURE])
+        (model,) = (row[1]["model"]["function"] for row in whole["graph"]["vertices"] if row[1]["op"] == "model")
+        assert model["number"] == 0
+        model.update(forged)
+        refused(
+            signed({**files, directory.STRUCTURE: json.dumps(whole).encode()}),
+            tmp_path / "net",
+            str(forged),
+            nn.Dense(2),
+        )
 
 
 def forged_tensors(data: bytes) -> Iterator[bytes]:

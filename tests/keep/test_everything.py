@@ -164,6 +164,10 @@ def write(folder: Path) -> int:
         if library != "function":
             nas.save(folder / library / "history", mutation, history=history_of(library))
     nas.save(folder / "trees", *hidden(), **trees())
+    several = nas.History()
+    for library in MODELS:
+        several = several.add(library, started(library), keep=True)
+    nas.save(folder / "several", *started("function", seed=1), history=several)
     return sum(1 for _ in folder.rglob("manifest.json"))
 
 
@@ -180,6 +184,12 @@ def read(folder: Path) -> int:
             if path.name != "network":
                 before, variables = saved.undo()
                 equal(before.apply(variables, X), before.apply(saved.trees["before"], X), rtol=1e-5)
+    saved = nas.load(folder / "several", model=[mlp, Blocks(), NnxBlocks(nnx.Rngs(9))])
+    for library in MODELS:
+        equal(
+            nas.apply(*saved.history.network(library), X),
+            nas.load(folder / library / "network", model=MODELS[library]).trees["y"],
+        )
     saved = nas.load(folder / "trees")
     for name, tree in trees().items():
         restored = saved.restore(name, like=tree)
@@ -225,5 +235,5 @@ def compare_histories(saved: nas.Saved, folder: Path, library: str) -> None:
 
 def test_everything_comes_back(tmp_path):
     code = "import pathlib, sys; from keep import test_everything; print(test_everything.{}(pathlib.Path(sys.argv[1])))"
-    assert run_in_a_process(code.format("write"), tmp_path) == "25"
-    assert run_in_a_process(code.format("read"), tmp_path) == "25"
+    assert run_in_a_process(code.format("write"), tmp_path) == "26"
+    assert run_in_a_process(code.format("read"), tmp_path) == "26"

@@ -412,12 +412,37 @@ def test_the_way_back_is_saved_where_it_is_asked_for(tmp_path):
 
 def test_one_model_serves_all_networks_of_a_save(tmp_path):
     graph, variables = linen()
-    history = nas.History().add("other", NETWORKS["nnx"][0](), keep=True)
-    with pytest.raises(nas.SaveError, match=r"imported from several models.*Save them apart"):
-        nas.save(tmp_path / "net", graph, variables, history=history)
     again = nas.History().add("same", linen(), keep=True)
     nas.save(tmp_path / "net", graph, variables, history=again)
     assert nas.load(tmp_path / "net", model=Blocks()).history.network("same")[0] == graph
+    assert nas.load(tmp_path / "net", model=[Blocks()]).graph == graph
+    with pytest.raises(nas.SaveError, match="imported from 1 models; found model= with 2"):
+        nas.load(tmp_path / "net", model=[Blocks(), mlp])
+
+
+def test_networks_of_several_models_are_loaded_with_these_in_order(tmp_path):
+    graph, variables = linen()
+    deep = nas.insert_vertex(graph, variables, "dense0", lambda v: nas.layer("new", nn.Dense(v.nout), v))
+    history = nas.History().add("own", (graph, variables), keep=True).add("nnx", NETWORKS["nnx"][0](), keep=True)
+    history = history.add("function", nas.from_function(mlp, WEIGHTS, X), keep=True).add("hand", by_hand(), keep=True)
+    nas.save(tmp_path / "net", deep, history=history.add("deep", deep, "own", keep=True), undo=True)
+    models = [Blocks(), NnxBlocks(nnx.Rngs(5)), mlp]
+    saved = nas.load(tmp_path / "net", model=models)
+    assert saved.graph == deep.graph
+    assert saved.undo()[0] == graph
+    assert saved.history.network("deep")[0] == deep.graph
+    for name in ("own", "nnx", "function", "hand"):
+        chex.assert_trees_all_equal(nas.apply(*saved.history.network(name), X), nas.apply(*history.network(name), X))
+    for given, message in (
+        (models[0], r"several models.*Number 1 is an nnx model, keep_models\.NnxBlocks.*nas\.load\(path, model=\["),
+        (models[:2], r"Number 2 is a function, keep_models\.mlp"),
+        ([models[0], mlp, models[1]], r"an nnx model, keep_models\.NnxBlocks; found model\[1\]=<function mlp"),
+        ([None, *models[1:]], r"a linen module, .*; found model\[0\]=None"),
+        ([], "imported from a linen module"),
+        ([*models, mlp], "imported from 3 models; found model= with 4"),
+    ):
+        with pytest.raises(nas.SaveError, match=message):
+            nas.load(tmp_path / "net", model=given)
 
 
 def test_two_imported_models_in_one_graph_are_refused_with_what_works():
