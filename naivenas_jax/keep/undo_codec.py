@@ -82,7 +82,7 @@ def _read_record(decoder: Decoder, data: Mapping[str, Any]) -> UndoRecord:
 
     return UndoRecord(
         plan=Plan.from_json(json.dumps(data["plan"])),
-        slices=arrays("slices"),
+        cut=arrays("slices"),
         removed=arrays("removed"),
         leaves={
             tuple(path): Leaf(tuple(axes), tuple("in" if dim in shared else None for dim in range(len(axes))))

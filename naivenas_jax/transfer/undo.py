@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 
@@ -27,23 +29,27 @@ class UndoRecord:
     """The removed slices of every leaf, and the leaves that were removed as a whole.
 
     Of a matrix that loses rows and columns, the rows are kept whole, and of the rest the columns: together exactly the
-    entries that the new matrix does not have.
+    entries that the new matrix does not have. Nobody can write to an array of jax, so that nothing is copied when the
+    record is made: its slices are cut out of it when they are first asked for.
 
     Attributes:
       plan: the plan that removed them.
-      slices: for each leaf and dimension the entries that were removed there; None where none were.
+      cut: for each leaf and dimension the entries that were removed there; None where none were.
       removed: leaves that no longer exist.
       leaves: what lies on the dimensions of each leaf, for the graph after the change.
       split: whether new neurons were copies of old ones, and entries that read them were divided among the copies.
       kept: for each leaf that was multiplied by a number, the entries that stayed, as they were before.
+      uncut: the whole values of leaves that are not in ``cut`` yet, arrays of jax. As long as they are held here they
+        last, even if the array is deleted, or donated to a compiled step.
     """
 
     plan: Plan
-    slices: Mapping[Path, Slices]
+    cut: Mapping[Path, Slices]
     removed: Mapping[Path, LeafValue]
     leaves: Mapping[Path, Leaf]
     split: bool = False
     kept: Mapping[Path, HostArray] = field(default_factory=dict)
+    uncut: Mapping[Path, HostArray] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Initialisers, which cannot be pickled, are of no use for what is only put back."""
@@ -56,15 +62,25 @@ class UndoRecord:
         every = flat(variables)
         arrays = {path: a for path, a in every.items() if path not in plan.removed and not isinstance(a, Shape)}
         changing = [path for path in arrays if not plan.changed.keys().isdisjoint(leaves[path].axes)]
-        shrinking = {path: _axes(plan, leaves[path]) for path in changing if _shrinks(plan, leaves[path])}
-        slices = _peeled({path: to_host(arrays[path]) for path in shrinking}, shrinking)
+        shrinking = [path for path in changing if _shrinks(plan, leaves[path])]
+        uncut = {path: to_host(arrays[path]) for path in shrinking if isinstance(arrays[path], jax.Array)}
+        cut = _peeled({path: to_host(arrays[path]) for path in shrinking if path not in uncut}, plan, leaves)
         kept = {
             path: _kept(to_host(array), _axes(plan, leaves[path]))
             for path, array in arrays.items()
             if path in plan.rescaled and plan.factor(path) != 1
         }
         removed = unshared({path: every[path] for path in plan.removed}, every)
-        return cls(plan, slices, removed, leaves, split, kept)
+        return cls(plan, cut, removed, leaves, split, kept, uncut)
+
+    @cached_property
+    def slices(self) -> Mapping[Path, Slices]:
+        """For each leaf and dimension the entries that were removed there; None where none were."""
+        return {**self.cut, **_peeled(self.uncut, self.plan, self.leaves)}
+
+    def apart(self) -> UndoRecord:
+        """The same record, without values that were not removed: for variables that nobody else keeps."""
+        return replace(self, cut=self.slices, uncut={})
 
     def restore(self, variables: Variables) -> dict[str, PyTree]:
         """The variables before the change: kept entries as they are now, removed ones as they were then.
@@ -144,11 +160,12 @@ def _shrinks(plan: Plan, leaf: Leaf) -> bool:
     return any(axis is not None and axis.dropped.size for axis in _axes(plan, leaf))
 
 
-def _peeled(arrays: Mapping[Path, HostArray], axes: Mapping[Path, Axes]) -> dict[Path, Slices]:
+def _peeled(arrays: Mapping[Path, HostArray], plan: Plan, leaves: Mapping[Path, Leaf]) -> dict[Path, Slices]:
     """What a plan removes from each array along each dimension, of the entries that dimensions before it have left.
 
     All of it is kept as long as the record is, so that it lies in one piece of memory.
     """
+    axes = {path: _axes(plan, leaves[path]) for path in arrays}
     where = [(path, dim) for path in arrays for dim, axis in enumerate(axes[path]) if axis and axis.dropped.size]
     shapes = [(_removed_shape(arrays[path].shape, axes[path], dim), arrays[path].dtype) for path, dim in where]
     found: dict[Path, list[HostArray | None]] = {path: [None] * array.ndim for path, array in arrays.items()}

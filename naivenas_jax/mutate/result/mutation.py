@@ -260,7 +260,7 @@ def then(first: Mutation, second: Mutation, note: str) -> Mutation:
         variables_before=first.variables_before,
         # the scores that decided are those of the network before
         request_record=replace(second.request_record, utility=first.request_record.utility),
-        undo_records=(*first.undo_records, *second.undo_records),
+        undo_records=(*first.undo_records, *(record.apart() for record in second.undo_records)),
         incomparable=second.incomparable or first.incomparable or note,
     )
 
