@@ -1,4 +1,4 @@
-"""ConditionFunction on sizes as plain data: ``size("a") + 2 * size("b") <= 10``, ``multiple_of("a", 8)``.
+"""Conditions on sizes as plain data: ``size("a") + 2 * size("b") <= 10``, ``multiple_of("a", 8)``.
 
 A layer, a vertex or a user contributes them to the alignment problem; nothing here knows a solver. Numbers are whole,
 so that an answer is checked exactly.
@@ -10,6 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
 
 from naivenas_jax.checks import as_count, as_items, as_number, as_whole, require_function, shown
 from naivenas_jax.errors import RequestError
@@ -131,7 +134,15 @@ class Condition:
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether sizes satisfy it; computed in Python's integers."""
-        value = Size(self.terms, self.constant).at(sizes)
+        return bool(self._is_met(Size(self.terms, self.constant).at(sizes)))
+
+    def holds_each(self, sizes: Mapping[str, Int[np.ndarray, " choices"]]) -> Bool[np.ndarray, " choices"]:
+        """Whether sizes satisfy it, of many choices at once."""
+        value = self.constant + sum(count * sizes[axis] for axis, count in self.terms)
+        return np.asarray(self._is_met(value))
+
+    def _is_met(self, value: int | Int[np.ndarray, " choices"]) -> bool | Bool[np.ndarray, " choices"]:
+        """Whether the sum of sizes may have a value."""
         match self.sense:
             case "<=":
                 return value <= self.bound
@@ -140,7 +151,7 @@ class Condition:
             case "==":
                 return value == self.bound
             case "one of":
-                return value in self.among
+                return np.isin(value, self.among)
         return value % self.bound == 0
 
     def up(self, sizes: Mapping[str, int]) -> int | None:

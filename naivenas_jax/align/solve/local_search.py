@@ -112,20 +112,26 @@ class LocalSearch:
         ]
         totals[rows[len(up) :], self._groups[down[second]]] -= self._steps[down[second]]
         gained = np.concatenate([gains, total[first, second]])
-        fits = self.all_within(totals + solution.new[self.free.numbers])
-        for row in np.argsort(-gained, kind="stable").tolist():
-            if fits[row]:
-                own = solution.kept.copy()
-                own[self.free.numbers] = totals[row]
-                yield Solution(own, solution.new)
+        fit = self.which_may_do(totals + solution.new[self.free.numbers])
+        for row in fit[np.argsort(-gained[fit], kind="stable")].tolist():
+            own = solution.kept.copy()
+            own[self.free.numbers] = totals[row]
+            yield Solution(own, solution.new)
 
-    def all_within(self, totals: Int[np.ndarray, "choices free"]) -> Bool[np.ndarray, " choices"]:
-        """Whether totals of the free groups are within the budgets, of many choices at once."""
+    def which_may_do(self, totals: Int[np.ndarray, "choices free"]) -> Int[np.ndarray, " fit"]:
+        """Of many choices of totals of the free groups those within the budgets and conditions on sizes."""
         sizes = self.free.constant[None, :] + (self.free.matrix @ totals.T).T
         found = np.ones(len(totals), dtype=bool)
         for count in self.counts:
             found &= count.at_each(sizes) <= count.bound
-        return found
+        for a, b in self.problem.equal:
+            found &= sizes[:, a] == sizes[:, b]
+        fit = np.flatnonzero(found)
+        named = {axis: np.rint(sizes[fit, row]).astype(int) for axis, row in self.problem.row_of.items()}
+        for condition in self.problem.conditions:
+            held = condition.holds_each(named)
+            fit, named = fit[held], {axis: own[held] for axis, own in named.items()}
+        return fit
 
     def _may_fit(self, solution: Solution, moves: Int[np.ndarray, " moves"]) -> Bool[np.ndarray, " moves"]:
         """Which moves do not exceed the tangents of the counts."""

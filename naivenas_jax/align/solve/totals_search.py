@@ -96,7 +96,7 @@ def _counted_out(search: PriceSearch, totals: Sequence[Totals]) -> float:
     better = np.flatnonzero(utility.ravel() > search.value + 1e-12)
     places = np.unravel_index(better, [len(own) for own in totals])
     every = np.stack([own[at] for own, at in zip(totals, places, strict=True)], axis=1)
-    fits = np.flatnonzero(search.local_search.all_within(every))
+    fits = search.local_search.which_may_do(every)
     gained = utility.ravel()[better[fits]]
     order = np.argsort(-gained, kind="stable")
     for choice in order[:_CHECKED].tolist():
