@@ -20,6 +20,7 @@ from naivenas_jax.align.problem.problem import Problem, Solution
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
+from naivenas_jax.align.solve.one_condition import within_one_condition
 from naivenas_jax.align.solve.solution import rank, read, scale_of, utility_kept, violations, write_segments
 from naivenas_jax.errors import SolverError
 from naivenas_jax.progress import waiting
@@ -61,8 +62,10 @@ def solve(problem: Problem, *, time_limit: float | None = None, gap: float | Non
         return apart  # every group at its own best: nothing can be better
     if problem.budgets:
         return _within(problem, time_limit, gap)
-    largest = max(group.size for group in problem.groups)
     deadline = Deadline.after(time_limit)
+    if not problem.objectives and (found := within_one_condition(problem, deadline)) is not None:
+        return _unless_stopped(found, deadline)
+    largest = max(group.size for group in problem.groups)
     with waiting("sizes"):
         solution = _solve(problem, deadline, _SEGMENTS) or _solve(problem, deadline, largest)
     if solution is None:
@@ -72,6 +75,13 @@ def solve(problem: Problem, *, time_limit: float | None = None, gap: float | Non
     broken = violations(problem, solution)
     if broken:
         raise SolverError(f"The solver's solution breaks a constraint: {broken[0]}. Nothing was changed.")
+    return solution
+
+
+def _unless_stopped(solution: Solution, deadline: Deadline) -> Solution:
+    """A solution, unless the time limit was what left a gap."""
+    if solution.gap and deadline.is_over:
+        raise UnprovenError(solution, f"at the most {solution.gap:.2%} more utility could be kept")
     return solution
 
 
