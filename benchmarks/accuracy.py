@@ -1,7 +1,7 @@
 """How good networks are at a share of their parameters, by way of cutting them; nothing is trained after the cut.
 
-    python benchmarks/accuracy.py [--quick] [--network NAME ...] [--way TEXT ...] [--seeds 1] [--again TEXT ...]
-        [--results accuracy.json] [--write docs/benchmarks/accuracy.md]
+    python benchmarks/accuracy.py [--quick] [--network NAME ...] [--way TEXT ...] [--share SHARE ...] [--seeds 1]
+        [--again TEXT ...] [--results accuracy.json] [--write docs/benchmarks/accuracy.md]
 
 Results are kept in a file as soon as they are measured, and not measured again: a run that was stopped goes on where
 it was. ``--again`` measures again what has this text in its name. Networks whose packages are not installed are left
@@ -32,7 +32,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 from machine import measured_with
 from networks import pretrained, trained
-from networks.criteria import CRITERIA
+from networks.criteria import CRITERIA, Cut
 from networks.subject import Prepared, Subject, outputs
 
 import naivenas_jax as nas
@@ -45,39 +45,49 @@ DEVELOPED_ON = ("example", "transformer", "perceptron", "pitch")
 #: What is only reported.
 REPORTED = ("residual", "branches", "mixer", "recurrent", "voice", "sentences")
 
-Way = Callable[[Prepared, int], nas.Mutation]
 ORIGINAL, DEFAULT = "original", "default"
 MILD = (0.75, 0.5, 0.25)  # shares at which a cut without re-fitting leaves something to compare
+#: One stage of a way: from the network, the most parameters and what the stage before made, a smaller network.
+Stage = Callable[[Prepared, int, Any], Any]
+Way = tuple[Stage, ...]
 
 
-def default(own: Prepared, most: int) -> nas.Mutation:
+def default(own: Prepared, most: int, _: Any) -> nas.Mutation:
     return nas.resize(own.graph, own.variables, max_params=most)
 
 
-def recalibrated(own: Prepared, most: int) -> Any:
-    graph, variables = default(own, most)
-    return graph, nas.recalibrate(graph, variables, own.batches)
+def recalibrated(own: Prepared, most: int, cut: nas.Mutation) -> Any:
+    return cut.graph, nas.recalibrate(cut.graph, cut.variables, own.batches)
 
 
-def compensated(own: Prepared, most: int) -> nas.Mutation:
-    return nas.compensate(default(own, most), own.batches)
+def compensated(own: Prepared, most: int, cut: nas.Mutation) -> nas.Mutation:
+    return nas.compensate(cut, own.batches)
 
 
-def compressed(own: Prepared, most: int) -> nas.Mutation:
+def refined(own: Prepared, most: int, fitted: nas.Mutation) -> nas.Mutation:
+    return nas.refine(fitted, own.batches)
+
+
+def compressed(own: Prepared, most: int, _: Any) -> nas.Mutation:
     return nas.compress(own.graph, own.variables, own.batches, max_params=most)
 
 
 #: Ways of this library, after the simple criteria.
 OURS: dict[str, Way] = {
-    DEFAULT: default,
-    "default, recalibrated": recalibrated,
-    "default, compensated": compensated,
-    "compress": compressed,
+    DEFAULT: (default,),
+    "default, recalibrated": (default, recalibrated),
+    "default, compensated": (default, compensated),
+    "default, compensated, refined": (default, compensated, refined),
+    "compress": (compressed,),
 }
-WAYS: dict[str, Way] = {
-    **{name: (lambda own, most, cut=cut: cut(own.graph, own.variables, most)) for name, cut in CRITERIA.items()},
-    **OURS,
-}
+
+
+def simple(cut: Cut) -> Stage:
+    """A simple criterion as the only stage of a way."""
+    return lambda own, most, _: cut(own.graph, own.variables, most)
+
+
+WAYS: dict[str, Way] = {**{name: (simple(cut),) for name, cut in CRITERIA.items()}, **OURS}
 
 
 RAW = (*CRITERIA, DEFAULT)  # without re-fitting
@@ -113,13 +123,14 @@ class Results:
             self.file.write_text(json.dumps(self.rows, indent=0))
 
 
-def measure(name: str, ways: Iterable[str], seeds: int, results: Results) -> None:
+def measure(name: str, ways: Iterable[str], shares: Iterable[float], seeds: int, results: Results) -> None:
     """All rows of a network that are not known yet."""
     subject = SUBJECTS[name]
     for seed in range(min(seeds, subject.seeds)):
         wanted = [
             (way, share)
             for share in shares_of(subject)
+            if not shares or share in shares
             for way in ways
             if share in subject.shares or way in RAW
             if not results.known(network=name, seed=seed, way=way, share=share)
@@ -132,21 +143,35 @@ def measure(name: str, ways: Iterable[str], seeds: int, results: Results) -> Non
             figure = own.measure(own.graph, own.variables)
             results.add({"network": name, "seed": seed, "way": ORIGINAL, "share": 1.0, "params": params,
                          "figure": figure, "cpu": 0.0})  # fmt: skip
+        known: dict[Key, tuple[Any, float]] = {}
         for way, share in wanted:
             row = {"network": name, "seed": seed, "way": way, "share": share}
-            results.add(row | of_way(own, WAYS[way], int(share * params)))
+            results.add(row | of_way(own, WAYS[way], int(share * params), known))
 
 
-def of_way(own: Prepared, way: Way, most: int) -> dict[str, Any]:
+#: A way so far, at a number of parameters.
+Key = tuple[Way, int]
+
+
+def made_by(own: Prepared, way: Way, most: int, known: dict[Key, tuple[Any, float]]) -> tuple[Any, float]:
+    """What a way makes and the CPU seconds of all its stages; those that another way shares are run once."""
+    if (way, most) not in known:
+        before, spent = made_by(own, way[:-1], most, known) if way[1:] else (None, 0.0)
+        started = time.process_time()
+        made = way[-1](own, most, before)
+        known[way, most] = made, spent + time.process_time() - started
+    return known[way, most]
+
+
+def of_way(own: Prepared, way: Way, most: int, known: dict[Key, tuple[Any, float]]) -> dict[str, Any]:
     """What one way comes to; why there is nothing, where it is refused."""
-    started = time.process_time()
     try:
-        made = way(own, most)
+        made, spent = made_by(own, way, most, known)
     except nas.NaiveNASError as error:
         return {"error": f"{type(error).__name__}: {error}"[:200]}
-    spent = time.process_time() - started
     network = as_masked(own, made)
-    found = {"params": nas.costs(*made).params, "figure": own.measure(*network), "cpu": spent}
+    notes = list(made.notes) if isinstance(made, nas.Mutation) and len(way) + (way == WAYS["compress"]) > 1 else []
+    found = {"params": nas.costs(*made).params, "figure": own.measure(*network), "cpu": spent, "notes": notes}
     return {**found, "correlation": correlation(own, network)}
 
 
@@ -282,6 +307,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one network, one epoch, one budget; nothing is written")
     parser.add_argument("--network", nargs="*", choices=SUBJECTS, default=[*DEVELOPED_ON, *REPORTED])
     parser.add_argument("--way", nargs="*", default=[""], help="only ways with one of these texts in their names")
+    parser.add_argument("--share", nargs="*", type=float, default=[], help="only these shares of the parameters")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--again", nargs="*", default=[], help="measure ways with such names again")
     parser.add_argument("--results", type=Path, default=Path("accuracy.json"))
@@ -292,7 +318,7 @@ def main() -> None:
         own = trained.of_nnx(0, epochs=1)
         most = nas.costs(own.graph, own.variables).params // 4
         for name in RAW:
-            print(name, of_way(own, WAYS[name], most))
+            print(name, of_way(own, WAYS[name], most, {}))
         return
     results = Results(args.results)
     results.forget(args.again, args.network)
@@ -300,7 +326,7 @@ def main() -> None:
         if lacking := missing(name):
             print(f"{name}: left out, not installed: {', '.join(lacking)}")
         else:
-            measure(name, ways, args.seeds, results)
+            measure(name, ways, args.share, args.seeds, results)
             print(section(name, results), flush=True)
     if args.write:
         hand_written = args.write.read_text().partition("\n## What")[1:] if args.write.exists() else ()

@@ -40,7 +40,7 @@ class Subject(NamedTuple):
       what: a line about it.
       measured: what `Prepared.measure` returns.
       prepare: makes it, from a seed.
-      shares: shares of the parameters that it is cut to.
+      shares: shares of the parameters that it is cut to and re-fitted at.
       needs: packages that have to be installed.
       seeds: how many seeds make sense; pretrained networks have one.
     """
@@ -48,7 +48,7 @@ class Subject(NamedTuple):
     what: str
     measured: str
     prepare: Callable[[int], Prepared]
-    shares: tuple[float, ...] = (0.25, 0.145, 0.066)
+    shares: tuple[float, ...] = (0.5, 0.25, 0.145, 0.066)
     needs: tuple[str, ...] = ()
     seeds: int = 2
 

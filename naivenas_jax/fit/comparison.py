@@ -18,6 +18,7 @@ class Comparison:
       off: the standard error of their difference, over examples; 0 of a single one.
       number: how many examples, or batches where their examples do not lie along one dimension.
       held_back: whether neither was fitted to them.
+      by_example: whether it is examples that were counted, and not batches.
     """
 
     elaborate: float
@@ -25,17 +26,22 @@ class Comparison:
     off: float
     number: int
     held_back: bool
+    by_example: bool = True
 
     @classmethod
     def of(
-        cls, elaborate: Float[np.ndarray, " examples"], simple: Float[np.ndarray, " examples"], held_back: bool
+        cls,
+        elaborate: Float[np.ndarray, " examples"],
+        simple: Float[np.ndarray, " examples"],
+        held_back: bool,
+        by_example: bool = True,
     ) -> Comparison:
         """The distances of two networks on every example, compared."""
         first, second = (np.where(np.isnan(own), np.inf, own) for own in (elaborate, simple))
         both = np.isfinite(first) & np.isfinite(second)
         differences = (first - second)[both]
         off = float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else 0.0
-        return cls(float(first.mean()), float(second.mean()), off, len(first), held_back)
+        return cls(float(first.mean()), float(second.mean()), off, len(first), held_back, by_example)
 
     @property
     def worth_it(self) -> bool:
@@ -46,7 +52,8 @@ class Comparison:
         """What was found, for the notes of a mutation."""
         where = "that no fit had seen" if self.held_back else "that both were fitted to, since none could be held back"
         taken = "the steps" if self.worth_it else "resize and compensate at once"
+        counted = "examples" if self.by_example else "batches"
         return (
-            f"{taken} taken: on {self.number} examples {where}, outputs are off by a relative square of "
+            f"{taken} taken: on {self.number} {counted} {where}, outputs are off by a relative square of "
             f"{self.elaborate:.3g} after steps and {self.simple:.3g} at once; known to {self.off:.1g}"
         )

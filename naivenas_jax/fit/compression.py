@@ -171,15 +171,16 @@ class Compression:
         Raises:
           PlanError: if they cannot be compared, since all outputs are whole numbers.
         """
-        first, second = (self._distances(one.fitted) for one in (elaborate, simple))
-        return Comparison.of(first, second, held_back=self._parts.held_back is not None)
+        (first, by_example), (second, _) = (self._distances(one.fitted) for one in (elaborate, simple))
+        return Comparison.of(first, second, held_back=self._parts.held_back is not None, by_example=by_example)
 
-    def _distances(self, one: Mutation) -> Float[np.ndarray, " examples"]:
-        """How far a network is from the original on the examples held back."""
+    def _distances(self, one: Mutation) -> tuple[Float[np.ndarray, " examples"], bool]:
+        """How far a network is from the original on the examples held back, and whether on each of them."""
 
-        def measured() -> Float[np.ndarray, " examples"]:
+        def measured() -> tuple[Float[np.ndarray, " examples"], bool]:
             held_back, made = self._parts.held_back or self.data, self._parts.made
-            return WantedOutputs.of(one, held_back, made).distances(self.network(one.graph), one.variables)
+            wanted = WantedOutputs.of(one, held_back, made)
+            return wanted.distances(self.network(one.graph), one.variables), wanted.by_example
 
         return self._recent.found(one.variables, "distances", measured)
 

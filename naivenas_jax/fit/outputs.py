@@ -25,6 +25,8 @@ HELD_OUT = 4
 
 #: For each batch the outputs of a network, in the order of its output vertices.
 MadeOutputs: TypeAlias = list[list[HostArray]]
+#: Positions of neurons, or all of them.
+Neurons: TypeAlias = Int[np.ndarray, " neurons"] | slice
 
 
 def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutputs:
@@ -86,11 +88,13 @@ class WantedOutputs:
       kept: for each output vertex which neurons of the changed network are compared; None: it holds whole numbers,
         and is not compared.
       variances: of each output that is compared, over all examples and neurons.
+      by_example: whether examples lie along the first dimension of all inputs and outputs that are compared.
     """
 
     batches: tuple[WantedBatch, ...]
-    kept: tuple[Int[np.ndarray, " _"] | None, ...]
+    kept: tuple[Neurons | None, ...]
     variances: tuple[float, ...]
+    by_example: bool
 
     @classmethod
     def of(cls, mutation: Mutation, data: Data, made: MadeOutputs) -> WantedOutputs:
@@ -108,21 +112,24 @@ class WantedOutputs:
         compared = [jnp.issubdtype(array.dtype, jnp.inexact) for array in made[0]]
         if not any(compared):
             raise PlanError("All outputs of the network are whole numbers, of which none is nearer than another.")
-        sources = [
-            _source(mutation, vertex.name, array.shape[-1]) if own else None
-            for vertex, array, own in zip(mutation.graph.outputs, made[0], compared, strict=True)
+        pairs = [
+            _compared(mutation, vertex.name) if own else None
+            for vertex, own in zip(mutation.graph.outputs, compared, strict=True)
         ]
         wanted = [
-            tuple(
-                array[..., source[source != NEW]]
-                for array, source in zip(batch, sources, strict=True)
-                if source is not None
-            )
+            tuple(array[..., pair[0]] for array, pair in zip(batch, pairs, strict=True) if pair is not None)
             for batch in made
         ]
-        kept = tuple(None if source is None else np.flatnonzero(source != NEW) for source in sources)
-        variances = tuple(_variance([batch[i] for batch in wanted]) for i in range(sum(compared)))
-        return cls(tuple(map(WantedBatch, data, wanted)), kept, variances)
+        examples = [np.shape(inputs[0])[:1] for inputs in data]
+        return cls(
+            batches=tuple(map(WantedBatch, data, wanted)),
+            kept=tuple(None if pair is None else pair[1] for pair in pairs),
+            variances=tuple(_variance([batch[i] for batch in wanted], examples) for i in range(sum(compared))),
+            by_example=all(
+                {np.shape(array)[:1] for array in (*inputs, *batch)} == {first}
+                for inputs, batch, first in zip(data, wanted, examples, strict=True)
+            ),
+        )
 
     def held_out(self) -> list[Bool[np.ndarray, " examples"]]:
         """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
@@ -156,23 +163,28 @@ class WantedOutputs:
     def distances(self, network: Network, variables: Variables) -> Float[np.ndarray, " examples"]:
         """The distance of a network on every example, whose mean is that over all of them; see `WantedOutputs`.
 
-        Where the outputs have other numbers of examples, there is one distance for a batch.
+        Where examples do not lie along the first dimension of everything, there is one distance for a batch.
         """
 
         def errors(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " examples"]:
             found = self.squared_errors(network.outputs(variables, *inputs), wanted)
-            alike = len({own.shape for own in found}) == 1
-            return jnp.stack(found if alike else [own.mean() for own in found]).reshape(len(found), -1).mean(0)
+            return jnp.stack(found if self.by_example else [own.mean(keepdims=True) for own in found]).mean(0)
 
         compiled = jax.jit(errors)
         found = [np.asarray(compiled(variables, batch.inputs, batch.wanted), np.float64) for batch in self.batches]
         return np.concatenate(found)
 
 
-def _source(mutation: Mutation, name: str, size: int) -> Int[np.ndarray, " neurons"]:
-    """Where the neurons of an output come from."""
-    axes = mutation.plan.axes
-    return np.asarray(axes[name].source) if name in axes else np.arange(size)
+def _compared(mutation: Mutation, name: str) -> tuple[Neurons, Neurons]:
+    """Which neurons of an output are compared: in the original, and in the changed network.
+
+    Of an output that stays as it is everything is, also where its last dimension is not one of neurons: a model may
+    return one number for each example, and batches have as many of these as they like.
+    """
+    axis = mutation.plan.axes.get(name)
+    if axis is None or not axis.changed:
+        return slice(None), slice(None)
+    return axis.source[axis.source != NEW], np.flatnonzero(axis.source != NEW)
 
 
 def _real(array: Array) -> Array:
@@ -180,13 +192,19 @@ def _real(array: Array) -> Array:
     return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
 
 
-def _variance(arrays: Sequence[HostArray]) -> float:
+def _variance(arrays: Sequence[HostArray], examples: Sequence[tuple[int, ...]]) -> float:
     """The variance of the neurons of an output about their means, over all examples; of a constant, its square.
+
+    Args:
+      arrays: the output on every batch.
+      examples: the first dimension of the inputs of every batch.
 
     Raises:
       VariablesError: if the output is not finite.
     """
-    rows = [np.asarray(array).reshape(-1, array.shape[-1]) for array in arrays]
+    one_each = all(array.shape == own for array, own in zip(arrays, examples, strict=True))  # number for each example
+    alike = len({array.shape[-1] for array in arrays}) == 1
+    rows = [np.asarray(array).reshape(-1, array.shape[-1] if alike and not one_each else 1) for array in arrays]
     every = np.concatenate([row.astype(np.complex128 if np.iscomplexobj(row) else np.float64) for row in rows])
     if not np.isfinite(every).all():
         raise VariablesError("The original network makes outputs on these batches that are not finite.")

@@ -9,8 +9,8 @@ import pytest
 import naivenas_jax as nas
 from naivenas_jax.fit import compression
 from naivenas_jax.fit.comparison import Comparison
-from naivenas_jax.fit.network.network import Data
-from naivenas_jax.fit.outputs import held_out
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.outputs import WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.regression.importance import importance as costs
 
 DATA = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)))
@@ -105,3 +105,40 @@ def test_more_steps_only_where_they_are_nearer(network):
     assert any("step" in note for note in found.notes)
     assert "refined on data" in found.notes[-1]
     assert nas.costs(*found).params <= 0.4 * nas.costs(*network).params
+
+
+class OneNumber(nn.Module):
+    """One number for each example: an output without an axis of neurons."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(jnp.tanh(nn.Dense(8)(x)))[:, 0]
+
+
+def distances(mutation, batches):
+    """How far a mutation is from the network before it."""
+    before, after = Network(mutation.before, {}), Network(mutation.graph, {})
+    data = Data.of(mutation.before, batches)
+    wanted = WantedOutputs.of(mutation, data, made_outputs(before, mutation.variables_before, data))
+    return wanted, wanted.distances(after, mutation.variables)
+
+
+def test_a_number_for_each_example_is_compared_with_as_many_as_batches_have():
+    """As many as were held back, too; it is no axis of neurons, whatever was traced."""
+    batches = [DATA[:12], DATA[12:19]]
+    own = nas.from_linen(OneNumber(), OneNumber().init(jax.random.key(2), DATA[:24]), DATA[:24])
+    found = nas.compress(*own, batches, max_params=0.6, steps=1, outcomes=False)
+    assert any("on 4 examples that no fit had seen" in note for note in found.notes)
+    refined = nas.refine(found, batches, steps=1)
+    wanted, made = (np.concatenate([graph.apply(values, b) for b in batches]) for graph, values in (own, refined))
+    np.testing.assert_allclose(distances(refined, batches)[1], (wanted - made) ** 2 / wanted.var(), rtol=1e-3)
+
+
+def test_where_examples_lie_nowhere_batches_are_counted(network):
+    graph, variables = network
+    mean = nas.invariant_vertex("mean", lambda x: x.mean(0), graph.outputs[0])
+    mutation = nas.delta_nout(nas.Graph(graph.inputs, mean), variables, {"hidden": -3})
+    wanted, found = distances(mutation, [DATA[:12], DATA[12:19]])
+    assert (wanted.by_example, len(found)) == (False, 2)
+    compared = Comparison.of(found, found + 1, held_back=False, by_example=wanted.by_example)
+    assert "on 2 batches that both were fitted to" in str(compared)
