@@ -5,6 +5,7 @@ import re
 import gallery
 import pytest
 import run_pages
+import site_names
 import site_pictures
 
 import naivenas_jax as nas
@@ -49,3 +50,56 @@ def test_files_that_pages_name_exist():
         for name in file.findall(path.read_text("utf-8"))
     ]
     assert [(where, name) for where, name in named if not (run_pages.ROOT / name).exists()] == []
+
+
+def inline_code() -> list[tuple[str, str]]:
+    """Each piece of inline code, with the page that it stands on."""
+    prose = re.compile(r"(?ms)^ *```.*?^ *```")
+    return [
+        (path.name, code)
+        for path in [*DOCS.rglob("*.md"), run_pages.ROOT / "README.md"]
+        for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose.sub("", path.read_text("utf-8")))
+    ]
+
+
+def test_names_in_inline_code_exist():
+    """The site says so as well, and stops."""
+    assert [(page, name) for page, code in inline_code() for name in site_names.unknown(code)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "targets"),
+    [
+        ("nas.resize", ["naivenas_jax.resize"]),
+        ("nas.delta_nout(graph, variables, {})", ["naivenas_jax.delta_nout"]),
+        ("mutation.check(x)", ["naivenas_jax.Mutation.check"]),
+        ("mutation.graph.as_module()", ["naivenas_jax.Graph.as_module"]),
+        ("mutation.plan", ["naivenas_jax.Mutation.plan"]),
+        ("nas.fallback.keep", ["naivenas_jax.mutate.around.fallback.keep"]),
+        ("utility=nas.comparable(graph, nas.magnitude(graph))", ["naivenas_jax.comparable", "naivenas_jax.magnitude"]),
+        ("Plan.from_json(text)", ["naivenas_jax.Plan.from_json"]),
+        ("insert_vertex", ["naivenas_jax.insert_vertex"]),
+        ("fallback=", []),
+        ("freeze_mask=3", []),
+        ("size", []),
+        ("graph.safetensors", []),
+        ("naivenas_jax/graph/graph.py", []),
+        ("module.apply(variables, x)", []),
+    ],
+)
+def test_names_in_code_lead_to_the_reference(code: str, targets: list[str]):
+    assert [link.target for link in site_names.links(code)] == targets
+
+
+def test_names_that_do_not_exist_are_seen():
+    assert site_names.unknown("nas.rezise(graph)") == ["nas.rezise"]
+    assert site_names.unknown("new=nas.fallback.kept, nas.Plan.aply, nas.size") == [
+        "nas.fallback.kept",
+        "nas.Plan.aply",
+    ]
+
+
+def test_rules_for_words_are_of_words_that_are_explained():
+    site_terms = pytest.importorskip("site_terms", reason="needs Sphinx", exc_type=ImportError)
+    assert list(site_terms.unused(page("terminology.md"))) == []
+    assert {"Neuron", "Axis", "Re-fit"} <= {term.name for term in site_terms.terms()}

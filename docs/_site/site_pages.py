@@ -15,26 +15,20 @@ from typing import NamedTuple
 import as_notebook
 import nbformat
 import run_pages
+import site_names
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
 
 import naivenas_jax as nas
 
 DOCS = Path(__file__).parents[1]
+LOGGER = logging.getLogger(__name__)
 ITEM = re.compile(r"^(?P<indent> *)- +\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
 PAGE_LINK = re.compile(r"\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
 TAB = re.compile(r"<!-- *(?:tab: *(?P<title>.+?)|(?P<end>tabs end)) *-->")
-OBJECTS = {  # what a page calls an object of a class
-    "graph": "Graph",
-    "mutation": "Mutation",
-    "plan": "Plan",
-    "population": "Population",
-    "history": "History",
-    "saved": "Saved",
-}
-NAME = re.compile(r"^(?P<first>\w+)\.(?P<rest>\w+(?:\.\w+)*)(?:\(.*\))?$", re.DOTALL)
 
 
 class Entry(NamedTuple):
@@ -112,27 +106,46 @@ def gather(comment: nodes.raw) -> None:
 
 
 class Names(SphinxTransform):
-    """Links names in code to the reference: `nas.save`, `mutation.carry(state)`."""
+    """Links names in inline code to the reference: `nas.save`, `mutation.carry(state)`, `new=nas.gradmax(loss)`."""
 
     default_priority = 410
 
     def apply(self) -> None:
         for literal in list(self.document.findall(nodes.literal)):
-            found = NAME.match(literal.astext())
-            if not found or isinstance(literal.parent, nodes.reference | pending_xref):
+            if isinstance(literal.parent, nodes.reference | pending_xref):
                 continue
-            if found["first"] == "nas":
-                target = found["rest"]
-            elif owner := OBJECTS.get(found["first"]):
-                target = f"{owner}.{found['rest']}"
-            else:
-                continue
-            link = pending_xref(
-                "", refdomain="py", reftype="obj", reftarget=f"naivenas_jax.{target}", refexplicit=True, refwarn=False
-            )
-            link["refdoc"] = self.env.docname
-            literal.replace_self(link)
-            link += literal
+            code = literal.astext()
+            for name in site_names.unknown(code):
+                LOGGER.warning("there is no %s, which the page names in code", name, location=literal)
+            found = list(site_names.links(code))
+            if len(found) == 1 and found[0].start == 0:
+                link = self.link(found[0].target)
+                literal.replace_self(link)
+                link += literal
+            elif found:
+                literal.children = []
+                literal += self.parts(code, found)
+
+    def parts(self, code: str, found: list[site_names.Link]) -> Iterator[nodes.Node]:
+        """The code, with a link in the place of each name."""
+        done = 0
+        for name in found:
+            link = self.link(name.target)
+            link += nodes.Text(code[name.start : name.end])
+            yield from (nodes.Text(code[done : name.start]), link)
+            done = name.end
+        yield nodes.Text(code[done:])
+
+    def link(self, target: str) -> pending_xref:
+        return pending_xref(
+            "",
+            refdomain="py",
+            reftype="obj",
+            reftarget=target,
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
 
 
 def write_notebooks(app: Sphinx, error: Exception | None) -> None:

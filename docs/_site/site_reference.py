@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
 import naivenas_jax as nas
 
@@ -110,9 +111,15 @@ def add_names(app: Sphinx, docname: str, source: list[str]) -> None:
 def elsewhere(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
-    """A link to another package's documentation, of a name that is not ours."""
-    where = ELSEWHERE.get(node.get("reftarget", ""))
-    return nodes.reference("", "", content, internal=False, refuri=where) if where else None
+    """A link of a name that has no entry of its own: of another package, or an attribute of a class of ours."""
+    target = node.get("reftarget", "")
+    if where := ELSEWHERE.get(target):
+        return nodes.reference("", "", content, internal=False, refuri=where)
+    package, _, path = target.partition(".")
+    owner = path.partition(".")[0]
+    if package != nas.__name__ or owner not in nas.__all__:
+        return None
+    return make_refnode(app.builder, node["refdoc"], f"reference/names/{owner}", "", content, f"nas.{owner}")
 
 
 def formulas(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
