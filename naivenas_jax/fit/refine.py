@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float
 
 from naivenas_jax.checks import as_whole, require_progress, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
+from naivenas_jax.fit.descent import Descent, Parameters
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
-from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
-from naivenas_jax.paths import Path
-from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import flat, handed_out, nested, parameters_of, plain
-from naivenas_jax.typing import Array, PyTree, Variables
+from naivenas_jax.typing import PyTree
 
-T = TypeVar("T")
-#: The parameters that are fitted, by path.
-Parameters: TypeAlias = dict[Path, Array]
 #: So many steps a cosine can be counted over in single precision.
 MOST_STEPS = 10_000_000
 #: The largest step of a parameter, relative to the root mean square of the array that it is in.
-STEP_SIZE = 1e-2
-#: So often the examples that are held out are looked at.
-LOOKS = 20
-#: After so many looks without progress it is over.
-PATIENCE = 5
+STEP_SIZE = 2e-2
+#: So many examples are in a piece of a batch.
+PIECE = 32
 
 
 def refine(
@@ -55,7 +46,11 @@ def refine(
 
     over the neurons that both have. One in four examples is held out. From time to time the error is measured there,
     and the parameters with the smallest one are returned: those that were given, if nothing was better. Where nothing
-    has become better for a quarter of the steps, it ends.
+    has become better for half of the steps, it ends.
+
+    Each batch is taken in pieces of 32 examples, with an update of the parameters for each: ten updates that see a
+    tenth of a batch each cost what one costs that sees all of it, and come much further. Batches stay in one piece if
+    ``tx`` is given, whose schedule may count steps, or if what the network makes of an example depends on the others.
 
     `compensate` solves one weight after the other and needs no step size; `refine` afterwards makes up for what they
     can only do together.
@@ -63,11 +58,11 @@ def refine(
     Args:
       mutation: of any verb, `compensate` or `compress`. Composed mutations are compared with the network before the
         first one.
-      batches: inputs of the network before the mutation, as for `compensate`. One step takes one batch; batches of one
+      batches: inputs of the network before the mutation, as for `compensate`. One step takes one batch; examples of one
         shape are compiled once.
       steps: the most steps.
-      tx: an optax optimizer of the parameters. Default: Adam with steps relative to the size of each array, from one
-        percent down to nothing.
+      tx: an optax optimizer of the parameters, which makes one update in a step. Default: Adam with updates relative to
+        the size of each array, from two percent down to nothing, one for each piece of a batch.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply`` of both networks.
@@ -135,7 +130,8 @@ def refined(
       PlanError: if there are no parameters to fit.
     """
     variables = plain(mutation.variables)
-    training = _Training(network, wanted, variables, tx or _default(steps))
+    make = _default if tx is None else lambda updates: tx
+    descent = Descent(network, wanted, variables, make, PIECE if tx is None else None)
     given: Parameters = {
         path: jnp.asarray(array)
         for path, array in parameters_of(network.graph.ties, variables).items()
@@ -145,7 +141,7 @@ def refined(
         raise PlanError("The network has no parameters of real numbers that could be fitted.")
     if tx is not None:
         _check_steps_of(tx, given)
-    best, first, last = training.best(given, steps, progress)
+    best, first, last = descent.best(given, steps, progress)
     note = f"refined on data: the error on examples that were held out went from {first:.3g} to {last:.3g}"
     arrays = flat(variables)
     fitted = {path: replaced(arrays[path], np.asarray(best[path])) for path in given if best is not given}
@@ -182,93 +178,10 @@ def _check_steps_of(tx: optax.GradientTransformation, parameters: Parameters) ->
         raise PlanError(f"tx= makes {what}. Give an optax optimizer, such as optax.adam(1e-3).")
 
 
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """What trains the parameters of a network.
-
-    Attributes:
-      network: the network.
-      wanted: what the original makes of every batch.
-      variables: all variables of the network; those that are not fitted stay as they are here.
-      tx: the optimizer. A step whose gradient is not finite is left out.
-    """
-
-    network: Network
-    wanted: WantedOutputs
-    variables: Variables
-    tx: optax.GradientTransformation
-
-    def best(self, start: Parameters, steps: int, progress: bool | None) -> tuple[Parameters, float, float]:
-        """The parameters with the smallest error on what is held out, that error at the start, and in the end."""
-        tx = optax.apply_if_finite(self.tx, max_consecutive_errors=steps + 1)
-        held_out = self.wanted.held_out()
-        rest, looked_at = self._rows([~own for own in held_out]), self._rows(held_out)
-        errors, step = jax.jit(self._errors), jax.jit(self._step(tx))
-        best, first = start, self._error(errors, start, looked_at)
-        smallest, since, now, state = np.nan_to_num(first, nan=np.inf), 0, start, tx.init(start)
-        every = max(1, -(-steps // LOOKS))
-        batches = _in_random_order(rest)
-        with tracked(range(1, steps + 1), "refine", progress) as numbers:
-            for number in numbers:
-                now, state = step(now, state, next(batches))
-                if number % every == 0 or number == steps:
-                    found = self._error(errors, now, looked_at)
-                    best, smallest, since = (now, found, 0) if found < smallest else (best, smallest, since + 1)
-                    if since == PATIENCE:
-                        break
-        return best, first, smallest
-
-    def _rows(self, chosen: Sequence[np.ndarray]) -> list[_Rows]:
-        """Of every batch the examples that are chosen, where there are some."""
-        pairs = zip(self.wanted.batches, chosen, strict=True)
-        return [_Rows(batch.inputs, batch.wanted, own.astype(np.float32)) for batch, own in pairs if own.any()]
-
-    def _error(self, errors: Callable[..., Array], parameters: Parameters, rows: Sequence[_Rows]) -> float:
-        """The error on all these examples together."""
-        found = np.array([np.asarray(errors(parameters, one), np.float64) for one in rows])  # (batches, outputs, 2)
-        sums, counts = np.moveaxis(found.sum(0), -1, 0)
-        return float(np.mean(sums / counts))
-
-    def _errors(self, parameters: Parameters, rows: _Rows) -> Float[Array, "outputs 2"]:
-        """For each output the sum of the errors of some examples, and how many examples they are."""
-        variables = nested({**flat(self.variables), **parameters})
-        made = self.network.outputs(variables, *rows.inputs)
-        found = self.wanted.squared_errors(made, rows.wanted)
-        chosen = [jnp.broadcast_to(rows.chosen, own.shape) for own in found]
-        sums = [jnp.stack([jnp.where(c > 0, own, 0).sum(), c.sum()]) for own, c in zip(found, chosen, strict=True)]
-        return jnp.stack(sums)
-
-    def _step(self, tx: optax.GradientTransformation) -> Callable[..., tuple[Parameters, optax.OptState]]:
-        def loss(parameters: Parameters, rows: _Rows) -> Array:
-            sums, counts = jnp.moveaxis(self._errors(parameters, rows), -1, 0)
-            return jnp.mean(sums / counts)
-
-        def step(parameters: Parameters, state: optax.OptState, rows: _Rows) -> tuple[Parameters, optax.OptState]:
-            updates, state = tx.update(jax.grad(loss)(parameters, rows), state, parameters)
-            return optax.apply_updates(parameters, updates), state
-
-        return step
-
-
-class _Rows(NamedTuple):
-    """A batch, what the original makes of it, and which of its examples count."""
-
-    inputs: Batch
-    wanted: tuple[Array, ...]
-    chosen: Float[Array, " examples"]
-
-
-def _in_random_order(items: Sequence[T]) -> Iterator[T]:
-    """The items over and over, each time in another order, which is the same on every machine."""
-    generator = np.random.default_rng(0)
-    while True:
-        yield from (items[i] for i in generator.permutation(len(items)))
-
-
-def _default(steps: int) -> optax.GradientTransformation:
+def _default(updates: int) -> optax.GradientTransformation:
     """Adam, with steps relative to the root mean square of each array, that become smaller and smaller."""
     return optax.chain(
         optax.scale_by_adam(),
         optax.scale_by_param_block_rms(),
-        optax.scale_by_learning_rate(optax.cosine_decay_schedule(STEP_SIZE, steps)),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(STEP_SIZE, updates)),
     )

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
-from naivenas_jax.fit import compression
+from naivenas_jax.fit import compression, descent
 
 DATA = jax.random.normal(jax.random.key(0), (240, 5))
 BATCHES = [DATA[:120], DATA[120:]]
@@ -65,6 +65,54 @@ def test_a_worse_network_is_never_returned(network):
     for rate in (1e3, jnp.nan):
         refined = nas.refine(cut, BATCHES, steps=10, tx=optax.sgd(rate))
         jax.tree.map(np.testing.assert_array_equal, refined.variables, cut.variables)
+
+
+def test_pieces_of_batches_come_further_than_whole_ones(network):
+    """For the same number of examples seen."""
+    cut = nas.compensate(nas.delta_nout(*network, {"hidden": -4, "more": -4}), BATCHES)
+    tx = optax.chain(
+        optax.scale_by_adam(),
+        optax.scale_by_param_block_rms(),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(2e-2, 30)),
+    )
+    assert error(nas.refine(cut, BATCHES, steps=30)) < error(nas.refine(cut, BATCHES, steps=30, tx=tx))
+
+
+@pytest.mark.parametrize("sees_others", [False, True])
+def test_examples_that_see_one_another_stay_together(sees_others, monkeypatch):
+    """A sum along the first dimension makes an example depend on the others of its batch."""
+    x = nas.input_vertex("x", 5)
+    hidden = nas.invariant_vertex(
+        "mixed", lambda v: jnp.tanh(v - v.mean(0) if sees_others else v), nas.layer("hidden", nn.Dense(8), x)
+    )
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), hidden))
+    cut = nas.delta_nout(graph, graph.init(jax.random.key(0), DATA), {"hidden": -3})
+    seen = []
+
+    def noted(self, rows, size):
+        seen.append(size)
+        original(self, rows, size)
+
+    original = descent._Pieces.__init__
+    monkeypatch.setattr(descent._Pieces, "__init__", noted)
+    refined = nas.refine(cut, BATCHES, steps=20)
+    assert seen == [None if sees_others else 32]
+    assert error(refined, BATCHES[0]) < error(cut, BATCHES[0])
+
+
+def test_pieces_are_all_examples_once_and_of_one_size():
+    """What is left over is in other pieces the next time; items that are not larger than a piece stay whole."""
+    numbers = np.arange(23)
+    rows = [descent.Rows((numbers[:20],), (), np.ones(20)), descent.Rows((numbers[20:],), (), np.ones(3))]
+    pieces = descent._Pieces(rows, 6)
+    assert pieces.number == 4
+    order = pieces.in_random_order()
+    rounds = [[next(order).inputs[0].tolist() for _ in range(4)] for _ in range(2)]
+    for found in rounds:
+        assert sorted(map(len, found)) == [3, 6, 6, 6]
+        every = [number for own in found for number in own]
+        assert len(set(every)) == len(every) == 21
+    assert rounds[0] != rounds[1]
 
 
 def test_nothing_is_better_than_the_original(network):

@@ -1,0 +1,204 @@
+"""Gradient descent of all parameters of a network towards the outputs of another, in pieces of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Bool, Float, Int
+
+from naivenas_jax.fit.network.network import Network
+from naivenas_jax.fit.outputs import WantedBatch, WantedOutputs
+from naivenas_jax.graph.evaluation.batches import Batch
+from naivenas_jax.paths import Path
+from naivenas_jax.progress import tracked
+from naivenas_jax.transfer.variables import flat, nested
+from naivenas_jax.typing import Array, Variables
+
+#: The parameters that are fitted, by path.
+Parameters: TypeAlias = dict[Path, Array]
+#: So often the examples that are held out are looked at.
+LOOKS = 20
+#: After so many looks without progress it is over.
+PATIENCE = 10
+#: Sums over the same examples differ by no more than this where examples do not see one another.
+ROUNDING = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """What trains the parameters of a network.
+
+    Attributes:
+      network: the network.
+      wanted: what the original makes of every batch.
+      variables: all variables of the network; those that are not fitted stay as they are here.
+      tx: the optimizer, for a number of updates. An update whose gradient is not finite is left out.
+      size: how many examples an update sees; None: a batch.
+    """
+
+    network: Network
+    wanted: WantedOutputs
+    variables: Variables
+    tx: Callable[[int], optax.GradientTransformation]
+    size: int | None
+
+    def best(self, start: Parameters, steps: int, progress: bool | None) -> tuple[Parameters, float, float]:
+        """The parameters with the smallest error on what is held out, that error at the start, and in the end.
+
+        It ends early where half of the looks in a row find nothing better than looks before, the start not counted:
+        large steps lead away from it first.
+        """
+        held_out = self.wanted.held_out()
+        others = [~own for own in held_out if not own.all()]
+        errors, size = jax.jit(self._errors), None
+        if self.size is not None and self._apart(errors, start, held_out):
+            rest, looked_at = self._joined([~own for own in held_out]), self._joined(held_out)
+            size = min(self.size, max(int(own.sum()) for own in others))
+        else:
+            rest, looked_at = self._masked([~own for own in held_out]), self._masked(held_out)
+        pieces = _Pieces(rest, size)
+        updates = -(-steps * pieces.number // len(others))
+        tx = optax.apply_if_finite(self.tx(updates), max_consecutive_errors=updates + 1)
+        step = jax.jit(self._step(tx))
+        best, first = start, self._error(errors, start, looked_at)
+        smallest, lowest, since, now, state = np.nan_to_num(first, nan=np.inf), np.inf, 0, start, tx.init(start)
+        every, order = max(1, -(-updates // LOOKS)), pieces.in_random_order()
+        with tracked(range(1, updates + 1), "refine", progress) as numbers:
+            for number in numbers:
+                now, state = step(now, state, next(order))
+                if number % every == 0 or number == updates:
+                    found = self._error(errors, now, looked_at)
+                    best, smallest = (now, found) if found < smallest else (best, smallest)
+                    lowest, since = (found, 0) if found < lowest else (lowest, since + 1)
+                    if since == PATIENCE:
+                        break
+        return best, first, smallest
+
+    def _apart(
+        self, errors: Callable[..., Array], parameters: Parameters, chosen: Sequence[Bool[np.ndarray, " _"]]
+    ) -> bool:
+        """Whether the network makes the same of some examples of a batch, whatever the others are."""
+        pairs = zip(self.wanted.batches, chosen, strict=True)
+        first = next(((batch, own) for batch, own in pairs if own.size > 1 and own.any()), None)
+        if first is None:
+            return False
+        batch, own = first
+        try:
+            alone = errors(parameters, _taken(batch, own))
+        except Exception:
+            return False
+        among = errors(parameters, Rows(batch.inputs, batch.wanted, own.astype(np.float32)))
+        return bool(np.allclose(alone, among, rtol=ROUNDING, equal_nan=True))
+
+    def _masked(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Rows]:
+        """Of every batch the examples that are chosen, where there are some; the others are evaluated as well."""
+        pairs = zip(self.wanted.batches, chosen, strict=True)
+        return [Rows(batch.inputs, batch.wanted, own.astype(np.float32)) for batch, own in pairs if own.any()]
+
+    def _joined(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Rows]:
+        """The examples that are chosen, those of one shape together."""
+        alike: dict[object, list[Rows]] = {}
+        pairs = zip(self.wanted.batches, chosen, strict=True)
+        for number, (batch, own) in enumerate(pairs):
+            if own.any():
+                rows = _taken(batch, own)
+                kinds = tuple((array.shape[1:], str(array.dtype)) for array in (*rows.inputs, *rows.wanted))
+                alike.setdefault(kinds if own.size > 1 else number, []).append(rows)
+        return [rows[0] if len(rows) == 1 else _together(rows) for rows in alike.values()]
+
+    def _error(self, errors: Callable[..., Array], parameters: Parameters, rows: Sequence[Rows]) -> float:
+        """The error on all these examples together."""
+        found = np.array([np.asarray(errors(parameters, one), np.float64) for one in rows])  # (batches, outputs, 2)
+        sums, counts = np.moveaxis(found.sum(0), -1, 0)
+        return float(np.mean(sums / counts))
+
+    def _errors(self, parameters: Parameters, rows: Rows) -> Float[Array, "outputs 2"]:
+        """For each output the sum of the errors of some examples, and how many examples they are."""
+        variables = nested({**flat(self.variables), **parameters})
+        made = self.network.outputs(variables, *rows.inputs)
+        found = self.wanted.squared_errors(made, rows.wanted)
+        chosen = [jnp.broadcast_to(rows.chosen, own.shape) for own in found]
+        sums = [jnp.stack([jnp.where(c > 0, own, 0).sum(), c.sum()]) for own, c in zip(found, chosen, strict=True)]
+        return jnp.stack(sums)
+
+    def _step(self, tx: optax.GradientTransformation) -> Callable[..., tuple[Parameters, optax.OptState]]:
+        def loss(parameters: Parameters, rows: Rows) -> Array:
+            sums, counts = jnp.moveaxis(self._errors(parameters, rows), -1, 0)
+            return jnp.mean(sums / counts)
+
+        def step(parameters: Parameters, state: optax.OptState, rows: Rows) -> tuple[Parameters, optax.OptState]:
+            updates, state = tx.update(jax.grad(loss)(parameters, rows), state, parameters)
+            return optax.apply_updates(parameters, updates), state
+
+        return step
+
+
+class Rows(NamedTuple):
+    """Examples, what the original makes of them, and which of them count; a single entry: all of them."""
+
+    inputs: Batch
+    wanted: tuple[Array, ...]
+    chosen: Float[Array, " examples"]
+
+
+def _taken(batch: WantedBatch, own: Bool[np.ndarray, " _"]) -> Rows:
+    """Some examples of a batch, without the others; the batch as it is, if there is one entry for all."""
+    if own.size == 1:
+        return Rows(batch.inputs, batch.wanted, own.astype(np.float32))
+    inputs, wanted = (tuple(np.asarray(array)[own] for array in arrays) for arrays in (batch.inputs, batch.wanted))
+    return Rows(inputs, wanted, np.ones(own.sum(), np.float32))
+
+
+def _together(rows: Sequence[Rows]) -> Rows:
+    """The examples of several batches."""
+    inputs, wanted = (
+        tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        for parts in ([own.inputs for own in rows], [own.wanted for own in rows])
+    )
+    return Rows(inputs, wanted, np.concatenate([own.chosen for own in rows]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """Examples that are gone through over and over, in pieces.
+
+    Attributes:
+      rows: the examples.
+      size: how many are in a piece; None: as many as are in an item of ``rows``. So it is where there are fewer.
+    """
+
+    rows: Sequence[Rows]
+    size: int | None
+
+    @property
+    def number(self) -> int:
+        """How many pieces there are."""
+        return sum(max(1, len(own.chosen) // self.size) if self.size else 1 for own in self.rows)
+
+    def in_random_order(self) -> Iterator[Rows]:
+        """The pieces, each time other ones and in another order, which are the same on every machine."""
+        generator = np.random.default_rng(0)
+        while True:
+            pieces = [piece for i in range(len(self.rows)) for piece in self._pieces(i, generator)]
+            for number in generator.permutation(len(pieces)):
+                i, chosen = pieces[number]
+                yield self.rows[i] if chosen is None else _picked(self.rows[i], chosen)
+
+    def _pieces(self, i: int, generator: np.random.Generator) -> list[tuple[int, Int[np.ndarray, " piece"] | None]]:
+        """Which examples are in each piece; None: all of them."""
+        number = len(self.rows[i].chosen)
+        if self.size is None or number <= self.size:
+            return [(i, None)]
+        order = generator.permutation(number)
+        return [(i, order[start : start + self.size]) for start in range(0, number - self.size + 1, self.size)]
+
+
+def _picked(rows: Rows, chosen: Int[np.ndarray, " piece"]) -> Rows:
+    inputs, wanted = (tuple(array[chosen] for array in arrays) for arrays in (rows.inputs, rows.wanted))
+    return Rows(inputs, wanted, np.ones(len(chosen), np.float32))
