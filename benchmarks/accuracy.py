@@ -30,7 +30,7 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
-from machine import measured_with
+from machine import measured_with, revision
 from networks import pretrained, trained
 from networks.criteria import CRITERIA, Cut
 from networks.subject import Prepared, Subject, outputs
@@ -80,6 +80,12 @@ OURS: dict[str, Way] = {
     "default, compensated, refined": (default, compensated, refined),
     "compress": (compressed,),
 }
+NOTES_ON_WAYS = """differences below .005 on digits, and .01 on the table of classes and on frames, are
+chance. `recalibrated`: `nas.recalibrate` after the default; `compensated`: `nas.compensate` after it; `refined`:
+`nas.refine` after that, 400 steps; `compress`: `nas.compress` without options. Torch-Pruning 1.6.1 prunes
+the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`)."""
+#: Rows that `peers/peer_of_accuracy.py` measures: as pruned, and with statistics estimated again.
+PEERS = ("Torch-Pruning, group L2, ranked", "Torch-Pruning, group L2, ranked, re-estimated")
 
 
 def simple(cut: Cut) -> Stage:
@@ -145,7 +151,7 @@ def measure(name: str, ways: Iterable[str], shares: Iterable[float], seeds: int,
                          "figure": figure, "cpu": 0.0})  # fmt: skip
         known: dict[Key, tuple[Any, float]] = {}
         for way, share in wanted:
-            row = {"network": name, "seed": seed, "way": way, "share": share}
+            row = {"network": name, "seed": seed, "way": way, "share": share, "revision": revision()}
             results.add(row | of_way(own, WAYS[way], int(share * params), known))
 
 
@@ -198,29 +204,20 @@ def as_masked(own: Prepared, made: Any) -> tuple[nas.Graph, Any]:
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a network as Markdown; the mean over seeds. The best simple criterion of a column is bold."""
-    shares = shares_of(SUBJECTS[name])
+    shares, ways = shares_of(SUBJECTS[name]), (*WAYS, *PEERS)
     head = " | ".join(f"{share:.1%}" for share in shares)
     lines = [f"| way | {head} | CPU s |", "|---|" + "---|" * (len(shares) + 1)]
+    found = [row for row in rows if "figure" in row]
     means = {
-        (way, share): float(np.mean(found))
-        for way in WAYS
-        for share in shares
-        if (found := [r["figure"] for r in rows if (r["way"], r["share"]) == (way, share) and "figure" in r])
-    }
-    best = {
-        share: max((v for (way, s), v in means.items() if s == share and way in CRITERIA), default=0)
+        (way, share): mean(r["figure"] for r in found if (r["way"], r["share"]) == (way, share))
+        for way in ways
         for share in shares
     }
-    for way in WAYS:
-        if not any(r["way"] == way and "figure" in r for r in rows):
-            continue
-        cells = []
-        for share in shares:
-            value = means.get((way, share))
-            cell = "" if value is None else f"{value:.3f}"
-            cells.append(f"**{cell}**" if way in CRITERIA and value == best[share] else cell)
-        spent = [r["cpu"] for r in rows if r["way"] == way and "cpu" in r]
-        lines.append(f"| {way} | " + " | ".join(cells) + f" | {np.mean(spent) if spent else 0:.1f} |")
+    best = {share: max((means[way, share] or 0 for way in CRITERIA), default=0) for share in shares}
+    for way in ways:
+        if spent := [r["cpu"] for r in found if r["way"] == way]:
+            cells = [as_cell(means[way, share], best[share] if way in CRITERIA else None) for share in shares]
+            lines.append(f"| {way} | {' | '.join(cells)} | {np.mean(spent):.1f} |")
     return "\n".join(lines)
 
 
@@ -244,6 +241,37 @@ def summary(names: Iterable[str], results: Results) -> str:
     return "\n".join(lines)
 
 
+def of_fits(results: Results) -> str:
+    """The ways with re-fitting side by side, where some were measured; means over seeds."""
+    ways = [*OURS, *PEERS]
+    heads = ["network", "share", "seeds", ORIGINAL, *ways]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---|" * (len(heads) - 1)]
+    for name in (*DEVELOPED_ON, *REPORTED):
+        rows = [row for row in results.rows if row["network"] == name and "figure" in row]
+        for share in shares_of(SUBJECTS[name]):
+            found = {way: [r for r in rows if (r["way"], r["share"]) == (way, share)] for way in ways}
+            if not any(found[way] for way in OURS if way != DEFAULT):
+                continue
+            seeds = {r["seed"] for way in OURS if way != DEFAULT for r in found[way]}
+            means = {way: mean(r["figure"] for r in own if r["seed"] in seeds) for way, own in found.items()}
+            best = max(value for value in means.values() if value is not None)
+            whole = mean(r["figure"] for r in rows if r["way"] == ORIGINAL and r["seed"] in seeds)
+            cells = [as_cell(means[way], best) for way in ways]
+            lines.append(f"| {name} | {share:.1%} | {len(seeds)} | {as_cell(whole)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def as_cell(value: float | None, best: float | None = None) -> str:
+    """A figure with three digits, bold if it is the best of those beside it; empty if there is none."""
+    cell = "" if value is None else f"{value:.3f}"
+    return f"**{cell}**" if cell and value == best else cell
+
+
 def section(name: str, results: Results) -> str:
     rows = [row for row in results.rows if row["network"] == name]
     original = [row for row in rows if row["way"] == ORIGINAL]
@@ -259,6 +287,7 @@ def section(name: str, results: Results) -> str:
 def report(results: Results, command: str) -> str:
     """The page of the docs; what is below its last heading is written by hand, and stays."""
     head = measured_with("jax", "flax", "scikit-learn")
+    revisions = sorted({row["revision"] for row in results.rows if row.get("revision")})
     developed = "\n\n".join(section(name, results) for name in DEVELOPED_ON)
     reported = "\n\n".join(section(name, results) for name in REPORTED)
     return f"""# Accuracy at a budget, on ten networks
@@ -269,10 +298,16 @@ parameters. Simple criteria are at the top of each table, and the best of them i
 Re-fitting sees inputs without labels: the images or rows of the training, 768 frames, 32 utterances, 512 sentences.
 CPU seconds are those of the cut and of what follows, with compiling, the mean over the columns.
 
-Command: `{command}`, at {head["revision"]}, on {head["machine"]} that other work shared, {head["date"]},
+Command: `{command}`, at {", ".join(revisions)}, on {head["machine"]} that other work shared, {head["date"]},
 {head["versions"]}.
 What to install is at the top of the script. Where a row is missing, the criterion does not exist for the network.
 Figures of re-fitting that are missing were not measured.
+
+## With re-fitting, all networks
+
+Nothing is trained on labels. The best figure of a line is bold; {NOTES_ON_WAYS}
+
+{of_fits(results)}
 
 ## Without re-fitting, all networks
 

@@ -110,8 +110,8 @@ def size(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def pruned(network: Digits, criterion: str, everywhere: bool, seed: int, ratio: float) -> Pruned:
-    """The network less a share of the channels: of every layer, or of all channels ranked together."""
+def pruned(network: nn.Module, criterion: str, everywhere: bool, seed: int, ratio: float) -> Pruned:
+    """The network less a share of the channels: of every layer, or of all ranked together; ``digit`` keeps its own."""
     started = time.process_time()
     torch.manual_seed(seed)  # of the random criterion
     smaller = copy.deepcopy(network)
