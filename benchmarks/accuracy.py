@@ -119,9 +119,15 @@ class Results:
         self.rows.append(row)
         self.save()
 
-    def forget(self, texts: Iterable[str], networks: Iterable[str]) -> None:
-        texts = list(texts)
-        self.rows = [r for r in self.rows if r["network"] not in networks or not any(t in r["way"] for t in texts)]
+    def forget(self, texts: Iterable[str], networks: Iterable[str], shares: Iterable[float] = ()) -> None:
+        """Rows of ways with one of these texts in their names; of all shares, if none are given."""
+        texts, shares = list(texts), list(shares)
+
+        def stale(row: dict[str, Any]) -> bool:
+            named = row["network"] in networks and any(text in row["way"] for text in texts)
+            return named and (not shares or row["share"] in shares)
+
+        self.rows = [row for row in self.rows if not stale(row)]
         self.save()
 
     def save(self) -> None:
@@ -356,7 +362,7 @@ def main() -> None:
             print(name, of_way(own, WAYS[name], most, {}))
         return
     results = Results(args.results)
-    results.forget(args.again, args.network)
+    results.forget(args.again, args.network, args.share)
     for name in args.network:
         if lacking := missing(name):
             print(f"{name}: left out, not installed: {', '.join(lacking)}")
