@@ -19,6 +19,7 @@ extensions = [
     "sphinx_design",
     "site_pages",
     "site_reference",
+    "site_svgs",
     "site_terms",
 ]
 exclude_patterns = ["_build", "_site"]

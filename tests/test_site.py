@@ -103,3 +103,13 @@ def test_rules_for_words_are_of_words_that_are_explained():
     site_terms = pytest.importorskip("site_terms", reason="needs Sphinx", exc_type=ImportError)
     assert list(site_terms.unused(page("terminology.md"))) == []
     assert {"Neuron", "Axis", "Re-fit"} <= {term.name for term in site_terms.terms()}
+
+
+@pytest.mark.parametrize("name", site_pictures.PICTURES)
+def test_every_colour_of_a_picture_has_one_for_dark_pages(name: str):
+    site_svgs = pytest.importorskip("site_svgs", reason="needs Sphinx", exc_type=ImportError)
+    svg = site_svgs.themed(site_pictures.PICTURES[name](), "what it shows")
+    styles = page("_static/site.css")
+    assert not re.search(r'(?:fill|stroke)="(?!none|var)', svg)
+    assert all(styles.count(f"{name}:") == 3 for name in re.findall(r"var\((.*?)\)", svg))
+    assert 'role="img" aria-label="what it shows"' in svg

@@ -318,6 +318,64 @@ def search() -> str:
     return svg(710, 155, *parts)
 
 
+def thirds(x: float, split: Sequence[str], new: Sequence[int] = ()) -> str:
+    """A vertex that comes three times to a concatenation, to which another one is added."""
+    many, fresh = [*split] * 3, [i + len(split) * third for third in range(3) for i in new]
+    parts = [bold(x + 8, 30, "split"), column(x, 42, split, new=new), bold(x + 98, 30, "joined")]
+    parts += [line(x + 20, 62, x + 86, 62 + STEP * len(split) * third, arrow=True) for third in range(3)]
+    parts += [column(x + 90, 42, many, new=fresh), bold(x + 188, 30, "start"), column(x + 180, 42, many, new=fresh)]
+    parts += [text(x + 143, 106, "+", more='font-size="20"'), text(x + 233, 106, "=", more='font-size="20"')]
+    return "".join([*parts, bold(x + 278, 30, "out"), column(x + 270, 42, many, new=fresh)])
+
+
+@picture
+def tutorial() -> str:
+    two, third = COLOURS[:2], COLOURS[2]
+    parts = [thirds(20, two), line(325, 100, 375, 100, arrow=True), thirds(400, (*two, third), (2,))]
+    return svg(
+        720, 260, *parts, text(360, 250, "one neuron more in split is one more in each third of what it is tied to")
+    )
+
+
+@picture
+def advanced() -> str:
+    reads, made = [COLOURS[7]] * 3, COLOURS[:4]
+    parts = []
+    for x, shown, title in ((20, made, "kernel"), (400, (made[0], *made[2:]), "one dropped")):
+        n = len(shown)
+        parts += [bold(x, 24, title, "start"), grid(x, 40, reads, [*shown, *shown]), text(x + 10 * n, 122, "value")]
+        parts += [text(x + 30 * n, 122, "gate"), line(x + 40 * n + 6, 68, x + 40 * n + 40, 68, arrow=True)]
+        parts += [bold(x + 40 * n + 58, 24, "out"), column(x + 40 * n + 50, 40, shown)]
+    return svg(680, 160, *parts, text(340, 150, "one colour: the two columns of one neuron"))
+
+
+@picture
+def strategies() -> str:
+    steps = ("a request", "fallback 1", "fallback 2", "the first error")
+    parts = [box(10 + 172 * i, 30, 112, 40, words) for i, words in enumerate(steps)]
+    for i in range(3):
+        parts += [line(124 + 172 * i, 50, 178 + 172 * i, 50, arrow=True), text(150 + 172 * i, 42, "none")]
+        parts += [line(66 + 172 * i, 72, 66 + 172 * i, 106, arrow=True), text(72 + 172 * i, 94, "sizes found", "start")]
+    return svg(650, 160, *parts, box(10, 110, 456, 36, "a mutation; its notes say which step has made it"))
+
+
+@picture
+def utility() -> str:
+    starts = (("by default", "random", "0"), ("zeros", "0", "0"), ("split", "copied", "half, half"))
+    parts = []
+    for i, (title, into, out) in enumerate(starts):
+        x, copy = 20 + 230 * i, title == "split"
+        old, fresh = COLOURS[0], COLOURS[0] if copy else COLOURS[2]
+        parts += [bold(x, 24, title if i == 0 else f"new=&quot;{title}&quot;", "start")]
+        parts += [column(x, 60, [COLOURS[7]] * 2), square(x + 80, 50, old), square(x + 80, 95, fresh, "new")]
+        parts += [column(x + 160, 70, [COLOURS[7]])]
+        parts += [line(x + 20, 68 + STEP * j, x + 76, 58) for j in range(2)]
+        parts += [line(x + 20, 68 + STEP * j, x + 76, 103, colour=FAINT if into == "0" else fresh) for j in range(2)]
+        parts += [line(x + 100, 58, x + 156, 76), line(x + 100, 103, x + 156, 80, colour=fresh if copy else FAINT)]
+        parts += [text(x + 36, 130, f"in: {into}"), text(x + 136, 130, f"out: {out}")]
+    return svg(690, 150, *parts)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for name, draw in PICTURES.items():
