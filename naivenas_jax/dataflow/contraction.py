@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ class Contraction:
         """One in so many rows, by number."""
         return picked_rows(self.sizes.rows, np.shape(self.activation)[0], every)
 
-    @property
+    @cached_property
     def sizes(self) -> Sizes:
         """The sizes of the matrices, which are not made for that."""
         _, rows, outputs = jax.eval_shape(self.columns, self.result).shape

@@ -193,6 +193,7 @@ class Data:
     graph: Graph
     batches: Iterable[PyTree]
     chosen: Sequence[Bool[np.ndarray, " _"]] | None = None
+    _checked: list[Batch] = field(default_factory=list)
 
     @classmethod
     def of(cls, graph: Graph, batches: Iterable[PyTree]) -> Data:
@@ -208,7 +209,7 @@ class Data:
 
     def __iter__(self) -> Iterator[Batch]:
         first: list[bool] | None = None
-        for number, batch in enumerate(inputs_of(self.graph, self.batches, VariablesError)):
+        for number, batch in enumerate(self._arrays()):
             kinds = [bool(jnp.iscomplexobj(array)) for array in batch]
             first = first or kinds
             if kinds != first:
@@ -221,6 +222,14 @@ class Data:
                 yield batch
             elif own.any():
                 yield tuple(array[np.flatnonzero(own)] for array in batch)
+
+    def _arrays(self) -> Iterable[Batch]:
+        """The inputs of every batch. Those of a list are checked once, what a loader returns every time."""
+        if not isinstance(self.batches, list | tuple):
+            return inputs_of(self.graph, self.batches, VariablesError)
+        if not self._checked:
+            self._checked.extend([*inputs_of(self.graph, self.batches, VariablesError)])  # all of them or none
+        return self._checked
 
     def only(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> Data:
         """Some of the examples; see `Data`."""

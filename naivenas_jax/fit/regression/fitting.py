@@ -22,9 +22,19 @@ from naivenas_jax.fit.network.memory import most_columns
 from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.reduced_columns import NO_COLUMNS, ReducedColumns, rows_by_class
-from naivenas_jax.fit.regression.ridge import Fit, Gram, NormalEquations, added, chosen_ridge, not_finite, ridge_fit
+from naivenas_jax.fit.regression.ridge import Fit, Gram, NormalEquations, added, not_finite, ridge_fit
+from naivenas_jax.fit.regression.ridge_choice import chosen_ridge
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
-from naivenas_jax.fit.regression.use_sums import OneIn, grams, grams_with_skip, made, made_and_skipped, missed, outcome
+from naivenas_jax.fit.regression.use_sums import (
+    OneIn,
+    WithOutcome,
+    grams,
+    grams_with_skip,
+    made,
+    made_and_skipped,
+    missed,
+    outcome,
+)
 from naivenas_jax.jaxpr.interpret import called
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
@@ -176,15 +186,15 @@ class Fitting:
         values = to_host(flat(variables)[stage.path]).astype(np.float64).ravel()[columns.entries]
         present = np.where(columns.known[:, None], values, 0.0)
         reduced = self._reduced(stage, columns, present)
-        fitted, held_out = self._sums(variables, stage, columns, factor, reduced)
+        aims: dict[int, PyTree] = {}
+        aiming = self.outcomes and stage.outcome and factor == 1
+        fitted, held_out = self._sums(variables, stage, columns, factor, reduced, aims if aiming else None)
         start = present if reduced is None else np.zeros((len(present), reduced.number, present.shape[2]))
         ridge = self.ridge if self.weights else np.inf
         if ridge is None:
             ridge = chosen_ridge(fitted, held_out, start, shifts)
         every = fitted.and_those(held_out)
         fit = ridge_fit(every, start, ridge, shifts)
-
-        aims: dict[int, PyTree] = {}
 
         def changed(fit: Fit) -> dict[str, PyTree]:
             if reduced is not None:
@@ -194,7 +204,7 @@ class Fitting:
         def missing(fit: Fit) -> Missed:
             return self._missed(changed(fit), stage, columns, aims, reduced)
 
-        if self.outcomes and stage.outcome and factor == 1:
+        if aiming:
             fit = aimed(every, fit, start, shifts, missing)
         return changed(fit)
 
@@ -249,16 +259,19 @@ class Fitting:
         columns: ColumnMap,
         factor: float,
         reduced: ReducedColumns | None,
+        aims: dict[int, PyTree] | None,
     ) -> tuple[NormalEquations, NormalEquations]:
-        """The normal equations over rows that are fitted to, and over those held out."""
+        """The normal equations over rows that are fitted to, and over those held out; ``aims`` as for `_missed`."""
         wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
-        second = OneIn(self._every(stage.path, columns, reduced), sums)
+        every = self._every(stage.path, columns, reduced)
+        second = OneIn(every, sums)
         groups, inputs, outputs = columns.entries.shape
         inputs = inputs if reduced is None else reduced.number
         nothing = [Gram.nothing(groups, inputs, outputs) for _ in range(2)]
         total, name, carried = None, "/".join(stage.path), [nothing]
         given = columns.source, columns.known * factor, reduced
-        found = self._read(variables, stage, wanted, second, *given, carried=carried)
+        first = wanted if aims is None else WithOutcome(every, wanted)
+        found = self._read(variables, stage, first, second, *given, aims=aims, carried=carried)
         for number, sums_so_far in enumerate(found):
             where = f"{name} on batch {number}"
             if not all(own.finite for own in sums_so_far):
@@ -295,19 +308,22 @@ class Fitting:
     ) -> Iterator[T]:
         """For each batch what ``second`` reads of a weight now, given what ``first`` read of it before the mutation.
 
-        What ``first`` read is kept in ``aims`` by the number of the batch, as far as it fits. What ``carried`` holds
-        is given to ``second`` too, and it then holds what was found on the batch.
+        What ``first`` read, or the outcome that it read beside, is kept in ``aims`` by the number of the batch, as far
+        as it fits. What ``carried`` holds is given to ``second`` too, and it then holds what was found on the batch.
         """
         now, old = on_device(variables), self._old(stage.path)
         others = () if stage.shift is None else (stage.shift.path,)
 
-        kept, numbers = {} if aims is None else aims, itertools.count()
+        numbers = itertools.count()
 
         def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], T]:
-            if (then := kept.get(number := next(numbers))) is None:
-                before, then = before.read(first, old, (), self._present_before)
-                if sum(array.nbytes for array in jax.tree.leaves((kept, then))) <= KEPT // 4:
-                    kept[number] = then
+            number = next(numbers)
+            then = None if aims is None else aims.get(number)
+            if then is None:
+                before, read = before.read(first, old, (), self._present_before)
+                then, aim = read if isinstance(first, WithOutcome) else (read, read)
+                if aims is not None and sum(array.nbytes for array in jax.tree.leaves((aims, aim))) <= KEPT // 4:
+                    aims[number] = aim
             extra = given if carried is None else (carried[0], *given)
             after, found = after.read(second, stage.path, others, now, then, *extra)
             if carried is not None:

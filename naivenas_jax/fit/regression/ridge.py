@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from naivenas_jax.checks import as_number, shown
 from naivenas_jax.errors import RequestError, VariablesError
-from naivenas_jax.fit.regression.positive_definite import Factored, solved, symmetric
+from naivenas_jax.fit.regression.positive_definite import Factored, symmetric
 from naivenas_jax.typing import Array, PyTree
 
 #: Stands in for the mean of a diagonal that is 0 all over.
@@ -242,14 +242,6 @@ class Fit:
     system: Factored | None = None
 
 
-#: Relative ridges among which the data chooses; with the last, weights stay as they are. Layer after layer each fit
-#: would follow the noise of too few examples a little further.
-LADDER = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, np.inf)
-
-#: Where on it the search begins.
-_START = 2
-
-
 def require_ridge(ridge: object) -> float | None:
     """``ridge`` as a number, or None: the data chooses.
 
@@ -281,35 +273,3 @@ def ridge_fit(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge:
     rows = max(sums.number, 1.0)
     shift = (sums.y - np.einsum("gk,gkm->gm", sums.x, b)) / rows if shifts else np.zeros_like(sums.y)
     return Fit(b, shift, ridge, system)
-
-
-def chosen_ridge(
-    fitted: NormalEquations, held_out: NormalEquations, present: Float[np.ndarray, "G K M"], shifts: bool
-) -> float:
-    """The ridge with the smallest error on rows held out, when fitted to the others: searched down and up from 1e-4.
-
-    Every ridge is a system to solve, and as a rule the error has one minimum: too small a ridge follows the noise, too
-    large a one stays with the present weights. So the search goes on as long as the error gets smaller.
-
-    Args:
-      fitted: sums over the rows that are fitted to.
-      held_out: sums over the others.
-      present: the weights now.
-      shifts: whether there is a shift c.
-    """
-    if not held_out.number:
-        return 1e-3
-    fitted, held_out = fitted.reduced(shifts), held_out.reduced(shifts)
-    errors = {len(LADDER) - 1: held_out.error(present)}  # which needs no system
-
-    def error(place: int) -> float:
-        if place not in errors:
-            system = fitted.system(LADDER[place])
-            errors[place] = held_out.error(present + solved(system, fitted.xy - fitted.xx @ present))
-        return errors[place]
-
-    for step in (-1, 1):
-        place = _START
-        while 0 <= place + step < len(LADDER) and error(place + step) < error(place):
-            place += step
-    return LADDER[min(sorted(errors), key=lambda place: errors[place])]

@@ -51,6 +51,23 @@ class OneIn:
         return self.reading(uses, *given, every=self.every)
 
 
+@dataclass(frozen=True)
+class WithOutcome:
+    """A reading of what a weight makes, and of the outcome in one pass.
+
+    Attributes:
+      every: the outcome is taken of one in so many rows.
+      reading: the reading of what it makes.
+    """
+
+    every: int
+    reading: Callable[[Sequence[VariableUse]], Made]
+
+    def __call__(self, uses: Sequence[VariableUse]) -> tuple[Made, Float[Array, "n columns"]]:
+        """What is read, and the outcome."""
+        return self.reading(uses), outcome(uses, self.every)
+
+
 def grams(
     uses: Sequence[VariableUse],
     wanted: Made,
