@@ -51,6 +51,23 @@ class Fixed(nnx.Module):
         return self.down(self.up(x)[..., :8].reshape(*x.shape[:-1], 8))
 
 
+class Shares(nnx.Module):
+    """A layer under two attributes, one that comes first within another module, and a parameter of two layers."""
+
+    def __init__(self, rngs):
+        self.inner = nnx.Linear(8, 8, rngs=rngs)
+        self.again, self.blocks = nnx.List([self.inner] * 11), nnx.Dict(mid=self.inner)
+        self.up, self.down, self.read = (nnx.Linear(4, 8, rngs=rngs) for _ in range(3))
+        self.down.kernel = self.up.kernel
+        self.out, self.table = nnx.Linear(8, 3, rngs=rngs), self.read.kernel
+
+    def __call__(self, x):
+        h = nnx.relu(self.up(x) + self.down(x) @ self.table[...].T @ self.table[...])
+        for block in (self.inner, *self.again[:2], self.blocks["mid"]):
+            h = nnx.relu(block(h))
+        return self.out(h)
+
+
 class Trainer(nnx.Module):
     def __init__(self, model, optimizer):
         self.model, self.average, self.optimizer = model, nnx.clone(model), optimizer
@@ -96,6 +113,38 @@ def test_the_numbers_of_a_class_follow():
     assert carried.width == 6
     assert computes(carried, mutation)
     assert model.width == 8, "the old one is untouched"
+
+
+def test_shared_parts_of_a_model_are_carried_once_and_stay_shared():
+    """A layer that a model holds twice was an error: its second place is the path of no variable."""
+    model, optimizer = trained(Shares)
+    for change in (-2, 3):
+        mutation = nas.delta_nout(*nas.from_nnx(model, X), {"down": change})
+        held = mutation.carry({"trainer": Trainer(model, optimizer), "model": model})
+        (carried, its_optimizer), report = mutation.carry((model, optimizer), report=True)
+        assert not report.restarted
+        for each in (carried, held["model"], held["trainer"].model, held["trainer"].average):
+            assert computes(each, mutation)
+            assert all(block is each.inner for block in (*each.again, each.blocks["mid"]))
+            assert each.down.kernel is each.up.kernel
+            assert each.table is each.read.kernel
+        assert held["model"] is not held["trainer"].model
+        assert carried.inner.in_features == model.inner.in_features + change
+        assert model.again[0] is model.inner, "the old one is untouched"
+        step(carried, its_optimizer)
+        assert carried.table is carried.read.kernel
+        model, optimizer = carried, its_optimizer
+
+
+def test_a_fresh_start_says_what_is_shared():
+    model, optimizer = trained(Shares)
+    mutation = nas.delta_nout(*nas.from_nnx(model, X), {"down": -2})
+    start = mutation.carry(model)
+    carried = mutation.carry(
+        {"model": model, "opt": optimizer}, fresh={"model": start, "opt": nnx.Optimizer(start, TX, wrt=nnx.Param)}
+    )
+    assert carried["model"].again[3] is carried["model"].inner
+    assert computes(carried["model"], mutation)
 
 
 def test_models_inside_a_module():

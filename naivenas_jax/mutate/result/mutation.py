@@ -22,6 +22,7 @@ from naivenas_jax.trace.back.carried_models import with_fitting_numbers
 from naivenas_jax.transfer.carrying.carry import CarryReport, carry
 from naivenas_jax.transfer.carrying.follow import Follows, apart
 from naivenas_jax.transfer.carrying.second_parent import SecondParent, carry_both
+from naivenas_jax.transfer.carrying.shared_nodes import held_again, held_once
 from naivenas_jax.transfer.undo import UndoRecord, undone
 from naivenas_jax.transfer.variables import as_given, plain, unshared
 from naivenas_jax.typing import PyTree, Variables
@@ -185,12 +186,13 @@ class Mutation(Printable):
             moved = tree.follow(self)
             return (moved, CarryReport(())) if report else moved
         own, rest = apart(tree)
+        (once, places), (start, start_places) = held_once(rest), held_once(fresh)
         if second is None:
-            carried, found = carry(self.plan, rest, before, after, fresh=fresh, new=new, under=under)
+            carried, found = carry(self.plan, once, before, after, fresh=start, new=new, under=under)
         else:
-            parent, trees = self._second(), (rest, apart(second)[1])
-            carried, found = carry_both(parent, trees, before, after, fresh=fresh, new=new, under=under)
-        carried = unshared(carried, rest, after, fresh)
+            parent, trees = self._second(), (once, held_once(apart(second)[1])[0])
+            carried, found = carry_both(parent, trees, before, after, fresh=start, new=new, under=under)
+        carried = held_again(unshared(carried, rest, after, fresh), places if fresh is None else start_places)
         if fresh is None:
             carried = with_fitting_numbers(self.before, self, rest, carried)
         if own:
