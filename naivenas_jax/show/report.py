@@ -89,8 +89,9 @@ class Report(Viewable):
         largest = max([1, *(max(one.before, one.after) for one in self.handles)])
         drawn = self._distinct()
         bars = "".join(_bar(i, one, 300 / largest) for i, (one, _) in enumerate(drawn))
-        size = f'width="640" height="{20 * len(drawn) + 10}"'
-        style = "<title>Sizes before and after</title><style>.nas-report{background:white}</style>"
+        height = 20 * len(drawn) + 10
+        size = f'viewBox="0 0 640 {height}" width="640"'  # the height follows where a narrow window makes it less wide
+        style = "<title>Sizes before and after</title><style>.nas-report{background:white;max-width:100%}</style>"
         head = f'<svg xmlns="http://www.w3.org/2000/svg" class="nas-report" role="img" {size} {_FONT}>'
         return f"{head}{style}{bars}</svg>"
 
