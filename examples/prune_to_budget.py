@@ -158,7 +158,7 @@ def without_training(graph: nas.Graph, variables: Any, images: np.ndarray) -> It
     yield "resize", *half
     yield "resize, recalibrate", half.graph, nas.recalibrate(*half, batches)
     yield "resize, compensate", *nas.compensate(half, batches)
-    yield "compress", *nas.compress(graph, variables, batches, **HALF, steps=2)
+    yield "compress", *nas.compress(graph, variables, batches, **HALF, steps=2, refine=0)
 
 
 def while_training(graph: nas.Graph, variables: Any, batches: Any) -> Iterator[tuple[str, nas.Graph, Any]]:

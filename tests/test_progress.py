@@ -161,7 +161,7 @@ LONG = {
     "measure_latency, operations: 2 of 2": lambda *net: nas.measure_latency(*net, X, timer=lambda *_: 1.0),
     "class_constraints Model, numbers: 1 of": lambda graph, _: nas.class_constraints(Model(), graph),
     "rebuild Model, its numbers: 1 of at most": lambda *net: nas.rebuild(Model(), nas.delta_nout(*net, {"hidden": -2})),
-    "compress: step 1 of 1, sizes within": lambda *net: nas.compress(*net, [X], max_params=0.6, steps=1),
+    "compress: step 1 of 1, sizes within": lambda *net: nas.compress(*net, [X], max_params=0.6, steps=1, refine=0),
 }
 
 

@@ -63,7 +63,8 @@ def compress(
 
     One in four examples is held back from all of this. On these the outputs are compared in the end with those of the
     simple way, `resize` by its default utility and `compensate`, at the same budget, and the network is taken whose
-    outputs are nearer to the original's; the simple one, if the difference is within its standard error. What is taken
+    outputs are nearer to the original's; the simple one, if the difference is within its standard error, or the largest
+    output is another one more often than there by more than the standard error of that. What is taken
     is fitted once more, to all examples, unless every weight had plenty of rows without those held back. Where batches
     have fewer than 4 examples, or these do not lie along one first dimension, whole ones are held back; of fewer than
     4 none is, and the two are compared on what they were fitted to. ``notes`` say what was found. No labels are
@@ -83,8 +84,8 @@ def compress(
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
       refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
-        `naivenas_jax.refine` does; 0: none. None: 400, unless ``steps`` are given, they would take more than 3e12
-        multiply-accumulates, or nothing could be held back.
+        `naivenas_jax.refine` does; 0: none. None: 400, unless they would take more than 3e12 multiply-accumulates, or
+        nothing could be held back.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
@@ -120,9 +121,8 @@ def compress(
     check_values(graph, variables)
     if steps is not None and not 1 <= (as_whole(steps) or 0) <= 1000:
         raise BudgetError(f"steps must be a whole number from 1 to 1000, or None for as many as help; found {steps!r}.")
-    trained = 0 if refine is None and steps is not None else refine
-    if trained is not None:
-        require_steps(trained, "refine=", 0, BudgetError)
+    if refine is not None:
+        require_steps(refine, "refine=", 0, BudgetError)
     require_progress(progress, GraphError)
     limits = Limits(
         max_params=max_params,
@@ -151,7 +151,7 @@ def compress(
         found = _by_progress(compression, path, tell) if steps is None else _in_steps(compression, path, steps, tell)
         tell("compared with the simple way")
         nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
-        return compression.handed_out(compression.polished(compression.settled(nearer), trained))
+        return compression.handed_out(compression.polished(compression.settled(nearer), refine))
 
 
 def _by_progress(compression: Compression, path: BudgetPath, tell: Callable[[str], None]) -> Candidate:

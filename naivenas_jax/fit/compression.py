@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.cost.costs import costs
@@ -19,7 +18,7 @@ from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.outputs import HELD_OUT, MadeOutputs, WantedOutputs, held_out, made_outputs
+from naivenas_jax.fit.outputs import HELD_OUT, Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -172,15 +171,21 @@ class Compression:
           PlanError: if they cannot be compared, since all outputs are whole numbers.
         """
         (first, by_example), (second, _) = (self._distances(one.fitted) for one in (elaborate, simple))
-        return Comparison.of(first, second, held_back=self._parts.held_back is not None, by_example=by_example)
+        return Comparison.of(
+            first.squares,
+            second.squares,
+            held_back=self._parts.held_back is not None,
+            by_example=by_example,
+            choices=(first.choices, second.choices),
+        )
 
-    def _distances(self, one: Mutation) -> tuple[Float[np.ndarray, " examples"], bool]:
+    def _distances(self, one: Mutation) -> tuple[Distances, bool]:
         """How far a network is from the original on the examples held back, and whether on each of them."""
 
-        def measured() -> tuple[Float[np.ndarray, " examples"], bool]:
+        def measured() -> tuple[Distances, bool]:
             held_back, made = self._parts.held_back or self.data, self._parts.made
             wanted = WantedOutputs.of(one, held_back, made)
-            return wanted.distances(self.network(one.graph), one.variables), wanted.by_example
+            return wanted.compared(self.network(one.graph), one.variables), wanted.by_example
 
         return self._recent.found(one.variables, "distances", measured)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,18 @@ def held_out(batches: Sequence[Sequence[Array]], fewest: int = 2) -> list[Bool[n
     number = np.arange(len(batches))
     whole = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
     return None if len(batches) < fewest else whole
+
+
+class Distances(NamedTuple):
+    """How far a network is from the original, on every example.
+
+    Attributes:
+      squares: the mean over outputs of the squared error of an output relative to its variance; see `WantedOutputs`.
+      choices: how often the largest neuron is another one, the mean over outputs and positions.
+    """
+
+    squares: Float[np.ndarray, " examples"]
+    choices: Float[np.ndarray, " examples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,19 +172,42 @@ class WantedOutputs:
             for (array, kept), aim, variance in zip(pairs, wanted, self.variances, strict=True)
         ]
 
+    def other_choices(self, made: Sequence[Array], wanted: Sequence[Array]) -> list[Float[Array, " examples"]]:
+        """For each output that is compared how often, for every example, another neuron is the largest.
+
+        That is what becomes of logits in the end. Of an output of complex numbers, or without several neurons, it is 0.
+
+        Args:
+          made: the outputs of the changed network.
+          wanted: those of the original that are compared.
+        """
+        pairs = [(array, kept) for array, kept in zip(made, self.kept, strict=True) if kept is not None]
+        return [
+            (array[..., kept].argmax(-1) != aim.argmax(-1)).reshape(aim.shape[0], -1).mean(1)
+            if aim.ndim > 1 and not jnp.iscomplexobj(aim)
+            else jnp.zeros(jnp.shape(aim)[:1] or (1,))
+            for (array, kept), aim in zip(pairs, wanted, strict=True)
+        ]
+
     def distances(self, network: Network, variables: Variables) -> Float[np.ndarray, " examples"]:
-        """The distance of a network on every example, whose mean is that over all of them; see `WantedOutputs`.
+        """The distance of a network on every example, whose mean is that over all of them; see `WantedOutputs`."""
+        return self.compared(network, variables).squares
+
+    def compared(self, network: Network, variables: Variables) -> Distances:
+        """How far a network is from the original on every example; see `Distances`.
 
         Where examples do not lie along the first dimension of everything, there is one distance for a batch.
         """
 
-        def errors(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, " examples"]:
-            found = self.squared_errors(network.outputs(variables, *inputs), wanted)
-            return jnp.stack(found if self.by_example else [own.mean(keepdims=True) for own in found]).mean(0)
+        def errors(variables: Variables, inputs: Batch, wanted: Sequence[Array]) -> Float[Array, "2 examples"]:
+            made = network.outputs(variables, *inputs)
+            both = self.squared_errors(made, wanted), self.other_choices(made, wanted)
+            found = [one if self.by_example else [own.mean(keepdims=True) for own in one] for one in both]
+            return jnp.stack([jnp.stack(one).mean(0) for one in found])
 
         compiled = jax.jit(errors)
         found = [np.asarray(compiled(variables, batch.inputs, batch.wanted), np.float64) for batch in self.batches]
-        return np.concatenate(found)
+        return Distances(*np.concatenate(found, 1))
 
 
 def _compared(mutation: Mutation, name: str) -> tuple[Neurons, Neurons]:

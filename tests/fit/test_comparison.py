@@ -39,13 +39,40 @@ def test_in_doubt_the_simple_way(elaborate, simple, worth_it):
     assert Comparison.of(np.array(elaborate), np.array(simple), held_back=True).worth_it is worth_it
 
 
+@pytest.mark.parametrize(
+    ("choices", "worth_it"),
+    [
+        (([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]), True),
+        (([1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]), False),  # another class more often
+        (([1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]), True),  # of chance: one of four
+        (([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]), True),
+    ],
+)
+def test_what_is_nearer_and_chooses_worse_is_not_better(choices, worth_it):
+    squares = np.array([1.0, 2.0, 3.0, 2.0]), np.array([2.0, 3.0, 4.0, 3.1])
+    found = Comparison.of(*squares, held_back=True, choices=tuple(map(np.array, choices)))
+    assert found.worth_it is worth_it
+    assert ("another one more often" in str(found)) is not worth_it
+
+
+def test_choices_are_those_of_the_largest_output(network):
+    mutation = nas.delta_nout(*network, {"hidden": -6})
+    before, after = Network(mutation.before, {}), Network(mutation.graph, {})
+    data = Data.of(mutation.before, [DATA[:40], DATA[40:]])
+    wanted = WantedOutputs.of(mutation, data, made_outputs(before, mutation.variables_before, data))
+    logits = [graph.apply(variables, DATA) for graph, variables in (network, mutation)]
+    found = wanted.compared(after, mutation.variables).choices
+    np.testing.assert_array_equal(found, logits[0].argmax(-1) != logits[1].argmax(-1))
+    assert 0 < found.sum() < len(found)
+
+
 @pytest.mark.parametrize("examples", [5, 64])
 def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
     """Other values there change what is measured, and no weight."""
     monkeypatch.setattr("naivenas_jax.fit.compression.PLENTY", 0)  # no fit to everything in the end
     data, other = DATA[:examples], DATA[:examples].copy()
     other[3::4] *= 0.5
-    first, second = (nas.compress(*network, [batch], max_params=0.5, steps=1) for batch in (data, other))
+    first, second = (nas.compress(*network, [batch], max_params=0.5, steps=1, refine=0) for batch in (data, other))
     assert first.notes != second.notes
     assert f"on {examples // 4} examples that no fit had seen" in first.notes[-1]
     if first.graph == second.graph:
@@ -55,7 +82,7 @@ def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
 def test_the_simple_way_is_what_it_is_without_compress(network, monkeypatch):
     """Fitted to all examples in the end."""
     monkeypatch.setattr(Comparison, "worth_it", False)
-    found = nas.compress(*network, [DATA], max_params=0.5, steps=1)
+    found = nas.compress(*network, [DATA], max_params=0.5, steps=1, refine=0)
     simple = nas.compensate(nas.resize(*network, max_params=0.5), [DATA])
     assert found.graph == simple.graph
     assert "resize and compensate at once taken" in found.notes[-2] + found.notes[-1]
@@ -63,7 +90,7 @@ def test_the_simple_way_is_what_it_is_without_compress(network, monkeypatch):
 
 
 def test_where_nothing_can_be_held_back(network):
-    found = nas.compress(*network, [DATA[:3]], max_params=0.5, steps=1)
+    found = nas.compress(*network, [DATA[:3]], max_params=0.5, steps=1, refine=0)
     assert "that both were fitted to, since none could be held back" in found.notes[-1]
 
 
@@ -127,7 +154,7 @@ def test_a_number_for_each_example_is_compared_with_as_many_as_batches_have():
     """As many as were held back, too; it is no axis of neurons, whatever was traced."""
     batches = [DATA[:12], DATA[12:19]]
     own = nas.from_linen(OneNumber(), OneNumber().init(jax.random.key(2), DATA[:24]), DATA[:24])
-    found = nas.compress(*own, batches, max_params=0.6, steps=1, outcomes=False)
+    found = nas.compress(*own, batches, max_params=0.6, steps=1, refine=0, outcomes=False)
     assert any("on 4 examples that no fit had seen" in note for note in found.notes)
     refined = nas.refine(found, batches, steps=1)
     wanted, made = (np.concatenate([graph.apply(values, b) for b in batches]) for graph, values in (own, refined))

@@ -112,7 +112,7 @@ def test_within_budgets_and_nearer_than_weights_alone(imported):
     variables = net().init(jax.random.key(1), DATA)
     graph, variables = nas.from_linen(Imported(), variables, DATA) if imported else (net(), variables)
     limits = {"max_params": 0.4, "max_macs": 0.5, "inputs": (DATA[:1],)}
-    found = nas.compress(graph, variables, [DATA[:100], DATA[100:]], steps=2, **limits)
+    found = nas.compress(graph, variables, [DATA[:100], DATA[100:]], steps=2, refine=0, **limits)
     now, then = nas.costs(*found, DATA[:1]), nas.costs(graph, variables, DATA[:1])
     assert now.params <= 0.4 * then.params
     assert now.macs <= 0.5 * then.macs
@@ -140,7 +140,7 @@ class Groups(nn.Module):
 def test_groups_are_compressed():
     images = jax.random.normal(jax.random.key(3), (120, 5, 5, 2))
     graph, variables = nas.from_linen(Groups(), Groups().init(jax.random.key(1), images), images)
-    found = nas.compress(graph, variables, [images[:60], images[60:]], max_params=0.6, steps=1)
+    found = nas.compress(graph, variables, [images[:60], images[60:]], max_params=0.6, steps=1, refine=0)
     simple = nas.resize(graph, variables, max_params=0.6)
     assert nas.costs(*found).params <= 0.6 * nas.costs(graph, variables).params
     wanted = graph.apply(variables, images)
@@ -154,9 +154,13 @@ def test_fractions_and_changes_are_of_the_network_given():
     variables = graph.init(jax.random.key(1), DATA)
     name = next(name for name in graph.handles() if graph.nout(name) > 8)
     size = graph.nout(name)
-    found = nas.compress(graph, variables, [DATA], max_params=0.95, steps=3, request={name: -2}, min_size={name: 0.5})
+    found = nas.compress(
+        graph, variables, [DATA], refine=0, max_params=0.95, steps=3, request={name: -2}, min_size={name: 0.5}
+    )
     assert found.graph.nout(name) == size - 2
-    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3, max_size=0.9, min_size={name: 0.8})
+    found = nas.compress(
+        graph, variables, [DATA], refine=0, max_params=0.4, steps=3, max_size=0.9, min_size={name: 0.8}
+    )
     assert found.graph.nout(name) >= 0.8 * size
 
 
@@ -164,7 +168,7 @@ def test_a_report_of_several_steps():
     """Scores are those of the first step: of the network given."""
     graph = net()
     variables = graph.init(jax.random.key(1), DATA)
-    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3)
+    found = nas.compress(graph, variables, [DATA], max_params=0.4, steps=3, refine=0)
     report = nas.report(found, DATA[:1]).to_dict()
     assert report["handles"]["hidden"]["before"] == 12
     assert 0 < report["handles"]["hidden"]["utility_kept"] <= 1
@@ -197,7 +201,7 @@ def test_budgets_that_are_none():
     with pytest.raises(nas.UtilityError, match="utility= is for resize"):
         nas.compress(graph, variables, [DATA], max_params=0.5, utility={})
     with pytest.raises(nas.InfeasibleError, match="max_params <= "):
-        nas.compress(graph, variables, [DATA], max_params=1e-6, steps=1)
+        nas.compress(graph, variables, [DATA], max_params=1e-6, steps=1, refine=0)
 
 
 def magnitudes(silent):
@@ -211,7 +215,7 @@ def magnitudes(silent):
 
 def test_a_silent_example_is_left_out():
     graph, variables, data = magnitudes(silent=1)
-    small = nas.compress(graph, variables, [data], max_params=0.6, steps=1)
+    small = nas.compress(graph, variables, [data], max_params=0.6, steps=1, refine=0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(small.variables))
     with_it = importance(Network(graph, {}), variables, Data.of(graph, [data]))
     without = importance(Network(graph, {}), variables, Data.of(graph, [data[1:]]))
@@ -222,4 +226,4 @@ def test_a_silent_example_is_left_out():
 def test_gradients_that_are_mostly_not_finite_are_named():
     graph, variables, data = magnitudes(silent=12)
     with pytest.raises(nas.VariablesError, match="what params/a/kernel makes is not finite for most examples"):
-        nas.compress(graph, variables, [data], max_params=0.6, steps=1)
+        nas.compress(graph, variables, [data], max_params=0.6, steps=1, refine=0)

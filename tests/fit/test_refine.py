@@ -162,12 +162,25 @@ def test_what_refine_takes(network, keywords, found):
 def test_compress_is_not_worse_than_the_simple_way(network):
     """On inputs that nobody saw; with training at the end it is better still."""
     simple = nas.compensate(nas.resize(*network, max_params=0.3), BATCHES)
-    found = nas.compress(*network, BATCHES, max_params=0.3, steps=1)
+    found = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=0)
     assert error(found) <= error(simple)
     refined = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=200)
     assert error(refined) < error(found)
     with pytest.raises(nas.BudgetError, match="refine= is a number of training steps, 0 to"):
         nas.compress(*network, BATCHES, max_params=0.3, refine=-1)
+
+
+def test_loops_are_not_worse_than_the_simple_way():
+    """Least squares do not reach into loops; training in the end does, also after a number of steps that is given."""
+    data, others = jax.random.normal(jax.random.key(0), (2, 128, 4, 3))
+    x = nas.input_vertex("x", 3)
+    last = nas.invariant_vertex("last", lambda v: v[:, -1], nas.layer("states", nn.RNN(nn.SimpleCell(10)), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), last))
+    variables = graph.init(jax.random.key(1), data)
+    simple = nas.compensate(nas.resize(graph, variables, max_params=0.4), [data])
+    found = nas.compress(graph, variables, [data], max_params=0.4, steps=1)
+    assert nas.costs(*found).params <= 0.4 * nas.costs(graph, variables).params
+    assert error(found, others) < 0.9 * error(simple, others)
 
 
 def test_a_frontier(network):

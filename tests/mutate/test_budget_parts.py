@@ -474,7 +474,7 @@ def test_compress_and_gradual_keep_to_parts(network):
     graph, variables = network
     limits = {"inner": 0.5, "hidden": 0.4}
     data = jax.random.normal(jax.random.key(1), (16, 8, 8, 3))
-    found = nas.compress(graph, variables, [data], max_macs=limits, inputs=IMAGE, steps=2)
+    found = nas.compress(graph, variables, [data], max_macs=limits, inputs=IMAGE, steps=2, refine=0)
     schedule = nas.gradual(graph, variables, end=2, max_macs=limits, max_activation_bytes={"inner": 0.6}, inputs=IMAGE)
     small, own = graph, variables
     for step in range(3):

@@ -124,7 +124,15 @@ def test_compression_names_the_limit_as_one_of_each_choice(monkeypatch):
         nas.compress(graph, variables, [X], max_params=0.5, time_limit=0.0, outcomes=False)
     assert caught.value.best is None
     found = nas.compress(
-        graph, variables, [X], max_params=0.5, time_limit=0.0, fallback=nas.fallback.accept, steps=1, outcomes=False
+        graph,
+        variables,
+        [X],
+        max_params=0.5,
+        time_limit=0.0,
+        fallback=nas.fallback.accept,
+        steps=1,
+        refine=0,
+        outcomes=False,
     )
     assert nas.costs(*found).params <= nas.costs(graph, variables).params / 2
     assert found.gap > 0

@@ -155,7 +155,7 @@ def test_scores_fits_and_masks():
     fitted = nas.compensate(mutation, [X])
     assert isinstance(fitted.variables, Net)
     assert isinstance(nas.recalibrate(graph, variables, [X]), Net)
-    assert isinstance(nas.compress(graph, variables, [X], max_params=0.8, steps=1).variables, Net)
+    assert isinstance(nas.compress(graph, variables, [X], max_params=0.8, steps=1, refine=0).variables, Net)
 
     def loss(apply, v, batch):
         return (apply(v, batch)["logits"] ** 2).mean() + 0 * v.stem.weight.sum()
