@@ -290,8 +290,9 @@ class InfeasibleError(NaiveNASError, ValueError):
     Attributes:
       conflicts: names of the axes whose requests or fixed sizes contradict one another.
       nearest: a size for every requested axis; together these sizes are feasible, and as near to the request as can
-        be. Empty if no sizes are feasible, and where they are not searched for: within budgets and around edits.
-      reasons: what is fixed or limited there, in words.
+        be. What was to change does, if it can. Empty if no sizes are feasible, and where they are not searched for:
+        within budgets and around edits.
+      reasons: what is tied, fixed or limited there, in words.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from naivenas_jax.align.problem.problem import Group, Problem
 from naivenas_jax.align.problem.reduction import PRODUCT
 from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.milp import NoSolutionError
+from naivenas_jax.align.relations import relations
 from naivenas_jax.align.solve.minimum_cost import smallest_count
 from naivenas_jax.align.solve.solve import UnprovenError, nearest_sizes, solve
 from naivenas_jax.errors import InfeasibleError, TooSmallError
@@ -44,26 +45,30 @@ def explain(problems: Sequence[Problem], deadline: Deadline = NEVER) -> Infeasib
         problems = bare  # it is not the budgets
     problem = problems[0]
     conflict = _conflict(problem, deadline)
-    reasons = _reasons(problem, conflict)
+    tied, reasons = relations(problems, conflict.targets, conflict.axes), _reasons(problem, conflict)
+    if tied and len(axes := set(conflict.axes)) == 1 and axes <= problem.resting.keys():  # it says which factors change
+        reasons = [reason for reason in reasons if reason not in {PRODUCT, *problem.resting.values()}]
     # what is near within a budget takes a search of its own
-    feasible, proven = ({}, True) if limited else _nearest(problem, deadline)
+    feasible, proven = ({}, True) if limited else _nearest(problems, deadline)
     involved = [*map(str, conflict.targets), *map(str, conflict.conditions), *map(str, problem.budgets)]
     lines = [f"The requested sizes cannot be had: {'; '.join(involved) or 'no request is involved'}."]
     lines += [f"Budget: {text}." for text in _tight(problems, deadline)]
-    lines += [f"Fixed: {reason}." for reason in reasons]
+    lines += [f"Tied: {reason}." for reason in tied] + [f"Fixed: {reason}." for reason in reasons]
     if feasible:
-        lines.append(_instead(feasible, conflict))
+        lines.append(_instead(feasible, problem, conflict))
     elif not proven:
         lines.append("The time limit struck before the nearest sizes were found.")
     elif (problem.targets or conflict.conditions) and not (limited or problem.pinned):
         what = f"ties{' and conditions' if problem.conditions else ''}"
         lines.append(f"No sizes at all satisfy the {what}{', whatever is requested' if problem.targets else ''}.")
-    return InfeasibleError("\n".join(lines), tuple(dict.fromkeys(conflict.axes)), feasible, tuple(reasons))
+    return InfeasibleError("\n".join(lines), tuple(dict.fromkeys(conflict.axes)), feasible, (*tied, *reasons))
 
 
-def _instead(feasible: Mapping[str, int], conflict: _Conflict) -> str:
+def _instead(feasible: Mapping[str, int], problem: Problem, conflict: _Conflict) -> str:
     """What could be asked instead."""
     found = ", ".join(f"{axis!r}: nas.to({size})" for axis, size in feasible.items())
+    if all(feasible[target.axis] == target.present for _, target in problem.targets):
+        return f"No other sizes can be had than those that there are: {{{found}}}."
     relaxable = conflict.targets and all(target.exact for target in conflict.targets)
     relax = " Or wrap the request in nas.relaxed(...)." if relaxable else ""
     return f"Nearest sizes that can: {{{found}}}.{relax}"
@@ -77,7 +82,7 @@ def too_small(target: Target, problem: Problem, deadline: Deadline = NEVER) -> T
       problem: the problem in which it asks for one neuron instead, which is as near to it as can be.
       deadline: when the time of the whole call is over.
     """
-    feasible, _ = ({}, True) if problem.budgets else _nearest(problem, deadline)
+    feasible, _ = ({}, True) if problem.budgets else _nearest([problem], deadline, change=False)
     axis, present = target.axis, target.present
     nearest = feasible.get(axis, 1)
     here = "" if nearest == 1 else f", and {nearest} is the nearest that can be had here"
@@ -91,14 +96,36 @@ def too_small(target: Target, problem: Problem, deadline: Deadline = NEVER) -> T
     )
 
 
-def _nearest(problem: Problem, deadline: Deadline) -> tuple[dict[str, int], bool]:
-    """The nearest sizes that are feasible, and whether there are no others."""
+def _nearest(problems: Sequence[Problem], deadline: Deadline, change: bool = True) -> tuple[dict[str, int], bool]:
+    """The nearest sizes that are feasible, and whether there are no others.
+
+    Args:
+      problems: the choices of factors that may change, of which any will do.
+      deadline: when the time is over.
+      change: whether the sizes that are to change have to, as far as they can. The present ones are no answer.
+    """
+    targets = [target for _, target in problems[0].targets]
+    moving = [target for target in targets if change and target.wish != target.present]
+
+    def found(moving: Sequence[Target]) -> dict[str, int]:
+        every = [sizes for problem in problems if (sizes := _sizes_near(problem, moving, deadline)) is not None]
+        return min(every, key=lambda sizes: sum(abs(sizes[one.axis] - one.wish) for one in targets), default={})
+
     try:
-        return nearest_sizes(problem, time_limit=deadline.left), True
-    except NoSolutionError:
-        return {}, True
+        if (sizes := found(moving)) or not moving:
+            return sizes, True
+        able = [one for one in moving if found([one])] if 1 < len(moving) <= _MOST_REQUESTS else []
+        return found(able) or found([]), True
     except StoppedError:
         return {}, False
+
+
+def _sizes_near(problem: Problem, moving: Sequence[Target], deadline: Deadline) -> dict[str, int] | None:
+    """The nearest sizes that are feasible for a choice of factors, if there are any."""
+    try:
+        return nearest_sizes(problem, moving, time_limit=deadline.left)
+    except NoSolutionError:
+        return None
 
 
 def _tight(problems: Sequence[Problem], deadline: Deadline) -> list[str]:

@@ -165,9 +165,9 @@ def _resting(ties: Ties, resting: Collection[int], moves: frozenset[int]) -> dic
         changing = next((row for row in rows if ties.plain(row) & moves), None)
         for row in rows:
             if changing is not None and row is not changing:
-                reason = _reason(_name(ties, (product,)), _name(ties, changing))
+                reason = _reason(_name(ties, row), _name(ties, (product,)), _name(ties, changing))
                 found.update({run: reason for run in ties.plain(row) if run in resting and run not in found})
-    return {run: found.get(run, _reason(None, None)) for run in resting}
+    return {run: found.get(run, _reason(None, None, None)) for run in resting}
 
 
 def _name(ties: Ties, runs: Runs) -> str | None:
@@ -176,7 +176,8 @@ def _name(ties: Ties, runs: Runs) -> str | None:
     return min(names, key=lambda name: name.startswith("~"), default=None)
 
 
-def _reason(product: str | None, changing: str | None) -> str:
+def _reason(factor: str | None, product: str | None, changing: str | None) -> str:
+    subject = repr(factor) if factor and not factor.startswith("~") else "it"
     of = f" of {product!r}" if product else " of an axis"
     instead = f", of which {changing!r} changes" if changing else ", of which another changes"
-    return f"it is a factor{of}{instead}; several change at once only if the size of each is requested exactly"
+    return f"{subject} is a factor{of}{instead}; several change at once only if the size of each is requested exactly"

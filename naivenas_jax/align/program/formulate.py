@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.problem import Problem
+from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.builder import Builder
 from naivenas_jax.align.program.mccormick import Box, Envelope
 from naivenas_jax.align.program.milp import IntegerProgram, Point
@@ -74,19 +75,27 @@ class Formulation:
     box: Box
 
 
-def formulate(problem: Problem, deadline: Deadline, *, elastic: bool = False, segment_count: int = 16) -> Formulation:
+def formulate(
+    problem: Problem,
+    deadline: Deadline,
+    *,
+    elastic: bool = False,
+    moving: Collection[Target] = (),
+    segment_count: int = 16,
+) -> Formulation:
     """Write the problem down.
 
     Args:
       problem: the problem.
       deadline: when the time for all steps together is over.
       elastic: whether exact requests become wishes that need not be met.
+      moving: if so, the requests that have to change a size all the same.
       segment_count: the most segments of the utility of a group.
     """
     builder = _constrained(problem, segment_count)
     envelope, box = builder.limit()
     objectives = [builder.sum_terms(objective.terms)[0] for objective in problem.objectives]
-    distance, backward = _requests(builder, elastic)
+    distance, backward = _requests(builder, elastic, moving)
     change, widest = _changes(builder)
     # what a step has come to is held by a row for the later ones
     rows = [builder.below.add(terms, np.inf) if terms else -1 for terms in (distance, backward, *objectives, change)]
@@ -125,7 +134,7 @@ def _constrained(problem: Problem, segment_count: int) -> Builder:
     return builder
 
 
-def _requests(builder: Builder, elastic: bool) -> tuple[dict[int, float], dict[int, float]]:
+def _requests(builder: Builder, elastic: bool, moving: Collection[Target]) -> tuple[dict[int, float], dict[int, float]]:
     """Rows of the requests.
 
     Returns:
@@ -137,7 +146,7 @@ def _requests(builder: Builder, elastic: bool) -> tuple[dict[int, float], dict[i
         if target.exact and not elastic:
             builder.exactly(row, target.wish)
             continue
-        must_change = not elastic and target.wish != target.present
+        must_change = target.wish != target.present and (not elastic or target in moving)
         above, below = builder.about(row, target, must_change)
         distance += [above, below]
         if target.wish != target.present:

@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
 from naivenas_jax.align.problem.deadline import NEVER, Deadline, StoppedError
 from naivenas_jax.align.problem.problem import Problem, Solution
+from naivenas_jax.align.problem.request import Target
 from naivenas_jax.align.program.formulate import Formulation, Goal, formulate
 from naivenas_jax.align.program.milp import NoSolutionError, Point
 from naivenas_jax.align.solve.branch_and_bound import solve_with_budgets
@@ -150,9 +152,21 @@ def _solve(problem: Problem, deadline: Deadline, segment_count: int) -> Solution
         raise SolverError("HiGHS finds no solution where there is one; nothing was changed.") from error
 
 
-def nearest_sizes(problem: Problem, *, time_limit: float | None = None) -> dict[str, int]:
-    """Sizes that are feasible and as near to all requests as can be, exact or not."""
-    formulation = formulate(problem, Deadline.after(time_limit), elastic=True)
+def nearest_sizes(
+    problem: Problem, moving: Collection[Target] = (), *, time_limit: float | None = None
+) -> dict[str, int]:
+    """Sizes that are feasible and as near to all requests as can be, exact or not.
+
+    Args:
+      problem: the problem.
+      moving: the requests that have to change a size.
+      time_limit: in seconds.
+
+    Raises:
+      NoSolutionError: if there are none.
+      StoppedError: if the time limit strikes.
+    """
+    formulation = formulate(problem, Deadline.after(time_limit), elastic=True, moving=moving)
     x = _nearest_requests(formulation)
     if x is None:
         x = formulation.program.minimise(np.zeros(formulation.program.size))

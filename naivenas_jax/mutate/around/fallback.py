@@ -79,7 +79,7 @@ def relax(graph: Graph, variables: Variables, request: SizeRequest | None, error
 def nearest(
     graph: Graph, variables: Variables, request: SizeRequest | None, error: NaiveNASError
 ) -> SizeRequest | None:
-    """Ask for the nearest feasible sizes that the error names, which may be the present ones (unlike with `relax`).
+    """Ask for the nearest feasible sizes that the error names: the present ones where no others are (unlike `relax`).
 
     Returns:
       A request for exactly these sizes; None if the error names none.
