@@ -124,6 +124,7 @@ def halved(name: str) -> float:
     """All channels halved, import included."""
     import jax
     import jax.numpy as jnp
+    from halving import halves
     from vision import NETWORKS, SMALL
 
     import naivenas_jax as nas
@@ -133,13 +134,7 @@ def halved(name: str) -> float:
 
     def run() -> None:
         graph, own = nas.from_linen(model, variables, image)
-        ends, request, seen = {v.name for v in (*graph.inputs, *graph.outputs)}, {}, set()
-        for handle, known in graph.handles().items():
-            same = {handle, *known.tied_to}
-            if ":" not in handle and seen.isdisjoint(same) and ends.isdisjoint(same) and known.size % 2 == 0:
-                request[handle] = nas.to(known.size // 2)
-            seen |= same
-        jax.block_until_ready(nas.delta_nout(graph, own, request).variables)
+        jax.block_until_ready(nas.delta_nout(graph, own, halves(graph)).variables)
 
     return seconds(run, 3)
 
