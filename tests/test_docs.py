@@ -1,6 +1,7 @@
 """The Python code in README.md and docs/ runs, and prints what the pages say, by the rules of `run_pages`."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,21 @@ RECORDED = os.environ.get("PAGES_HAVE_RUN") == "1"
 def test_code_runs(path: Path, tmp_path: Path):
     if not RECORDED or run_pages.recorded(path.read_text(encoding="utf-8")) is None:
         run_pages.run_in(tmp_path, path)
+
+
+def test_no_page_has_code_that_nobody_runs():
+    """Pages without code are not run, the changelog and the tables of docs/performance.md among them."""
+    every = [run_pages.ROOT / "README.md", *(run_pages.ROOT / "docs").rglob("*.md")]
+    texts = {str(path.relative_to(run_pages.ROOT)): path.read_text(encoding="utf-8") for path in every}
+    kinds = {kind for text in texts.values() for kind in re.findall(r"^ *```(\w+)", text, re.MULTILINE)}
+    assert kinds == {"python", "text", "sh"}  # what sh says is a way to install
+    for name, text in texts.items():
+        fences = re.findall(r"^ *```python.*", text, re.MULTILINE)
+        left_out = [fence for fence in fences if fence.endswith(" no-run")]
+        assert len(read_blocks(text)) == len(fences) - len(left_out), name
+    named = {script for text in texts.values() for script in re.findall(r"\bpython ((?:\w+/)+\w+\.py)", text)}
+    assert {"benchmarks/halving.py", "benchmarks/cost_of_a_change.py"} <= named
+    assert [script for script in sorted(named) if not (run_pages.ROOT / script).exists()] == []
 
 
 def test_reads_blocks_with_their_lines():

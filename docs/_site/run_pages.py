@@ -60,7 +60,7 @@ def as_block(text: str, match: re.Match[str]) -> Block:
 
 
 def pages() -> list[Path]:
-    """README.md and the pages of docs/ that have code."""
+    """README.md and the pages of docs/ that have code. Tables, and the changelog, have none."""
     paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return [path for path in paths if read_blocks(path.read_text(encoding="utf-8"))]
 
