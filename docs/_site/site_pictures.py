@@ -333,7 +333,7 @@ def tutorial() -> str:
     two, third = COLOURS[:2], COLOURS[2]
     parts = [thirds(20, two), line(325, 100, 375, 100, arrow=True), thirds(400, (*two, third), (2,))]
     return svg(
-        720, 260, *parts, text(360, 250, "one neuron more in split is one more in each third of what it is tied to")
+        720, 260, *parts, text(360, 250, "one neuron more in split is one more in each third of joined, start and out")
     )
 
 
