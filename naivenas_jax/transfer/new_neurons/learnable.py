@@ -1,9 +1,12 @@
-"""New neurons that can learn where a weight of zero has no derivative.
+"""New neurons that can learn where weights of zero have no derivative.
 
 Where the weight that reads a new neuron is a function without a derivative at its zero (``softplus(w)`` far down,
 ``w ** 2`` at 0), a neuron that is read by weights of zero hardly learns. It is better read by weights of the usual
 size, and reads zero itself: if it then is zero, which is tried, the network computes what it did, and the neuron learns
 by what it reads.
+
+Where the array that makes a neuron is the one that reads it (the tied weights of an autoencoder), all weights of a new
+neuron are zero. If none of them has a derivative, as behind a tanh, they are a millionth of the usual size instead.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from naivenas_jax.typing import Array, PyTree
 #: Dimensions before the neurons of an input whose shape is not known.
 _LEADING = ((4,), (4, 8, 8), (4, 8))
 Arrays = dict[Path, Array]
+#: How large weights are, of the usual size, that have to be almost zero.
+_SMALL = 1e-6
 
 
 def learnable(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[str, PyTree]:
@@ -38,12 +43,17 @@ def learnable(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[st
     """
     if not any(axis.new.size for axis in plan.changed.values()):
         return variables
+    if any(isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer) for leaf in flat(variables).values()):
+        return variables
+    return _tied_weights_move(graph, plan, _read_with_derivative(graph, plan, variables))
+
+
+def _read_with_derivative(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[str, PyTree]:
+    """New neurons that are read by functions without a derivative at zero read zero, if that keeps the function."""
     readers = [one for one in _new(graph, plan, "in") if _is_flat(graph, one[0])]
     if not readers:
         return variables
     arrays = flat(variables)
-    if any(isinstance(array, jax.ShapeDtypeStruct | jax.core.Tracer) for array in arrays.values()):
-        return variables
     runs = {run for _, _, axis in readers for run in graph.ties.plain(graph.ties.axes.get(axis, ()))}
     made = _new(graph, plan, "out")
     makers = [one for one in made if runs & graph.ties.plain(graph.ties.axes.get(one[2], ()))]
@@ -57,6 +67,56 @@ def learnable(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[st
             continue
         return nested(tried) if fits else variables
     return variables
+
+
+def _tied_weights_move(graph: Graph, plan: Plan, variables: dict[str, PyTree]) -> dict[str, PyTree]:
+    """Arrays that make the new neurons that they read have small weights, if weights of zero would stay zero."""
+    tied = _made_by_readers(graph, plan)
+    if not tied:
+        return variables
+    arrays = flat(variables)
+    tried = _small(plan, arrays, tied)
+    for inputs in _inputs(graph):
+        try:
+            fits = not _learns(graph, plan, arrays, tied, inputs) and _same(graph, arrays, tried, inputs)
+        except Exception:  # whatever a model raises for made-up inputs
+            continue
+        return nested(tried) if fits else variables
+    return variables
+
+
+def _made_by_readers(graph: Graph, plan: Plan) -> list[tuple[Path, int, str]]:
+    """The dimensions of weights that read new neurons which neither an input has nor another weight makes."""
+
+    def runs(axis: str) -> frozenset[int]:
+        return frozenset(graph.ties.plain(graph.ties.axes.get(axis, ())))
+
+    weights = [one for one in _new(graph, plan, "out") if graph.ties.leaves[one[0]].new is None]
+    known = [*(axis for _, _, axis in weights), *(vertex.name for vertex in graph.inputs)]
+    made = frozenset[int]().union(*map(runs, known))
+    return [
+        (path, dim, axis)
+        for path, dim, axis in _new(graph, plan, "in")
+        if (own := runs(axis)) and not own & made and _is_plain_weight(graph, path, dim)
+    ]
+
+
+def _is_plain_weight(graph: Graph, path: Path, dim: int) -> bool:
+    """Whether an array is summed over on a dimension as it is, and no function of it."""
+    leaf = graph.ties.leaves[path]
+    return leaf.weight is None and dim not in leaf.looked_up and len(leaf.axes) > 1
+
+
+def _small(plan: Plan, arrays: Arrays, tied: Sequence[tuple[Path, int, str]]) -> Arrays:
+    """The variables, in which new neurons have weights of a millionth of the usual size."""
+    tried = {path: np.array(to_host(arrays[path])) for path, _, _ in tied}
+    for path, dim, axis in tied:
+        if jnp.issubdtype(tried[path].dtype, jnp.floating):
+            index = (slice(None),) * dim + (plan.axes[axis].new,)
+            usual = float(np.std(np.asarray(tried[path], np.float64))) or 1.0
+            drawn = generator(key_for(None, path)).normal(size=tried[path][index].shape)
+            tried[path][index] = (drawn * usual * _SMALL).astype(tried[path].dtype)
+    return {**arrays, **{path: placed_like(array, arrays[path]) for path, array in tried.items()}}
 
 
 def _new(graph: Graph, plan: Plan, role: str) -> list[tuple[Path, int, str]]:
