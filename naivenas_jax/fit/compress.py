@@ -85,7 +85,7 @@ def compress(
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
       refine: the most steps that all parameters at once are trained towards the outputs of the original in the end, as
         `naivenas_jax.refine` does; 0: none. None: 400, unless they would take more than 3e12 multiply-accumulates, or
-        nothing could be held back.
+        nothing could be held back; up to 1600, as long as these take no more than 1e11.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       keywords: keyword arguments of ``graph.apply``, for networks that need some.

@@ -16,6 +16,7 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
+from naivenas_jax.fit.descent import Original
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import HELD_OUT, Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
@@ -34,10 +35,11 @@ from naivenas_jax.typing import PyTree, Variables
 from naivenas_jax.utility.user_scores import Scores
 
 T = TypeVar("T")
-#: So many steps all parameters are trained at once in the end, if nobody says how many.
-REFINED = 400
-#: And if they take no more multiply-accumulates than this: a minute of two cores.
-QUICK = 3e12
+#: All parameters are trained in the end for at least so many steps, if nobody says how many, and if they take no more
+#: multiply-accumulates than this: a minute of two cores.
+REFINED, QUICK = 400, 3e12
+#: For more steps, up to so many, as long as they take no more than this: half a minute.
+REFINED_LONG, VERY_QUICK = 1600, 1e11
 #: With so many rows for every column of every weight, a third more would change nothing.
 PLENTY = 40
 
@@ -199,24 +201,27 @@ class Compression:
         return found.fitted if rows >= PLENTY else self._refitted(cut, self.data)
 
     def polished(self, mutation: Mutation, steps: int | None) -> Mutation:
-        """All parameters at once, trained for so many steps; None: for `REFINED`, if that is quick and can be judged.
+        """All parameters at once, trained for so many steps; None: for as many as are quick, if that can be judged.
 
         Returns:
           The same mutation for no steps.
         """
         if steps is None:
             try:
-                return self.polished(mutation, REFINED if self._parts.held_back and self._quick(mutation) else 0)
+                return self.polished(mutation, self._steps_in_the_end(mutation) if self._parts.held_back else 0)
             except PlanError:  # nothing to train, or nothing to train towards
                 return mutation
         if not steps:
             return mutation
-        return refined(mutation, self.network(mutation.graph), self._wanted(mutation), steps)
+        networks = Original(self.original, self.variables), self.network(mutation.graph)
+        return refined(mutation, networks, self._wanted(mutation), steps)
 
-    def _quick(self, mutation: Mutation) -> bool:
-        """Whether training takes few operations: of each step those of the first batch, forwards and back."""
+    def _steps_in_the_end(self, mutation: Mutation) -> int:
+        """How many steps are quick, by the operations of each: those of the first batch, forwards and back."""
         counted = costs(mutation.graph, mutation.variables, *self.data.first, **self.original.kwargs).macs
-        return counted is not None and 3 * REFINED * counted <= QUICK
+        if counted is None or 3 * REFINED * counted > QUICK:
+            return 0
+        return int(min(REFINED_LONG, max(REFINED, VERY_QUICK / (3 * max(counted, 1)))))
 
     def handed_out(self, mutation: Mutation) -> Mutation:
         """A mutation between variables in the mappings that the user gave, each note said once."""

@@ -26,8 +26,17 @@ Parameters: TypeAlias = dict[Path, Array]
 LOOKS = 20
 #: After so many looks without progress it is over.
 PATIENCE = 10
+#: A batch is taken in no more pieces than this: updates cost something, whatever few examples they see.
+PIECES = 32
 #: Sums over the same examples differ by no more than this where examples do not see one another.
 ROUNDING = 1e-2
+
+
+class Original(NamedTuple):
+    """The network that another one is to compute the same as, with its variables."""
+
+    network: Network
+    variables: Variables
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +45,15 @@ class Descent:
 
     Attributes:
       network: the network.
+      original: what it is to compute.
       wanted: what the original makes of every batch.
       variables: all variables of the network; those that are not fitted stay as they are here.
       tx: the optimizer, for a number of updates. An update whose gradient is not finite is left out.
-      size: how many examples an update sees; None: a batch.
+      size: how many examples an update sees, more in batches of more than `PIECES` times as many; None: a batch.
     """
 
     network: Network
+    original: Original
     wanted: WantedOutputs
     variables: Variables
     tx: Callable[[int], optax.GradientTransformation]
@@ -59,10 +70,11 @@ class Descent:
         errors, size = jax.jit(self._errors), None
         if self.size is not None and self._apart(errors, start, held_out):
             rest, looked_at = self._joined([~own for own in held_out]), self._joined(held_out)
-            size = min(self.size, max(int(own.sum()) for own in others))
+            most = max(int(own.sum()) for own in others)
+            size = min(most, max(self.size, -(-most // PIECES)))
         else:
             rest, looked_at = self._masked([~own for own in held_out]), self._masked(held_out)
-        pieces = _Pieces(rest, size)
+        pieces = _Pieces(rest, size, mixed=size is not None and self._can_be_mixed(rest))
         updates = -(-steps * pieces.number // len(others))
         tx = optax.apply_if_finite(self.tx(updates), max_consecutive_errors=updates + 1)
         step = jax.jit(self._step(tx))
@@ -71,7 +83,7 @@ class Descent:
         every, order = max(1, -(-updates // LOOKS)), pieces.in_random_order()
         with tracked(range(1, updates + 1), "refine", progress) as numbers:
             for number in numbers:
-                now, state = step(now, state, next(order))
+                now, state = step(now, state, next(order), self.original.variables)
                 if number % every == 0 or number == updates:
                     found = self._error(errors, now, looked_at)
                     best, smallest = (now, found) if found < smallest else (best, smallest)
@@ -95,6 +107,18 @@ class Descent:
             return False
         among = errors(parameters, Rows(batch.inputs, batch.wanted, own.astype(np.float32)))
         return bool(np.allclose(alone, among, rtol=ROUNDING, equal_nan=True))
+
+    def _can_be_mixed(self, rows: Sequence[Rows]) -> bool:
+        """Whether there is something between two examples: words have none."""
+        dtypes = [jnp.result_type(array) for own in rows for array in own.inputs]
+        return self.wanted.by_example and all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
+
+    def _mixed(self, rows: Rows, variables: Variables) -> Rows:
+        """Examples between two, and what the original makes of them."""
+        if rows.shares is None:
+            return rows
+        inputs = tuple(_between(array, rows.shares) for array in rows.inputs)
+        return rows._replace(inputs=inputs, wanted=self.wanted.aims(self.original.network.outputs(variables, *inputs)))
 
     def _masked(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Rows]:
         """Of every batch the examples that are chosen, where there are some; the others are evaluated as well."""
@@ -132,19 +156,30 @@ class Descent:
             sums, counts = jnp.moveaxis(self._errors(parameters, rows), -1, 0)
             return jnp.mean(sums / counts)
 
-        def step(parameters: Parameters, state: optax.OptState, rows: Rows) -> tuple[Parameters, optax.OptState]:
-            updates, state = tx.update(jax.grad(loss)(parameters, rows), state, parameters)
+        def step(
+            parameters: Parameters, state: optax.OptState, rows: Rows, original: Variables
+        ) -> tuple[Parameters, optax.OptState]:
+            gradients = jax.grad(loss)(parameters, self._mixed(rows, original))
+            updates, state = tx.update(gradients, state, parameters)
             return optax.apply_updates(parameters, updates), state
 
         return step
 
 
 class Rows(NamedTuple):
-    """Examples, what the original makes of them, and which of them count; a single entry: all of them."""
+    """Examples.
+
+    Attributes:
+      inputs: the examples.
+      wanted: what the original makes of them.
+      chosen: 1 for those that count, and 0 for the others; a single entry: all of them.
+      shares: how much of each example is taken, and the rest of another one; None: all of it.
+    """
 
     inputs: Batch
     wanted: tuple[Array, ...]
     chosen: Float[Array, " examples"]
+    shares: Float[Array, " examples"] | None = None
 
 
 def _taken(batch: WantedBatch, own: Bool[np.ndarray, " _"]) -> Rows:
@@ -171,10 +206,12 @@ class _Pieces:
     Attributes:
       rows: the examples.
       size: how many are in a piece; None: as many as are in an item of ``rows``. So it is where there are fewer.
+      mixed: whether half of the examples of a piece are mixed with others of it.
     """
 
     rows: Sequence[Rows]
     size: int | None
+    mixed: bool = False
 
     @property
     def number(self) -> int:
@@ -188,17 +225,27 @@ class _Pieces:
             pieces = [piece for i in range(len(self.rows)) for piece in self._pieces(i, generator)]
             for number in generator.permutation(len(pieces)):
                 i, chosen = pieces[number]
-                yield self.rows[i] if chosen is None else _picked(self.rows[i], chosen)
+                if chosen is None:
+                    yield self.rows[i]
+                    continue
+                shares = np.where(generator.random(len(chosen)) < 0.5, 1.0, generator.random(len(chosen)))
+                yield _picked(self.rows[i], chosen, shares.astype(np.float32) if self.mixed else None)
 
     def _pieces(self, i: int, generator: np.random.Generator) -> list[tuple[int, Int[np.ndarray, " piece"] | None]]:
         """Which examples are in each piece; None: all of them."""
         number = len(self.rows[i].chosen)
-        if self.size is None or number <= self.size:
+        if self.size is None or number == 1:  # a whole batch
             return [(i, None)]
-        order = generator.permutation(number)
-        return [(i, order[start : start + self.size]) for start in range(0, number - self.size + 1, self.size)]
+        order, size = generator.permutation(number), min(number, self.size)
+        return [(i, order[start : start + size]) for start in range(0, number - size + 1, size)]
 
 
-def _picked(rows: Rows, chosen: Int[np.ndarray, " piece"]) -> Rows:
+def _picked(rows: Rows, chosen: Int[np.ndarray, " piece"], shares: Float[np.ndarray, " piece"] | None) -> Rows:
     inputs, wanted = (tuple(array[chosen] for array in arrays) for arrays in (rows.inputs, rows.wanted))
-    return Rows(inputs, wanted, np.ones(len(chosen), np.float32))
+    return Rows(inputs, wanted, np.ones(len(chosen), np.float32), shares)
+
+
+def _between(array: Array, shares: Float[Array, " examples"]) -> Array:
+    """Of each example its share, and the rest of the one as far from the end as it is from the beginning."""
+    own = shares.reshape(-1, *[1] * (jnp.ndim(array) - 1)).astype(array.dtype)
+    return own * array + (1 - own) * array[::-1]

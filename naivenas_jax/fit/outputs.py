@@ -99,12 +99,14 @@ class WantedOutputs:
       batches: the batches.
       kept: for each output vertex which neurons of the changed network are compared; None: it holds whole numbers,
         and is not compared.
+      sources: the same neurons in the original.
       variances: of each output that is compared, over all examples and neurons.
       by_example: whether examples lie along the first dimension of all inputs and outputs that are compared.
     """
 
     batches: tuple[WantedBatch, ...]
     kept: tuple[Neurons | None, ...]
+    sources: tuple[Neurons | None, ...]
     variances: tuple[float, ...]
     by_example: bool
 
@@ -136,12 +138,17 @@ class WantedOutputs:
         return cls(
             batches=tuple(map(WantedBatch, data, wanted)),
             kept=tuple(None if pair is None else pair[1] for pair in pairs),
+            sources=tuple(None if pair is None else pair[0] for pair in pairs),
             variances=tuple(_variance([batch[i] for batch in wanted], examples) for i in range(sum(compared))),
             by_example=all(
                 {np.shape(array)[:1] for array in (*inputs, *batch)} == {first}
                 for inputs, batch, first in zip(data, wanted, examples, strict=True)
             ),
         )
+
+    def aims(self, made: Sequence[Array]) -> tuple[Array, ...]:
+        """What is compared of the outputs of the original."""
+        return tuple(array[..., own] for array, own in zip(made, self.sources, strict=True) if own is not None)
 
     def held_out(self) -> list[Bool[np.ndarray, " examples"]]:
         """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.

@@ -13,7 +13,7 @@ import optax
 from naivenas_jax.checks import as_whole, require_progress, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs
-from naivenas_jax.fit.descent import Descent, Parameters
+from naivenas_jax.fit.descent import Descent, Original, Parameters
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
@@ -48,9 +48,12 @@ def refine(
     and the parameters with the smallest one are returned: those that were given, if nothing was better. Where nothing
     has become better for half of the steps, it ends.
 
-    Each batch is taken in pieces of 32 examples, with an update of the parameters for each: ten updates that see a
-    tenth of a batch each cost what one costs that sees all of it, and come much further. Batches stay in one piece if
-    ``tx`` is given, whose schedule may count steps, or if what the network makes of an example depends on the others.
+    Each batch is taken in pieces of 32 examples (large batches in 32 pieces), with an update of the parameters for
+    each: ten updates that see a tenth of a batch each cost what one costs that sees all of it, and come much further.
+    Where all inputs are real numbers, half of the examples are mixed with another one, x = s x1 + (1 - s) x2 with s
+    drawn from 0 to 1, and the original says what becomes of them: so a few examples are many. Batches stay in one
+    piece, and nothing is mixed, if ``tx`` is given, whose schedule may count steps, or if what the network makes of an
+    example depends on the others.
 
     `compensate` solves one weight after the other and needs no step size; `refine` afterwards makes up for what they
     can only do together.
@@ -76,7 +79,8 @@ def refine(
         that numbers can be fitted to.
       VariablesError: there are no batches, nothing that could be held out, or the mutation was made on shapes.
 
-    Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+    Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015; of mixed examples, Beyer et
+    al., Knowledge Distillation: A Good Teacher is Patient and Consistent, CVPR 2022.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)
@@ -100,9 +104,10 @@ def refine(
     if tx is not None and not isinstance(tx, optax.GradientTransformation):
         raise PlanError(f"tx= takes an optax optimizer, such as optax.adam(1e-3); found {shown(tx)}.")
     data = Data.of(mutation.before, batches)
-    made = made_outputs(Network(mutation.before, kwargs), plain(mutation.variables_before), data)
-    wanted = WantedOutputs.of(mutation, data, made)
-    return refined(mutation, Network(mutation.graph, kwargs), wanted, steps, tx, progress)
+    original, variables = Network(mutation.before, kwargs), plain(mutation.variables_before)
+    wanted = WantedOutputs.of(mutation, data, made_outputs(original, variables, data))
+    networks = Original(original, variables), Network(mutation.graph, kwargs)
+    return refined(mutation, networks, wanted, steps, tx, progress)
 
 
 def require_steps(steps: object, argument: str, least: int, error: type[NaiveNASError]) -> None:
@@ -118,7 +123,7 @@ def require_steps(steps: object, argument: str, least: int, error: type[NaiveNAS
 
 def refined(
     mutation: Mutation,
-    network: Network,
+    networks: tuple[Original, Network],
     wanted: WantedOutputs,
     steps: int,
     tx: optax.GradientTransformation | None = None,
@@ -129,9 +134,9 @@ def refined(
     Raises:
       PlanError: if there are no parameters to fit.
     """
-    variables = plain(mutation.variables)
+    variables, (original, network) = plain(mutation.variables), networks
     make = _default if tx is None else lambda updates: tx
-    descent = Descent(network, wanted, variables, make, PIECE if tx is None else None)
+    descent = Descent(network, original, wanted, variables, make, PIECE if tx is None else None)
     given: Parameters = {
         path: jnp.asarray(array)
         for path, array in parameters_of(network.graph.ties, variables).items()

@@ -10,6 +10,8 @@ from flax import nnx
 
 import naivenas_jax as nas
 from naivenas_jax.fit import compression, descent
+from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 
 DATA = jax.random.normal(jax.random.key(0), (240, 5))
 BATCHES = [DATA[:120], DATA[120:]]
@@ -89,14 +91,14 @@ def test_examples_that_see_one_another_stay_together(sees_others, monkeypatch):
     cut = nas.delta_nout(graph, graph.init(jax.random.key(0), DATA), {"hidden": -3})
     seen = []
 
-    def noted(self, rows, size):
-        seen.append(size)
-        original(self, rows, size)
+    def noted(self, rows, size, mixed):
+        seen.append((size, mixed))
+        original(self, rows, size, mixed)
 
     original = descent._Pieces.__init__
     monkeypatch.setattr(descent._Pieces, "__init__", noted)
     refined = nas.refine(cut, BATCHES, steps=20)
-    assert seen == [None if sees_others else 32]
+    assert seen == [(None, False) if sees_others else (32, True)]
     assert error(refined, BATCHES[0]) < error(cut, BATCHES[0])
 
 
@@ -113,6 +115,25 @@ def test_pieces_are_all_examples_once_and_of_one_size():
         every = [number for own in found for number in own]
         assert len(set(every)) == len(every) == 21
     assert rounds[0] != rounds[1]
+
+
+def test_mixed_examples_are_aimed_at_what_the_original_makes_of_them(network):
+    """Also where fewer neurons are compared than there are, and words are not mixed."""
+    graph, variables = network
+    cut = nas.delta_nout(graph, variables, {"hidden": -3})
+    data = Data.of(graph, BATCHES)
+    original = descent.Original(Network(graph, {}), variables)
+    wanted = WantedOutputs.of(cut, data, made_outputs(original.network, variables, data))
+    way = descent.Descent(Network(cut.graph, {}), original, wanted, cut.variables, lambda _: optax.sgd(0.1), 8)
+    rows = way._joined([np.ones(120, bool)] * 2)
+    piece = next(descent._Pieces(rows, 8, mixed=True).in_random_order())
+    (x,), shares = piece.inputs, piece.shares[:, None]
+    assert 0 < np.sum(piece.shares == 1) < 8
+    mixed = way._mixed(piece, variables)
+    np.testing.assert_allclose(mixed.inputs[0], shares * x + (1 - shares) * x[::-1], rtol=1e-6)
+    np.testing.assert_allclose(mixed.wanted[0], graph.apply(variables, mixed.inputs[0]), rtol=1e-5)
+    assert way._can_be_mixed(rows)
+    assert not way._can_be_mixed([rows[0]._replace(inputs=(np.arange(3),))])
 
 
 def test_nothing_is_better_than_the_original(network):
