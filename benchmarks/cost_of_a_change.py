@@ -252,7 +252,9 @@ ROWS = {
         "copies",
         "3",
     ),
-    "densenet": Row("the same, DenseNet-121", lambda: shrink("DenseNet-121", "change"), "ms", "25"),
+    "densenet": Row(
+        "`delta_nout`, DenseNet-121 graph with its variables", lambda: shrink("DenseNet-121", "change"), "ms", "25"
+    ),
     "million-shrink": Row("10^6 neurons (100 x 10,000, shapes only): shrink", lambda: million("shrink"), "ms", "50"),
     "million-prune": Row("the same, prune", lambda: million("prune"), "ms", "50"),
     "million-mixed": Row("the same, mixed", lambda: million("mixed"), "ms", "50"),
