@@ -29,6 +29,7 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import jax
 import numpy as np
 from machine import measured_with, revision
 from networks import pretrained, trained
@@ -84,6 +85,8 @@ NOTES_ON_WAYS = """differences below .005 on digits, and .01 on the table of cla
 chance. `recalibrated`: `nas.recalibrate` after the default; `compensated`: `nas.compensate` after it; `refined`:
 `nas.refine` after that, 400 steps; `compress`: `nas.compress` without options. Torch-Pruning 1.6.1 prunes
 the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`)."""
+#: Whether programs may come from a cache of earlier runs: seconds of such rows say less, and are not shown.
+CACHED = bool(jax.config.jax_compilation_cache_dir)
 #: Rows that `peers/peer_of_accuracy.py` measures: as pruned, and with statistics estimated again.
 PEERS = ("Torch-Pruning, group L2, ranked", "Torch-Pruning, group L2, ranked, re-estimated")
 
@@ -157,7 +160,7 @@ def measure(name: str, ways: Iterable[str], shares: Iterable[float], seeds: int,
                          "figure": figure, "cpu": 0.0})  # fmt: skip
         known: dict[Key, tuple[Any, float]] = {}
         for way, share in wanted:
-            row = {"network": name, "seed": seed, "way": way, "share": share, "revision": revision()}
+            row = {"network": name, "seed": seed, "way": way, "share": share, "revision": revision(), "cached": CACHED}
             results.add(row | of_way(own, WAYS[way], int(share * params), known))
 
 
@@ -221,9 +224,10 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
     }
     best = {share: max((means[way, share] or 0 for way in CRITERIA), default=0) for share in shares}
     for way in ways:
-        if spent := [r["cpu"] for r in found if r["way"] == way]:
+        if own := [r for r in found if r["way"] == way]:
+            spent = mean(r["cpu"] for r in own if not r.get("cached"))
             cells = [as_cell(means[way, share], best[share] if way in CRITERIA else None) for share in shares]
-            lines.append(f"| {way} | {' | '.join(cells)} | {np.mean(spent):.1f} |")
+            lines.append(f"| {way} | {' | '.join(cells)} | {'' if spent is None else f'{spent:.1f}'} |")
     return "\n".join(lines)
 
 
@@ -302,7 +306,8 @@ Networks are cut to a share of their parameters, and nothing is trained after th
 parameters. Simple criteria are at the top of each table, and the best of them in a column is bold; `default` is
 `nas.resize` without `utility=`.
 Re-fitting sees inputs without labels: the images or rows of the training, 768 frames, 32 utterances, 512 sentences.
-CPU seconds are those of the cut and of what follows, with compiling, the mean over the columns.
+CPU seconds are those of the cut and of what follows, with compiling, the mean over the columns; none are shown where
+compiled programs came from a cache.
 
 Command: `{command}`, at {", ".join(revisions)}, on {head["machine"]} that other work shared, {head["date"]},
 {head["versions"]}.
