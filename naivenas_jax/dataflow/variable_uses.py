@@ -12,7 +12,9 @@ Two more events say what happens to the result of a contraction: a *skip connect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -117,6 +119,37 @@ class OtherUse(NamedTuple):
 VariableUse: TypeAlias = Contraction | AddedVariable | Standardisation | SkipConnection | Outcome | OtherUse
 #: Sees each use of a variable; may return an array to go on with in place of the result of a contraction.
 Hook: TypeAlias = Callable[[VariableUse], Array | None]
+
+
+@dataclass(frozen=True)
+class UseCounts:
+    """How often each variable is used in one evaluation, by kind of use.
+
+    Attributes:
+      rows: for each contraction of a variable the number of its rows.
+      skips: the skip connections to what it makes.
+      outcomes: the outcomes of what it makes.
+      elsewhere: the variables that are used in any other way.
+    """
+
+    rows: dict[Path, list[int]]
+    skips: Counter[Path]
+    outcomes: Counter[Path]
+    elsewhere: frozenset[Path]
+
+    @classmethod
+    def of(cls, uses: Sequence[VariableUse]) -> UseCounts:
+        """The uses of one evaluation, counted."""
+        rows: dict[Path, list[int]] = {}
+        for use in uses:
+            if isinstance(use, Contraction):
+                rows.setdefault(use.path, []).append(use.sizes.rows)
+        return cls(
+            rows=rows,
+            skips=Counter(use.path for use in uses if isinstance(use, SkipConnection)),
+            outcomes=Counter(use.path for use in uses if isinstance(use, Outcome)),
+            elsewhere=frozenset(use.path for use in uses if isinstance(use, OtherUse)),
+        )
 
 
 def ignore(use: VariableUse) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.thinning import thinning
-from naivenas_jax.dataflow.variable_uses import OtherUse, Outcome, SkipConnection, Standardisation, VariableUse
+from naivenas_jax.dataflow.variable_uses import Standardisation, UseCounts, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
 from naivenas_jax.fit.network.memory import most_columns
 from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
@@ -103,7 +102,7 @@ class Fitting:
 
     def stages(self) -> list[Weight | Statistic]:
         """What is to be re-fitted, in the order of evaluation."""
-        before, after = (_Counts.of(uses) for uses in self._uses)
+        before, after = (UseCounts.of(uses) for uses in self._uses)
         found: dict[Path, Weight | Statistic] = {}
         started = False
         for use in self._uses[1]:
@@ -111,8 +110,9 @@ class Fitting:
             if isinstance(use, Standardisation) and started:
                 found.setdefault(use.path, Statistic(use.path))
             elif isinstance(use, Contraction) and started and use.path not in found:
-                then, now = before.contractions[self._old(use.path)], after.contractions[use.path]
-                # what is also looked up by index, or scaled, means something else there
+                then, now = before.rows.get(self._old(use.path)), after.rows[use.path]
+                # what is also looked up by index, or scaled, means something else there; and with other rows, such as
+                # those of a weight that mixes tokens, which has one for each channel, nothing says which were which
                 if then == now and use.path not in after.elsewhere:
                     found[use.path] = self._weight(use.path, before, after)
         return list(found.values())
@@ -133,10 +133,11 @@ class Fitting:
         if not lost:
             return []
         named = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        return [f"not re-fitted (inside a loop, computed from other variables, or used in another way too): {named}"]
+        why = "inside a loop, computed from other variables, used in another way too, or once for each of other neurons"
+        return [f"not re-fitted ({why}): {named}"]
 
-    def _weight(self, path: Path, before: _Counts, after: _Counts) -> Weight:
-        old, number = self._old(path), after.contractions[path]
+    def _weight(self, path: Path, before: UseCounts, after: UseCounts) -> Weight:
+        old, number = self._old(path), len(after.rows[path])
         shift, was = self._shift(path)
         return Weight(
             path,
@@ -364,33 +365,6 @@ class Fitting:
         """Every use of a variable, in the network before and after; on shapes."""
         own, inputs, (before, after) = self.mutation, self.runs.data.first, self.networks
         return before.uses(own.variables_before, inputs), after.uses(own.variables, inputs)
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """How often each variable is used in one evaluation, by kind of use.
-
-    Attributes:
-      contractions: the contractions of each variable.
-      skips: the skip connections to what it makes.
-      outcomes: the outcomes of what it makes.
-      elsewhere: the variables that are used in any other way.
-    """
-
-    contractions: Counter[Path]
-    skips: Counter[Path]
-    outcomes: Counter[Path]
-    elsewhere: frozenset[Path]
-
-    @classmethod
-    def of(cls, uses: Sequence[VariableUse]) -> _Counts:
-        """The uses of one evaluation, counted."""
-        return cls(
-            contractions=Counter(use.path for use in uses if isinstance(use, Contraction)),
-            skips=Counter(use.path for use in uses if isinstance(use, SkipConnection)),
-            outcomes=Counter(use.path for use in uses if isinstance(use, Outcome)),
-            elsewhere=frozenset(use.path for use in uses if isinstance(use, OtherUse)),
-        )
 
 
 def primitive_names(eqn: JaxprEqn) -> list[str]:
