@@ -113,3 +113,9 @@ def test_every_colour_of_a_picture_has_one_for_dark_pages(name: str):
     assert not re.search(r'(?:fill|stroke)="(?!none|var)', svg)
     assert all(styles.count(f"{name}:") == 3 for name in re.findall(r"var\((.*?)\)", svg))
     assert 'role="img" aria-label="what it shows"' in svg
+
+
+def test_methods_that_a_class_inherits_are_on_its_page():
+    site_reference = pytest.importorskip("site_reference", reason="needs Sphinx", exc_type=ImportError)
+    assert ":inherited-members:" in site_reference.page_of("Graph")  # nin, nout, find, as_module, ...
+    assert ":inherited-members:" not in site_reference.page_of("GraphError")

@@ -97,7 +97,17 @@ def page_of(name: str) -> str:
         return head + f".. automodule:: {value.__name__}\n   :members:\n"
     kind = "class" if inspect.isclass(value) else "function"
     members = "   :members:\n   :show-inheritance:\n" if kind == "class" else ""
+    members += "   :inherited-members:\n" if kind == "class" and inherits(value) else ""
     return head + f".. currentmodule:: naivenas_jax\n\n.. auto{kind}:: {name}\n{members}"
+
+
+def inherits(cls: type) -> bool:
+    """Whether a class has methods from other classes of ours: a reader does not know these, and looks at this one."""
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("naivenas_jax")]
+    named = {
+        name for base in bases for name, value in vars(base).items() if callable(value) or isinstance(value, property)
+    }
+    return any(not name.startswith("_") for name in named - vars(cls).keys())
 
 
 def add_names(app: Sphinx, docname: str, source: list[str]) -> None:
