@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Hashable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from weakref import WeakValueDictionary
 
 import jax
@@ -186,10 +186,12 @@ def made_by(name: object, given: dict[str, object]) -> Callable[..., object]:
 
 def unnamed(fn: object, where: str) -> SaveError:
     """The error about a function or class that has no name: it says where it is, and the line that gives it one."""
-    own = getattr(fn, "__name__", type(fn).__name__)
-    code = getattr(fn, "__code__", None)
+    inner = fn if isinstance(fn, type) or not callable(fn) else inspect.unwrap(fn)
+    own = getattr(fn, "__name__", "functools.partial, with an array" if isinstance(fn, partial) else type(fn).__name__)
+    code = getattr(inner, "__code__", None)
     place = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    name = own if own.isidentifier() else where.split("'")[-2] if "'" in where else "my_function"
+    known = own.isidentifier() and inner is fn and hasattr(fn, "__name__")  # a line with that name gives this function
+    name = own if known else where.split("'")[-2] if "'" in where else "my_function"
     if isinstance(fn, type):
         return SaveError(
             f"{where} is of the type {fn.__module__}.{fn.__qualname__}, which has no name in a file. Layers have one "
@@ -197,5 +199,5 @@ def unnamed(fn: object, where: str) -> SaveError:
         )
     return SaveError(
         f"{where} holds the function {own}{place}, which has no name that a file could hold, and code is never saved. "
-        f"Give it one, here and before loading: nas.register_function({name!r}, {own if own.isidentifier() else 'fn'})."
+        f"Give it one, here and before loading: nas.register_function({name!r}, {own if known else 'fn'})."
     )

@@ -110,6 +110,8 @@ class Encoder:
 
     def _partial(self, value: functools.partial[object], hint: str) -> Json:
         parts = [self._function(value.func), self.value(value.args, hint), self.value(value.keywords, hint)]
+        if _holds_array(parts):  # read again, it would be another function
+            raise unnamed(value, self.where)
         return self._numbered(value, parts)
 
     def _numbered(self, fn: Callable[..., object], parts: list[Json]) -> Json:
@@ -191,6 +193,13 @@ def _holds_data(kind: type) -> bool:
         return True
     own = dataclasses.is_dataclass(kind) and not issubclass(kind, nn.Module | nnx.Pytree | nnx.Variable)
     return own and "registered" in (name_of(kind) or {})
+
+
+def _holds_array(data: Json) -> bool:
+    """Whether a written value has an array beside it, whose entries are not part of what is written here."""
+    if isinstance(data, dict):
+        return "array" in data or any(map(_holds_array, data.values()))
+    return isinstance(data, list) and any(map(_holds_array, data))
 
 
 def _below(hint: str, key: object) -> str:
@@ -339,7 +348,7 @@ class Decoder:
     def _known(self, data: Json, make: Callable[[], Callable[..., Any]]) -> Any:
         """A function that is alive, if it was made like this, or one that is made now."""
         found = MADE.get(canonical(data))
-        if found is None or "array" in canonical(data):
+        if found is None or _holds_array(data):
             found = MADE[canonical(data)] = make()
         return found
 

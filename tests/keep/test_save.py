@@ -1,5 +1,6 @@
 """Networks, hand-written and imported, are saved and loaded: here, and in a process that has only the files."""
 
+import functools
 import inspect
 
 import chex
@@ -200,6 +201,28 @@ def test_functions_without_a_name_are_refused_with_the_line_that_names_them(tmp_
     nas.register_function("shifted", shifted)
     nas.save(tmp_path / "net", *network)
     assert nas.load(tmp_path / "net").graph == network[0]
+
+
+def test_partials_of_functions_whose_names_say_array(tmp_path):
+    """A function named ``asarray`` was taken for one that has an array beside it, and made anew on loading."""
+    network = with_function(functools.partial(jnp.asarray, dtype=jnp.bfloat16))
+    nas.save(tmp_path / "net", *network)
+    assert nas.load(tmp_path / "net").graph == network[0]
+
+
+@pytest.mark.parametrize(
+    ("fn", "named"),
+    [
+        (functools.partial(jnp.multiply, jnp.ones(())), "functools.partial, with an array, which has no name"),
+        (jax.vmap(jax.nn.relu), "relu"),
+    ],
+)
+def test_functions_made_of_others_are_refused_by_what_they_are_made_of(tmp_path, fn, named):
+    with pytest.raises(nas.SaveError) as error:
+        nas.save(tmp_path / "net", *with_function(fn))
+    assert f"vertex 'act' holds the function {named}" in str(error.value)
+    assert "nas.register_function('act', fn)" in str(error.value), "not the function inside"
+    assert "traceback_util" not in str(error.value)
 
 
 def test_functions_and_layers_that_are_not_registered_on_loading_are_named(tmp_path, monkeypatch):

@@ -535,6 +535,13 @@ def test_parts_that_cannot_be_limited(network, limit, error, message):
         nas.resize(*network, max_macs=limit, inputs=IMAGE)
 
 
+def test_a_vertex_without_variables_is_known(network):
+    with pytest.raises(
+        nas.BudgetError, match=r"max_params of 'flat': it has no variables\. Parts that have some: 'dep"
+    ):
+        nas.resize(*network, max_params={"flat": 0.5})
+
+
 def test_scopes_of_others_do_not_matter():
     class Named(nn.Module):
         @nn.compact

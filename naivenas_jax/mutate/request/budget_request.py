@@ -170,6 +170,10 @@ class _Counts:
         """The variables under a vertex or module."""
         arrays = flat(self.variables).items()
         found = {path: array for (path, array), own in zip(arrays, self.paths, strict=True) if under(part, [own])}
+        if not found and part in self.graph:
+            more = ", ..." * (len(self.modules) > 8)
+            having = ", ".join(map(repr, self.modules[:8]))
+            raise BudgetError(f"{name} of {part!r}: it has no variables. Parts that have some: {having}{more}.")
         if not found:
             raise UnknownNameError(f"{name}: {unknown_name(part, self.modules)}")
         return nested(found)
