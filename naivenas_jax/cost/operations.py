@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+import jax
 import numpy as np
 
 from naivenas_jax.cost.contractions import Branches, PlacedContraction, chosen, contractions, mapped
 from naivenas_jax.cost.parts import Owners, parts, under
 from naivenas_jax.cost.vector_sizes import VectorSizes, traced
 from naivenas_jax.errors import BudgetError
+from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.jaxpr.interpret import Atom
 from naivenas_jax.sizes.count import Count
+from naivenas_jax.sizes.ties import Ties
+from naivenas_jax.trace.model.call_arguments import traced_shape
 from naivenas_jax.trace.program.value import Value
+from naivenas_jax.transfer.variables import check_network, flat
 from naivenas_jax.typing import Array, PyTree, Shape, Variables
 
 
@@ -34,6 +40,10 @@ class Operation(NamedTuple):
     activation_bytes: Count
     owners: Owners
 
+
+#: So many counts are kept for each graph, the latest.
+_KEPT = 8
+_COUNTS: WeakKeyDictionary[Graph, tuple[Ties, dict[Hashable, Operations]]] = WeakKeyDictionary()
 
 Steps = tuple[Operation | Branches[Operation], ...]
 
@@ -103,9 +113,49 @@ def operations(graph: Graph, variables: Variables, inputs: Sequence[Array | Shap
     Raises:
       BudgetError: if the sizes of a contraction cannot be told from those of the variables.
     """
+    check_network(graph, variables)
+    known, key = _known(graph), None if kwargs else _key(variables, checked_arrays(graph, tuple(inputs)))
+    if key in known:
+        return known[key]
     analysed, sizes = traced(graph, variables, inputs, **kwargs)
     steps = mapped(contractions(analysed.frame), lambda one: _operation(one, sizes))
-    return Operations(tuple(steps), graph.ties.sizes)
+    found = Operations(tuple(steps), graph.ties.sizes)
+    if key is not None:
+        known[key] = found
+        if len(known) > _KEPT:
+            del known[next(iter(known))]
+    return found
+
+
+def are_counted(graph: Graph, variables: Variables, inputs: Sequence[Shape]) -> bool:
+    """Whether the operations of an evaluation on inputs of these shapes are known, so that it has been traced before.
+
+    Args:
+      graph: the network.
+      variables: arrays or shapes.
+      inputs: one per input of the graph.
+    """
+    return _key(variables, inputs) in _known(graph)
+
+
+def _known(graph: Graph) -> dict[Hashable, Operations]:
+    """The counts of a graph, and of equal ones, by shapes."""
+    ties, found = _COUNTS.get(graph, (None, {}))
+    if ties is not graph.ties:  # layers have been registered since
+        found = {}
+        _COUNTS[graph] = graph.ties, found
+    return found
+
+
+def _key(variables: Variables, inputs: Sequence[Array | Shape]) -> Hashable:
+    """What counts depend on besides the graph."""
+    held = tuple((path, _shape_of(array)) for path, array in flat(variables).items())
+    return held, tuple(map(_shape_of, inputs)), jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def _shape_of(array: PyTree) -> Hashable:
+    shape = traced_shape(array)
+    return shape.shape, shape.dtype
 
 
 def _operation(one: PlacedContraction, sizes: VectorSizes) -> Operation:

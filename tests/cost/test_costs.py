@@ -229,3 +229,54 @@ def test_a_recurrent_layer_counts_every_step():
     found = nas.costs(graph, graph.init(jax.random.key(0), given), given)
     assert found.macs == 7 * 2 * (3 * 5 + 5 * 5)
     assert found.activation_bytes == 7 * 2 * (5 + 5) * 4
+
+
+class TestWhatIsKnown:
+    """A network is traced to be counted once for each shape of its inputs, and initialisers are not run for that."""
+
+    def network(self, calls, inits):
+        def counted(x):
+            calls.append(x.shape)
+            return jnp.tanh(x)
+
+        def init(key, shape, dtype=jnp.float32):
+            inits.append(shape)
+            return jnp.ones(shape, dtype)
+
+        x = nas.input_vertex("x", 3)
+        hidden = nas.layer("a", nn.Dense(8, kernel_init=init), x)
+        graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.invariant_vertex("act", counted, hidden)))
+        return graph, graph.init(jax.random.key(0), jnp.ones((1, 3)))
+
+    def test_equal_shapes_are_traced_once(self):
+        calls, inits = [], []
+        graph, variables = self.network(calls, inits)
+        del calls[:], inits[:]
+        first = nas.costs(graph, variables, jnp.ones((2, 3)))
+        assert (len(calls), inits) == (1, [])
+        assert nas.costs(nas.Graph(graph.inputs, graph.outputs), variables, jnp.zeros((2, 3))) == first
+        assert len(calls) == 1
+        assert nas.costs(graph, variables, jnp.ones((4, 3))).macs == 2 * first.macs
+        half = jax.tree.map(lambda array: array.astype(jnp.bfloat16), variables)
+        assert nas.costs(graph, half, jnp.ones((2, 3), jnp.bfloat16)).activation_bytes < first.activation_bytes
+        assert len(calls) == 3
+
+    def test_a_wrong_input_is_refused_all_the_same(self):
+        graph, variables = self.network([], [])
+        nas.costs(graph, variables, jnp.ones((2, 3)))
+        with pytest.raises(nas.NaiveNASError):
+            nas.costs(graph, variables, jnp.ones((2, 3)), jnp.ones((2, 3)))
+
+    def test_what_a_budget_counts_again_is_not_tried_again(self):
+        calls = []
+        graph, variables = self.network(calls, [])
+        nas.costs(graph, variables, jnp.ones((2, 3)))
+        del calls[:]
+        mutation = nas.resize(graph, variables, max_macs=0.5, inputs=jnp.ones((2, 3)))
+        assert [shape for shape in calls if shape[0] == 2] == [(2, mutation.graph.nout("a"))]
+
+    def test_parameters_of_another_shape_are_refused_by_flax(self):
+        graph, variables = self.network([], [])
+        wrong = {"params": {**variables["params"], "a": {"kernel": jnp.ones((3, 7)), "bias": jnp.ones(8)}}}
+        with pytest.raises(Exception, match="shape"):
+            graph.apply(wrong, jnp.ones((2, 3)))

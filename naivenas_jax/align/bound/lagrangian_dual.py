@@ -5,8 +5,9 @@ where the pairs ``gh`` form a forest; group ``g`` has the utility ``f_g(t_g)``. 
 
     sum_b p_b room_b + max over t of sum_g ( f_g(t_g) - sum_b p_b a_bg(t_g) ) - sum_gh sum_b p_b c_bgh t_g t_h
 
-It is convex in each price, and what is left of the budget at the best totals is its slope. The least is found for one
-budget after the other, where the tangents at a price that is too low and at one that is too high meet (Kelley).
+It is convex in the prices, and what is left of the budgets at the best totals is its slope. On a line the least
+is found where the tangents at a price that is too low and at one that is too high meet (Kelley). Several prices are
+found together (`price_cuts`), and then how high they are, all in proportion.
 
 References:
   J. E. Kelley, The cutting-plane method for solving convex programs, SIAM Journal, 1960.
@@ -23,11 +24,12 @@ from jaxtyping import Float, Int
 
 from naivenas_jax.align.bound.forest import Forest
 from naivenas_jax.align.bound.group_totals import PerTotal, Totals
+from naivenas_jax.align.bound.price_cuts import Priced, lowest
 from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.free_groups import PerGroup
 
-#: A price is tried so often at the most, and with several budgets their prices are found in so many turns.
-_TRIES, _TURNS = 40, 4
+#: On a line so many prices are tried at the most.
+_TRIES = 40
 #: A search for a price that is high or low enough ends at these.
 _HIGHEST_PRICE, _LOWEST_PRICE = 1e60, 1e-30
 #: The bound is as good as the least if it is so near to it, as a share.
@@ -36,20 +38,45 @@ _NEAR = 1e-7
 LITTLE = 0.5
 
 
-class Priced(NamedTuple):
-    """The bound at certain prices.
+class _Line(NamedTuple):
+    """Prices on a line from ``base`` on; a place on it is how often ``direction`` is added.
 
     Attributes:
-      prices: shape (budgets,).
-      bound: of the utility.
-      slopes: shape (budgets,): how the bound changes with each price: what is left of each budget.
-      positions: shape (free,): where the best total of each group stands among its totals.
+      base: shape (budgets,).
+      direction: shape (budgets,).
     """
 
-    prices: Float[np.ndarray, " budgets"]
-    bound: float
-    slopes: Float[np.ndarray, " budgets"]
-    positions: Int[np.ndarray, " free"]
+    base: Float[np.ndarray, " budgets"]
+    direction: Float[np.ndarray, " budgets"]
+
+    def at(self, place: float) -> Float[np.ndarray, " budgets"]:
+        """The prices at a place."""
+        prices: np.ndarray = self.base + place * self.direction
+        return prices
+
+    def place(self, priced: Priced) -> float:
+        """The place of prices that lie on the line, or the nearest one."""
+        return float((priced.prices - self.base) @ self.direction / (self.direction @ self.direction))
+
+    def slope(self, priced: Priced) -> float:
+        """How the bound changes along the line."""
+        return float(priced.slopes @ self.direction)
+
+    def next(self, low: Priced | None, high: Priced | None, best: float, number: int) -> float | None:
+        """The place to try next; None: the bound is as good as the least."""
+        if high is None:
+            place = self.place(low) if low else 0.0
+            return 4 * place if 0 < place < _HIGHEST_PRICE else None if place else max(abs(best) / 4, 1e-6)
+        last = self.place(high)
+        if low is None:
+            return None if last == 0 else last / 4 if last > _LOWEST_PRICE else 0.0
+        first = self.place(low)
+        rise = (high.bound - self.slope(high) * last) - (low.bound - self.slope(low) * first)
+        meet = rise / (self.slope(low) - self.slope(high))
+        least = low.bound + self.slope(low) * (meet - first)
+        if best - least <= _NEAR * abs(best) or not first < meet < last:
+            return None
+        return meet if number % 4 < 3 else (first + last) / 2
 
 
 class UpperBound(NamedTuple):
@@ -169,47 +196,33 @@ class Relaxation:
         Returns:
           The bound; and the two places between which it was found, or one.
         """
-        best = here = self.at(prices)
-        ends = [here]
-        for _ in range(1 if len(prices) == 1 else _TURNS):
-            before = best.bound
-            for budget in range(len(prices)):
-                best, ends = self._cheapest(best, budget)
-            if best.bound > before - _NEAR * abs(before):
-                break
+        start = self.at(prices)
+        if len(prices) == 1:
+            best, ends = self._cheapest(start, _Line(np.zeros(1), np.ones(1)))
+            return self._between(best, ends), ends
+        alone = [self._cheapest(start, _Line(np.zeros(len(prices)), unit)) for unit in np.eye(len(prices))]
+        best = lowest(self.at, [start, *(end for found, ends in alone for end in (found, *ends))], _NEAR)
+        if not best.prices.any():
+            return self._between(best, [best]), [best]
+        best, ends = self._cheapest(best, _Line(np.zeros(len(prices)), best.prices))
         return self._between(best, ends), ends
 
-    def _cheapest(self, start: Priced, budget: int) -> tuple[Priced, list[Priced]]:
-        """The least bound over the price of one budget; and the nearest places on both sides."""
-        best = here = start
-        low: Priced | None = None  # more than the budget is taken
+    def _cheapest(self, start: Priced, line: _Line) -> tuple[Priced, list[Priced]]:
+        """The least bound on a line of prices; and the nearest places on both sides."""
+        here = (
+            start if np.array_equal(line.at(line.place(start)), start.prices) else self.at(line.at(line.place(start)))
+        )
+        best = here
+        low: Priced | None = None  # more than the budgets is taken
         high: Priced | None = None
         for number in range(_TRIES):
-            low, high = (here, high) if here.slopes[budget] < 0 else (low, here)
-            price = self._next(low, high, budget, best.bound, number)
-            if price is None:
+            low, high = (here, high) if line.slope(here) < 0 else (low, here)
+            place = line.next(low, high, best.bound, number)
+            if place is None:
                 break
-            prices = here.prices.copy()
-            prices[budget] = price
-            here = self.at(prices)
+            here = self.at(line.at(place))
             best = here if here.bound < best.bound else best
         return best, [end for end in (low, high) if end is not None]
-
-    def _next(self, low: Priced | None, high: Priced | None, budget: int, best: float, number: int) -> float | None:
-        """The price to try next; None: the bound is as good as the least."""
-        if high is None:
-            price = float(low.prices[budget]) if low else 0.0
-            return 4 * price if 0 < price < _HIGHEST_PRICE else None if price else max(abs(best) / 4, 1e-6)
-        price = float(high.prices[budget])
-        if low is None:
-            return None if price == 0 else price / 4 if price > _LOWEST_PRICE else 0.0
-        first, last = float(low.prices[budget]), price
-        rise = (high.bound - high.slopes[budget] * last) - (low.bound - low.slopes[budget] * first)
-        meet = rise / float(low.slopes[budget] - high.slopes[budget])
-        least = low.bound + float(low.slopes[budget]) * (meet - first)
-        if best - least <= _NEAR * abs(best) or not first < meet < last:
-            return None
-        return meet if number % 4 < 3 else (first + last) / 2
 
     def _between(self, best: Priced, ends: Sequence[Priced]) -> UpperBound:
         """The bound with what it is a tangent to."""

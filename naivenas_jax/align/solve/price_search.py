@@ -11,7 +11,8 @@ from jaxtyping import Int
 
 from naivenas_jax.align.bound.group_totals import Totals
 from naivenas_jax.align.bound.lagrangian_bound import LagrangianBound, PricedConditions
-from naivenas_jax.align.bound.lagrangian_dual import Priced, Relaxation, UpperBound, between
+from naivenas_jax.align.bound.lagrangian_dual import Relaxation, UpperBound, between
+from naivenas_jax.align.bound.price_cuts import Priced
 from naivenas_jax.align.problem.deadline import Deadline
 from naivenas_jax.align.problem.free_groups import FreeGroups, PerGroup
 from naivenas_jax.align.problem.problem import Problem, Solution

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import flax.linen as nn
 import jax
+from flax.core import Scope, meta
 from jax.extend.core import JaxprEqn
 
 from naivenas_jax.paths import path_text
@@ -33,7 +34,10 @@ def computing(*paths: str) -> contextlib.ExitStack:
 
 
 def computing_in_linen() -> contextlib.AbstractContextManager[None]:
-    """A context in which whatever a linen module traces is marked as computed in it, for all its methods."""
+    """A context in which whatever a linen module traces is marked as computed in it, for all its methods.
+
+    Modules take parameters that fit as they are.
+    """
 
     def intercept(
         call: Callable[..., T],
@@ -41,10 +45,42 @@ def computing_in_linen() -> contextlib.AbstractContextManager[None]:
         kwargs: Mapping[str, object],
         context: nn.module.InterceptorContext,
     ) -> T:
+        if context.module.scope is not None:
+            _take_what_fits(context.module.scope)
         with computing(path_of(context.module)):
             return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)
+
+
+def taking_what_fits(
+    call: Callable[..., T],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    context: nn.module.InterceptorContext,
+) -> T:
+    """An interceptor of linen with which modules take parameters that fit as they are."""
+    if context.module.scope is not None:
+        _take_what_fits(context.module.scope)
+    return call(*args, **kwargs)
+
+
+def _take_what_fits(scope: Scope) -> None:
+    """Let a scope return a parameter that has the shape which its initialiser is asked for.
+
+    Flax runs the initialiser of each once more, on shapes, to see that it fits, which takes half of the time of a
+    trace. It still does where the shape is none of the arguments, or another one.
+    """
+
+    def param(name: str, init: Callable[..., object], *args: object, unbox: bool = True, **kwargs: object) -> object:
+        held = meta.unbox(scope.get_variable("params", name)) if args else None
+        if not isinstance(held, jax.Array) or args[0] not in (held.shape, [*held.shape]):
+            return check(name, init, *args, unbox=unbox, **kwargs)
+        scope.reserve(name, "params")
+        return held if unbox else scope.get_variable("params", name)
+
+    if "param" not in vars(scope):
+        check, vars(scope)["param"] = scope.param, param
 
 
 def path_of(module: nn.Module) -> str:

@@ -17,7 +17,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -25,10 +25,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.core import Scope, meta
 from jax.ad_checkpoint import checkpoint_name
 
-from naivenas_jax.graph.evaluation.name_scopes import computing, path_of
+from naivenas_jax.graph.evaluation.name_scopes import computing, path_of, taking_what_fits
 from naivenas_jax.graph.model_vertex import Place
 
 T = TypeVar("T")
@@ -100,10 +99,6 @@ def linen_marks() -> Iterator[None]:
         kwargs: dict[str, object],
         context: nn.module.InterceptorContext,
     ) -> object:
-        if context.module.scope is not None:
-            _take_what_fits(context.module.scope)
-        if not _NAMING.get():
-            return call(*args, **kwargs)
         path = path_of(context.module)
         if context.method_name != "__call__" or not path:
             with computing(path):
@@ -113,26 +108,8 @@ def linen_marks() -> Iterator[None]:
             result = call(*args, **kwargs)
         return _marked(result, "out", path)
 
-    with nn.intercept_methods(intercept):
+    with nn.intercept_methods(intercept) if _NAMING.get() else nullcontext(), nn.intercept_methods(taking_what_fits):
         yield
-
-
-def _take_what_fits(scope: Scope) -> None:
-    """Let a scope return a parameter that has the shape which its initialiser is asked for.
-
-    Flax runs the initialiser of each once more, on shapes, to see that it fits, which takes half of the time of a
-    trace. It still does where the shape is none of the arguments, or another one.
-    """
-
-    def param(name: str, init: Callable[..., object], *args: object, unbox: bool = True, **kwargs: object) -> object:
-        held = meta.unbox(scope.get_variable("params", name)) if args else None
-        if not isinstance(held, jax.Array) or args[0] not in (held.shape, [*held.shape]):
-            return check(name, init, *args, unbox=unbox, **kwargs)
-        scope.reserve(name, "params")
-        return held if unbox else scope.get_variable("params", name)
-
-    if "param" not in vars(scope):
-        check, vars(scope)["param"] = scope.param, param
 
 
 @contextmanager
