@@ -84,7 +84,8 @@ OURS: dict[str, Way] = {
 NOTES_ON_WAYS = """differences below .005 on digits, and .01 on the table of classes and on frames, are
 chance. `recalibrated`: `nas.recalibrate` after the default; `compensated`: `nas.compensate` after it; `refined`:
 `nas.refine` after that, 400 steps; `compress`: `nas.compress` without options. Torch-Pruning 1.6.1 prunes
-the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`)."""
+the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`). `at`: the revisions at which
+re-fitting was measured."""
 #: Whether programs may come from a cache of earlier runs: seconds of such rows say less, and are not shown.
 CACHED = bool(jax.config.jax_compilation_cache_dir)
 #: Rows that `peers/peer_of_accuracy.py` measures: as pruned, and with statistics estimated again.
@@ -254,20 +255,22 @@ def summary(names: Iterable[str], results: Results) -> str:
 def of_fits(results: Results) -> str:
     """The ways with re-fitting side by side, where some were measured; means over seeds."""
     ways = [*OURS, *PEERS]
-    heads = ["network", "share", "seeds", ORIGINAL, *ways]
+    heads = ["network", "share", "seeds", ORIGINAL, *ways, "at"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---|" * (len(heads) - 1)]
     for name in (*DEVELOPED_ON, *REPORTED):
         rows = [row for row in results.rows if row["network"] == name and "figure" in row]
         for share in shares_of(SUBJECTS[name]):
             found = {way: [r for r in rows if (r["way"], r["share"]) == (way, share)] for way in ways}
-            if not any(found[way] for way in OURS if way != DEFAULT):
+            if not any(found[way] for way, stages in OURS.items() if stages[-1] not in (default, recalibrated)):
                 continue
             seeds = {r["seed"] for way in OURS if way != DEFAULT for r in found[way]}
             means = {way: mean(r["figure"] for r in own if r["seed"] in seeds) for way, own in found.items()}
             best = max(value for value in means.values() if value is not None)
             whole = mean(r["figure"] for r in rows if r["way"] == ORIGINAL and r["seed"] in seeds)
             cells = [as_cell(means[way], best) for way in ways]
-            lines.append(f"| {name} | {share:.1%} | {len(seeds)} | {as_cell(whole)} | {' | '.join(cells)} |")
+            at = sorted({r["revision"] for way in OURS if way != DEFAULT for r in found[way] if r.get("revision")})
+            line = [name, f"{share:.1%}", str(len(seeds)), as_cell(whole), *cells, ", ".join(at)]
+            lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines)
 
 
