@@ -466,6 +466,7 @@ def test_an_optimizer_of_a_part_of_the_parameters():
         ),
         (optax.contrib.galore(1e-2, rank=2), r"GaLoreState\.projector\) cannot be carried|belongs to no variable"),
         (optax.lbfgs(), r"ScaleByLBFGSState\.params\) cannot be carried.*Start this state again"),
+        (optax.sm3(1e-2), r"ScaleBySM3State\.mu\) cannot be carried.*Start this state again"),
     ],
 )
 def test_what_cannot_be_matched_is_refused(tree, message):

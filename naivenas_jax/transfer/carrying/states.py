@@ -122,7 +122,14 @@ CONSTANTS = frozenset(
 )
 
 # Fields that may have the shape of a parameter by coincidence, and mean something else.
-REFUSED = frozenset({("GaLoreState", "projector"), ("ScaleByLBFGSState", "params"), ("ScaleByLBFGSState", "updates")})
+REFUSED = frozenset(
+    {
+        ("GaLoreState", "projector"),
+        ("ScaleByLBFGSState", "params"),
+        ("ScaleByLBFGSState", "updates"),
+        ("ScaleBySM3State", "mu"),  # largest squares over all other dimensions, those of dropped neurons among them
+    }
+)
 
 
 def leaves_and_holes(tree: PyTree, spelled: Collection[Path] = ()) -> list[StateLeaf]:
