@@ -25,7 +25,8 @@ def network():
 
 def shares(sizes):
     """The definition, one by one."""
-    return np.array([one / sum(other for other in sizes if other >= one) for one in sizes])
+    larger = [sum(other for other in sizes if other > one) for one in sizes]
+    return np.array([one / left if left else 1.0 for one, left in zip(sizes, larger, strict=True)])
 
 
 def test_scores_are_those_of_the_formula():
@@ -64,7 +65,7 @@ def test_neurons_that_are_read_by_nothing_but_zeros_go_first_and_where_all_are_a
     assert nas.contribution(graph, {**variables, "params": some})["inner"][1] == 0
     none = {**variables["params"], "outer": {"kernel": 0 * kernel, "bias": jnp.zeros(4)}}
     found = nas.contribution(graph, {**variables, "params": none})["inner"]
-    assert sorted(found) == pytest.approx([1 / 10, 1 / 8, 1 / 6, 1 / 4, 1 / 2])
+    assert sorted(found) == pytest.approx([1 / 8, 1 / 6, 1 / 4, 1 / 2, 1 / 2])
 
 
 def test_a_depthwise_convolution_only_passes_neurons_on():
@@ -91,4 +92,19 @@ def test_shapes_alone_make_all_neurons_alike():
     graph, variables = network()
     shapes = jax.eval_shape(lambda: variables)
     found = nas.contribution(graph, shapes)
-    assert found["inner"].tolist() == [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
+    assert found["inner"].tolist() == [1, 1, 1 / 2, 1 / 3, 1 / 4]
+
+
+def test_one_of_two_heads_counts_as_much_as_the_other_and_neurons_of_a_wide_layer_hardly():
+    x = nas.input_vertex("x", 3)
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("hidden", nn.Dense(50), x)))
+    params = {
+        "hidden": {"kernel": np.ones((3, 50)), "bias": np.zeros(50)},
+        "out": {"kernel": np.ones((50, 2)), "bias": np.zeros(2)},
+    }
+    found = nas.contribution(graph, {"params": params})["hidden"]
+    exact = np.log([n / (n - 1) for n in range(2, 51)])  # what each adds to the logarithm of what is kept
+    assert (found[1:] >= exact).all()
+    np.testing.assert_allclose(found[10:], exact[9:], rtol=0.06)
+    two = nas.delta_nout(graph, {"params": params}, {"hidden": -48})
+    assert nas.contribution(*two)["hidden"].tolist() == [1, 1]

@@ -15,7 +15,6 @@ from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import check_network
 from naivenas_jax.typing import Array, Variables
 from naivenas_jax.utility.scores.batchnorm_scale import batch_normalised
-from naivenas_jax.utility.scores.comparable import comparable
 from naivenas_jax.utility.scores.gates import Gate, gates
 from naivenas_jax.utility.scores.magnitude import absolute_values, known_arrays, weight_of
 from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, homes
@@ -30,11 +29,12 @@ def contribution(graph: Graph, variables: Variables) -> Scores:
     For a weight ``W`` that reads it, ``a_c |W[c]|`` is the size of its contribution to what W makes. With the
     contributions ``s_1 >= s_2 >= ...`` to the same weight in descending order,
 
-        score_i = sum over the weights that read neuron i of  1/m * s_i / (s_1 + ... + s_i).
+        score_i = sum over the weights that read neuron i of  1/m * s_i / (s_1 + ... + s_(i-1)),
 
-    A share is what the neuron adds to those that contribute more: close to the logarithm of
-    ``(s_1 + ... + s_i) / (s_1 + ... + s_(i-1))``, so that the largest sum of scores is the largest product, over all
-    weights, of the part of the contributions that is kept. It does not depend on the width or scale of a layer, and
+    and 1/m for the largest, which is kept anyway. This is what would be lost without the neuron, relative to what would
+    be left: nothing for the least of many, and as much as there is for one of two alike, such as two heads. The
+    largest sum of scores is close to the largest product, over all weights, of the part of the contributions that is
+    kept, whose logarithm it bounds from above. It does not depend on the width or scale of a layer, and
     compares neurons of all layers that are read together, after a concatenation for example. ``m`` is the number of
     weights whose results are added up where W's goes: what is lost in one branch of a sum matters less.
     Neurons that no weight reads count by their amplitudes, handle by handle.
@@ -51,8 +51,8 @@ def contribution(graph: Graph, variables: Variables) -> Scores:
       GraphError, VariablesError: ``graph`` is no graph, or the variables are not its own.
       PlanError: an array is spread over several processes.
 
-    Source: shares are those of the layer-adaptive magnitude of weights (LAMP), Lee et al., Layer-adaptive Sparsity for
-    the Magnitude-based Pruning, ICLR 2021, here of neurons and for each weight that reads them; scales of
+    Source: the order of the sums is that of the layer-adaptive magnitude of weights (LAMP), Lee et al., Layer-adaptive
+    Sparsity for the Magnitude-based Pruning, ICLR 2021, here for neurons and for each weight that reads them; scales of
     normalisations, Liu et al., Network Slimming, ICCV 2017.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
@@ -61,12 +61,15 @@ def contribution(graph: Graph, variables: Variables) -> Scores:
     >>> kernels = {"hidden": [[4.0, 1.0, 2.0]], "out": [[1.0], [1.0], [2.0]]}
     >>> params = {name: {"kernel": np.array(own), "bias": np.zeros(len(own[0]))} for name, own in kernels.items()}
     >>> nas.contribution(graph, {"params": params})["hidden"].round(2).tolist()
-    [1.0, 0.11, 0.5]
+    [1.0, 0.12, 1.0]
     """
     check_network(graph, variables)
     arrays = known_arrays(variables)
     if not arrays:
-        return comparable(graph, {axis: np.ones(size) for axis, size in graph.ties.sizes.items()})
+        alike = np.zeros(class_count(graph.ties))
+        for own in homes(graph).values():
+            alike[own[own >= 0]] = _shares(np.ones(int((own >= 0).sum())))
+        return by_handle(graph, alike)
     weights = [weight for weight in _weights(graph, arrays) if not weight.diagonal]
     amplitudes = _amplitudes(graph.ties, arrays, weights)
     writers, unread = np.zeros(len(amplitudes)), np.ones(len(amplitudes), bool)
@@ -186,10 +189,11 @@ def _amplitudes(ties: Ties, arrays: Mapping[Path, Array], weights: Sequence[_Wei
 
 
 def _shares(sizes: Float[np.ndarray, " read"]) -> Float[np.ndarray, " read"]:
-    """The share of each size in the sum of it and all larger ones; if all are 0 nothing is known, and all are alike."""
+    """Each size divided by the sum of all larger ones, 1 for the largest; if all are 0 they count as alike."""
     if not sizes.any():
         sizes = np.ones(len(sizes))
     order = np.argsort(-sizes, kind="stable")
     shares = np.empty(len(sizes))
-    shares[order] = sizes[order] / np.cumsum(sizes[order])
+    left = np.cumsum(sizes[order])
+    shares[order[:1]], shares[order[1:]] = 1.0, sizes[order[1:]] / left[:-1]
     return shares
