@@ -53,10 +53,22 @@ def held_out(batches: Sequence[Sequence[Array]], fewest: int = 2) -> list[Bool[n
     divided = [len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts]
     if 2 * sum(n for n, own in zip(numbers, divided, strict=True) if own) >= sum(numbers):
         pairs = zip(numbers, divided, strict=True)
-        return [np.arange(n) % HELD_OUT == HELD_OUT - 1 if own else np.array([False]) for n, own in pairs]
+        sizes = [n for n, own in zip(numbers, divided, strict=True) if own]
+        return [_of_batch(n, sizes) if own else np.array([False]) for n, own in pairs]
     number = np.arange(len(batches))
     whole = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
     return None if len(batches) < fewest else whole
+
+
+def _of_batch(number: int, sizes: Sequence[int]) -> Bool[np.ndarray, " examples"]:
+    """Which examples of a batch are held out: one in four, and so many more that a little smaller batch keeps as many.
+
+    Whatever is evaluated on the others is then compiled once for both.
+    """
+    found = np.asarray(np.arange(number) % HELD_OUT == HELD_OUT - 1)
+    near = min(size for size in sizes if number - HELD_OUT < size <= number)
+    found[np.flatnonzero(~found)[near - near // HELD_OUT :]] = True
+    return found
 
 
 class Distances(NamedTuple):

@@ -169,3 +169,10 @@ def test_where_examples_lie_nowhere_batches_are_counted(network):
     assert (wanted.by_example, len(found)) == (False, 2)
     compared = Comparison.of(found, found + 1, held_back=False, by_example=wanted.by_example)
     assert "on 2 batches that both were fitted to" in str(compared)
+
+
+def test_batches_of_nearly_one_size_keep_equally_many():
+    sizes = (17, 16, 16, 9)
+    chosen = held_out([[DATA[:n], DATA[:n, :2]] for n in sizes])
+    assert [int((~own).sum()) for own in chosen] == [12, 12, 12, 7]
+    assert [int(own.sum()) for own in chosen] == [5, 4, 4, 2]

@@ -28,7 +28,7 @@ def problem(seed, groups, noise, spread):
 def held_out_errors(fitted, held_out, present):
     """The error of every ridge, by solving for it."""
     own, others = fitted.centred(), held_out.centred()
-    found = [np.linalg.solve(own.system(ridge), own.xy - own.xx @ present) for ridge in LADDER[:-1]]
+    found = [np.linalg.solve(own.system(ridge), own.xy - own.times(present)) for ridge in LADDER[:-1]]
     return [*(others.error(present + one) for one in found), others.error(present)]
 
 
@@ -55,7 +55,7 @@ def test_solutions_nearby(monkeypatch):
     monkeypatch.setattr(ridge_choice, "_GUESSED", 40)
     fitted, _, present = problem(2, 2, 0.1, 3)
     own = fitted.centred()
-    right = own.xy - own.xx @ present
+    right = own.xy - own.times(present)
     right[:, :, 1] = 0
     here = ridge_choice._Solution(own, right, 2)
     for place in (1, 3):

@@ -32,6 +32,8 @@ from naivenas_jax.typing import Array
 
 #: How often it is evaluated what outcomes miss, at most; the first time for the fit to start from.
 TURNS = 5
+#: A step that took less than this off what is missed is the last one: each is a pass over the data.
+PAYS = 0.01
 
 
 class Missed(NamedTuple):
@@ -115,5 +117,8 @@ def aimed(
         found = missed(tried)
         if not (found.finite and found.squares < now.squares):
             break
+        paid = found.squares < (1 - PAYS) * now.squares
         best, now = tried, found
+        if not paid:
+            break
     return best

@@ -26,10 +26,15 @@ _TINY = 1e-30
 _ROUNDING = 1e-14
 
 
-#: From so many columns on only half of the products are computed: each is there twice.
-_HALVED = 1024
+#: From so many columns on only half of the products are computed: each is there twice. Of fewer, compiling the strips
+#: takes longer than the other half.
+_HALVED = 2048
 #: In so many strips.
-_STRIPS = 8
+_STRIPS = 4
+
+
+#: Rows of a matrix that are changed at once: a second copy might not fit.
+_AT_ONCE = 256
 
 
 class Gram(NamedTuple):
@@ -152,11 +157,14 @@ class NormalEquations:
       sums: ``[X, 1]^T [X, Y, 1]``: L is K + M.
       squares: the sums of the squares of the columns of Y.
       floor: how far off ``X^T X`` may be.
+      means: the means of X and Y, which are taken off wherever sums are read: a second copy might not fit. None:
+        nothing is taken off.
     """
 
     sums: Float[np.ndarray, "G R C"]
     squares: Float[np.ndarray, "G M"]
     floor: Float[np.ndarray, " G"] | float = 0.0
+    means: Float[np.ndarray, "G L"] | None = None
 
     @classmethod
     def of(cls, gram: Gram) -> NormalEquations:
@@ -184,14 +192,22 @@ class NormalEquations:
         return self.sums[:, -1, self.inputs : -1]
 
     @property
-    def xx(self) -> Float[np.ndarray, "G K K"]:
-        """``X^T X``."""
-        return self.sums[:, :-1, : self.inputs]
-
-    @property
     def xy(self) -> Float[np.ndarray, "G K M"]:
         """``X^T Y``."""
-        return self.sums[:, :-1, self.inputs : -1]
+        found = self.sums[:, :-1, self.inputs : -1]
+        return found if self.means is None else found - self.x[:, :, None] * self.means[:, None, self.inputs :]
+
+    def times(self, b: Float[np.ndarray, "G K M"]) -> Float[np.ndarray, "G K M"]:
+        """``X^T X B``."""
+        found = np.asarray(self._xx @ b)
+        if self.means is not None:
+            found -= self.x[:, :, None] * (self.means[:, None, : self.inputs] @ b)
+        return found
+
+    @property
+    def _xx(self) -> Float[np.ndarray, "G K K"]:
+        """``X^T X``, with nothing taken off."""
+        return self.sums[:, :-1, : self.inputs]
 
     def and_those(self, others: NormalEquations) -> NormalEquations:
         """The sums over the rows of both; these here are written to."""
@@ -200,10 +216,8 @@ class NormalEquations:
     def centred(self) -> NormalEquations:
         """The sums with the means of X and Y taken off."""
         rows = max(self.number, 1.0)
-        floor = _ROUNDING * np.trace(self.xx, axis1=1, axis2=2)
-        sums = self.sums[:, :, -1, None] * (self.sums[:, -1] / -rows)[:, None]
-        sums += self.sums
-        return NormalEquations(sums, self.squares - self.y**2 / rows, floor)
+        floor = _ROUNDING * np.trace(self._xx, axis1=1, axis2=2)
+        return NormalEquations(self.sums, self.squares - self.y**2 / rows, floor, self.sums[:, -1, :-1] / rows)
 
     def reduced(self, shifts: bool) -> NormalEquations:
         """What B is fitted to: centred sums where shifts take up the means."""
@@ -211,18 +225,25 @@ class NormalEquations:
 
     def weight(self, ridge: float) -> Float[np.ndarray, " G"]:
         """A relative ridge times the mean of the diagonal of ``X^T X``, above the floor."""
-        mean = np.trace(self.xx, axis1=1, axis2=2) / max(self.inputs, 1)
-        return np.asarray(ridge * np.maximum(mean, _TINY) + self.floor)
+        trace = np.trace(self._xx, axis1=1, axis2=2)
+        if self.means is not None:
+            trace = trace - (self.x * self.means[:, : self.inputs]).sum(1)
+        return np.asarray(ridge * np.maximum(trace / max(self.inputs, 1), _TINY) + self.floor)
 
     def system(self, ridge: float) -> Float[np.ndarray, "G K K"]:
         """``X^T X``, with the ridge."""
-        system = self.xx.copy()
+        system = self._xx.copy()
+        if self.means is not None:
+            for own, x, mean in zip(system, self.x, self.means[:, : self.inputs], strict=True):
+                for start in range(0, len(own), _AT_ONCE):
+                    rows = slice(start, start + _AT_ONCE)
+                    own[rows] -= x[rows, None] * mean
         system.reshape(len(system), -1)[:, :: self.inputs + 1] += self.weight(ridge)[:, None]
         return system
 
     def error(self, b: Float[np.ndarray, "G K M"]) -> float:
         """The sum of squares of ``y - x @ b``."""
-        return float(self.squares.sum() - 2 * (b * self.xy).sum() + (b * (self.xx @ b)).sum())
+        return float(self.squares.sum() - 2 * (b * self.xy).sum() + (b * self.times(b)).sum())
 
 
 @dataclass(frozen=True)
@@ -269,7 +290,7 @@ def ridge_fit(sums: NormalEquations, present: Float[np.ndarray, "G K M"], ridge:
     reduced, system, b = sums.reduced(shifts), None, present
     if not np.isinf(ridge):
         system = Factored(reduced.system(ridge))
-        b = np.asarray(present + system.solved(reduced.xy - reduced.xx @ present))
+        b = np.asarray(present + system.solved(reduced.xy - reduced.times(present)))
     rows = max(sums.number, 1.0)
     shift = (sums.y - np.einsum("gk,gkm->gm", sums.x, b)) / rows if shifts else np.zeros_like(sums.y)
     return Fit(b, shift, ridge, system)

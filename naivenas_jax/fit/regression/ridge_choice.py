@@ -56,7 +56,7 @@ def chosen_ridge(
         return 1e-3
     held_out = held_out.reduced(shifts)
     own = fitted.reduced(shifts)
-    right = own.xy - own.xx @ present
+    right = own.xy - own.times(present)
     first = _Solution(own, right, _START)
     errors = {len(LADDER) - 1: held_out.error(present), _START: held_out.error(present + first.found)}
     for step in (-1, 1):
