@@ -185,3 +185,22 @@ def test_variables_of_another_dtype_or_frozen_are_fine() -> None:
     smaller = nas.delta_nout(graph, half, {"a": -2})
     assert smaller.variables["params"]["a"]["kernel"].dtype == jnp.bfloat16
     assert nas.delta_nout(graph, freeze(variables), {"a": -2}).check(X).compared
+
+
+def test_an_imported_model_inside_a_vertex_and_what_works_instead() -> None:
+    """Vertices behind the model, whose constants follow the neurons that stay."""
+
+    def scaled(variables: Any, x: jax.Array) -> jax.Array:
+        hidden = x @ variables["params"]["a"]["kernel"] * jnp.arange(1.0, 7)
+        return hidden @ variables["params"]["b"]["kernel"]
+
+    graph, variables = nas.from_function(scaled, _variables(), X)
+    with pytest.raises(
+        nas.GraphError, match=r"'block' cannot wrap .* imported model, here 'model'.* Put layers behind"
+    ):
+        nas.layer("block", graph, nas.input_vertex("image", 3))
+    longer = nas.Graph(graph.inputs, nas.layer("last", nn.Dense(2), graph.outputs[0]))
+    last = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+    params = {**variables["params"], "last": last}
+    cut = nas.delta_nout(longer, {"params": params}, {"a": -3}, utility={"a": np.arange(6.0)})
+    np.testing.assert_allclose(cut.graph.apply(cut.variables, X), jnp.full((4, 2), 3 * (4 + 5 + 6.0)))

@@ -11,6 +11,7 @@ from naivenas_jax.errors import GraphError, SizeMismatchError
 from naivenas_jax.graph.evaluation.evaluate import Intercept, NestedOp
 from naivenas_jax.graph.graph import Graph, tie_vertices
 from naivenas_jax.graph.map_ops import with_sizes
+from naivenas_jax.graph.model_vertex import ModelOp
 from naivenas_jax.graph.op import select
 from naivenas_jax.graph.structure import arrays_in
 from naivenas_jax.graph.vertex import Vertex
@@ -74,7 +75,7 @@ def graph_vertex(name: str, graph: Graph, *inputs: Vertex) -> Vertex:
       *inputs: the vertices it reads, one for each input of the graph.
 
     Raises:
-      GraphError: if the graph has several outputs.
+      GraphError: if the graph has several outputs, or holds an imported model.
       SizeMismatchError: if the sizes of the inputs are not those of the graph.
 
     >>> import flax.linen as nn, naivenas_jax as nas
@@ -86,4 +87,10 @@ def graph_vertex(name: str, graph: Graph, *inputs: Vertex) -> Vertex:
     """
     if len(graph.outputs) != 1:
         raise GraphError(f"Vertex {name!r} can wrap a graph with one output; this one has {len(graph.outputs)}.")
+    if model := next((vertex for vertex in graph.vertices if isinstance(vertex.op, ModelOp)), None):
+        raise GraphError(
+            f"Vertex {name!r} cannot wrap a graph that holds an imported model, here {model.name!r}: its handles and "
+            "variables have the names that they have in the model, wherever it is. Put layers behind it in its own "
+            "graph, as in nas.Graph(graph.inputs, nas.layer(..., graph.outputs[0])), or compose the models in Flax."
+        )
     return Vertex(name, Subgraph(graph), inputs)
