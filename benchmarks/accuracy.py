@@ -85,9 +85,11 @@ NOTES_ON_WAYS = """differences below .005 on digits, and .01 on the table of cla
 chance. `recalibrated`: `nas.recalibrate` after the default; `compensated`: `nas.compensate` after it; `refined`:
 `nas.refine` after that, 400 steps; `compress`: `nas.compress` without options. Torch-Pruning 1.6.1 prunes
 the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`). `at`: the revisions at which
-re-fitting was measured."""
+re-fitting was measured: after the default before 603c3fe, whose scores were others."""
 #: Whether programs may come from a cache of earlier runs: seconds of such rows say less, and are not shown.
 CACHED = bool(jax.config.jax_compilation_cache_dir)
+#: Rows of the default as it was before that revision; nothing measures them again.
+FORMER = "default, before 603c3fe"
 #: Rows that `peers/peer_of_accuracy.py` measures: as pruned, and with statistics estimated again.
 PEERS = ("Torch-Pruning, group L2, ranked", "Torch-Pruning, group L2, ranked, re-estimated")
 
@@ -214,7 +216,7 @@ def as_masked(own: Prepared, made: Any) -> tuple[nas.Graph, Any]:
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     """The rows of a network as Markdown; the mean over seeds. The best simple criterion of a column is bold."""
-    shares, ways = shares_of(SUBJECTS[name]), (*WAYS, *PEERS)
+    shares, ways = shares_of(SUBJECTS[name]), (*WAYS, FORMER, *PEERS)
     head = " | ".join(f"{share:.1%}" for share in shares)
     lines = [f"| way | {head} | CPU s |", "|---|" + "---|" * (len(shares) + 1)]
     found = [row for row in rows if "figure" in row]
@@ -254,7 +256,7 @@ def summary(names: Iterable[str], results: Results) -> str:
 
 def of_fits(results: Results) -> str:
     """The ways with re-fitting side by side, where some were measured; means over seeds."""
-    ways = [*OURS, *PEERS]
+    ways = [FORMER, *OURS, *PEERS]
     heads = ["network", "share", "seeds", ORIGINAL, *ways, "at"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---|" * (len(heads) - 1)]
     for name in (*DEVELOPED_ON, *REPORTED):
