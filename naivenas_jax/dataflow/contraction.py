@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from naivenas_jax.dataflow.rearranged import Rearranged
 from naivenas_jax.dataflow.thinning import picked_rows
@@ -56,6 +56,8 @@ class Contraction:
       rows: makes some rows of X, shape (G, n, K), from the activation and their numbers.
       columns: makes Y, shape (G, N, M), from the result.
       matrix: makes B, shape (G, K, M), from the variable, or from any array of its shape.
+      seen: which columns of X have more than padding in them; those of a window that is wider than what it slides over
+        may not.
       number: how often the variable has been contracted before, in this evaluation.
       step: the step of the evaluation that contracts them.
     """
@@ -66,6 +68,7 @@ class Contraction:
     rows: SomeRows
     columns: Grouping
     matrix: Grouping
+    seen: Bool[np.ndarray, " K"]
     number: int = 0
     step: int = 0
 
@@ -141,6 +144,7 @@ def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, resu
         rows=rows,
         columns=columns,
         matrix=lambda array: variable.forward(array).transpose(*batch[side], *mine, *free).reshape(g, total, made),
+        seen=np.ones(total, bool),
     )
 
 
@@ -176,7 +180,21 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
         rows=rows,
         columns=lambda array: _features_last(array, numbers.out_spec).reshape(-1, g, made).transpose(1, 0, 2),
         matrix=matrix,
+        seen=np.repeat(_places_seen(eqn, sizes[1:]).ravel(), kernel[into]),
     )
+
+
+def _places_seen(eqn: Equation, positions: Sequence[int]) -> Bool[np.ndarray, "*window"]:
+    """Which places of the window of a convolution meet an entry of the activation at one of its positions."""
+    params, numbers = eqn.params, eqn.params["dimension_numbers"]
+    found = np.ones((), bool)
+    for d, (into, of, number) in enumerate(zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], positions, strict=True)):
+        starts = np.arange(number)[:, None] * params["window_strides"][d] - params["padding"][d][0]
+        met = starts + np.arange(eqn.invars[1].aval.shape[of]) * params["rhs_dilation"][d]
+        entry, between = np.divmod(met, params["lhs_dilation"][d])
+        there = (between == 0) & (entry >= 0) & (entry < eqn.invars[0].aval.shape[into])
+        found = found[..., None] & there.any(0)
+    return found
 
 
 def _features_last(array: Array, spec: Sequence[int]) -> Array:

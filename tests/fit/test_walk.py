@@ -32,6 +32,13 @@ CASES = {
     "several features": (nn.DenseGeneral((2, 5), axis=(-2, -1)), IMAGE),
     "grouped": (nn.Conv(6, (3, 2), strides=(2, 1), feature_group_count=3), IMAGE),
     "depthwise": (nn.Conv(3, (3, 3), feature_group_count=3, padding="VALID"), IMAGE),
+    "wider than the image": (nn.Conv(4, (7, 5)), IMAGE[:, :2, :3]),
+    "wider, strided, dilated, grouped": (
+        nn.Conv(6, (4, 6), strides=(2, 3), kernel_dilation=(3, 1), feature_group_count=3),
+        IMAGE[:, :5, :2],
+    ),
+    "wider, transposed": (nn.ConvTranspose(4, (9, 3), strides=(2, 2)), IMAGE[:, :2, :1]),
+    "wider, and padded by hand": (nn.Conv(4, (5, 3), padding=((4, 0), (-1, 2))), IMAGE[:, :2]),
     "a batch of weights": (nn.Einsum((3, 8, 4), "bnkh,hkm->bnhm", use_bias=False), IMAGE),
 }
 
@@ -45,6 +52,8 @@ def test_rows_times_matrix_are_columns(case):
     kernel = np.asarray(flat(variables)[found.path])
     assert found.path[-1] == "kernel"
     np.testing.assert_allclose(found.x @ found.matrix(kernel), found.y, atol=1e-5)
+    np.testing.assert_array_equal(found.seen, (np.asarray(found.x) != 0).any((0, 1)))
+    assert found.seen.all() == ("wider" not in case)
     np.testing.assert_array_equal(kernel.ravel()[found.entries(kernel.shape)], found.matrix(kernel))
 
 

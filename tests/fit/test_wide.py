@@ -8,7 +8,7 @@ import pytest
 
 import naivenas_jax as nas
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression import importance as costs_of_neurons, ridge
+from naivenas_jax.fit.regression import importance as costs_of_neurons, ridge, use_sums
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 
@@ -38,6 +38,28 @@ def test_half_of_the_products_is_enough(monkeypatch):
     for own in found:
         np.testing.assert_allclose(own.sums, wanted[:, [*range(18), -1]], rtol=2e-6)
         np.testing.assert_allclose(own.squares, np.diagonal(wanted, axis1=1, axis2=2)[:, 18:-1], rtol=2e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_columns_that_only_see_padding_are_left_out(monkeypatch, groups):
+    """The fit is that of all columns, unless examples differ in shape; what never mattered stays as it was."""
+    x = nas.input_vertex("x", 2)
+    wide = nas.invariant_vertex("relu", nn.relu, nas.layer("wide", nn.Conv(8, (1,)), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Conv(4, (9,), feature_group_count=groups), wide))
+    rows = IMAGES[:, 0, :3]
+    variables = graph.init(jax.random.key(0), rows)
+    cut = nas.delta_nout(graph, variables, {"wide": -2 * groups})
+    spied, widths = ridge.gram, []
+    monkeypatch.setattr(use_sums, "gram", lambda x, *given: widths.append(x.shape[-1]) or spied(x, *given))
+    found = [nas.compensate(cut, batches, ridge=1e-2) for batches in ([rows], [rows[:64], rows[64:, :2]])]
+    kernels = [np.asarray(own.variables["params"]["out"]["kernel"]) for own in found]
+    assert set(widths) == {5 * kernels[0].shape[1], 9 * kernels[0].shape[1]}  # of three positions five places are seen
+    before = np.asarray(cut.variables["params"]["out"]["kernel"])
+    np.testing.assert_array_equal(kernels[0][[0, 1, 7, 8]], before[[0, 1, 7, 8]])
+    monkeypatch.setattr(Data, "alike", False)
+    every = nas.compensate(cut, [rows], ridge=1e-2 * 9 / 5)  # relative to the mean square of all columns
+    np.testing.assert_allclose(every.variables["params"]["out"]["kernel"], kernels[0], rtol=1e-3, atol=1e-4)
+    assert np.abs(kernels[0] - before).max() > 0.01
 
 
 def test_what_a_weight_reads_of_a_neuron():

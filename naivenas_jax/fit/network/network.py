@@ -241,6 +241,11 @@ class Data:
         return next(iter(self))
 
     @cached_property
+    def alike(self) -> bool:
+        """Whether the examples of all batches have the same shapes."""
+        return len({tuple(array.shape[1:] for array in batch) for batch in self}) == 1
+
+    @cached_property
     def number(self) -> int:
         """How many batches there are."""
         if self.chosen is not None:

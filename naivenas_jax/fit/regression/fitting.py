@@ -11,7 +11,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.thinning import thinning
@@ -210,11 +210,11 @@ class Fitting:
         return changed(fit)
 
     def _reduced(self, stage: Weight, columns: ColumnMap, present: Float[np.ndarray, "G K M"]) -> ReducedColumns | None:
-        """Fewer columns for a weight whose sums would not fit into the memory; none, if those would not either."""
+        """Fewer columns: those that do not only see padding, or as many as sums fit into the memory; None: all."""
         groups, inputs, outputs = present.shape
-        most = most_columns(self.memory, groups, outputs)
-        if inputs <= most:
-            return None
+        most, seen = most_columns(self.memory, groups, outputs), self._seen(stage.path)
+        if len(seen) <= most:
+            return ReducedColumns.some(seen) if len(seen) < inputs else None
         path, found = stage.path, None
         if groups == 1 and most:
             shape = np.shape(flat(self.mutation.variables)[path])
@@ -226,6 +226,12 @@ class Fitting:
             return NO_COLUMNS
         self.notes.append(f"{name}: it is fitted in {found.number} combinations of them")
         return found
+
+    def _seen(self, path: Path) -> Int[np.ndarray, " k"]:
+        """The columns of what a weight reads that do not only see padding; all, unless all examples have one shape."""
+        uses = [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
+        seen = np.any([use.seen for use in uses], 0)
+        return np.flatnonzero(seen if self.runs.data.alike else np.ones(len(seen), bool))
 
     def _with(self, variables: Variables, stage: Weight, columns: ColumnMap, fit: Fit) -> dict[str, PyTree]:
         """The variables, with what was found for a weight and its shift."""

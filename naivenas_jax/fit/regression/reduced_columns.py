@@ -64,6 +64,11 @@ class ReducedColumns(NamedTuple):
         found = cls(tuple(parts))
         return found if found.number < len(matrix) else None
 
+    @classmethod
+    def some(cls, columns: Int[np.ndarray, " k"]) -> ReducedColumns:
+        """Some columns of X as they are."""
+        return cls((Part(columns[:, None], np.ones((len(columns), 1, 1), np.float32)),))
+
     @property
     def number(self) -> int:
         """How many columns there are."""
