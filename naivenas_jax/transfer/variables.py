@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import jax
 import numpy as np
+from flax.core.meta import AxisMetadata
 
 from naivenas_jax.errors import VariablesError
 from naivenas_jax.graph.evaluation.variable_trees import (
@@ -144,6 +145,11 @@ def _check_array(path: Path, array: object, wanted: tuple[int | None, ...]) -> N
         raise VariablesError(
             f"{subscripts(path)} has been deleted: a jitted function that donates its arguments has used it up. Pass "
             "what that function has returned, or a copy that was made before."
+        )
+    if isinstance(array, AxisMetadata):
+        raise VariablesError(
+            f"{subscripts(path)} is {type(array).__name__}, a box with an array in it that says how it is to be spread "
+            "over devices. Take the arrays out with flax.core.meta.unbox(variables)."
         )
     shape = shape_of_leaf(array)
     if shape != wanted and (

@@ -616,3 +616,13 @@ class TestUndo:
         _, restored = mutation.undo(learned)
         bias, old = restored["params"]["a"]["bias"], variables["params"]["a"]["bias"]
         np.testing.assert_array_equal(bias, old + np.array([1, 0, 1, 1, 0, 1], np.float32))
+
+
+def test_boxed_variables_are_refused_with_what_unboxes_them():
+    x = nas.input_vertex("x", 4)
+    kernel = nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("h", nn.Dense(6, kernel_init=kernel), x)))
+    boxed = graph.init(jax.random.key(0), jnp.ones((1, 4)))
+    with pytest.raises(nas.VariablesError, match=r"'h'\]\['kernel'\] is Partitioned, a box .*meta.unbox\(variables\)"):
+        nas.delta_nout(graph, boxed, {"h": -2})
+    assert nas.delta_nout(graph, nn.meta.unbox(boxed), {"h": -2}).graph.nout("h") == 4
