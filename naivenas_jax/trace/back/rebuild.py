@@ -82,7 +82,8 @@ def rebuild(
 
     Args:
       model: the linen module or nnx model that `from_linen` or `from_nnx` was given; untouched.
-      mutation: a mutation of the imported graph, or of a graph that earlier mutations made of it.
+      mutation: a mutation of the imported graph, or of a graph that earlier mutations made of it; or the `Saved` that
+        `load` returns of one.
       rescale_queries: whether the queries of attentions whose size changed may be multiplied by ``sqrt(new / old)``. A
         class that divides by the root of the size that it finds then computes what the graph does, which goes on to
         divide by the root of the old size. The factor is folded into the kernel and the bias of the queries (or into
