@@ -16,7 +16,7 @@ from naivenas_jax.errors import GraphError, UnknownNameError, VariablesError
 from naivenas_jax.graph.dag import Dag, unknown_name
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
-from naivenas_jax.graph.evaluation.variable_trees import plain
+from naivenas_jax.graph.evaluation.variable_trees import no_variables, plain
 from naivenas_jax.graph.queries.edit_queries import EditQueries
 from naivenas_jax.graph.queries.graph_summary import Summary, summarise
 from naivenas_jax.graph.queries.handles import Handles, fixed, handles, inside_vertex, is_axis
@@ -128,10 +128,7 @@ class Graph(EditQueries, AsModules, Dag, Printable):
             self.signature.check_variables(variables)
             variables = plain(variables)
         if not isinstance(variables, Mapping):
-            raise VariablesError(
-                "variables must be a dict of collections, {'params': ...}, as graph.init makes it; found "
-                f"{type(variables).__name__}."
-            )
+            raise no_variables(variables)
         try:
             return core.apply(self.run, mutable=mutable)(variables, *inputs, rngs=rngs, **kwargs)
         except DOES_NOT_FIT as error:
@@ -354,10 +351,10 @@ def require_graph(graph: object) -> Graph:
     if isinstance(graph, Graph):
         return graph
     held = next(iter(graph), None) if isinstance(graph, tuple) else getattr(graph, "graph", None)
-    hint = " It unpacks to one: graph, variables = ..." if isinstance(held, Graph) else ""
+    hint = " It unpacks to one: graph, variables = ..., or put a star before it in the call."
     raise GraphError(
         "The first argument must be a nas.Graph, followed by its variables where these matter; found "
-        f"{type(graph).__name__}: {graph!r:.80}.{hint}"
+        f"{type(graph).__name__}: {graph!r:.80}.{hint if isinstance(held, Graph) else ''}"
     )
 
 

@@ -15,6 +15,7 @@ from naivenas_jax.graph.evaluation.variable_trees import (
     flat_branch as flat_branch,
     flat_mappings as flat_mappings,
     nested as nested,
+    no_variables,
     plain as plain,
 )
 from naivenas_jax.graph.graph import require_graph
@@ -103,10 +104,7 @@ def check_variables(shapes: Mapping[Path, tuple[int | None, ...]], variables: ob
       VariablesError: names the first variable that is missing, unknown, or of another shape.
     """
     if not isinstance(variables, Mapping) and not (shapes and shapes.keys() <= flat(variables).keys()):
-        raise VariablesError(
-            f"variables must be a dict of collections, {{'params': ...}}, as graph.init makes it; found "
-            f"{type(variables).__name__}."
-        )
+        raise no_variables(variables)
     found = flat(variables)
     for path, wanted in shapes.items():
         if path not in found:

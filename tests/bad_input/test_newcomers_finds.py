@@ -29,6 +29,22 @@ def scheduled(**keywords: Any) -> Callable[[], Any]:
     return lambda: nas.gradual(*network(), **{"end": 10, "max_params": 0.5, **keywords})
 
 
+class Dropping(nn.Module):
+    evaluates: bool = True
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dropout(0.5, deterministic=self.evaluates and not train)(x)
+        return nn.Dense(2)(x)
+
+
+def dropping(kind: str, evaluates: bool = True, **keywords: Any) -> Any:
+    variables = Dropping().init(jax.random.key(0), X)
+    if kind == "linen":
+        return nas.from_linen(Dropping(evaluates), variables, X, **keywords)
+    return nas.from_function(lambda variables, x: Dropping().apply(variables, x, train=True), variables, X)
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an amount as a float": (resized(max_params=20.0), nas.BudgetError, "20 times the present.*max_params=20[.]"),
     "more than there is": (resized(max_bytes=1.5), nas.BudgetError, "1.5 times the present.*grow=True"),
@@ -129,6 +145,46 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nas.AxisPlan.of(3, [2]).after_plan([0, 1, 2]),
         nas.PlanError,
         "earlier must be an AxisPlan; found list",
+    ),
+    "training, at an import": (
+        lambda: dropping("linen", train=True),
+        nas.GraphError,
+        r"test_newcomers_finds.py:\d+: x = nn.Dropout.*leave train= out.*pass rngs=\{'dropout': jax.random.key\(0\)\}",
+    ),
+    "training, as the model is made": (
+        lambda: dropping("linen", evaluates=False),
+        nas.GraphError,
+        r"test_newcomers_finds.py:\d+: x = nn.Dropout.*without what turns training on \(train=False",
+    ),
+    "training, in a function": (
+        lambda: dropping("function"),
+        nas.GraphError,
+        r"test_newcomers_finds.py:\d+: x = nn.Dropout.*without what turns training on.*pass the key as an input",
+    ),
+    "two trees to carry": (
+        lambda: nas.delta_nout(*network(), {"a": -1}).carry({}, {}),
+        nas.ArgumentError,
+        r"found 2 arguments by position.*as a tuple: model, optimizer = mutation.carry\(\(model, optimizer\)\)",
+    ),
+    "a mutation for a network": (
+        lambda: nas.delta_nout(nas.delta_nout(*network(), {"a": -1}), {"a": -1}),
+        nas.GraphError,
+        "found Mutation.*unpacks to one: graph, variables = ..., or put a star before it in the call",
+    ),
+    "a network for a graph": (
+        lambda: nas.resize(network(), max_params=0.5),
+        nas.GraphError,
+        "found tuple.*put a star before it",
+    ),
+    "a model of nnx for its variables": (
+        lambda: nas.save("none", network()[0], model()),
+        nas.VariablesError,
+        r"found \w+: .*nas.from_nnx\(model, x\)\[1\] gives those",
+    ),
+    "a mutation for its variables": (
+        lambda: nas.delta_nout(network()[0], nas.delta_nout(*network(), {"a": -1}), {"a": -1}),
+        nas.VariablesError,
+        "found Mutation: .*put a star before it in the call",
     ),
     "too much to drop": (
         lambda: nas.delta_nout(*network(), {"a": -6}),

@@ -12,6 +12,7 @@ from flax.nnx import variablelib
 from flax.traverse_util import flatten_dict
 
 from naivenas_jax.errors import GraphError, VariablesError
+from naivenas_jax.graph.evaluation.variable_trees import no_variables
 from naivenas_jax.typing import PyTree, Variables
 
 
@@ -49,10 +50,7 @@ class GraphModel(nnx.Module):
 
     def __init__(self, graph: Applies, variables: Variables, rngs: nnx.Rngs | None = None):
         if not isinstance(variables, Mapping) or any(map(_is_none, variables.items())):
-            raise VariablesError(
-                "variables must be a dict of collections, {'params': {...}}, as graph.init makes it; found "
-                f"{type(variables).__name__}: {variables!r:.80}."
-            )
+            raise no_variables(variables)
         if not (rngs is None or isinstance(rngs, nnx.Rngs)):
             raise GraphError(f"rngs must be nnx.Rngs, or None; found {type(rngs).__name__}: {rngs!r:.80}.")
         self.graph = nnx.static(graph)

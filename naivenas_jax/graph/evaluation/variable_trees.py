@@ -11,6 +11,8 @@ import numpy as np
 from flax import core, nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from naivenas_jax.checks import shown
+from naivenas_jax.errors import VariablesError
 from naivenas_jax.paths import Path, key_text
 from naivenas_jax.typing import Array, PyTree, Shape
 
@@ -31,6 +33,26 @@ def flat(variables: PyTree) -> dict[Path, Any]:
     found: dict[Path, Any] = {}
     _collect(variables if isinstance(variables, Mapping) else {"params": variables}, (), found)
     return found
+
+
+def no_variables(found: object) -> VariablesError:
+    """The error for what is no variables.
+
+    Args:
+      found: what a user gave for variables.
+
+    >>> print(no_variables(3))
+    variables must be a dict of collections, {'params': ...}, as graph.init makes it; found int: 3.
+    """
+    hint = ""
+    if isinstance(found, nnx.Module):
+        hint = " nas.from_nnx(model, x)[1] gives those of an nnx model: give them in its place."
+    elif hasattr(found, "graph") and hasattr(found, "variables"):
+        hint = " It unpacks to a graph and its variables: graph, variables = ..., or put a star before it in the call."
+    return VariablesError(
+        "variables must be a dict of collections, {'params': ...}, as graph.init makes it; found "
+        f"{type(found).__name__}: {' '.join(shown(found).split())}.{hint}"
+    )
 
 
 def _collect(node: Mapping[Hashable, PyTree], path: Path, found: dict[Path, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ForwardRef, ParamSpec, TypedDict, TypeVar, get_args
 
 from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import ArgumentError, BudgetError
-from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.steps import Fallback, OnChange, fallback_steps
 from naivenas_jax.mutate.request.budget_request import Latency, multiples
 from naivenas_jax.mutate.request.defaults import check_free_outputs
@@ -201,6 +201,7 @@ def bound_arguments(
 
     Raises:
       ArgumentError: if they are not those of the function.
+      GraphError: if one is missing, and what was given for the graph is none.
     """
     by_position = [each.name for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
     if len(args) > len(by_position):
@@ -211,7 +212,10 @@ def bound_arguments(
     try:
         return signature.bind(*args, **keywords).arguments
     except TypeError as error:
-        raise ArgumentError(f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}.") from None
+        problem = f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}."
+    if args and "graph" in by_position[:1]:
+        require_graph(args[0])  # a mutation in the place of a graph and variables is why an argument is missing
+    raise ArgumentError(problem)
 
 
 def _written_out(function: Callable[..., object], parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:

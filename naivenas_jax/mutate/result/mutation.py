@@ -11,7 +11,7 @@ import numpy as np
 
 from naivenas_jax.align.plan import Plan
 from naivenas_jax.checks import as_number, require_flag, shown
-from naivenas_jax.errors import CarryError, PlanError, RequestError, TimeLimitError
+from naivenas_jax.errors import ArgumentError, CarryError, PlanError, RequestError, TimeLimitError
 from naivenas_jax.graph.evaluation.evaluate import require_values
 from naivenas_jax.graph.given_inputs import checked_arrays
 from naivenas_jax.graph.graph import Graph
@@ -140,7 +140,7 @@ class Mutation(Printable):
     def carry(
         self,
         tree: PyTree,
-        *,
+        *more: PyTree,
         second: PyTree = None,
         fresh: PyTree = None,
         new: Literal["zeros", "params"] = "zeros",
@@ -160,6 +160,7 @@ class Mutation(Printable):
             (``grads``), and new entries are those of the new variables; so are those of the variables with their
             statistics (``{"params": ..., "batch_stats": ...}``), and of statistics alone. A tree of parameters by
             itself may be gradients, and starts at ``new``.
+          *more: nothing; several trees are carried as one, a tuple or dict of them.
           second: of a crossover, the tree of the second network, a state of the same optimizer: every entry goes where
             its weight went. Step counts are those of ``tree``, and a mean over several entries (rows and columns of
             Adafactor) that of the network that most of them are from. Without it, what is of the second starts again.
@@ -179,7 +180,14 @@ class Mutation(Printable):
           CarryError: if a leaf belongs to no variable, which the message names, or the structure of the result is not
             clear, or the class of an nnx model cannot compute what the graph does, or there is no second network.
           PlanError: if a leaf is traced, as under ``jax.jit``, or spread over several processes.
+          ArgumentError: if there are several trees.
         """
+        if more:
+            raise ArgumentError(
+                f"carry takes one tree, found {1 + len(more)} arguments by position. Give them together, as a tuple: "
+                "model, optimizer = mutation.carry((model, optimizer)). The tree of the second "
+                "parent of a crossover is second=."
+            )
         require_flag(report, "report", CarryError)
         before, after = plain(self.variables_before), plain(self.variables)
         if isinstance(tree, Follows):

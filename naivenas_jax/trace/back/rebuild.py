@@ -122,7 +122,8 @@ def rebuild(
     """
     if not hasattr(mutation, "graph") or not hasattr(mutation, "variables"):
         raise RebuildError(
-            "rebuild takes the model that was imported, then a mutation of its graph, as the verbs return it; found "
+            "rebuild takes the model that was imported, then a mutation of its graph, as the verbs return it, or what "
+            "nas.load returned; found "
             f"{type(mutation).__name__}: {mutation!r:.80}."
         )
     op = imported_op(mutation.graph)

@@ -132,7 +132,7 @@ class TracedModel:
             except NaiveNASError:
                 raise
             except Exception as error:  # whatever the model says to inputs that it cannot be called with
-                raise cannot_be_called(error, inputs) from error
+                raise cannot_be_called(error, inputs, kwargs) from error
             tell("its ties are found")
             base = analyse(program, loose)
         model = cls(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import flax
 import jax
 import jax.errors
+from flax.errors import InvalidRngError
 
 from naivenas_jax.errors import GraphError, VariablesError
 from naivenas_jax.typing import Array, Shape
@@ -19,7 +23,8 @@ NEEDS_A_VALUE = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-_LIBRARIES = (str(Path(jax.__file__).parent), str(Path(__file__).parents[1]), "<frozen", "<__")
+_FOLDERS = (Path(jax.__file__).parent, Path(flax.__file__).parent, Path(__file__).parents[2])
+_LIBRARIES = (*(f"{folder}{os.sep}" for folder in _FOLDERS), "<frozen", "<__")
 
 
 def needs_a_value(error: Exception) -> GraphError:
@@ -52,19 +57,34 @@ def does_not_fit(error: Exception, inputs: Sequence[Array | Shape]) -> Variables
     )
 
 
-def cannot_be_called(error: Exception, inputs: Sequence[Shape]) -> GraphError:
+def cannot_be_called(error: Exception, inputs: Sequence[Shape], keywords: Iterable[str] = ()) -> GraphError:
     """The error for a model that fails on the example inputs.
 
     Args:
       error: what the model raised.
       inputs: the shapes of the arrays among the inputs.
+      keywords: the names of the keyword arguments that it was called with.
     """
     said = str(error).splitlines()[0] if str(error) else ""
+    needed = re.search(r'needs PRNG for "(\w+)"', said) if isinstance(error, InvalidRngError) else None
+    works = (
+        f"A graph is imported as it evaluates: {_left_out(keywords)}. Or, if it draws random numbers in evaluation, "
+        f"too, pass rngs={{{needed[1]!r}: jax.random.key(0)}}; of a function, pass the key as an input."
+        if needed
+        else "Give inputs that it can be called with by itself, with the batch axis and its own number of features."
+    )
     return GraphError(
         f"The model cannot be called with these inputs, of shapes {[input.shape for input in inputs]}: "
-        f"{type(error).__name__}: {said}{_place(error)}. Give inputs that it can be called with by itself, with the "
-        "batch axis and its own number of features."
+        f"{type(error).__name__}: {said}{_place(error)}. {works}"
     )
+
+
+def _left_out(keywords: Iterable[str]) -> str:
+    """What to do about keyword arguments, one of which may turn training on."""
+    given = ", ".join(f"{name}=" for name in keywords if name != "method")
+    if given:
+        return f"leave {given} out, or give the value of evaluation"
+    return "call it without what turns training on (train=False, deterministic=True)"
 
 
 def traces_differ() -> GraphError:
@@ -80,5 +100,5 @@ def traces_differ() -> GraphError:
 def _place(error: Exception) -> str:
     """The innermost line of the traceback that is neither in JAX nor in Flax nor here."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "site-packages/flax" not in f.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
     return f", at {own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
