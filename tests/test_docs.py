@@ -62,6 +62,13 @@ def test_outputs_are_what_was_printed_and_the_last_value():
     assert run_block(Block(1, "x = 1\n"), Path("a.md"), {}) == []
 
 
+def test_lines_of_a_page_are_those_of_a_file_in_what_it_prints(tmp_path: Path):
+    page = tmp_path / "a.md"
+    page.write_text(f"```python\nx = 1\n```\n```python\ny = 2\nprint(r'{page}:5: y = 2')\n```\n", encoding="utf-8")
+    _, [printed] = run_pages.run_page(page, {})
+    assert printed["text"] == "model.py:1: y = 2\n"
+
+
 @pytest.mark.parametrize(("code", "line"), [("x = 1\n1 / 0\n", 8), ("x = (\n", 7)], ids=["runtime", "syntax"])
 def test_failure_names_file_and_line(code: str, line: int):
     with pytest.raises(AssertionError, match=rf"^README\.md:{line}: "):

@@ -30,6 +30,7 @@ BLOCK = re.compile(
     r"(?:\n+(?P=indent)```text\n(?P<expected>.*?)^ *```[ \t]*$)?",
     re.DOTALL | re.MULTILINE,
 )
+MODULE = "model"  # what the code of a page is a module of
 SHOWN = ("text/html", "image/svg+xml", "text/markdown", "text/plain")  # what is shown of a value, the best first
 
 
@@ -67,7 +68,19 @@ def pages() -> list[Path]:
 
 def run_page(path: Path, namespace: dict) -> list[list[dict]]:
     """Runs the blocks of a page, and returns the outputs of each as notebooks have them."""
-    return [run_block(block, path, namespace) for block in read_blocks(path.read_text(encoding="utf-8"))]
+    blocks = read_blocks(path.read_text(encoding="utf-8"))
+    return [as_of_a_file(run_block(block, path, namespace), path, blocks) for block in blocks]
+
+
+def as_of_a_file(outputs: list[dict], path: Path, blocks: list[Block]) -> list[dict]:
+    """Outputs in which a line of a page is a line of `model.py`, counted from 1 in the block where it is."""
+
+    def line(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return f"{MODULE}.py:{number - max(block.line for block in blocks if block.line <= number) + 1}"
+
+    place = re.compile(re.escape(json.dumps(str(path))[1:-1]) + r":(\d+)")
+    return json.loads(place.sub(line, json.dumps(outputs)))
 
 
 def run_block(block: Block, path: Path, namespace: dict) -> list[dict]:
@@ -152,15 +165,15 @@ def recorded(text: str) -> list[list[dict]] | None:
 
 def run_in(folder: Path, path: Path) -> None:
     """Runs a page in a folder, and keeps its outputs."""
-    text, before, others = path.read_text(encoding="utf-8"), Path.cwd(), sys.modules.get("document")
-    module = ModuleType("document")
-    sys.modules["document"] = module  # classes of the document are looked up there
+    text, before, others = path.read_text(encoding="utf-8"), Path.cwd(), sys.modules.get(MODULE)
+    module = ModuleType(MODULE)
+    sys.modules[MODULE] = module  # classes of the page are looked up there
     os.chdir(folder)
     try:
         outputs = run_page(path, vars(module))
     finally:
         os.chdir(before)
-        sys.modules.pop("document") if others is None else sys.modules.update(document=others)
+        sys.modules.pop(MODULE) if others is None else sys.modules.update({MODULE: others})
     RUNS.mkdir(parents=True, exist_ok=True)
     part = run_file(text).with_suffix(f".{os.getpid()}")
     part.write_text(json.dumps(outputs), encoding="utf-8")

@@ -28,6 +28,7 @@ DOCS = Path(__file__).parents[1]
 LOGGER = logging.getLogger(__name__)
 ITEM = re.compile(r"^(?P<indent> *)- +\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
 PAGE_LINK = re.compile(r"\[(?P<title>[^]]+)\]\((?P<page>[\w/]+)\.md\)")
+FILE = re.compile(r"(?<=[ \n>])docs/(?P<page>[\w/]+)\.md(?=[\s.,)<])")
 TAB = re.compile(r"<!-- *(?:tab: *(?P<title>.+?)|(?P<end>tabs end)) *-->")
 
 
@@ -183,11 +184,23 @@ def link_code(app: Sphinx, pagename: str, templatename: str, context: dict, doct
         context["body"] = re.sub(name, link, context["body"])
 
 
+def link_files(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
+    """Links pages that are named as files, `docs/layers.md`, as messages do."""
+
+    def link(found: re.Match[str]) -> str:
+        known = found["page"] in app.env.found_docs
+        return f'<a href="{context["pathto"](found["page"])}">{found[0]}</a>' if known else found[0]
+
+    if "body" in context:
+        context["body"] = FILE.sub(link, context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", add_toctrees)
     app.add_transform(Tabs)
     app.add_transform(Names)
     app.connect("build-finished", write_notebooks)
     app.connect("html-page-context", link_code)
+    app.connect("html-page-context", link_files)
     app.connect("html-page-context", offer_notebook)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
