@@ -375,10 +375,9 @@ def test_variables_of_a_class_of_ones_own(tmp_path, monkeypatch):
     chex.assert_trees_all_equal(saved.restore("weights", like=weights), weights)
 
 
-def test_an_imported_model_inside_a_graph(tmp_path):
+def test_an_imported_model_beside_other_vertices(tmp_path):
     inner, its_variables = NETWORKS["nnx"][0]()
-    x = nas.input_vertex("x", 3)
-    graph = nas.Graph(x, nas.layer("head", nn.Dense(2), nas.layer("body", inner, x)))
+    graph = nas.Graph(inner.inputs, nas.layer("head", nn.Dense(2), inner.outputs[0]))
     own = nn.Dense(2).init(jax.random.key(0), jnp.ones((1, 2)))["params"]
     variables = {**its_variables, "params": {**its_variables["params"], "head": own}}
     nas.save(tmp_path / "net", graph, variables)
@@ -469,10 +468,10 @@ def test_networks_of_several_models_are_loaded_with_these_in_order(tmp_path):
 
 
 def test_two_imported_models_in_one_graph_are_refused_with_what_works():
-    x, (one, _), (other, _) = nas.input_vertex("x", 3), NETWORKS["nnx"][0](), nas.from_function(mlp, WEIGHTS, X)
-    graph = nas.Graph(x, [nas.layer("body", one, x), nas.layer("head", other, x)])
-    with pytest.raises(nas.GraphError, match=r"'head/model' is the second imported model.*Compose the models in Flax"):
-        graph.handles()
+    (one, _), (other, _) = NETWORKS["nnx"][0](), nas.from_function(mlp, WEIGHTS, X)
+    message = r"'head' cannot wrap a graph that holds an imported model, here 'model'.*or compose the models in Flax"
+    with pytest.raises(nas.GraphError, match=message):
+        nas.layer("head", other, one.outputs[0])
 
 
 def refused_restores():
