@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import ClassVar, Self, TypeAlias, overload
 from weakref import WeakValueDictionary
 
-from naivenas_jax.checks import as_items, nearest_names, require_function, shown
+from naivenas_jax.checks import as_items, require_function, shown
 from naivenas_jax.errors import DuplicateNameError, GraphError, ImmutableError, UnknownNameError
 from naivenas_jax.graph.op import Op
+from naivenas_jax.graph.queries.handles import unknown_name as unknown_name
 from naivenas_jax.graph.signature import Signature, checked_signature
 from naivenas_jax.graph.source import Source
 from naivenas_jax.graph.structure import Hashed
@@ -313,19 +314,6 @@ class Dag:
             for source in vertex.inputs:
                 found[source.name].append(vertex.name)
         return {name: tuple(names) for name, names in found.items()}
-
-
-def unknown_name(name: object, known: Iterable[str]) -> str:
-    """The message about a name that does not exist, with the nearest names that do.
-
-    Args:
-      name: the name.
-      known: all names that exist; those that start with ``~`` were given by no user, and are not suggested.
-    """
-    names = [each for each in known if not each.startswith("~")]
-    near = nearest_names(str(name), names)
-    hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
-    return f"There is no vertex or axis named {name!r}. {hint}"
 
 
 def topological(outputs: Iterable[Vertex]) -> tuple[Vertex, ...]:

@@ -13,13 +13,13 @@ from flax.typing import PRNGKey, RNGSequences
 
 from naivenas_jax.checks import require_function
 from naivenas_jax.errors import GraphError, UnknownNameError, VariablesError
-from naivenas_jax.graph.dag import Dag, unknown_name
+from naivenas_jax.graph.dag import Dag
 from naivenas_jax.graph.evaluation.evaluate import DOES_NOT_FIT, Intercept, check_inputs, require_values, run
 from naivenas_jax.graph.evaluation.modules import AsModules
 from naivenas_jax.graph.evaluation.variable_trees import no_variables, plain
 from naivenas_jax.graph.queries.edit_queries import EditQueries
 from naivenas_jax.graph.queries.graph_summary import Summary, summarise
-from naivenas_jax.graph.queries.handles import Handles, fixed, handles, inside_vertex, is_axis
+from naivenas_jax.graph.queries.handles import Handles, fixed, handles, inside_vertex, is_axis, unknown_axis
 from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.sizes.tying import Tying
@@ -245,7 +245,7 @@ class Graph(EditQueries, AsModules, Dag, Printable):
 
     def _on_axis(self, name: str) -> int:
         if not is_axis(self.ties, name):
-            raise UnknownNameError(unknown_name(name, self.ties.axes))
+            raise UnknownNameError(unknown_axis(name, self.handles(), self.ties, self.vertices))
         return self.ties.size(name)
 
     def _no_vertex(self, name: object) -> UnknownNameError:

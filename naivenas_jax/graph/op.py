@@ -68,6 +68,14 @@ class Op(ABC):
         """Names of the keyword arguments that the computation understands; None: any."""
         return frozenset()
 
+    def axes_inside(self, name: str) -> tuple[str, ...]:
+        """The axes of the graph on which the output of something inside lies, such as a module of an imported model.
+
+        Args:
+          name: what the graph calls it.
+        """
+        return ()
+
     @abstractmethod
     def tie(self, ports: tuple[Vector, ...], tying: Tying) -> Vector:
         """Say what is tied.

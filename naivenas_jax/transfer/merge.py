@@ -10,8 +10,8 @@ import numpy as np
 
 from naivenas_jax.checks import as_whole, is_one_of, require_mapping, shown
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.queries.handles import unknown_axis
 from naivenas_jax.graph.source import Source
 from naivenas_jax.paths import path_text
 from naivenas_jax.sizes.ties import Leaf
@@ -116,7 +116,7 @@ def _stays(graph: Graph, axis: str, positions: object) -> np.ndarray:
     """Shape (neurons,), bool: which neurons stand for all."""
     sizes = graph.ties.sizes
     if axis not in sizes:
-        raise UnknownNameError(unknown_name(axis, sizes))
+        raise UnknownNameError(unknown_axis(axis, graph.handles(), graph.ties, graph.vertices))
     given = list(positions) if isinstance(positions, Iterable) and not isinstance(positions, str | Mapping) else [None]
     found = [number for one in given if (number := as_whole(one)) is not None and 0 <= number < sizes[axis]]
     if not found or len(set(found)) < len(given):

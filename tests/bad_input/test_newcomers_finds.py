@@ -216,6 +216,67 @@ def test_the_few_nearest_names_are_suggested():
     assert "There is none" in unknown_name("zzz", [])
 
 
+class Attending(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs):
+        self.stem = nnx.Linear(3, 8, rngs=rngs)
+        self.bn0 = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
+        self.attn = nnx.MultiHeadAttention(2, 8, decode=False, rngs=rngs)
+        self.head = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(self.attn(self.bn0(self.stem(x))))
+
+
+class Normalising(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.BatchNorm(use_running_average=True, name="bn0")(nn.Dense(8, name="stem")(x))
+        x = nn.MultiHeadDotProductAttention(2, name="attn")(x)
+        return nn.Dense(2, name="head")(x)
+
+
+def attending(kind: str) -> tuple[nas.Graph, nas.Variables]:
+    x = jnp.ones((2, 5, 3))
+    if kind == "nnx":
+        return nas.from_nnx(Attending(nnx.Rngs(0)), x)
+    variables = Normalising().init(jax.random.key(0), x)
+    return nas.from_linen(Normalising(), variables, x)
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_modules_that_make_no_neurons_say_whose_they_have(kind):
+    graph, variables = attending(kind)
+    calls = {
+        "": lambda name: nas.delta_nout(graph, variables, {name: -1}),
+        "min_size: ": lambda name: nas.resize(graph, variables, max_params=0.9, min_size={name: 2}),
+        "multiple_of: ": lambda name: nas.resize(graph, variables, max_params=0.9, multiple_of={name: 2}),
+    }
+    for before, call in {**calls, "There": graph.nout}.items():
+        with pytest.raises(nas.UnknownNameError) as caught:
+            call("bn0")
+        assert str(caught.value).startswith(before)
+        assert str(caught.value).endswith("named 'bn0': it makes no neurons of its own, it has those of 'stem'.")
+    with pytest.raises(nas.UnknownNameError, match=r"named 'attn'\. Handles below this name: ") as caught:
+        calls[""]("attn")
+    below = [name for name in graph.handles() if name.startswith(("attn/", "attn:"))]
+    assert str(caught.value).endswith(f"below this name: {', '.join(map(repr, below))}.")
+    for wrong in ("modle", "model/"):
+        with pytest.raises(nas.UnknownNameError, match="Did you mean") as caught:
+            calls[""](wrong)
+        assert "'model'" not in str(caught.value), "a vertex, and no handle"
+
+
+def test_names_in_graphs_by_hand_are_completed():
+    x = nas.input_vertex("x", 3)
+    block = nas.Graph(x, nas.layer("b", nn.Dense(5), nas.layer("a", nn.Dense(4), x)))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), nas.layer("blocks/0", block, x)))
+    variables = graph.init(jax.random.key(0), X)
+    with pytest.raises(nas.UnknownNameError, match=r"named 'blocks'\. Handles below this name: 'blocks/0/x', "):
+        nas.delta_nout(graph, variables, {"blocks": -1})
+    with pytest.raises(nas.UnknownNameError, match="Did you mean: 'blocks/0'"):
+        nas.delta_nout(graph, variables, {"blocks/1": -1})
+
+
 def test_a_table_that_another_vertex_reads_is_no_whole_model():
     """Its variables lie beside the names of vertices, as those of an imported model do."""
     tokens = nas.input_vertex("tokens", 10, dtype="int32")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from naivenas_jax.checks import nearest_names
+from naivenas_jax.graph.vertex import Vertex
 from naivenas_jax.paths import is_unnamed
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.views.viewable import Viewable
+
+#: So many handles are listed in a message.
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,40 @@ def inside_vertex(name: object) -> str:
         f"{name!r} is an axis inside of a vertex, and no vertex. graph.nout({name!r}) is its size, graph.handles() "
         "tells what is tied to it."
     )
+
+
+def unknown_name(name: object, known: Iterable[str]) -> str:
+    """The message about a name that does not exist, with the nearest names that do.
+
+    Args:
+      name: the name.
+      known: all names that exist; those that start with ``~`` were given by no user, and are not suggested.
+    """
+    names = [each for each in known if not each.startswith("~")]
+    near = nearest_names(str(name), names)
+    hint = f"Did you mean: {', '.join(map(repr, near))}?" if near else "There is none at all."
+    return f"There is no vertex or axis named {name!r}. {hint}"
+
+
+def unknown_axis(name: object, known: Handles, ties: Ties, vertices: Iterable[Vertex]) -> str:
+    """The message about a name that no axis has: what has its neurons, what lies below it, or the nearest handles.
+
+    Args:
+      name: the name.
+      known: the handles of the network.
+      ties: its ties.
+      vertices: its vertices; what lies inside of an imported model may have a name, and no neurons of its own.
+    """
+    spelled = str(name)
+    below = [each for each in known if each.startswith((f"{spelled}/", f"{spelled}:"))]
+    if below:
+        more = f" and {len(below) - _SHOWN} more" * (len(below) > _SHOWN)
+        listed = ", ".join(map(repr, below[:_SHOWN]))
+        return f"There is no vertex or axis named {name!r}. Handles below this name: {listed}{more}."
+    inside = {run for each in vertices for axis in each.op.axes_inside(spelled) for run in ties.plain(ties.axes[axis])}
+    if own := [each for each in known if inside.intersection(ties.plain(ties.axes[each]))]:
+        return f"There is no vertex or axis named {name!r}: it makes no neurons of its own, it has those of {own[0]!r}."
+    return unknown_name(name, known or ties.axes)
 
 
 def fixed(ties: Ties) -> dict[str, str]:

@@ -8,9 +8,8 @@ from typing import Literal, TypeAlias
 
 from naivenas_jax.checks import as_number
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
-from naivenas_jax.graph.queries.handles import Handle
+from naivenas_jax.graph.queries.handles import Handle, unknown_axis
 from naivenas_jax.sizes.condition import Condition, size
 from naivenas_jax.sizes.ties import Leaf
 
@@ -68,7 +67,7 @@ def _sizes(keyword: Keyword, graph: Graph, given: Bound) -> dict[str, int]:
         handles = graph.handles()
         for name in given:
             if name not in handles:
-                raise UnknownNameError(f"{keyword}: {unknown_name(name, handles)}")
+                raise UnknownNameError(f"{keyword}: {unknown_axis(name, handles, graph.ties, graph.vertices)}")
         return {name: _size(keyword, name, asked, handles[name].size) for name, asked in given.items()}
     made = {axis for leaf in graph.ties.leaves.values() if leaf.new is None for axis in _made(leaf)}
     axes = {name: handle.size for name, handle in free_handles(graph).items() if name in made}

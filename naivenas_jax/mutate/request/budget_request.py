@@ -19,6 +19,7 @@ from naivenas_jax.errors import BudgetError, RequestError, SolverError, UnknownN
 from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.queries.handles import unknown_axis
 from naivenas_jax.mutate.request.bounds import free_handles
 from naivenas_jax.mutate.request.options import Inputs
 from naivenas_jax.sizes.condition import Condition, multiple_of
@@ -253,7 +254,7 @@ def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Cond
     if isinstance(asked, Mapping):
         for name in asked:
             if name not in handles:
-                raise UnknownNameError(f"multiple_of: {unknown_name(name, handles)}")
+                raise UnknownNameError(f"multiple_of: {unknown_axis(name, handles, graph.ties, graph.vertices)}")
         factors = {name: _factor(f"multiple_of= for {name!r}", factor) for name, factor in asked.items()}
     else:
         factor = _factor("multiple_of=", asked)

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from naivenas_jax.align.problem.request import Relaxed, Target, To, targets
 from naivenas_jax.errors import RequestError, UnknownNameError
-from naivenas_jax.graph.dag import unknown_name
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.graph.queries.handles import unknown_axis
 
 #: A change of a size, ``nas.to(size)``, or either as a wish, ``nas.relaxed(...)``.
 Asked: TypeAlias = int | To | Relaxed
@@ -28,7 +28,7 @@ def read_targets(graph: Graph, request: SizeRequest) -> tuple[Target, ...]:
     sizes = graph.ties.sizes
     for name in request if isinstance(request, Mapping) else ():
         if name not in sizes:
-            raise UnknownNameError(unknown_name(name, sizes))
+            raise UnknownNameError(unknown_axis(name, graph.handles(), graph.ties, graph.vertices))
     return targets(request, sizes)
 
 

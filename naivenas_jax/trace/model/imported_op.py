@@ -248,6 +248,11 @@ class ImportedOp(ModelOp):
             for place, found in base.places.items()
         }
 
+    def axes_inside(self, name: str) -> tuple[str, ...]:
+        """The axes on which the output of a module lies."""
+        found = self.model.base.places.get(Place(name, "out"))
+        return tuple(axis for axes in self.neurons_at()[Place(name, "out")] for axis in axes) if found else ()
+
     def late(self, at: Place, reads: tuple[Place, ...]) -> StructureError | None:
         """See `edited_model.late`."""
         return late(at, reads, self.model.base.places)
