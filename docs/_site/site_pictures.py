@@ -86,12 +86,23 @@ def block(x: float, four: Sequence[str], hidden: Sequence[str], dropped: Sequenc
     return "".join(parts)
 
 
+def halves(x: float, x_after: float) -> tuple[str, str]:
+    """A residual block before and after."""
+    four, hidden = COLOURS[:4], [COLOURS[7]] * 5
+    return block(x, four, hidden, (1, 3), (2,)), block(x_after, (four[0], four[2]), hidden[:4], (), ())
+
+
 @picture
 def quick_start() -> str:
-    four, hidden = COLOURS[:4], [COLOURS[7]] * 5
-    left = block(30, four, hidden, (1, 3), (2,))
-    right = block(430, (four[0], four[2]), hidden[:4], (), ())
+    left, right = halves(30, 430)
     return svg(740, 220, left, line(355, 100, 405, 100, arrow=True), right)
+
+
+@picture
+def quick_start_narrow() -> str:
+    """The same for phones: the halves below one another."""
+    above, below = halves(22, 22)
+    return svg(340, 425, above, line(170, 205, 170, 238, arrow=True), f'<g transform="translate(0 225)">{below}</g>')
 
 
 @picture

@@ -32,13 +32,23 @@ def themed(svg: str, says: str) -> str:
     return svg.strip().replace("<svg ", f'<svg class="nas-picture" role="img" aria-label="{says}" ', 1)
 
 
+def picture(name: str, says: str) -> str:
+    """A picture of site_pictures.py, and the one for narrow windows if there is one: site.css shows one of the two."""
+    wide, narrow = (site_pictures.FOLDER / f"{name}{kind}.svg" for kind in ("", "_narrow"))
+    svg = themed(wide.read_text(encoding="utf-8"), says)
+    if not narrow.exists():
+        return svg
+    other = themed(narrow.read_text(encoding="utf-8"), says).replace('id="arrow"', 'id="arrow-narrow"')
+    other = other.replace("url(#arrow)", "url(#arrow-narrow)").replace("nas-picture", "nas-picture narrow", 1)
+    return svg.replace("nas-picture", "nas-picture wide", 1) + other
+
+
 def put_in(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: nodes.document | None) -> None:
     """Replaces the pictures of a page that are drawn by site_pictures.py."""
 
     def replaced(image: re.Match[str]) -> str:
-        path = site_pictures.FOLDER / f"{image['name']}.svg"
         known = image["name"] in {name.rstrip("_") for name in site_pictures.PICTURES}
-        return themed(path.read_text(encoding="utf-8"), image["says"]) if known else image[0]
+        return picture(image["name"], image["says"]) if known else image[0]
 
     if "body" in context:
         context["body"] = IMAGE.sub(replaced, context["body"])
