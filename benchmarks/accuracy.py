@@ -85,7 +85,7 @@ NOTES_ON_WAYS = """differences below .005 on digits, and .01 on the table of cla
 chance. `recalibrated`: `nas.recalibrate` after the default; `compensated`: `nas.compensate` after it; `refined`:
 `nas.refine` after that, 400 steps; `compress`: `nas.compress` without options. Torch-Pruning 1.6.1 prunes
 the same trained weights, rebuilt in torch (`benchmarks/peers/peer_of_accuracy.py`). `at`: the revisions at which
-re-fitting was measured: after the default before 603c3fe, whose scores were others."""
+re-fitting was measured: after the default of today at babf926 and 706378a, else after the one before 603c3fe."""
 #: Whether programs may come from a cache of earlier runs: seconds of such rows say less, and are not shown.
 CACHED = bool(jax.config.jax_compilation_cache_dir)
 #: Rows of the default as it was before that revision; nothing measures them again.
