@@ -229,9 +229,12 @@ class Fitting:
 
     def _seen(self, path: Path) -> Int[np.ndarray, " k"]:
         """The columns of what a weight reads that do not only see padding; all, unless all examples have one shape."""
-        uses = [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
-        seen = np.any([use.seen for use in uses], 0)
+        seen = np.any([use.seen for use in self._contractions(path)], 0)
         return np.flatnonzero(seen if self.runs.data.alike else np.ones(len(seen), bool))
+
+    def _contractions(self, path: Path) -> list[Contraction]:
+        """What a weight is contracted with in the network after the mutation."""
+        return [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
 
     def _with(self, variables: Variables, stage: Weight, columns: ColumnMap, fit: Fit) -> dict[str, PyTree]:
         """The variables, with what was found for a weight and its shift."""
@@ -290,8 +293,7 @@ class Fitting:
 
     def _every(self, path: Path, columns: ColumnMap, reduced: ReducedColumns | None) -> int:
         """One in so many rows is enough for the fit of a weight, and fits into a quarter of the memory."""
-        uses = [use for use in self._uses[1] if isinstance(use, Contraction) and use.path == path]
-        of_batch = sum(use.sizes.rows for use in uses)
+        of_batch = sum(use.sizes.rows for use in self._contractions(path))
         groups, inputs, outputs = columns.entries.shape
         fewer = inputs if reduced is None else reduced.number
         enough = thinning(of_batch * self.runs.data.number, fewer + outputs + 1, ROWS_PER_COLUMN)

@@ -45,10 +45,8 @@ def computing_in_linen() -> contextlib.AbstractContextManager[None]:
         kwargs: Mapping[str, object],
         context: nn.module.InterceptorContext,
     ) -> T:
-        if context.module.scope is not None:
-            _take_what_fits(context.module.scope)
         with computing(path_of(context.module)):
-            return call(*args, **kwargs)
+            return taking_what_fits(call, args, kwargs, context)
 
     return nn.intercept_methods(intercept)
 
