@@ -21,7 +21,6 @@ from naivenas_jax.views.as_text import as_text
 from naivenas_jax.views.viewable import Viewable
 
 _FONT = 'font-family="sans-serif" font-size="11"'
-_COLUMNS = ("handle", "size", "parameters", "MACs", "utility kept", "bound by")
 _MEASURED = ("score kept", "unsure")
 
 
@@ -69,10 +68,10 @@ class Report(Viewable):
     def __rich__(self) -> Table:
         table = Table(caption=Text("\n".join(self._totals())), caption_justify="left")
         measured = any(one.unsure is not None for one in self.handles)
-        for column in _COLUMNS + (_MEASURED if measured else ()):
+        for column in self._columns() + (_MEASURED if measured else ()):
             table.add_column(column, overflow="fold")
         for one, tied in self._distinct():
-            table.add_row(*map(Text, (*_cells(one, tied), *(_certainty(one) if measured else ()))))
+            table.add_row(*map(Text, (*self._cells(one, tied), *(_certainty(one) if measured else ()))))
         return table
 
     def __str__(self) -> str:
@@ -88,7 +87,7 @@ class Report(Viewable):
         """
         largest = max([1, *(max(one.before, one.after) for one in self.handles)])
         drawn = self._distinct()
-        bars = "".join(_bar(i, one, 300 / largest) for i, (one, _) in enumerate(drawn))
+        bars = "".join(_bar(i, one, tied, 300 / largest) for i, (one, tied) in enumerate(drawn))
         height = 20 * len(drawn) + 10
         size = f'viewBox="0 0 640 {height}" width="640"'  # the height follows where a narrow window makes it less wide
         style = "<title>Sizes before and after</title><style>.nas-report{background:white;max-width:100%}</style>"
@@ -102,6 +101,23 @@ class Report(Viewable):
         tied = Counter(one.same_as for one in self.handles)
         return [(one, tied[one.handle]) for one in self.handles if one.same_as is None]
 
+    def _columns(self) -> tuple[str, ...]:
+        """The heads of the columns; of operations only where some were counted."""
+        return "handle", "size", "parameters", *(("MACs",) if self._counted else ()), "utility kept", "bound by"
+
+    def _cells(self, one: HandleReport, tied: int) -> tuple[str, ...]:
+        size = str(one.before) if one.before == one.after else f"{one.before} -> {one.after}"
+        if one.new:
+            size += f" ({one.new} new)"
+        kept = "" if one.utility_kept is None else f"{one.utility_kept:.1%}"
+        macs = ("" if one.macs is None else _change(*one.macs),) if self._counted else ()
+        return _named(one.handle, tied), size, _change(*one.params), *macs, kept, "; ".join(one.bound_by)
+
+    @property
+    def _counted(self) -> bool:
+        """Whether operations were counted."""
+        return any(one.macs is not None for one in self.handles)
+
     def _totals(self) -> list[str]:
         found = []
         for field in dataclasses.fields(Costs):
@@ -114,8 +130,8 @@ class Report(Viewable):
 @views.view.register
 def report_view(shown: Report) -> views.View:
     """The picture, the table, and what the whole costs."""
-    rows = tuple(_cells(*each) for each in shown._distinct())
-    table = views.Table(_COLUMNS, rows, frozenset((1, 2, 3, 4)))
+    columns, rows = shown._columns(), tuple(shown._cells(*each) for each in shown._distinct())
+    table = views.Table(columns, rows, frozenset(range(1, len(columns) - 1)))
     return views.Picture(shown.svg), table, views.Words(tuple(shown._totals()))
 
 
@@ -158,14 +174,8 @@ def _plain(entry: dict[str, object]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in entry.items()}
 
 
-def _cells(one: HandleReport, tied: int) -> tuple[str, ...]:
-    name = f"{one.handle} (+ {tied} tied)" if tied else one.handle
-    size = str(one.before) if one.before == one.after else f"{one.before} -> {one.after}"
-    if one.new:
-        size += f" ({one.new} new)"
-    kept = "" if one.utility_kept is None else f"{one.utility_kept:.1%}"
-    macs = "" if one.macs is None else _change(*one.macs)
-    return name, size, _change(*one.params), macs, kept, "; ".join(one.bound_by)
+def _named(handle: str, tied: int) -> str:
+    return f"{handle} (+ {tied} tied)" if tied else handle
 
 
 def _certainty(one: HandleReport) -> tuple[str, str]:
@@ -181,7 +191,7 @@ def _share(before: int, after: int) -> str:
     return f" ({after / before:.1%})" if before else ""
 
 
-def _bar(i: int, one: HandleReport, scale: float) -> str:
+def _bar(i: int, one: HandleReport, tied: int, scale: float) -> str:
     """One handle: its name, a bar for each of before, kept and new, and the sizes."""
     y = 20 * i + 5
     rects = (
@@ -193,5 +203,5 @@ def _bar(i: int, one: HandleReport, scale: float) -> str:
         f'<rect x="{190 + start * scale:.1f}" y="{y}" width="{width * scale:.1f}" height="14" fill="{colour}"/>'
         for start, width, colour in rects
     )
-    name = f'<text x="184" y="{y + 11}" text-anchor="end">{escape(one.handle[-28:])}</text>'
+    name = f'<text x="184" y="{y + 11}" text-anchor="end">{escape(_named(one.handle, tied)[-28:])}</text>'
     return f'{name}{drawn}<text x="500" y="{y + 11}">{one.before} → {one.after}</text>'

@@ -142,6 +142,15 @@ def test_it_prints_draws_and_is_plain_data(trained):
     assert "stem (+ 3 tied)" in text
     assert "outer" not in text
     assert "hidden" in found._repr_svg_()
+    assert "stem (+ 3 tied)" in found.svg()
+
+
+def test_operations_have_a_column_where_they_are_counted(trained):
+    graph, variables = trained
+    smaller = nas.resize(graph, variables, max_params=0.5)
+    assert "MACs" in str(nas.report(smaller, IMAGE))
+    assert "MACs" not in str(nas.report(smaller))
+    assert "MACs" not in nas.report(smaller)._repr_html_()
 
 
 def test_growth_and_new_vertices(trained):
