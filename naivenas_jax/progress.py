@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib import import_module
@@ -25,6 +25,8 @@ T = TypeVar("T")
 Tell: TypeAlias = Callable[[str], None]
 #: So many seconds nothing is shown.
 _PATIENCE = 1.0
+#: After so many seconds it can be told how long the rest takes.
+_TELLING = 5.0
 #: Lines of text are so many seconds apart, and changes of an output of a notebook.
 _APART, _REFRESHED = 10.0, 0.2
 
@@ -102,8 +104,16 @@ def waiting(
 
 
 @contextmanager
-def tracked(items: Iterable[T], what: str, progress: bool | None = None) -> Iterator[Iterable[T]]:
-    """The items, of which it is shown how many have been begun; see `waiting`.
+def tracked(
+    items: Iterable[T], what: str, progress: bool | None = None, costs: Sequence[float] | None = None
+) -> Iterator[Iterable[T]]:
+    """The items, of which it is shown how many have been begun, and how long the rest may take; see `waiting`.
+
+    Args:
+      items: the items.
+      what: what is being done.
+      progress: as for `waiting`.
+      costs: what each item costs, in any unit; None: all the same.
 
     >>> with tracked([1, 2], "adding") as items:
     ...     sum(items)
@@ -112,12 +122,30 @@ def tracked(items: Iterable[T], what: str, progress: bool | None = None) -> Iter
     with waiting(what, progress=progress) as tell:
 
         def each() -> Iterator[T]:
-            of = f" of {len(items)}" if isinstance(items, Sized) else ""
-            for number, item in enumerate(items, 1):
-                tell(f"{number}{of}")
+            number = len(items) if isinstance(items, Sized) else None
+            of, start = "" if number is None else f" of {number}", time.monotonic()
+            price = None if number is None else [1.0] * number if costs is None else list(costs)
+            whole, done = sum(price or ()), 0.0
+            for i, item in enumerate(items):
+                tell(f"{i + 1}{of}{_left(time.monotonic() - start, done, whole)}")
                 yield item
+                done += price[i] if price is not None else 0.0
 
         yield each()
+
+
+def _left(elapsed: float, done: float, whole: float) -> str:
+    """How long the rest of some work may take, in words; nothing where that cannot be told yet.
+
+    Args:
+      elapsed: the seconds that it has taken so far.
+      done: what is done of it.
+      whole: all of it, in the same unit.
+    """
+    if elapsed < _TELLING or done <= 0:
+        return ""
+    seconds = elapsed * (whole - done) / done
+    return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
 
 
 def _shown(

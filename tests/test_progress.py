@@ -134,6 +134,34 @@ def test_how_many_have_been_begun():
     assert "all, letters: 2 of 2 (0 s)" in written(where).splitlines()
 
 
+def test_how_long_the_rest_may_take(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    costs = [1.0, 9.0, 30.0, 60.0]
+    where = console(False)
+    with (
+        waiting("all", where, patience=0, progress=True) as tell,
+        tracked(range(4), "fits", costs=costs) as numbers,
+    ):
+        for number in numbers:
+            now[0] += 5 * costs[number]  # seconds: it takes what was told
+            tell("")
+    said = [line.partition("fits: ")[2] for line in written(where).splitlines() if "fits: " in line]
+    assert said[0].startswith("1 of 4 (")
+    assert "2 of 4, about 8 min left" in said[1]  # 495 s
+    assert "3 of 4, about 8 min left" in said[2]  # 450 s
+    assert "4 of 4, about 5 min left" in said[3]
+
+
+def test_items_without_a_number_have_no_end(monkeypatch):
+    now = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    where = console(False)
+    with waiting("all", where, patience=0, progress=True), tracked(iter("abc"), "letters") as letters:
+        assert list(letters) == ["a", "b", "c"]
+    assert "left" not in written(where)
+
+
 class Model(nn.Module):
     width: int = 6
 
