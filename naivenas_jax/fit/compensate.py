@@ -9,6 +9,7 @@ from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
+from naivenas_jax.fit.products.turned import turned
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
@@ -56,6 +57,11 @@ def compensate(
     In grouped convolutions, and in products over a batch of weights, every group has a problem of its own, with one
     ridge for all.
 
+    Queries and keys of an attention that lose features, head by head, are read by no weight, but by a product Q K^T. It
+    becomes the best product of so few features, over all queries and all keys, before anything else is fitted (see
+    `naivenas_jax.fit.products.turned`); likewise in every product of two activations that weights make, with shifts and
+    factors of numbers in between and nothing else. That takes one more pass.
+
     Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32 about its
     mean, added up and solved in float64 on the host. There is a pass over the batches per weight and normalisation, and
     up to five more per weight with an activation behind it. Each goes on from where the last one ended: both networks'
@@ -64,14 +70,14 @@ def compensate(
 
     Not re-fitted are: weights inside loops (recurrent and scanned layers), those that are computed from variables
     (weight normalisation) or used for something else too (embeddings), those of complex or whole numbers or that read
-    complex ones, and those whose neurons are all new. They stay as they are, and weights after them make up for it as
-    far as they can.
+    complex ones, those whose neurons are all new, and queries and keys that are normalised or rotated before they meet.
+    They stay as they are, and weights after them make up for it as far as they can.
 
     Args:
       mutation: of any verb. Composed mutations are compared with the network before the first one.
       batches: inputs of the network *before* the mutation; arrays, or tuples of arrays where there are several inputs.
         Anything that can be iterated over again; an iterator is made into a list. No labels.
-      weights: False: only the shifts are fitted, weights stay.
+      weights: False: only the shifts are fitted, weights stay, those of products too.
       statistics: whether batch statistics are estimated again.
       outcomes: False: weights are aimed at what they made, and not at what becomes of it. Takes less time.
       ridge: relative to the inputs' mean square. None: for each weight one of 1e-6 ... 10 or infinity (it stays),
@@ -95,7 +101,8 @@ def compensate(
 
     Source: reconstruction of layers, and of the sums behind skip connections, He, Zhang and Sun, Channel Pruning for
     Accelerating Very Deep Neural Networks, ICCV 2017; Luo, Wu and Lin, ThiNet, ICCV 2017. Of outcomes, Zhang, Zou, He
-    and Sun, Accelerating Very Deep Convolutional Networks for Classification and Detection, 2015.
+    and Sun, Accelerating Very Deep Convolutional Networks for Classification and Detection, 2015. Of products, Eckart
+    and Young, The approximation of one matrix by another of lower rank, Psychometrika 1936.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)
@@ -143,8 +150,11 @@ def compensated(
     ridge, limit = require_ridge(ridge), require_memory(memory)
     require_same_inputs(mutation, "Compensate")
     before, variables = plain(mutation.variables_before), plain(mutation.variables)
-    runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     on_dicts = replace(mutation, variables=variables, variables_before=before)
+    if weights:
+        on_dicts = turned(on_dicts, networks, data)
+        before, variables = on_dicts.variables_before, on_dicts.variables
+    runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge, limit)
     stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
     with tracked(stages, "compensate", progress) as begun:

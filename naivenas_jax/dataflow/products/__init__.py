@@ -1,0 +1,1 @@
+"""Products of two activations, contracted over neurons: queries and keys of an attention, bilinear layers."""
