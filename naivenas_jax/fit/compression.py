@@ -20,6 +20,7 @@ from naivenas_jax.fit.descent import Original
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import HELD_OUT, Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
+from naivenas_jax.fit.products.turned import in_principal_axes
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
@@ -260,9 +261,9 @@ class Compression:
 
         def counted() -> tuple[Scores, list[str]]:
             notes: list[str] = []
-            return importance(
-                self.network(graph), variables, self._parts.fitted, memory=self.memory, notes=notes
-            ), notes
+            network, data = self.network(graph), self._parts.fitted
+            turned = in_principal_axes(network, variables, data)  # as what is fitted will be
+            return importance(network, turned, data, memory=self.memory, notes=notes), notes
 
         return self._recent.found(variables, "costs", counted)
 

@@ -10,7 +10,7 @@ from flax import nnx
 import naivenas_jax as nas
 from naivenas_jax.dataflow.products.products import products_of
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.products.turned import turned
+from naivenas_jax.fit.products.turned import in_principal_axes, turned
 
 WORDS = jax.random.normal(jax.random.key(0), (30, 5, 12)) @ jax.random.normal(jax.random.key(1), (12, 12))
 BATCHES = [WORDS[:10], WORDS[10:]]
@@ -234,3 +234,26 @@ def test_the_turned_original_computes_the_same():
     own = turned(pruned, networks, Data.of(graph, BATCHES)).variables_before
     assert np.abs(own["params"]["key"]["kernel"] - variables["params"]["key"]["kernel"]).max() > 0.1
     np.testing.assert_allclose(graph.apply(own, WORDS), graph.apply(variables, WORDS), atol=1e-4)
+    whole = in_principal_axes(networks[0], pruned.variables_before, Data.of(graph, BATCHES))
+    np.testing.assert_allclose(graph.apply(whole, WORDS), graph.apply(variables, WORDS), atol=1e-4)
+    for made in factors(whole["params"], ("query", "key")):
+        sums = np.einsum("hnr,hns->hrs", made, made)
+        lengths = np.sqrt(np.einsum("hrr->hr", sums))
+        np.testing.assert_allclose(
+            sums / lengths[:, :, None] / lengths[:, None], np.eye(6)[None].repeat(3, 0), atol=1e-3
+        )
+        assert (np.diff(lengths) < 0).all()
+
+
+def test_compress_sees_features_that_others_make_up_for():
+    """Queries and keys have six features in a head, of which any four are combinations of the other two."""
+    graph, variables = of_linen(nn.MultiHeadDotProductAttention(HEADS, qkv_features=18))
+    params = variables["params"]
+    for name in ("query", "key"):
+        mixing = jax.random.normal(jax.random.key(len(name)), (2, 6))
+        for entries in params[name]:
+            params[name][entries] = params[name][entries][..., :2] @ mixing
+    found = nas.compress(graph, variables, BATCHES, max_params=0.7, steps=1, refine=0)
+    assert found.graph.nout("key:features") <= 3
+    (now,) = distances(found)
+    assert now < 1e-3 * float((graph.apply(variables, WORDS) ** 2).mean())
