@@ -138,8 +138,8 @@ def require_progress(value: object, error: type[NaiveNASError]) -> None:
     Raises:
       error: says so.
     """
-    if value is not None:
-        require_flag(value, "progress", error)
+    if value is not None and as_flag(value) is None:
+        raise error(f"progress must be True, False or None, found {type(value).__name__}: {shown(value)}.")
 
 
 def require_mapping(value: object, argument: str, error: type[NaiveNASError]) -> None:

@@ -207,7 +207,7 @@ def test_it_is_asked_for_by_a_flag(capsys):
     graph, variables = model()
     mutation = nas.delta_nout(graph, variables, {"hidden": -2})
     nas.compensate(mutation, [X], progress=True)  # takes less than a second
-    with pytest.raises(nas.PlanError, match="progress must be True or False"):
+    with pytest.raises(nas.PlanError, match="progress must be True, False or None"):
         nas.compensate(mutation, [X], progress="yes")
     assert capsys.readouterr().err == ""
 
@@ -235,5 +235,5 @@ def test_whatever_goes_over_data_says_how_far_it_is():
         with waiting("all", where := console(False), patience=0, progress=True):
             run(progress=False)
         assert name not in written(where)
-        with pytest.raises(nas.NaiveNASError, match="progress must be True or False"):
+        with pytest.raises(nas.NaiveNASError, match="progress must be True, False or None"):
             run(progress="yes")

@@ -12,6 +12,7 @@ from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.products.turned import turned
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
 from naivenas_jax.fit.regression.ridge import require_ridge
+from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
@@ -20,6 +21,7 @@ from naivenas_jax.typing import PyTree
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
 
 
+@shows_keywords()
 def compensate(
     mutation: Mutation,
     batches: Iterable[PyTree],
@@ -76,7 +78,7 @@ def compensate(
     Args:
       mutation: of any verb. Composed mutations are compared with the network before the first one.
       batches: inputs of the network *before* the mutation; arrays, or tuples of arrays where there are several inputs.
-        Anything that can be iterated over again; an iterator is made into a list. No labels.
+        Anything that can be iterated over again and is the same then; an iterator is made into a list. No labels.
       weights: False: only the shifts are fitted, weights stay, those of products too.
       statistics: whether batch statistics are estimated again.
       outcomes: False: weights are aimed at what they made, and not at what becomes of it. Takes less time.
@@ -94,8 +96,9 @@ def compensate(
       and keeps what was re-fitted as it is now.
 
     Raises:
-      VariablesError: there are no batches, or the mutation was made on shapes.
-      RequestError: ``ridge`` or ``memory`` is no number above 0.
+      VariablesError: there are no batches, or other ones when they are read again, as of a loader that shuffles; or the
+        mutation was made on shapes.
+      RequestError: ``ridge`` is no number of at least 0, or ``memory`` no whole number of at least 1.
       PlanError: no mutation is given; or it changes inputs of the graph, so that the two networks cannot be given the
         same.
 

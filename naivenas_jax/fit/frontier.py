@@ -190,9 +190,10 @@ def _point(
       BudgetError: if the measure of it is no number.
     """
     graph, variables = mutation or (compression.original.graph, compression.given)
-    found = as_number(measure(graph, variables))
+    given = measure(graph, variables)
+    found = as_number(given)
     if found is None or math.isnan(found):
-        raise BudgetError(f"measure(graph, variables) gives a number, more is better; found {found!r}.")
+        raise BudgetError(f"measure(graph, variables) gives a number, more is better; found {shown(given)}.")
     seconds = None if latency is None else as_number(latency(graph))
     if latency is not None and seconds is None:
         raise BudgetError(f"latency(graph) gives seconds; found {shown(latency(graph))}.")

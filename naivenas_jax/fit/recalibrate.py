@@ -9,12 +9,14 @@ from naivenas_jax.errors import VariablesError
 from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_values, on_device
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised, standardised
 from naivenas_jax.graph.graph import Graph
+from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.paths import Path
 from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree, Variables
 
 
+@shows_keywords()
 def recalibrate(
     graph: Graph, variables: Variables, batches: Iterable[PyTree], *, progress: bool | None = None, **kwargs: object
 ) -> Variables:

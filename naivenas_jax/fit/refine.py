@@ -16,6 +16,7 @@ from naivenas_jax.fit.compensate import require_same_inputs
 from naivenas_jax.fit.descent import Descent, Original, Parameters
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
+from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.transfer.variables import flat, handed_out, nested, parameters_of, plain
 from naivenas_jax.typing import PyTree
@@ -28,6 +29,7 @@ STEP_SIZE = 2e-2
 PIECE = 32
 
 
+@shows_keywords()
 def refine(
     mutation: Mutation,
     batches: Iterable[PyTree],

@@ -60,10 +60,17 @@ def inputs_of(graph: Graph, batches: Iterable[PyTree], error: type[NaiveNASError
       The arrays of each batch, one per input of the graph.
 
     Raises:
-      error: as `batches_of`, and if an input is no array, or the inputs are not what the imported model takes.
+      error: as `batches_of`, and if an input is no array, there are more or fewer than the graph has, or they are not
+        what the imported model takes.
     """
     for number, batch in enumerate(batches_of(batches, error, inputs=True, words=graph.signature is not None)):
         inputs = _arrays(graph, batch, batch, f"Batch {number}", error)
+        if len(inputs) != len(graph.inputs):
+            raise error(
+                f"Batch {number} holds {len(inputs)} arrays, where the graph has {len(graph.inputs)} input(s): "
+                f"{', '.join(vertex.name for vertex in graph.inputs)}. A batch is an array, or a tuple of one for each "
+                "input, without labels."
+            )
         for position, given in enumerate(inputs):
             check_array(given, f"Batch {number}" + (f", input {position}," if isinstance(batch, tuple) else ""), error)
         yield inputs

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import X, loss, model, network, rebuildable
+from networks import X, loss, model, narrower, network, rebuildable
 
 import naivenas_jax as nas
 from naivenas_jax.graph.dag import unknown_name
@@ -135,6 +135,32 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nas.compress(*network(), [X], max_params=0.5, rng=[1, 2]),
         nas.PlanError,
         "rng= must be one key",
+    ),
+    "a network for a mutation": (
+        lambda: nas.compensate(*network(), [X]),
+        nas.PlanError,
+        "must be a nas.Mutation.*found Graph",
+    ),
+    "a mutation for a network and its variables": (
+        lambda: nas.recalibrate(narrower(), [X]),
+        nas.GraphError,
+        "found Mutation.*put a star before it in the call",
+    ),
+    "no batches": (lambda: nas.refine(narrower()), nas.ArgumentError, "nas.refine: missing.*'batches'.*steps, tx"),
+    "steps by position": (
+        lambda: nas.refine(narrower(), [X], 10),
+        nas.ArgumentError,
+        r"2 arguments by position \(mutation, batches\), found 3. Name the others: steps=, tx=, progress=[.]$",
+    ),
+    "labels beside inputs": (
+        lambda: nas.compensate(narrower(), [(X, X)]),
+        nas.VariablesError,
+        r"Batch 0 holds 2 arrays, where the graph has 1 input\(s\): x[.].*without labels",
+    ),
+    "progress in words": (
+        lambda: nas.compensate(narrower(), [X], progress="yes"),
+        nas.PlanError,
+        "progress must be True, False or None",
     ),
     "plans that do not follow one another": (
         lambda: nas.AxisPlan.of(3, [2, 1]).after_plan(nas.AxisPlan.of(4, [0, 3])),

@@ -285,6 +285,8 @@ def test_a_frontier_makes_no_network_twice(network, monkeypatch):
         ({"loss": -1}, "loss= is how much"),
         ({"bisections": 0.5}, "bisections= is a whole number"),
         ({"measure": lambda graph, variables: None}, "gives a number, more is better; found None"),
+        ({"measure": lambda graph, variables: "good"}, "found 'good'"),
+        ({"measure": lambda graph, variables: np.zeros(2)}, r"found array\(\[0., 0.\]\)"),
     ],
 )
 def test_what_a_frontier_takes(network, keywords, found):

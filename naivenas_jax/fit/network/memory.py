@@ -26,7 +26,9 @@ def require_memory(memory: object) -> int:
         return _of_machine() // 2
     number = as_whole(memory)
     if number is None or number < 1:
-        raise RequestError(f"memory= is a number of bytes, at least 1, or None for half of it; found {shown(memory)}.")
+        raise RequestError(
+            f"memory= is a number of bytes, at least 1, or None for half of what there is; found {shown(memory)}."
+        )
     return number
 
 

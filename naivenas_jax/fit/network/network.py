@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import TypeVar, cast
 
 import jax
@@ -188,12 +190,15 @@ class Data:
     Attributes:
       batches: the batches as a user gave them.
       chosen: for each batch which of its examples are taken, or one entry: all of them or none; None: all of all.
+
+    What a loader returned when it was first read is what it must return every time.
     """
 
     graph: Graph
     batches: Iterable[PyTree]
     chosen: Sequence[Bool[np.ndarray, " _"]] | None = None
     _checked: list[Batch] = field(default_factory=list)
+    _seen: list[tuple[object, ...] | None] = field(default_factory=list)
 
     @classmethod
     def of(cls, graph: Graph, batches: Iterable[PyTree]) -> Data:
@@ -226,10 +231,28 @@ class Data:
     def _arrays(self) -> Iterable[Batch]:
         """The inputs of every batch. Those of a list are checked once, what a loader returns every time."""
         if not isinstance(self.batches, list | tuple):
-            return inputs_of(self.graph, self.batches, VariablesError)
+            return self._as_before(inputs_of(self.graph, self.batches, VariablesError))
         if not self._checked:
             self._checked.extend([*inputs_of(self.graph, self.batches, VariablesError)])  # all of them or none
         return self._checked
+
+    def _as_before(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, if a loader returns the same ones every time: what was made of them belongs to no others.
+
+        Raises:
+          VariablesError: if it does not; names the first batch that is another one.
+        """
+        for number, batch in enumerate(chain(batches, [None])):  # None: the end is in its place, too
+            mark = None if batch is None else tuple(_mark(array) for array in batch)
+            if number == len(self._seen):
+                self._seen.append(mark)
+            if mark != self._seen[number]:
+                raise VariablesError(
+                    "batches= is read several times and must be the same every time, but is now another one from batch "
+                    f"{number} on (shuffled, or augmented at random?). Make a list of it: list(batches)."
+                )
+            if batch is not None:
+                yield batch
 
     def only(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> Data:
         """Some of the examples; see `Data`."""
@@ -251,6 +274,17 @@ class Data:
         if self.chosen is not None:
             return sum(bool(own.any()) for own in self.chosen)
         return len(self.batches) if isinstance(self.batches, Sized) else sum(1 for _ in self.batches)
+
+
+#: So many entries of an array tell it from others.
+MARKED = 4096
+
+
+def _mark(array: Array) -> tuple[object, ...]:
+    """What tells an array from others: its shape, dtype, and a sum over bytes of entries from all over it."""
+    entries = np.asarray(array).reshape(-1)
+    some = entries[:: max(1, entries.size // MARKED)]
+    return np.shape(array), str(array.dtype), zlib.crc32(some.tobytes())
 
 
 def check_values(graph: Graph, variables: Variables) -> None:

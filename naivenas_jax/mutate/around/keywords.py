@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ForwardRef, ParamSpec, TypedDict, TypeVar, get_args
+from typing import Any, ForwardRef, ParamSpec, TypedDict, TypeVar, Unpack, get_args, get_origin
 
 from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import ArgumentError, BudgetError
@@ -27,6 +27,7 @@ from naivenas_jax.mutate.request.options import (
     conditions,
     objectives,
 )
+from naivenas_jax.mutate.result.mutation import require_mutation
 from naivenas_jax.transfer.new_neurons.strategy import New, strategy_of
 
 P = ParamSpec("P")
@@ -201,28 +202,45 @@ def bound_arguments(
 
     Raises:
       ArgumentError: if they are not those of the function.
-      GraphError: if one is missing, and what was given for the graph is none.
+      GraphError, PlanError: if one is missing or too many, since the first is no graph or mutation.
     """
-    by_position = [each.name for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
+    by_position = [each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    named = [each.name for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     if len(args) > len(by_position):
+        _require_first(by_position, args)
         raise ArgumentError(
             f"nas.{name} takes {len(by_position)} arguments by position ({', '.join(by_position)}), found {len(args)}. "
-            f"Name the others: {', '.join(f'{each}=' for each in signature.parameters if each not in by_position)}."
+            f"Name the others: {', '.join(f'{each}=' for each in named if each not in by_position)}."
         )
     try:
         return signature.bind(*args, **keywords).arguments
     except TypeError as error:
-        problem = f"nas.{name}: {error}. It takes {', '.join(signature.parameters)}."
-    if args and "graph" in by_position[:1]:
-        require_graph(args[0])  # a mutation in the place of a graph and variables is why an argument is missing
+        problem = f"nas.{name}: {error}. It takes {', '.join(named)}."
+    _require_first(by_position, args)
     raise ArgumentError(problem)
 
 
+#: What the first argument must be, by its name. A mutation in the place of a graph and variables, or these in the place
+#: of a mutation, are why an argument is missing or too many.
+FIRST: dict[str, Callable[[object], object]] = {"graph": require_graph, "mutation": require_mutation}
+
+
+def _require_first(names: Sequence[str], args: tuple[object, ...]) -> None:
+    """Raise if what was given first is not what it must be.
+
+    Raises:
+      GraphError, PlanError: says what was found.
+    """
+    if names and args and names[0] in FIRST:
+        FIRST[names[0]](args[0])
+
+
 def _written_out(function: Callable[..., object], parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
-    if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-        yield parameter
+    annotation = inspect.signature(function, eval_str=True).parameters[parameter.name].annotation
+    if parameter.kind is not inspect.Parameter.VAR_KEYWORD or get_origin(annotation) is not Unpack:
+        yield parameter  # or keyword arguments that are passed on as they are
         return
-    (keywords,) = get_args(inspect.signature(function, eval_str=True).parameters[parameter.name].annotation)
+    (keywords,) = get_args(annotation)
     for name, annotation in sorted(keywords.__annotations__.items(), key=lambda item: list(DEFAULTS).index(item[0])):
         shown = annotation.__forward_arg__ if isinstance(annotation, ForwardRef) else annotation
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=shown)
