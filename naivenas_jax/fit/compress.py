@@ -7,7 +7,7 @@ from functools import partial
 from typing import Unpack
 
 from naivenas_jax.checks import as_flag, as_whole, require_progress
-from naivenas_jax.errors import BudgetError, GraphError, PlanError
+from naivenas_jax.errors import BudgetError, GraphError
 from naivenas_jax.fit.compression import Candidate, Compression
 from naivenas_jax.fit.network.network import check_values
 from naivenas_jax.fit.refine import require_steps
@@ -21,9 +21,6 @@ from naivenas_jax.mutate.request.size_request import SizeRequest
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.progress import waiting
 from naivenas_jax.typing import PyTree, Variables
-
-#: So many steps are tried, one after the other, as long as they help.
-TRIED = (1, 2, 4, 8)
 
 
 @shows_keywords("utility")
@@ -51,10 +48,12 @@ def compress(
 ) -> Mutation:
     """Choose widths and neurons by what the rest cannot reconstruct, within a budget, and re-fit what is left.
 
-    Each step takes the network nearer to the budget, by the same factor; there are as many as help:
+    In one step, or in several, each of which takes the network nearer to the budget by the same factor:
 
     1. the cost of every neuron: by how much the outputs change, to second order, if it is dropped and the weights that
-       read it are re-fitted (see `naivenas_jax.fit.regression.importance`);
+       read it are re-fitted; for each group of neurons that vary together the change is then measured when a tenth, a
+       quarter, a half, three quarters and all of it are dropped, and the costs made to add up to that (see
+       `naivenas_jax.fit.dropping.importance`);
     2. the widths that keep most of the total cost within the step's budget (see `resize`);
     3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
 
@@ -78,8 +77,8 @@ def compress(
       max_macs: the most multiply-accumulates, as for `resize`.
       max_bytes: the most bytes of all variables, as for `resize`.
       max_activation_bytes: the most bytes that contractions return, as for `resize`.
-      steps: how many; more of them measure costs nearer to where they matter, and take longer. None: 1, then 2, 4 and
-        8, as long as twice as many come nearer to the outputs of the original on examples held back.
+      steps: how many; more of them measure costs nearer to where they matter, and take longer. None: one, by measured
+        costs or by the estimates alone, whichever come nearer to the outputs of the original on examples held back.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
@@ -94,7 +93,7 @@ def compress(
       max_size: as for `resize`; fractions are fractions of the network given.
       inputs: as for `resize`.
       **options: as for `resize`, at every step; ``time_limit`` is for each choice of widths, of which there are
-        ``steps + 1``, and not for what is computed on the batches. There is no ``utility``: it is found here.
+        three, or ``steps + 1``, and not for what is computed on the batches. There is no ``utility``: it is found here.
 
     Returns:
       A `Mutation` from the network given to the one found. Its ``gap`` is the largest of the steps' choices of widths.
@@ -107,7 +106,8 @@ def compress(
       Others: as `resize` and `compensate`.
 
     Source: dropping with what is left re-fitted, Hassibi and Stork, Optimal Brain Surgeon, 1993; curvature as a product
-    of input and gradient covariances, Martens and Grosse, K-FAC, 2015; of structures, Wang et al., EigenDamage, 2019.
+    of input and gradient covariances, Martens and Grosse, K-FAC, 2015; of structures, Wang et al., EigenDamage, 2019;
+    curves that are measured, Kurtic et al., ZipLM, 2023.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)
@@ -148,25 +148,11 @@ def compress(
     )
     path = BudgetPath.of(graph, compression.variables, limits)
     with waiting("compress", progress=progress) as tell:
-        found = _by_progress(compression, path, tell) if steps is None else _in_steps(compression, path, steps, tell)
+        in_the_end = path.at(lambda span: span.after)
+        found = compression.in_one(in_the_end) if steps is None else _in_steps(compression, path, steps, tell)
         tell("compared with the simple way")
-        nearer = compression.nearer(found, compression.at_once(path.at(lambda span: span.after)))
+        nearer = compression.nearer(found, compression.at_once(in_the_end))
         return compression.handed_out(compression.polished(compression.settled(nearer), refine))
-
-
-def _by_progress(compression: Compression, path: BudgetPath, tell: Callable[[str], None]) -> Candidate:
-    """In one step, then in twice as many, as long as these come nearer on examples held back."""
-    best: Candidate | None = None
-    for steps in TRIED:
-        found = _in_steps(compression, path, steps, tell)
-        try:
-            if best is not None and not compression.compared(found, best).worth_it:
-                return best.noted(f"made in {steps // 2} step(s): {steps} come no nearer on examples held back")
-        except PlanError:  # nothing to compare
-            return found
-        best = found
-    assert best is not None
-    return best.noted(f"made in {TRIED[-1]} steps: as many come nearer than half of them")
 
 
 def _in_steps(compression: Compression, path: BudgetPath, steps: int, tell: Callable[[str], None]) -> Candidate:

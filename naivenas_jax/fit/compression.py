@@ -17,12 +17,12 @@ from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityEr
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.descent import Original
+from naivenas_jax.fit.dropping.importance import NeuronCosts, neuron_costs
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import HELD_OUT, Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.products.turned import in_principal_axes
 from naivenas_jax.fit.refine import refined
-from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, check_chain_keywords
@@ -124,14 +124,36 @@ class Compression:
             keywords={"inputs": inputs, **absolute_request(graph, **sizes), **options},
         )
 
-    def step(self, found: Mutation | None, budgets: BudgetKeywords) -> Candidate:
-        """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit."""
+    def step(self, found: Mutation | None, budgets: BudgetKeywords, measured: bool = True) -> Candidate:
+        """One step further: costs of neurons where the network is now, widths within budgets, and a re-fit.
+
+        Args:
+          found: the network so far; None: the one given.
+          budgets: of this step.
+          measured: whether costs are those that were measured, or the estimates.
+        """
         graph, variables = found or (self.original.graph, self.variables)
-        scores, notes = self._at_first if found is None else self._costs(graph, variables)
+        every, notes = self._at_first if found is None else self._costs(graph, variables)
+        scores = every.measured if measured else every.estimated
         step = self._resized(graph, variables, budgets, utility=in_solver_range(scores))
         whole = step if found is None else then(found, step, "compressed in steps")
         whole = replace(whole, notes=(*whole.notes, *notes))
         return self._recent.found(variables, _choice(step), lambda: self._candidate(whole))
+
+    def in_one(self, budgets: BudgetKeywords) -> Candidate:
+        """One step, by measured costs or by estimates: whichever is nearer on the examples held back."""
+        by_curves, by_estimates = (self.step(None, budgets, measured) for measured in (True, False))
+        if by_curves is by_estimates:
+            return by_curves.noted("made in one step: measured and estimated costs of neurons choose the same ones")
+        try:
+            first, second = (self._distances(one.fitted)[0].squares.mean() for one in (by_curves, by_estimates))
+        except PlanError:  # nothing to compare
+            return by_curves
+        taken, word = (by_estimates, "estimated") if second < first else (by_curves, "measured")
+        return taken.noted(
+            f"made in one step, with {word} costs of neurons: outputs are off by a relative square of {first:.3g} with "
+            f"measured ones and {second:.3g} with estimates"
+        )
 
     def at_once(self, budgets: BudgetKeywords) -> Candidate:
         """The simple way: `resize` by its default utility, and a re-fit."""
@@ -252,18 +274,18 @@ class Compression:
         return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made)
 
     @cached_property
-    def _at_first(self) -> tuple[Scores, list[str]]:
+    def _at_first(self) -> tuple[NeuronCosts, list[str]]:
         """What neurons of the original cost, for every way that begins there."""
         return self._costs(self.original.graph, self.variables)
 
-    def _costs(self, graph: Graph, variables: Variables) -> tuple[Scores, list[str]]:
+    def _costs(self, graph: Graph, variables: Variables) -> tuple[NeuronCosts, list[str]]:
         """What neurons cost, and what was done for want of memory."""
 
-        def counted() -> tuple[Scores, list[str]]:
+        def counted() -> tuple[NeuronCosts, list[str]]:
             notes: list[str] = []
             network, data = self.network(graph), self._parts.fitted
             turned = in_principal_axes(network, variables, data)  # as what is fitted will be
-            return importance(network, turned, data, memory=self.memory, notes=notes), notes
+            return neuron_costs(network, turned, data, memory=self.memory, notes=notes), notes
 
         return self._recent.found(variables, "costs", counted)
 

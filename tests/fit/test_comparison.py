@@ -9,9 +9,9 @@ import pytest
 import naivenas_jax as nas
 from naivenas_jax.fit import compression
 from naivenas_jax.fit.comparison import Comparison
+from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.outputs import WantedOutputs, held_out, made_outputs
-from naivenas_jax.fit.regression.importance import importance as costs
 
 DATA = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)))
 
@@ -110,28 +110,54 @@ def test_whole_batches_are_held_back_where_examples_are_few(network):
     assert [own.tolist() for own in held_out([[DATA[:4]], *[[DATA[:3]]] * 3])] == [[False]] * 3 + [[True]]
 
 
-@pytest.mark.parametrize(("helps", "steps"), [((), 1), ((True,), 2), ((True, True, True), 8)])
-def test_steps_are_doubled_as_long_as_that_helps(network, monkeypatch, helps, steps):
-    """What neurons cost in the beginning is computed once for all."""
-    answers, started = iter([*helps, *[False][: 3 - len(helps)]]), []
+@pytest.mark.parametrize("nearer", ["measured", "estimated"])
+def test_of_two_kinds_of_costs_those_that_come_nearer(network, monkeypatch, nearer):
+    """They are computed once for both, and the other kind is made to drop neurons that are of use."""
+    started = []
 
     def counted(own, *given, **more):
         started.append(own.graph)
-        return costs(own, *given, **more)
+        found = neuron_costs(own, *given, **more)
+        other = {"measured": "estimated", "estimated": "measured"}[nearer]
+        return found._replace(**{other: {name: cost.max() - cost for name, cost in found.estimated.items()}})
 
-    monkeypatch.setattr(Comparison, "worth_it", property(lambda _: next(answers, True)))
-    monkeypatch.setattr(compression, "importance", counted)
+    monkeypatch.setattr(compression, "neuron_costs", counted)
+    monkeypatch.setattr(Comparison, "worth_it", True)
     found = nas.compress(*network, [DATA], max_params=0.4, outcomes=False, refine=0)
-    assert any(f"made in {steps} step" in note for note in found.notes)
-    assert started.count(network[0]) == 1
-    assert len(started) == 1 + sum(2**i - 1 for i in range(min(len(helps) + 2, 4)))
+    assert any(f"made in one step, with {nearer} costs" in note for note in found.notes)
+    assert started == [network[0]]
 
 
-def test_more_steps_only_where_they_are_nearer(network):
-    found = nas.compress(*network, [DATA], max_params=0.4)
-    assert any("step" in note for note in found.notes)
-    assert "refined on data" in found.notes[-1]
-    assert nas.costs(*found).params <= 0.4 * nas.costs(*network).params
+def random_network(seed):
+    """Two branches of random widths, activations and scales, joined or added up, and data that are correlated."""
+    rng = np.random.default_rng(seed)
+    x = nas.input_vertex("x", 6)
+    functions = {"tanh": jnp.tanh, "relu": nn.relu, "gelu": nn.gelu}
+
+    def branch(name, size):
+        kind = rng.choice([*functions])
+        return nas.invariant_vertex(f"{name}_{kind}", functions[kind], nas.layer(name, nn.Dense(size), x))
+
+    added = bool(rng.integers(2))
+    sizes = [int(size) for size in rng.integers(5, 16, 2)]
+    left, right = branch("left", sizes[0]), branch("right", sizes[0] if added else sizes[1])
+    both = (left + right).named("both") if added else nas.concat("both", left, right)
+    more = nas.invariant_vertex("more_tanh", jnp.tanh, nas.layer("more", nn.Dense(int(rng.integers(5, 12))), both))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(3), more))
+    data = (rng.normal(size=(72, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
+    scales = iter(rng.exponential(size=99))
+    return graph, jax.tree.map(lambda array: array * next(scales), graph.init(jax.random.key(seed), data)), data
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_never_worse_than_the_simple_way_on_what_is_held_back(monkeypatch, seed):
+    monkeypatch.setattr(compression, "PLENTY", 0)  # what was compared is returned
+    *own, data = random_network(seed)
+    found = nas.compress(*own, [data], max_params=0.5, outcomes=False, refine=0)
+    simple = nas.compensate(nas.resize(*own, max_params=0.5), [np.delete(data, slice(3, None, 4), 0)], outcomes=False)
+    wanted = own[0].apply(own[1], data[3::4])
+    errors = [float(((one.graph.apply(one.variables, data[3::4]) - wanted) ** 2).mean()) for one in (found, simple)]
+    assert errors[0] <= errors[1] * (1 + 1e-4)
 
 
 class OneNumber(nn.Module):

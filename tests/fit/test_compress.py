@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit.dropping.importance import importance
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.elimination import Block, Elimination, Reader, dropped
-from naivenas_jax.fit.regression.importance import importance
 
 
 @pytest.fixture

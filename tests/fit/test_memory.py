@@ -8,9 +8,9 @@ import pytest
 
 import naivenas_jax as nas
 from naivenas_jax.fit.comparison import Comparison
+from naivenas_jax.fit.dropping.importance import importance
 from naivenas_jax.fit.network.memory import BYTES, most_columns, require_memory
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression.importance import importance
 
 IMAGES = np.asarray(jax.random.normal(jax.random.key(3), (96, 6, 6, 2)))
 
@@ -93,7 +93,7 @@ def test_gradients_of_many_outputs_are_taken_as_uncorrelated(monkeypatch):
     variables = graph.init(jax.random.key(1), data)
     found = []
     for most in (2048, 2):
-        monkeypatch.setattr("naivenas_jax.fit.regression.curvature.MOST_OUTPUTS", most)
+        monkeypatch.setattr("naivenas_jax.fit.dropping.curvature.MOST_OUTPUTS", most)
         found.append(importance(Network(graph, {}), variables, Data.of(graph, [data]))["hidden"])
     np.testing.assert_allclose(*found, rtol=0.3)
 

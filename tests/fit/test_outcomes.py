@@ -11,9 +11,9 @@ import naivenas_jax as nas
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.dataflow.variable_uses import Outcome
 from naivenas_jax.dataflow.walk import walk_tape
+from naivenas_jax.fit.dropping.importance import importance
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
-from naivenas_jax.fit.regression.importance import importance
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, gram
 
 X = jax.random.normal(jax.random.key(0), (40, 5))

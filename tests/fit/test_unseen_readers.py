@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit.dropping import unseen_readers
+from naivenas_jax.fit.dropping.importance import importance
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression import unseen_readers
 from naivenas_jax.fit.regression.elimination import dropped
-from naivenas_jax.fit.regression.importance import importance
 
 ROWS = np.asarray(jax.random.normal(jax.random.key(0), (5, 4, 3)))
 

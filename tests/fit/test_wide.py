@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit.dropping import importance as costs_of_neurons
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression import importance as costs_of_neurons, ridge, use_sums
+from naivenas_jax.fit.regression import ridge, use_sums
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 

@@ -1,1 +1,1 @@
-"""Least squares: the weights that make up best for dropped neurons, and what dropping a neuron costs."""
+"""Least squares: the weights that make up best for dropped neurons."""

@@ -1,7 +1,7 @@
 """Drop the inputs of matrices, one class after the other, always the one whose cost over all matrices is smallest.
 
 The cost of dropping some inputs of a matrix, when the others are re-fitted, is said in
-`naivenas_jax.fit.regression.importance`. In shapes, K counts the rows of a matrix and M its columns.
+`naivenas_jax.fit.dropping.importance`. In shapes, K counts the rows of a matrix and M its columns.
 """
 
 from __future__ import annotations

@@ -25,9 +25,13 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.dataflow.contraction import Contraction
-from naivenas_jax.dataflow.variable_uses import AddedVariable
+from naivenas_jax.dataflow.variable_uses import AddedVariable, VariableUse
+from naivenas_jax.fit.dropping.curvature import MOST_OUTPUTS, Curvature, Key, curvatures
+from naivenas_jax.fit.dropping.measured_costs import marks, rescaled
+from naivenas_jax.fit.dropping.trial import Refit, Trial
+from naivenas_jax.fit.dropping.unseen_readers import unseen_costs
+from naivenas_jax.fit.network.column_map import shift_of
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression.curvature import MOST_OUTPUTS, Curvature, Key, curvatures
 from naivenas_jax.fit.regression.elimination import Reader, dropped
 from naivenas_jax.fit.regression.positive_definite import inverses
 from naivenas_jax.fit.regression.reduced_columns import (
@@ -39,18 +43,31 @@ from naivenas_jax.fit.regression.reduced_columns import (
     rows_by_class,
 )
 from naivenas_jax.fit.regression.ridge import NormalEquations
-from naivenas_jax.fit.regression.unseen_readers import unseen_costs
+from naivenas_jax.graph.graph import Graph
 from naivenas_jax.paths import Path
 from naivenas_jax.sizes.ties import Ties
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Variables
 from naivenas_jax.utility.tied import by_handle, class_count, class_numbers, homes
+from naivenas_jax.utility.user_scores import Scores
 
 #: Bytes for each product of two columns: of one batch in float32, of all in float64.
 _BYTES = 16
 #: Fewer columns than this are not tried, where memory is short.
 FEWEST = 64
+
+
+class NeuronCosts(NamedTuple):
+    """For each neuron the cost of dropping it after all those of its group that cost less, by handle.
+
+    Attributes:
+      estimated: to second order.
+      measured: the same order, with the costs of each group adding up to what the outputs were measured to change by.
+    """
+
+    estimated: Scores
+    measured: Scores
 
 
 def importance(
@@ -60,14 +77,40 @@ def importance(
     ridge: float = 1e-3,
     memory: int | None = None,
     notes: list[str] | None = None,
-) -> dict[str, Float[np.ndarray, " _"]]:
-    """For each neuron the cost of dropping it after all those that cost less, by handle.
+) -> Scores:
+    """The estimates of `neuron_costs` alone, without anything measured.
+
+    Args:
+      network: the network.
+      variables: its variables.
+      data: batches of inputs.
+      ridge: as for `neuron_costs`.
+      memory: as for `neuron_costs`.
+      notes: as for `neuron_costs`.
+    """
+    return neuron_costs(network, variables, data, ridge, memory, notes, measured=False).estimated
+
+
+def neuron_costs(
+    network: Network,
+    variables: Variables,
+    data: Data,
+    ridge: float = 1e-3,
+    memory: int | None = None,
+    notes: list[str] | None = None,
+    measured: bool = True,
+) -> NeuronCosts:
+    """For each neuron the cost of dropping it after all those of its group that cost less.
 
     Rows whose gradient is not finite, as that of a square root at 0, are left out. Weights that are out of sight, in
     loops for example, are not re-fitted, and what they read costs what the outputs change by without it (see
-    `naivenas_jax.fit.regression.unseen_readers`). Neurons that no weight reads (query and key features) have the cost
+    `naivenas_jax.fit.dropping.unseen_readers`). Neurons that no weight reads (query and key features) have the cost
     of being zero where they are made, and where nothing can be told of them, the largest of all costs, so that they
     stay.
+
+    Then the network is evaluated without more and more neurons of each group, readers re-fitted as the estimate takes
+    them to be, and the estimates of the group are made to add up to the change of the outputs (see
+    `naivenas_jax.fit.dropping.measured_costs`).
 
     Args:
       network: the network.
@@ -77,6 +120,7 @@ def importance(
       memory: bytes that sums may take; None: any. Weights are then taken with fewer columns for each neuron, and the
         widest not at all.
       notes: where it is said if they are.
+      measured: False: nothing is measured, and the estimates are in its place.
     """
     ties, arrays = network.graph.ties, {path: to_host(array) for path, array in flat(variables).items()}
     every = network.uses(variables, data.first)
@@ -89,20 +133,38 @@ def importance(
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     made = np.where(np.isnan(made), unseen.made, made)
     costs = np.full(class_count(ties), np.nan)
-    groups = list(homes(network.graph).values())
+    curves, trial = costs.copy(), Trial.of(network, variables, data) if measured else None
+    groups = [own[own >= 0] for own in homes(network.graph).values()]
     reading = _reading(ties, uses, groups)
     last = {use: n for n, own in enumerate(reading) for use in own}
     readers: dict[Key, list[Reader]] = {}  # of few weights at a time: an inverse is as large as all sums of a weight
     for n, own in enumerate(groups):
         for use in (use for use in reading[n] if use not in readers):
             readers[use] = matrices[use].readers(found[use], uses[use].path in shifted, ridge)
-        beside = {int(one): float(unseen.read[one]) for one in own[own >= 0] if not np.isnan(unseen.read[one])}
-        for one, cost in dropped([reader.only(own) for use in reading[n] for reader in readers[use]], beside):
+        beside = {int(one): float(unseen.read[one]) for one in own if not np.isnan(unseen.read[one])}
+        order = dropped([reader.only(own) for use in reading[n] for reader in readers[use]], beside)
+        for one, cost in order:
             costs[one] = cost
+        costs[own] = np.where(np.isnan(costs[own]), made[own], costs[own])
+        if trial is not None:
+            unread = set(own[~np.isnan(costs[own])].tolist()) - {one for one, _ in order}
+            going = np.array(sorted([*(one for one, _ in order), *unread], key=lambda one: costs[one]), int)
+            refits = [
+                matrices[use].refit(uses[use], arrays, readers[use], found[use], every)
+                for use in reading[n]
+                if readers[use] and sum(path == use[0] for path, _ in uses) == 1
+            ]
+            counts = marks(len(going))
+            changes = [trial.change(going[:count], refits) for count in counts]
+            curves[going] = rescaled(costs[going], counts, changes)
         readers = {use: kept for use, kept in readers.items() if last[use] > n}
-    costs = np.where(np.isnan(costs), made, costs)
+    return NeuronCosts(*(_known(network.graph, own) for own in (costs, costs if trial is None else curves)))
+
+
+def _known(graph: Graph, costs: Float[np.ndarray, " classes"]) -> Scores:
+    """Costs by handle; where there is none, the largest."""
     known = costs[~np.isnan(costs)]
-    return by_handle(network.graph, np.where(np.isnan(costs), known.max() if known.size else 1.0, costs))
+    return by_handle(graph, np.where(np.isnan(costs), known.max() if known.size else 1.0, costs))
 
 
 def _reading(ties: Ties, uses: Iterable[Key], groups: Sequence[Int[np.ndarray, " _"]]) -> list[list[Key]]:
@@ -182,6 +244,29 @@ class _Matrices(NamedTuple):
         wide = sums.g.squares.shape[-1] > 0
         of_x, of_g = np.asarray(sums.x.sums), np.asarray(sums.g.squares if wide else sums.g.sums)
         return [_reader(*own, centred, ridge) for own in zip(of_x, of_g, values, rows, strict=True)]
+
+    def refit(
+        self,
+        use: Contraction,
+        arrays: Mapping[Path, np.ndarray],
+        readers: Sequence[Reader],
+        sums: Curvature,
+        every: Sequence[VariableUse],
+    ) -> Refit:
+        """The weight as it is re-fitted without some neurons.
+
+        Args:
+          use: what it is contracted with.
+          arrays: all variables.
+          readers: as `readers` returns them.
+          sums: of what it reads.
+          every: all uses of variables.
+        """
+        values = self.values if self.reduced is None else self.reduced.matrix(self.values[0])[None]
+        last = np.asarray(sums.x.sums)[:, -1]
+        means = last[:, :-1] / np.maximum(last[:, -1:], 1)
+        shift = shift_of(use.path, every, arrays)
+        return Refit(use.path, use.entries(arrays[use.path].shape), values, readers, means, self.reduced, shift)
 
 
 def _reader(
