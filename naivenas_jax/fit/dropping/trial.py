@@ -99,9 +99,9 @@ class Trial:
     """
 
     network: Network
-    arrays: dict[Path, Array]
+    arrays: Mapping[Path, Array]
     batches: list[Batch]
-    wanted: list[list[Array]]
+    wanted: list[list[np.ndarray]]
     computed: tuple[Path, ...]
 
     @classmethod
@@ -144,7 +144,11 @@ class Trial:
 
 
 def _made(
-    network: Network, computed: Sequence[Path], variables: Variables, values: Float[Array, " classes"], inputs: Batch
+    network: Network,
+    computed: Sequence[Path],
+    variables: Variables,
+    values: Float[jax.Array, " classes"],
+    inputs: Batch,
 ) -> list[Array]:
     """The outputs of real or complex numbers."""
     if computed:
