@@ -249,7 +249,7 @@ def test_a_frontier_ends_where_sizes_can_satisfy_no_smaller_budget(network):
 def test_a_frontier_makes_no_network_twice(network, monkeypatch):
     """Widths are multiples of eight, so that there are few networks, and only two between all and the smallest."""
     fitted, counted = [], []
-    fit, count = compression.compensated, compression.importance
+    fit, count = compression.compensated, compression.neuron_costs
 
     def noted_fit(mutation, *given, **more):
         fitted.append(mutation)
@@ -260,7 +260,7 @@ def test_a_frontier_makes_no_network_twice(network, monkeypatch):
         return count(network, variables, *given, **more)
 
     monkeypatch.setattr(compression, "compensated", noted_fit)
-    monkeypatch.setattr(compression, "importance", noted_costs)
+    monkeypatch.setattr(compression, "neuron_costs", noted_costs)
     full = nas.costs(*network).params
 
     def measure(graph, variables):
