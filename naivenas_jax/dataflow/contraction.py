@@ -7,8 +7,8 @@ variable, its entries moved about. G is 1, except for grouped convolutions and p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from math import prod
 from typing import NamedTuple
 
@@ -41,8 +41,9 @@ class Sizes(NamedTuple):
     outputs: int
 
 
-#: Takes an activation, and the numbers of some rows, to these rows of X.
-SomeRows = Callable[[Array, Int[np.ndarray, " n"]], Shaped[Array, "G n _"]]
+#: Takes an activation, the numbers of some rows, and whether only columns are wanted that do not only see padding, to
+#: these rows of X.
+SomeRows = Callable[[Array, Int[np.ndarray, " n"], bool], Shaped[Array, "G n _"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +83,27 @@ class Contraction:
         """The matrices Y, in float32."""
         return self.columns(jnp.asarray(self.result, jnp.float32))
 
-    def x_at(self, picked: Int[np.ndarray, " n"]) -> Float[Array, "G n K"]:
-        """Some rows of X, in float32."""
-        return self.rows(jnp.asarray(self.activation, jnp.float32), picked)
+    def x_at(self, picked: Int[np.ndarray, " n"], seen: bool = False) -> Float[Array, "G n _"]:
+        """Some rows of X, in float32.
+
+        Args:
+          picked: the numbers of the rows.
+          seen: whether columns that only see padding are left out.
+        """
+        return self.rows(jnp.asarray(self.activation, jnp.float32), picked, seen)
+
+    def evaluated_at(self, picked: Int[np.ndarray, " n"], variable: Array) -> Contraction:
+        """The same with a result that is only computed at some rows, and 0 at others: what they take is saved.
+
+        Args:
+          picked: the numbers of the rows.
+          variable: the variable as it is.
+        """
+        made = self.x_at(picked) @ self.matrix(jnp.asarray(variable, jnp.float32))
+        every = jnp.zeros((made.shape[0], self.sizes.rows, made.shape[2]), made.dtype).at[:, picked].set(made)
+        # columns() only moves entries about, so that its transpose is the way back
+        (result,) = jax.linear_transpose(self.columns, jax.ShapeDtypeStruct(self.result.shape, made.dtype))(every)
+        return replace(self, result=result.astype(self.result.dtype))
 
     def picked(self, every: int) -> Int[np.ndarray, " n"]:
         """One in so many rows, by number."""
@@ -94,7 +113,7 @@ class Contraction:
     def sizes(self) -> Sizes:
         """The sizes of the matrices, which are not made for that."""
         _, rows, outputs = jax.eval_shape(self.columns, self.result).shape
-        one = jax.eval_shape(lambda array: self.rows(array, np.zeros(1, int)), self.activation)
+        one = jax.eval_shape(lambda array: self.rows(array, np.zeros(1, int), False), self.activation)
         return Sizes(rows, one.shape[2], outputs)
 
     def entries(self, shape: Sequence[int]) -> Int[np.ndarray, "G K M"]:
@@ -130,7 +149,8 @@ def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, resu
     g, total, made = prod(shape[d] for d in groups), prod(shape[d] for d in theirs), prod(kernel[d] for d in free)
     number = prod(shape[d] for d in others)
 
-    def rows(array: Array, picked: Int[np.ndarray, " n"]) -> Array:
+    def rows(array: Array, picked: Int[np.ndarray, " n"], seen: bool) -> Array:
+        del seen  # there is no padding
         every = array.transpose(*groups, *others, *theirs).reshape(g, number, total)
         return every if len(picked) == number else every[:, picked]
 
@@ -154,20 +174,25 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
     out, into, *window = numbers.rhs_spec
     total, made = prod(kernel) // kernel[out], kernel[out] // g
     padding = [(*pad, by - 1) for pad, by in zip(params["padding"], params["lhs_dilation"], strict=True)]
-    steps = params["rhs_dilation"]
-    extents = [(kernel[d] - 1) * by + 1 for d, by in zip(window, steps, strict=True)]
     sizes = np.shape(_features_last(result, numbers.out_spec))[:-1]
+    places_seen = _places_seen(eqn, sizes[1:])
+    all_places = [np.ones(len(own), bool) for own in places_seen]
 
-    def rows(array: Array, picked: Int[np.ndarray, " n"]) -> Array:
+    def rows(array: Array, picked: Int[np.ndarray, " n"], seen: bool) -> Array:
         padded = jax.lax.pad(
             _features_last(array, numbers.lhs_spec), array.dtype.type(0), [(0, 0, 0), *padding, (0, 0, 0)]
         )
         example, *positions = np.unravel_index(picked, sizes)
-        starts = [place * by for place, by in zip(positions, params["window_strides"], strict=True)]
+        wanted = zip(places_seen if seen else all_places, params["rhs_dilation"], strict=True)
+        places = [np.flatnonzero(own) * by for own, by in wanted]
+        first = [int(own[0]) if len(own) else 0 for own in places]
+        starts = [place * by + at for place, by, at in zip(positions, params["window_strides"], first, strict=True)]
+        extents = [int(own[-1]) - at + 1 if len(own) else 0 for own, at in zip(places, first, strict=True)]
         shape = (1, *extents, padded.shape[-1])
-        slices = jax.vmap(lambda *start: jax.lax.dynamic_slice(padded, (*start, 0), shape))(example, *starts)
-        patches = slices[:, 0, *(slice(None, None, by) for by in steps)]  # (n, *window, features)
-        return jnp.moveaxis(patches.reshape(*patches.shape[:-1], g, kernel[into]), -2, 0).reshape(g, -1, total)
+        patches: Array = jax.vmap(lambda *start: jax.lax.dynamic_slice(padded, (*start, 0), shape)[0])(example, *starts)
+        for d, (own, at) in enumerate(zip(places, first, strict=True), 1):  # (n, *window, features)
+            patches = _some(patches, own - at, d)
+        return jnp.moveaxis(patches.reshape(*patches.shape[:-1], g, kernel[into]), -2, 0).reshape(g, len(picked), -1)
 
     def matrix(array: Array) -> Array:
         moved = variable.forward(array).transpose(*window, into, out)
@@ -180,20 +205,29 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
         rows=rows,
         columns=lambda array: _features_last(array, numbers.out_spec).reshape(-1, g, made).transpose(1, 0, 2),
         matrix=matrix,
-        seen=np.repeat(_places_seen(eqn, sizes[1:]).ravel(), kernel[into]),
+        seen=np.repeat(reduce(np.multiply.outer, places_seen, np.ones((), bool)).ravel(), kernel[into]),
     )
 
 
-def _places_seen(eqn: Equation, positions: Sequence[int]) -> Bool[np.ndarray, "*window"]:
-    """Which places of the window of a convolution meet an entry of the activation at one of its positions."""
+def _some(array: Array, indices: Int[np.ndarray, " k"], dim: int) -> Array:
+    """Some entries along a dimension: a slice where they are evenly spaced, which is quicker."""
+    steps = np.unique(np.diff(indices))
+    if len(steps) > 1 or not len(indices):
+        return jnp.take(array, indices, dim)
+    start, step = int(indices[0]), int(steps[0]) if len(steps) else 1
+    return jax.lax.slice_in_dim(array, start, int(indices[-1]) + 1, step, dim)
+
+
+def _places_seen(eqn: Equation, positions: Sequence[int]) -> list[Bool[np.ndarray, " _"]]:
+    """For each dimension of the window of a convolution, which places meet an entry of the activation somewhere."""
     params, numbers = eqn.params, eqn.params["dimension_numbers"]
-    found = np.ones((), bool)
+    found = []
     for d, (into, of, number) in enumerate(zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], positions, strict=True)):
         starts = np.arange(number)[:, None] * params["window_strides"][d] - params["padding"][d][0]
         met = starts + np.arange(eqn.invars[1].aval.shape[of]) * params["rhs_dilation"][d]
         entry, between = np.divmod(met, params["lhs_dilation"][d])
         there = (between == 0) & (entry >= 0) & (entry < eqn.invars[0].aval.shape[into])
-        found = found[..., None] & there.any(0)
+        found.append(there.any(0))
     return found
 
 

@@ -21,6 +21,8 @@ LAYERS = {
     "transposed": (nn.ConvTranspose(5, (3, 3), strides=(2, 2)), (3, 4, 5, 4)),
     "grouped": (nn.Conv(6, (3, 3), feature_group_count=2), (3, 6, 5, 4)),
     "depthwise": (nn.Conv(4, (3,), feature_group_count=4), (3, 9, 4)),
+    "mostly padding": (nn.Conv(4, (9, 5), kernel_dilation=(1, 2)), (3, 3, 2, 4)),
+    "holes in what is seen": (nn.Conv(4, (7,), strides=(6,), input_dilation=3, padding=6), (3, 2, 4)),
     "volume": (nn.Conv(3, (2, 3, 2), padding=1), (2, 3, 4, 3, 2)),
 }
 
@@ -40,6 +42,10 @@ def test_some_rows_are_those_of_all(name, every):
     np.testing.assert_array_equal(use.x_at(picked), use.x[:, picked])
     made = use.x_at(picked) @ use.matrix(variables["params"]["kernel"])
     np.testing.assert_allclose(made, use.y[:, picked], atol=1e-5)
+    np.testing.assert_array_equal(use.x_at(picked, seen=True), use.x_at(picked)[:, :, use.seen])
+    alone = np.asarray(use.evaluated_at(picked, variables["params"]["kernel"]).y)
+    np.testing.assert_allclose(alone[:, picked], use.y[:, picked], atol=1e-5)
+    assert not np.delete(alone, picked, 1).any()
 
 
 @pytest.mark.parametrize("every", [2, 3, 4])

@@ -9,9 +9,10 @@ import pytest
 import naivenas_jax as nas
 from naivenas_jax.fit.dropping import importance as costs_of_neurons
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.regression import ridge, use_sums
+from naivenas_jax.fit.regression import ridge
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
+from naivenas_jax.fit.regression.sums import row_sums
 
 IMAGES = np.asarray(jax.random.normal(jax.random.key(3), (96, 6, 6, 2)))
 
@@ -50,8 +51,10 @@ def test_columns_that_only_see_padding_are_left_out(monkeypatch, groups):
     rows = IMAGES[:, 0, :3]
     variables = graph.init(jax.random.key(0), rows)
     cut = nas.delta_nout(graph, variables, {"wide": -2 * groups})
-    spied, widths = ridge.gram, []
-    monkeypatch.setattr(use_sums, "gram", lambda x, *given: widths.append(x.shape[-1]) or spied(x, *given))
+    spied, widths = row_sums.RowSums.add, []
+    monkeypatch.setattr(
+        row_sums.RowSums, "add", lambda self, rows, *of: widths.append(rows.x.shape[-1]) or spied(self, rows, *of)
+    )
     found = [nas.compensate(cut, batches, ridge=1e-2) for batches in ([rows], [rows[:64], rows[64:, :2]])]
     kernels = [np.asarray(own.variables["params"]["out"]["kernel"]) for own in found]
     assert set(widths) == {5 * kernels[0].shape[1], 9 * kernels[0].shape[1]}  # of three positions five places are seen

@@ -9,9 +9,9 @@ from pathlib import Path
 from naivenas_jax.checks import as_whole, shown
 from naivenas_jax.errors import RequestError
 
-#: Bytes for each product of two columns: sums of one batch and so far in float32, of two kinds of rows, and in float64
-#: the same, centred, and a system.
-BYTES = 48
+#: Bytes for each product of two columns: sums of two kinds of rows and a system in float64, and in float32 as many rows
+#: as columns that wait, of two kinds, and those that are multiplied.
+BYTES = 36
 #: Where a machine does not say how much it has.
 _UNKNOWN = 4 * 2**30
 

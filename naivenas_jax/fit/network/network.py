@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
+from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import Tape, Values, record
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse, ignore
 from naivenas_jax.dataflow.walk import walk_tape
@@ -109,6 +110,8 @@ class Run:
         others: Collection[Path],
         variables: Variables,
         *given: PyTree,
+        one_in: int | None = None,
+        later: Collection[Path] = (),
     ) -> tuple[Run, T]:
         """``reading(uses, *given)`` of all uses of a variable, of skip connections to what it makes, and of outcomes.
 
@@ -118,16 +121,22 @@ class Run:
           others: variables that are about to change with it.
           variables: the variables as they are now.
           *given: arrays.
+          one_in: of the variable, which is contracted once, only one in so many rows is read: no others are computed.
+            None: they are.
+          later: of a network that does not change, the variables that will be read: it goes on to the first of them, if
+            that comes after all that is read now. None of them: it stops at this one.
 
         Returns:
-          The network just before the first step that reads one of the variables that are about to change, and what
-          was read.
+          The network just before the first step that reads one of the variables that are about to change, or as far
+          as it goes on; and what was read.
         """
         stop = self.tape.first_use((path, *others))
         here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
         reach = self.network.reach(self.tape, variables, self.inputs)
         until = max(self.tape.after_last_use(path), reach.get(path, 0))
-        visit = self.network.compiled(_visit, reading, path, self.tape, here.step, stop, until)
+        on = self.tape.first_use(later) if later else 0
+        stop = on if on >= until else stop
+        visit = self.network.compiled(_visit, reading, path, self.tape, here.step, stop, until, one_in)
         live, result = visit(variables, here.live, *given)
         return replace(self, step=stop, live=live), result
 
@@ -144,15 +153,28 @@ def _visit(
     start: int,
     stop: int,
     until: int,
+    one_in: int | None,
     variables: Variables,
     live: Values,
     *given: PyTree,
 ) -> tuple[dict[int, Array], T]:
-    """The values that are live at ``stop``, and what is read of the uses of a variable from there on."""
+    """The values that are live at ``stop``, and what is read of the uses of a variable before or after that."""
     found: list[VariableUse] = []
+
+    def see(use: VariableUse) -> Array | None:
+        if use.path != path:
+            return None
+        if one_in is None or not isinstance(use, Contraction):
+            found.append(use)
+            return None
+        found.append(fewer := use.evaluated_at(use.picked(one_in), flat(variables)[path]))
+        return fewer.result
+
+    if stop >= until:
+        return walk_tape(tape, variables, live, see, start, stop), reading(found, *given)
     live = walk_tape(tape, variables, live, ignore, start, stop)
-    walk_tape(tape, variables, live, found.append, stop, until)
-    return live, reading([use for use in found if use.path == path], *given)
+    walk_tape(tape, variables, live, see, stop, until)
+    return live, reading(found, *given)
 
 
 #: Bytes of activations that are kept between two passes over the batches. What does not fit is computed again.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
 
-import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 from jaxtyping import Float, Int
@@ -18,22 +15,14 @@ from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import Standardisation, UseCounts, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
 from naivenas_jax.fit.network.memory import most_columns
-from naivenas_jax.fit.network.network import KEPT, Network, Run, Runs, on_device, replaced
+from naivenas_jax.fit.network.network import Network, Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.reduced_columns import NO_COLUMNS, ReducedColumns, rows_by_class
-from naivenas_jax.fit.regression.ridge import Fit, Gram, NormalEquations, added, not_finite, ridge_fit
+from naivenas_jax.fit.regression.ridge import Fit, ridge_fit
 from naivenas_jax.fit.regression.ridge_choice import chosen_ridge
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised
-from naivenas_jax.fit.regression.use_sums import (
-    OneIn,
-    WithOutcome,
-    grams,
-    grams_with_skip,
-    made,
-    made_and_skipped,
-    missed,
-    outcome,
-)
+from naivenas_jax.fit.regression.sums.weight_reader import WeightReader
+from naivenas_jax.fit.regression.use_sums import Taken
 from naivenas_jax.jaxpr.interpret import called
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.paths import Path
@@ -41,13 +30,8 @@ from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
 
-T = TypeVar("T")
-
 #: As many rows as this are read for every column that is summed over, if there are as many.
 ROWS_PER_COLUMN = 4
-
-#: So many batches are added up in float32 before float64 takes over.
-IN_SINGLE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,27 +171,46 @@ class Fitting:
         values = to_host(flat(variables)[stage.path]).astype(np.float64).ravel()[columns.entries]
         present = np.where(columns.known[:, None], values, 0.0)
         reduced = self._reduced(stage, columns, present)
-        aims: dict[int, PyTree] = {}
-        aiming = self.outcomes and stage.outcome and factor == 1
-        fitted, held_out = self._sums(variables, stage, columns, factor, reduced, aims if aiming else None)
+        reader = self._reader(stage, columns, reduced)
         start = present if reduced is None else np.zeros((len(present), reduced.number, present.shape[2]))
+        fewer = None if reader.taken.seen else reduced
+        problem = reader.problem(
+            variables, start, stage.skip and factor == 1, columns.source, columns.known * factor, fewer
+        )
         ridge = self.ridge if self.weights else np.inf
         if ridge is None:
-            ridge = chosen_ridge(fitted, held_out, start, shifts)
-        every = fitted.and_those(held_out)
-        fit = ridge_fit(every, start, ridge, shifts)
+            ridge = chosen_ridge(problem.fitted, problem.held_out, problem.start, shifts)
+        every = problem.fitted.and_those(problem.held_out)
+        fit = ridge_fit(every, problem.start, ridge, shifts)
 
         def changed(fit: Fit) -> dict[str, PyTree]:
-            if reduced is not None:
-                fit = replace(fit, b=present + reduced.spread(fit.b, present.shape[1]))
-            return self._with(variables, stage, columns, fit)
+            b = problem.weights(fit.b)
+            b = b if reduced is None else present + reduced.spread(b, present.shape[1])
+            return self._with(variables, stage, columns, replace(fit, b=b))
 
         def missing(fit: Fit) -> Missed:
-            return self._missed(changed(fit), stage, columns, aims, reduced)
+            return problem.missed(reader.missed(changed(fit), columns.source, columns.known, fewer))
 
-        if aiming:
-            fit = aimed(every, fit, start, shifts, missing)
+        if reader.aiming:
+            fit = aimed(every, fit, problem.start, shifts, missing)
         return changed(fit)
+
+    def _reader(self, stage: Weight, columns: ColumnMap, reduced: ReducedColumns | None) -> WeightReader:
+        """Reads a weight on both networks."""
+        once = len(self._contractions(stage.path)) == 1
+        seen = once and reduced is not None and reduced.plain
+        old = self._old(stage.path)
+        return WeightReader(
+            self.runs,
+            self._present_before,
+            old,
+            stage.path,
+            () if stage.shift is None else (stage.shift.path,),
+            self._later[stage.path],
+            Taken(self._every(stage.path, columns, reduced), seen),
+            once,
+            aiming=self.outcomes and stage.outcome and self.mutation.plan.factor(stage.path) == 1,
+        )
 
     def _reduced(self, stage: Weight, columns: ColumnMap, present: Float[np.ndarray, "G K M"]) -> ReducedColumns | None:
         """Fewer columns: those that do not only see padding, or as many as sums fit into the memory; None: all."""
@@ -249,48 +252,6 @@ class Fitting:
             arrays[shift.path] = replaced(arrays[shift.path], moved)
         return nested(arrays)
 
-    def _missed(
-        self,
-        variables: Variables,
-        stage: Weight,
-        columns: ColumnMap,
-        aims: dict[int, PyTree],
-        reduced: ReducedColumns | None,
-    ) -> Missed:
-        """By how much the outcomes of a weight are missed; ``aims`` keeps those before the mutation, by batch."""
-        first, second = (OneIn(self._every(stage.path, columns, reduced), reading) for reading in (outcome, missed))
-        given = columns.source, columns.known, reduced
-        return Missed.together(self._read(variables, stage, first, second, *given, aims=aims))
-
-    def _sums(
-        self,
-        variables: Variables,
-        stage: Weight,
-        columns: ColumnMap,
-        factor: float,
-        reduced: ReducedColumns | None,
-        aims: dict[int, PyTree] | None,
-    ) -> tuple[NormalEquations, NormalEquations]:
-        """The normal equations over rows that are fitted to, and over those held out; ``aims`` as for `_missed`."""
-        wanted, sums = (made_and_skipped, grams_with_skip) if stage.skip and factor == 1 else (made, grams)
-        every = self._every(stage.path, columns, reduced)
-        second = OneIn(every, sums)
-        groups, inputs, outputs = columns.entries.shape
-        inputs = inputs if reduced is None else reduced.number
-        nothing = [Gram.nothing(groups, inputs, outputs) for _ in range(2)]
-        total, name, carried = None, "/".join(stage.path), [nothing]
-        given = columns.source, columns.known * factor, reduced
-        first = wanted if aims is None else WithOutcome(every, wanted)
-        found = self._read(variables, stage, first, second, *given, aims=aims, carried=carried)
-        for number, sums_so_far in enumerate(found):
-            where = f"{name} on batch {number}"
-            if not all(own.finite for own in sums_so_far):
-                raise not_finite(where)
-            if number % IN_SINGLE == IN_SINGLE - 1:
-                total, carried[0] = added(total, sums_so_far, where), nothing
-        fitted, held_out = added(total, carried.pop(), name)
-        return NormalEquations.of(fitted), NormalEquations.of(held_out)
-
     def _every(self, path: Path, columns: ColumnMap, reduced: ReducedColumns | None) -> int:
         """One in so many rows is enough for the fit of a weight, and fits into a quarter of the memory."""
         of_batch = sum(use.sizes.rows for use in self._contractions(path))
@@ -305,42 +266,6 @@ class Fitting:
             )
         return max(enough, needed)
 
-    def _read(
-        self,
-        variables: Variables,
-        stage: Weight,
-        first: Callable[[Sequence[VariableUse]], PyTree],
-        second: Callable[..., T],
-        *given: PyTree,
-        aims: dict[int, PyTree] | None = None,
-        carried: list[T] | None = None,
-    ) -> Iterator[T]:
-        """For each batch what ``second`` reads of a weight now, given what ``first`` read of it before the mutation.
-
-        What ``first`` read, or the outcome that it read beside, is kept in ``aims`` by the number of the batch, as far
-        as it fits. What ``carried`` holds is given to ``second`` too, and it then holds what was found on the batch.
-        """
-        now, old = on_device(variables), self._old(stage.path)
-        others = () if stage.shift is None else (stage.shift.path,)
-
-        numbers = itertools.count()
-
-        def visit(before: Run, after: Run) -> tuple[tuple[Run, Run], T]:
-            number = next(numbers)
-            then = None if aims is None else aims.get(number)
-            if then is None:
-                before, read = before.read(first, old, (), self._present_before)
-                then, aim = read if isinstance(first, WithOutcome) else (read, read)
-                if aims is not None and sum(array.nbytes for array in jax.tree.leaves((aims, aim))) <= KEPT // 4:
-                    aims[number] = aim
-            extra = given if carried is None else (carried[0], *given)
-            after, found = after.read(second, stage.path, others, now, then, *extra)
-            if carried is not None:
-                carried[0] = found
-            return (before, after), found
-
-        return self.runs.visited(visit)
-
     def _columns(self, path: Path) -> ColumnMap:
         own, old = self.mutation, self._old(path)
         shapes = np.shape(flat(own.variables)[path]), np.shape(self._before[old])
@@ -349,6 +274,12 @@ class Fitting:
             for uses, one, shape in zip(self._uses, (old, path), shapes[::-1], strict=True)
         )
         return ColumnMap.of(own.plan, path, now, then, shapes)
+
+    @cached_property
+    def _later(self) -> dict[Path, list[Path]]:
+        """For each weight those that are re-fitted after it, by their paths before the mutation."""
+        own = [stage.path for stage in self.stages() if isinstance(stage, Weight)]
+        return {path: [self._old(one) for one in own[n + 1 :]] for n, path in enumerate(own)}
 
     @cached_property
     def _parting(self) -> int:

@@ -70,6 +70,11 @@ class ReducedColumns(NamedTuple):
         return cls((Part(columns[:, None], np.ones((len(columns), 1, 1), np.float32)),))
 
     @property
+    def plain(self) -> bool:
+        """Whether they are columns of X as they are, and no combinations: those of `some`."""
+        return [vectors.shape[1:] for _, vectors in self.parts] == [(1, 1)]
+
+    @property
     def number(self) -> int:
         """How many columns there are."""
         return sum(vectors.shape[0] * vectors.shape[2] for _, vectors in self.parts)

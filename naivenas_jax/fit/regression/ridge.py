@@ -6,7 +6,7 @@ the columns of X, M the columns of Y, and L all columns that are summed over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -159,12 +159,14 @@ class NormalEquations:
       floor: how far off ``X^T X`` may be.
       means: the means of X and Y, which are taken off wherever sums are read: a second copy might not fit. None:
         nothing is taken off.
+      width: so many columns share the trace of ``X^T X``, whose mean a ridge is relative to; None: K.
     """
 
     sums: Float[np.ndarray, "G R C"]
     squares: Float[np.ndarray, "G M"]
     floor: Float[np.ndarray, " G"] | float = 0.0
     means: Float[np.ndarray, "G L"] | None = None
+    width: int | None = None
 
     @classmethod
     def of(cls, gram: Gram) -> NormalEquations:
@@ -211,13 +213,14 @@ class NormalEquations:
 
     def and_those(self, others: NormalEquations) -> NormalEquations:
         """The sums over the rows of both; these here are written to."""
-        return NormalEquations(np.add(self.sums, others.sums, out=self.sums), self.squares + others.squares)
+        return replace(self, sums=np.add(self.sums, others.sums, out=self.sums), squares=self.squares + others.squares)
 
     def centred(self) -> NormalEquations:
         """The sums with the means of X and Y taken off."""
         rows = max(self.number, 1.0)
         floor = _ROUNDING * np.trace(self._xx, axis1=1, axis2=2)
-        return NormalEquations(self.sums, self.squares - self.y**2 / rows, floor, self.sums[:, -1, :-1] / rows)
+        means = self.sums[:, -1, :-1] / rows
+        return replace(self, squares=self.squares - self.y**2 / rows, floor=floor, means=means)
 
     def reduced(self, shifts: bool) -> NormalEquations:
         """What B is fitted to: centred sums where shifts take up the means."""
@@ -228,7 +231,7 @@ class NormalEquations:
         trace = np.trace(self._xx, axis1=1, axis2=2)
         if self.means is not None:
             trace = trace - (self.x * self.means[:, : self.inputs]).sum(1)
-        return np.asarray(ridge * np.maximum(trace / max(self.inputs, 1), _TINY) + self.floor)
+        return np.asarray(ridge * np.maximum(trace / max(self.width or self.inputs, 1), _TINY) + self.floor)
 
     def system(self, ridge: float) -> Float[np.ndarray, "G K K"]:
         """``X^T X``, with the ridge."""
