@@ -73,6 +73,14 @@ class Tape:
             known.update(zip(step.results, bind(step.eqn, [known[n] for n in step.operands]), strict=True))
         return known
 
+    def operands(self, position: int, variables: Variables, live: Values) -> list[Array]:
+        """The operands of a step, given the values that are live before it."""
+        arrays = flat(variables)
+        known = {**self.constants, **live, **{number: arrays[path] for path, number in self.variables.items()}}
+        for step in self.needed(position, position + 1):
+            known.update(zip(step.results, bind(step.eqn, [known[n] for n in step.operands]), strict=True))
+        return [known[n] for n in self.steps[position].operands]
+
     def first_use(self, paths: Collection[Path]) -> int:
         """The first step that reads one of these variables, directly or not."""
         own = frozenset(paths)

@@ -50,11 +50,13 @@ class Standardisation(NamedTuple):
       path: the running mean.
       activation: the array that it is subtracted from.
       dims: for each dimension of the mean the one of the activation that it lies on.
+      step: the step that subtracts it.
     """
 
     path: Path
     activation: Array
     dims: tuple[int, ...]
+    step: int
 
     @property
     def moments(self) -> tuple[float, Array, Array]:

@@ -115,7 +115,7 @@ class _Walk:
         arrays = bind(eqn, [o.array for o in operands])
         if (made := self._contraction(eqn, operands, arrays, position)) is not None:
             return [_Seen(made.result, made=made, summed=made, step=position)]
-        added = self._added(eqn, operands)
+        added = self._added(eqn, operands, position)
         for operand in operands:
             if operand is not added and operand.variable is not None:
                 self.hook(OtherUse(operand.variable.path))
@@ -153,7 +153,7 @@ class _Walk:
         changed = self.hook(found)
         return found if changed is None else replace(found, result=changed)
 
-    def _added(self, eqn: Equation, operands: Sequence[_Seen]) -> _Seen | None:
+    def _added(self, eqn: Equation, operands: Sequence[_Seen], position: int) -> _Seen | None:
         """The operand that is a variable added to or subtracted from something, if there is one."""
         if eqn.primitive.name not in ("add", "sub", "add_any"):
             return None
@@ -167,5 +167,5 @@ class _Walk:
         if left.made is not None:
             self.hook(AddedVariable(left.made, path, sign, np.shape(left.array), dims))
         if sign == -1 and path[0] != "params" and path[-1] == "mean" and dims is not None:
-            self.hook(Standardisation(path, left.array, dims))
+            self.hook(Standardisation(path, left.array, dims, position))
         return right

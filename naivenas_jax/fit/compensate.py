@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
 
 from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import PlanError
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
+from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.fit.products.turned import turned
 from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
+from naivenas_jax.fit.regression.loops.loop_fitting import LoopFitting
+from naivenas_jax.fit.regression.loops.loop_stages import Loops
 from naivenas_jax.fit.regression.ridge import require_ridge
 from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
+from naivenas_jax.paths import Path, path_text
 from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
-from naivenas_jax.typing import PyTree
+from naivenas_jax.typing import PyTree, Variables
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
+
+
+#: What is re-fitted in one go.
+Stage: TypeAlias = Weight | Statistic | LoopFitting
 
 
 @shows_keywords()
@@ -70,7 +81,12 @@ def compensate(
     activations there are kept, of as many batches as fit into 1 GiB (`naivenas_jax.fit.network.network.KEPT`); the
     others are evaluated from the start.
 
-    Not re-fitted are: weights inside loops (recurrent and scanned layers), those that are computed from variables
+    In loops (recurrent and scanned layers) weights whose products are added up, as W and U in W x + U h + b, are fitted
+    together. A recurrent cell is fitted to states of the original first, and then to the states that it comes to as
+    well; scanned layers are fitted one after the other (see `naivenas_jax.fit.regression.loops.loop_fitting`). All is
+    fitted without the loops, too, and the variables are taken whose outputs are nearer to those of the original.
+
+    Not re-fitted are: weights in other loops (``while``, a scan in a scan), those that are computed from variables
     (weight normalisation) or used for something else too (embeddings), those of complex or whole numbers or that read
     complex ones, those whose neurons are all new, and queries and keys that are normalised or rotated before they meet.
     They stay as they are, and weights after them make up for it as far as they can.
@@ -159,16 +175,63 @@ def compensated(
         before, variables = on_dicts.variables_before, on_dicts.variables
     runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge, limit)
-    stages = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
-    with tracked(stages, "compensate", progress) as begun:
-        for stage in begun:
-            if isinstance(stage, Statistic):
-                variables = fitting.restandardised(variables, stage)
-            else:
-                variables = fitting.refitted(variables, stage)
+    own = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
+    loops = _loops(fitting, min((stage.step for stage in own), default=None))
+    with_loops: list[Stage] = sorted([*loops, *own], key=_step)
+    apart = replace(fitting, runs=Runs(data, runs.networks))  # goes on from activations of its own
+    ways = [(0, fitting, stage) for stage in with_loops] + [(1, apart, stage) for stage in own if loops]
+    found = [variables, variables]
+    with tracked(ways, "compensate", progress) as begun:
+        for way, fit, stage in begun:
+            found[way] = _refitted(fit, found[way], stage)
+    variables, fitted = found[0], {path for stage in with_loops for path in _paths(stage)}
+    if loops and _is_nearer(found[1], found[0], on_dicts, networks, data):
+        variables, fitted = found[1], {path for stage in own for path in _paths(stage)}
+        fitting.notes.append(f"not re-fitted (outputs would come no nearer): {_named(loops)}")
     variables = handed_out(variables, mutation.variables)
-    notes = *mutation.notes, NOTE, *dict.fromkeys([*(fitting.passed_over(stages) if weights else ()), *fitting.notes])
+    notes = *mutation.notes, NOTE, *dict.fromkeys([*(fitting.passed_over(fitted) if weights else ()), *fitting.notes])
     return replace(mutation, variables=variables, notes=notes, incomparable=mutation.incomparable or NOTE)
+
+
+def _loops(fitting: Fitting, first: int | None) -> list[LoopFitting]:
+    """The loops to be fitted: those that read other neurons, and all behind the first step that is fitted."""
+    own, every, found = fitting, Loops(fitting.mutation, fitting.networks), list[LoopFitting]()
+    for number, loop in enumerate(every.of(own.runs.data.first)):
+        if found or loop.reads_others or (first is not None and first <= loop.body.position):
+            before = own.mutation.variables_before
+            found.append(LoopFitting(every, number, own.runs, before, own.weights, own.ridge, own.memory, own.notes))
+    return found
+
+
+def _step(stage: Stage) -> int:
+    return stage.loop.body.position if isinstance(stage, LoopFitting) else stage.step
+
+
+def _paths(stage: Stage) -> Collection[Path]:
+    return stage.loop.paths if isinstance(stage, LoopFitting) else [stage.path]
+
+
+def _named(loops: Iterable[LoopFitting]) -> str:
+    return ", ".join(sorted({path_text(path) for own in loops for path in own.loop.paths})[:5])
+
+
+def _refitted(fitting: Fitting, variables: Variables, stage: Stage) -> dict[str, PyTree]:
+    if isinstance(stage, LoopFitting):
+        return stage.refitted(variables)
+    return (
+        fitting.restandardised(variables, stage) if isinstance(stage, Statistic) else fitting.refitted(variables, stage)
+    )
+
+
+def _is_nearer(
+    one: Variables, other: Variables, mutation: Mutation, networks: tuple[Network, Network], data: Data
+) -> bool:
+    """Whether the outputs with some variables are nearer to those of the original than with others."""
+    made = made_outputs(networks[0], mutation.variables_before, data)
+    if not any(np.issubdtype(array.dtype, np.inexact) for array in made[0]):
+        return False  # whole numbers, of which none is nearer
+    wanted = WantedOutputs.of(mutation, data, made)
+    return bool(wanted.distances(networks[1], one).mean() < wanted.distances(networks[1], other).mean())
 
 
 def require_same_inputs(mutation: Mutation, verb: str) -> None:

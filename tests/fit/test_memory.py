@@ -96,19 +96,3 @@ def test_gradients_of_many_outputs_are_taken_as_uncorrelated(monkeypatch):
         monkeypatch.setattr("naivenas_jax.fit.dropping.curvature.MOST_OUTPUTS", most)
         found.append(importance(Network(graph, {}), variables, Data.of(graph, [data]))["hidden"])
     np.testing.assert_allclose(*found, rtol=0.3)
-
-
-class Recurrent(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(nn.Dense(6, name="first")(x))
-        return nn.Dense(2, name="out")(nn.RNN(nn.SimpleCell(4))(x)[:, -1])
-
-
-def test_what_is_not_fitted_is_named():
-    """The weights of a loop; not those that read what they read before."""
-    x = jax.random.normal(jax.random.key(0), (32, 5, 3))
-    graph, variables = nas.from_linen(Recurrent(), Recurrent().init(jax.random.key(0), x), x)
-    fitted = nas.compensate(nas.delta_nout(graph, variables, {"first": -2}), [x], outcomes=False)
-    (note,) = (note for note in fitted.notes if note.startswith("not re-fitted (inside a loop"))
-    assert note.endswith("params/SimpleCell_0/i/kernel")

@@ -140,10 +140,23 @@ class Run:
         live, result = visit(variables, here.live, *given)
         return replace(self, step=stop, live=live), result
 
+    def up_to(self, stop: int, variables: Variables) -> Run:
+        """The network just before a step."""
+        here = self if stop >= self.step else Run.start(self.network, variables, self.inputs)
+        if here.step == stop:
+            return here
+        walk = self.network.compiled(_walked, self.tape, here.step, stop)
+        return replace(here, step=stop, live=walk(variables, here.live))
+
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays that it holds."""
         return sum(int(array.nbytes) for array in jax.tree.leaves((self.inputs, self.live)))
+
+
+def _walked(tape: Tape, start: int, stop: int, variables: Variables, live: Values) -> dict[int, Array]:
+    """The values that are live at ``stop``."""
+    return walk_tape(tape, variables, live, ignore, start, stop)
 
 
 def _visit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -40,6 +40,7 @@ class Weight:
 
     Attributes:
       path: the weight.
+      step: the step that contracts it first.
       shift: the variable that is added to what it makes, or subtracted from it.
       before: for each column before the mutation the entry of that variable; None without one.
       skip: whether a skip connection adds to it as well.
@@ -47,6 +48,7 @@ class Weight:
     """
 
     path: Path
+    step: int
     shift: Shift | None
     before: Float[np.ndarray, "H L"] | None
     skip: bool
@@ -55,9 +57,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A running mean to be estimated again."""
+    """A running mean to be estimated again.
+
+    Attributes:
+      path: the running mean.
+      step: the step that subtracts it first.
+    """
 
     path: Path
+    step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +100,18 @@ class Fitting:
         for use in self._uses[1]:
             started = started or (isinstance(use, Contraction) and self._reads_others(use))
             if isinstance(use, Standardisation) and started:
-                found.setdefault(use.path, Statistic(use.path))
+                found.setdefault(use.path, Statistic(use.path, use.step))
             elif isinstance(use, Contraction) and started and use.path not in found:
                 then, now = before.rows.get(self._old(use.path)), after.rows[use.path]
                 # what is also looked up by index, or scaled, means something else there; and with other rows, such as
                 # those of a weight that mixes tokens, which has one for each channel, nothing says which were which
                 if then == now and use.path not in after.elsewhere:
-                    found[use.path] = self._weight(use.path, before, after)
+                    found[use.path] = self._weight(use.path, use.step, before, after)
         return list(found.values())
 
-    def passed_over(self, stages: Sequence[Weight | Statistic]) -> list[str]:
-        """What is to be said of weights that read other neurons than before, and are not among the stages."""
-        own, fitted = self.mutation, {stage.path for stage in stages}
+    def passed_over(self, fitted: Collection[Path]) -> list[str]:
+        """What is to be said of weights that read other neurons than before, and are not fitted."""
+        own = self.mutation
         lost = [
             "/".join(path)
             for path, leaf in own.graph.ties.leaves.items()
@@ -120,11 +128,12 @@ class Fitting:
         why = "inside a loop, computed from other variables, used in another way too, or once for each of other neurons"
         return [f"not re-fitted ({why}): {named}"]
 
-    def _weight(self, path: Path, before: UseCounts, after: UseCounts) -> Weight:
+    def _weight(self, path: Path, step: int, before: UseCounts, after: UseCounts) -> Weight:
         old, number = self._old(path), len(after.rows[path])
         shift, was = self._shift(path)
         return Weight(
             path,
+            step,
             shift,
             was,
             skip=number == after.skips[path] == before.skips[old],

@@ -1,0 +1,1 @@
+"""Least squares inside loops: weights of recurrent cells and of scanned layers."""
