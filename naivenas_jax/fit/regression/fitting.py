@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from jax.extend.core import JaxprEqn
 from jaxtyping import Float, Int
 
 from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.tape import Tape
 from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import Standardisation, UseCounts, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
@@ -96,12 +97,10 @@ class Fitting:
         """What is to be re-fitted, in the order of evaluation."""
         before, after = (UseCounts.of(uses) for uses in self._uses)
         found: dict[Path, Weight | Statistic] = {}
-        started = False
         for use in self._uses[1]:
-            started = started or (isinstance(use, Contraction) and self._reads_others(use))
-            if isinstance(use, Standardisation) and started:
+            if isinstance(use, Standardisation) and use.step >= self._begin:
                 found.setdefault(use.path, Statistic(use.path, use.step))
-            elif isinstance(use, Contraction) and started and use.path not in found:
+            elif isinstance(use, Contraction) and use.step >= self._begin and use.path not in found:
                 then, now = before.rows.get(self._old(use.path)), after.rows[use.path]
                 # what is also looked up by index, or scaled, means something else there; and with other rows, such as
                 # those of a weight that mixes tokens, which has one for each channel, nothing says which were which
@@ -143,11 +142,11 @@ class Fitting:
     def _old(self, path: Path) -> Path:
         return self.mutation.plan.moved.get(path, path)
 
-    def _reads_others(self, use: Contraction) -> bool:
-        """Whether a weight reads an axis that has changed, another one than before, or what is made otherwise."""
-        path, plan = use.path, self.mutation.plan
-        leaf, before = self.mutation.graph.ties.leaves[path], self.mutation.before.ties.leaves.get(self._old(path))
-        return use.step >= self._parting or any(
+    def _reads_others(self, path: Path) -> bool:
+        """Whether a weight reads an axis that has changed, or another one than before."""
+        plan, ties = self.mutation.plan, self.mutation.graph.ties
+        leaf, before = ties.leaves[path], self.mutation.before.ties.leaves.get(self._old(path))
+        return any(
             role == "in" and axis is not None and (axis != was or (axis in plan.axes and plan.axes[axis].changed))
             for axis, was, role in zip(leaf.axes, before.axes if before else leaf.axes, leaf.roles, strict=True)
         )
@@ -291,14 +290,18 @@ class Fitting:
         return {path: [self._old(one) for one in own[n + 1 :]] for n, path in enumerate(own)}
 
     @cached_property
-    def _parting(self) -> int:
-        """The first step that does something else in one network than in the other; of the same, their number."""
-        inputs, own = self.runs.data.first, self.mutation
-        pairs = zip(self.networks, (own.variables_before, own.variables), strict=True)
-        before, after = (network.tape(variables, inputs).steps for network, variables in pairs)
-        steps = zip(before, after, strict=False)
+    def _begin(self) -> int:
+        """The first step that is another one in the network before, or reads other neurons, be it a loop."""
+        own = self.mutation
+        before = self.networks[0].tape(own.variables_before, self.runs.data.first).steps
+        steps = zip(before, self._tape.steps, strict=False)
         differ = (i for i, (then, now) in enumerate(steps) if primitive_names(then.eqn) != primitive_names(now.eqn))
-        return next(differ, min(len(before), len(after)))
+        parting = next(differ, min(len(before), len(self._tape.steps)))
+        return min(parting, self._tape.first_use([*filter(self._reads_others, own.graph.ties.leaves)]))
+
+    @cached_property
+    def _tape(self) -> Tape:
+        return self.networks[1].tape(self.mutation.variables, self.runs.data.first)
 
     @cached_property
     def _before(self) -> dict[Path, Array]:

@@ -70,7 +70,7 @@ def _rows(own: Round, reading: Reading, some: Int[np.ndarray, " n"], known: Valu
     x = []
     for product, group, rows in reading.reads:
         one = own.products[product]
-        found = one.contraction.rows(jnp.asarray(known[one.activation], jnp.float32), some)[group]
+        found = one.contraction.rows(jnp.asarray(known[one.activation], jnp.float32), some, False)[group]
         x.append(jnp.where(rows != NEW, found[:, np.maximum(rows, 0)], 0.0))
     y = [jnp.ravel(known[value])[places[some]].astype(jnp.float32) for value, places in reading.makes]
     return Rows(jnp.concatenate(x, -1), jnp.concatenate(y, -1))
