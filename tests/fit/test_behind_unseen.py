@@ -1,4 +1,4 @@
-"""What is behind a change that least squares do not see, in a loop or a computed weight, is re-fitted all the same."""
+"""What is behind a change that least squares do not see, in a `while` or a computed weight, is re-fitted all the same."""
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,20 @@ class Looped(nn.Module):
         return layers(name="layers")(x, None)[0]
 
 
+class Repeated(nn.Module):
+    """Neurons go inside of a loop that is repeated as long as something holds."""
+
+    @nn.compact
+    def __call__(self, x):
+        more = self.param("more", nn.initializers.lecun_normal(), (6, 24))
+        fewer = self.param("fewer", nn.initializers.lecun_normal(), (24, 6))
+
+        def again(state):
+            return state[0] + 1, state[1] + nn.relu(state[1] @ more) @ fewer
+
+        return jax.lax.while_loop(lambda state: state[0] < 2, again, (0, x))[1]
+
+
 class Computed(nn.Module):
     """Neurons are read by a weight that is computed from variables."""
 
@@ -51,7 +65,7 @@ class Behind(nn.Module):
         return nn.Dense(3, name="out")(nn.BatchNorm(use_running_average=True, name="norm")(self.changed(before)))
 
 
-CHANGED = {"looped": Looped(), "computed": Computed(), "a function of a variable": Masked()}
+CHANGED = {"repeated": Repeated(), "computed": Computed(), "a function of a variable": Masked()}
 
 
 @pytest.mark.parametrize("changed", CHANGED)
@@ -81,7 +95,7 @@ def test_a_weight_behind_a_loop_is_that_of_numpy():
     cut = nas.delta_nout(graph, variables, {handle: -12})
     fitted = nas.compensate(cut, [X], ridge=0)
     left = np.asarray(X, np.float64)
-    for weights in zip(*jax.tree.leaves(cut.variables["params"]["layers_0"]), strict=True):
+    for weights in zip(*jax.tree.leaves(fitted.variables["params"]["layers_0"]), strict=True):
         bias, kernel, last_bias, last_kernel = (np.asarray(weight, np.float64) for weight in weights)
         left = left + np.maximum(left @ kernel + bias, 0) @ last_kernel + last_bias
     wanted = np.asarray(graph.apply(variables, X), np.float64)

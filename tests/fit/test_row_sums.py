@@ -15,7 +15,7 @@ from naivenas_jax.fit.network.network import Network, Run
 from naivenas_jax.fit.regression import fitting
 from naivenas_jax.fit.regression.ridge import ridge_fit
 from naivenas_jax.fit.regression.sums import row_sums
-from naivenas_jax.fit.regression.sums.problem import Problem
+from naivenas_jax.fit.regression.sums.least_squares import Problem
 from naivenas_jax.fit.regression.sums.row_sums import RowSums
 from naivenas_jax.fit.regression.use_sums import Rows
 

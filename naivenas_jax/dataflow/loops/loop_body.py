@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from naivenas_jax.dataflow.loops.origins import Entries, Origin, followed
+from naivenas_jax.dataflow.loops.entry_origins import Entries, Origin, followed
 from naivenas_jax.dataflow.tape import Tape, Values, record
 from naivenas_jax.jaxpr.interpret import Equation, closed, evaluate
 from naivenas_jax.paths import Path

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from naivenas_jax.dataflow.variable_uses import VariableUse
 from naivenas_jax.fit.network.network import KEPT, Run, Runs, on_device
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed
-from naivenas_jax.fit.regression.sums.problem import Problem
+from naivenas_jax.fit.regression.sums.least_squares import Problem
 from naivenas_jax.fit.regression.sums.row_sums import RowSums
 from naivenas_jax.fit.regression.use_sums import (
     Taken,
