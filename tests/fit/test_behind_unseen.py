@@ -1,4 +1,4 @@
-"""What is behind a change that least squares do not see, in a `while` or a computed weight, is re-fitted all the same."""
+"""What is behind a change out of the sight of least squares, in a `while` or a computed weight, is re-fitted, too."""
 
 import flax.linen as nn
 import jax

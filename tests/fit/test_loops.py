@@ -13,9 +13,9 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
+from naivenas_jax.dataflow.loops.entry_origins import Entries
 from naivenas_jax.dataflow.loops.joint_sums import Round
 from naivenas_jax.dataflow.loops.loop_body import loop_body
-from naivenas_jax.dataflow.loops.entry_origins import Entries
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.fit.regression.loops import loop_fitting, loop_stages
 

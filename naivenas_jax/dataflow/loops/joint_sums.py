@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from naivenas_jax.dataflow.contraction import Contraction, contraction_of
-from naivenas_jax.dataflow.loops.loop_body import LoopBody
 from naivenas_jax.dataflow.loops.entry_origins import Origin, followed, moved, moves
+from naivenas_jax.dataflow.loops.loop_body import LoopBody
 from naivenas_jax.dataflow.rearranged import Rearranged
 from naivenas_jax.dataflow.tape import Step
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.dataflow.loops.entry_origins import Entries
 from naivenas_jax.dataflow.loops.joint_sums import Round
 from naivenas_jax.dataflow.loops.loop_body import LoopBody, loop_body
-from naivenas_jax.dataflow.loops.entry_origins import Entries
 from naivenas_jax.dataflow.tape import Tape
 from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.loops.systems import Matching, State, System, sources

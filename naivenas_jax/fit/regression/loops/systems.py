@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.align.plan import Plan
-from naivenas_jax.dataflow.loops.joint_sums import JointSum, Round
 from naivenas_jax.dataflow.loops.entry_origins import Entries
+from naivenas_jax.dataflow.loops.joint_sums import JointSum, Round
 
 
 class Read(NamedTuple):
