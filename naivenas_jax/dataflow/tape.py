@@ -64,6 +64,14 @@ class Tape:
         """The values that are live before the first step."""
         return dict(zip(self.inputs, jax.tree.leaves(list(inputs)), strict=True))
 
+    def known_beforehand(self) -> dict[int, Array]:
+        """The values that depend neither on variables nor on inputs."""
+        known = dict(self.constants)
+        for step in self.weights:
+            if not step.paths:
+                known.update(zip(step.results, bind(step.eqn, [known[n] for n in step.operands]), strict=True))
+        return known
+
     def evaluated(self, variables: Variables, inputs: Sequence[PyTree]) -> dict[int, Array]:
         """Every value of one evaluation. Works under transformations of jax."""
         arrays = flat(variables)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float, Int
 
+from naivenas_jax.fit.last_step import LastStep, last_steps, outputs_around
 from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.outputs import WantedBatch, WantedOutputs
 from naivenas_jax.graph.evaluation.batches import Batch
@@ -77,7 +78,7 @@ class Descent:
         pieces = _Pieces(rest, size, mixed=size is not None and self._can_be_mixed(rest))
         updates = -(-steps * pieces.number // len(others))
         tx = optax.apply_if_finite(self.tx(updates), max_consecutive_errors=updates + 1)
-        step = jax.jit(self._step(tx))
+        step = jax.jit(self._step(tx, last_steps(self.network, self._with(start), rest[0].inputs)))
         best, first = start, self._error(errors, start, looked_at)
         smallest, lowest, since, now, state = np.nan_to_num(first, nan=np.inf), np.inf, 0, start, tx.init(start)
         every, order = max(1, -(-updates // LOOKS)), pieces.in_random_order()
@@ -142,18 +143,31 @@ class Descent:
         sums, counts = np.moveaxis(found.sum(0), -1, 0)
         return float(np.mean(sums / counts))
 
-    def _errors(self, parameters: Parameters, rows: Rows) -> Float[Array, "outputs 2"]:
-        """For each output the sum of the errors of some examples, and how many examples they are."""
-        variables = nested({**flat(self.variables), **parameters})
-        made = self.network.outputs(variables, *rows.inputs)
+    def _with(self, parameters: Parameters) -> Variables:
+        """All variables, those that are fitted with other values."""
+        return nested({**flat(self.variables), **parameters})
+
+    def _errors(
+        self, parameters: Parameters, rows: Rows, around: Sequence[LastStep] = ()
+    ) -> Float[Array, "outputs 2"]:
+        """For each output the sum of the errors of some examples, and how many examples they are.
+
+        Args:
+          parameters: the parameters.
+          rows: the examples.
+          around: the last steps that gradients leave out; see `naivenas_jax.fit.last_step`.
+        """
+        made = outputs_around(self.network, around, self._with(parameters), rows.inputs)
         found = self.wanted.squared_errors(made, rows.wanted)
         chosen = [jnp.broadcast_to(rows.chosen, own.shape) for own in found]
         sums = [jnp.stack([jnp.where(c > 0, own, 0).sum(), c.sum()]) for own, c in zip(found, chosen, strict=True)]
         return jnp.stack(sums)
 
-    def _step(self, tx: optax.GradientTransformation) -> Callable[..., tuple[Parameters, optax.OptState]]:
+    def _step(
+        self, tx: optax.GradientTransformation, around: Sequence[LastStep]
+    ) -> Callable[..., tuple[Parameters, optax.OptState]]:
         def loss(parameters: Parameters, rows: Rows) -> Array:
-            sums, counts = jnp.moveaxis(self._errors(parameters, rows), -1, 0)
+            sums, counts = jnp.moveaxis(self._errors(parameters, rows, around), -1, 0)
             return jnp.mean(sums / counts)
 
         def step(
