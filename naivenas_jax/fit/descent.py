@@ -147,9 +147,7 @@ class Descent:
         """All variables, those that are fitted with other values."""
         return nested({**flat(self.variables), **parameters})
 
-    def _errors(
-        self, parameters: Parameters, rows: Rows, around: Sequence[LastStep] = ()
-    ) -> Float[Array, "outputs 2"]:
+    def _errors(self, parameters: Parameters, rows: Rows, around: Sequence[LastStep] = ()) -> Float[Array, "outputs 2"]:
         """For each output the sum of the errors of some examples, and how many examples they are.
 
         Args:

@@ -1,9 +1,9 @@
 """Gradients that go around the last step of a network, such as a sigmoid or softmax, in which they would vanish.
 
-Let y' = f(z') be an output, y what is wanted, and J the derivative of f. The gradient of |y' - y|^2 / 2 by z' is J (y' - y).
-Where a sigmoid is as good as 0 or 1, J is as good as 0, also if it is the wrong one of the two. If J is symmetric and
-positive everywhere, f is the gradient of a convex function F. Then y' - y is a gradient as well, that of the
-*matching loss*
+Let y' = f(z') be an output, y what is wanted, and J the derivative of f. The gradient of |y' - y|^2 / 2 by z' is
+J (y' - y). Where a sigmoid is as good as 0 or 1, J is as good as 0, also if it is the wrong one of the two. If J is
+symmetric and positive everywhere, f is the gradient of a convex function F. Then y' - y is a gradient as well, that of
+the *matching loss*
 
     F(z') - F(z) - y (z' - z),  with y = f(z),
 
@@ -107,8 +107,8 @@ def _last_step(tape: Tape, output: int, way: Sequence[int], known: Values) -> La
 
 def _is_constant(slope: Callable[[Array, Array], Array], at: Array, vector: Array) -> bool:
     """Whether a derivative is the same at a value and at another one, with both signs."""
-    there = [slope(value, vector) for value in (at, -2 * at)]
-    return bool(np.allclose(*there, rtol=ROUNDING, atol=ROUNDING))
+    here, there = slope(at, vector), slope(-2 * at, vector)
+    return bool(np.allclose(here, there, rtol=ROUNDING, atol=ROUNDING))
 
 
 def _goes_up(slope: Callable[[Array, Array], Array], at: Array) -> bool:

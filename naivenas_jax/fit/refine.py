@@ -50,6 +50,12 @@ def refine(
     and the parameters with the smallest one are returned: those that were given, if nothing was better. Where nothing
     has become better for half of the steps, it ends.
 
+    Behind a sigmoid or softmax at the end, the gradients of squares vanish where it is sure, also of the wrong thing.
+    So gradients go around such a last step y = f(z): y' - y is taken for the gradient by z. That is the gradient of the
+    matching loss of f, of a sigmoid and of a softmax the cross-entropy of y' from y. It is done for every f whose
+    derivative is symmetric and positive, as long as f reads no variable (see `naivenas_jax.fit.last_step`). What is
+    measured on the examples that are held out stays the error above.
+
     Each batch is taken in pieces of 32 examples (large batches in 32 pieces), with an update of the parameters for
     each: ten updates that see a tenth of a batch each cost what one costs that sees all of it, and come much further.
     Where all inputs are real numbers, half of the examples are mixed with another one, x = s x1 + (1 - s) x2 with s
@@ -82,7 +88,8 @@ def refine(
       VariablesError: there are no batches, nothing that could be held out, or the mutation was made on shapes.
 
     Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015; of mixed examples, Beyer et
-    al., Knowledge Distillation: A Good Teacher is Patient and Consistent, CVPR 2022.
+    al., Knowledge Distillation: A Good Teacher is Patient and Consistent, CVPR 2022; of matching losses, Auer, Herbster
+    and Warmuth, Exponentially Many Local Minima for Single Neurons, NIPS 1995.
 
     >>> import jax, flax.linen as nn, naivenas_jax as nas
     >>> x = nas.input_vertex("x", 4)

@@ -1,4 +1,4 @@
-"""Gradients around sigmoids and the like: of cross-entropies written by hand, and nothing else where there is no such loss."""
+"""Gradients around a last sigmoid or softmax: those of a cross-entropy that is written by hand."""
 
 from dataclasses import replace
 
@@ -119,7 +119,7 @@ def test_one_step_of_logistic_regression():
 
 
 def test_outputs_that_are_sure_of_the_wrong_thing_turn():
-    """In float32 a sigmoid has no derivative at 20: squared errors could not move it."""
+    """In float32 a sigmoid has no derivative at 20: squared errors could not move it, and it would be returned."""
     x = nas.input_vertex("x", 5)
     graph = nas.Graph(x, nas.invariant_vertex("sigmoid", nn.sigmoid, nas.layer("dense", nn.Dense(1), x)))
     data = jax.random.normal(jax.random.key(2), (64, 5))
