@@ -63,7 +63,8 @@ class Descent:
     def best(self, start: Parameters, steps: int, progress: bool | None) -> tuple[Parameters, float, float]:
         """The parameters with the smallest error on what is held out, that error at the start, and in the end.
 
-        It ends early where half of the looks in a row find nothing better than looks before, the start not counted:
+        Where outputs have last steps that gradients may go around, there are two descents, through them and around
+        them. One ends early where half of the looks in a row find nothing better than looks before, the start not counted:
         large steps lead away from it first.
         """
         held_out = self.wanted.held_out()
@@ -78,20 +79,32 @@ class Descent:
         pieces = _Pieces(rest, size, mixed=size is not None and self._can_be_mixed(rest))
         updates = -(-steps * pieces.number // len(others))
         tx = optax.apply_if_finite(self.tx(updates), max_consecutive_errors=updates + 1)
-        step = jax.jit(self._step(tx, last_steps(self.network, self._with(start), rest[0].inputs)))
+        around = last_steps(self.network, self._with(start), rest[0].inputs)
+        ways = ((), around) if around else ((),)
         best, first = start, self._error(errors, start, looked_at)
-        smallest, lowest, since, now, state = np.nan_to_num(first, nan=np.inf), np.inf, 0, start, tx.init(start)
-        every, order = max(1, -(-updates // LOOKS)), pieces.in_random_order()
-        with tracked(range(1, updates + 1), "refine", progress) as numbers:
-            for number in numbers:
-                now, state = step(now, state, next(order), self.original.variables)
-                if number % every == 0 or number == updates:
-                    found = self._error(errors, now, looked_at)
-                    best, smallest = (now, found) if found < smallest else (best, smallest)
-                    lowest, since = (found, 0) if found < lowest else (lowest, since + 1)
-                    if since == PATIENCE:
+        smallest, every = np.nan_to_num(first, nan=np.inf), max(1, -(-updates // LOOKS))
+        with tracked(range(len(ways) * updates), "refine", progress) as numbers:
+            left = iter(numbers)
+            for way in ways:
+                lowest, since = np.inf, 0
+                for number, now in enumerate(self._path(tx, start, way, pieces), 1):
+                    next(left)
+                    if number % every == 0 or number == updates:
+                        found = self._error(errors, now, looked_at)
+                        best, smallest = (now, found) if found < smallest else (best, smallest)
+                        lowest, since = (found, 0) if found < lowest else (lowest, since + 1)
+                    if since == PATIENCE or number == updates:
                         break
         return best, first, smallest
+
+    def _path(
+        self, tx: optax.GradientTransformation, start: Parameters, around: Sequence[LastStep], pieces: _Pieces
+    ) -> Iterator[Parameters]:
+        """The parameters after every update; it has no end."""
+        step, now, state = jax.jit(self._step(tx, around)), start, tx.init(start)
+        for piece in pieces.in_random_order():
+            now, state = step(now, state, piece, self.original.variables)
+            yield now
 
     def _apart(
         self, errors: Callable[..., Array], parameters: Parameters, chosen: Sequence[Bool[np.ndarray, " _"]]

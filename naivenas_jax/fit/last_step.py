@@ -16,6 +16,7 @@ Source: Auer, Herbster and Warmuth, Exponentially Many Local Minima for Single N
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import jax
@@ -99,16 +100,16 @@ def _last_step(tape: Tape, output: int, way: Sequence[int], known: Values) -> La
         return product
 
     places = [i for i, number in enumerate(way) if number in known]
-    end = max(i for i in places if _is_constant(slope(i, 0), known[way[i]], known[way[0]]))
+    *_, end = takewhile(lambda i: _is_constant(slope(i, 0), known[way[i]], known[way[0]]), places)
     alike = (i for i in reversed(places) if i > end and known[way[i]].shape == known[way[end]].shape)
     start = next((i for i in alike if _goes_up(slope(i, end), known[way[i]])), None)
     return None if start is None else LastStep(output, start, end)
 
 
 def _is_constant(slope: Callable[[Array, Array], Array], at: Array, vector: Array) -> bool:
-    """Whether a derivative is the same at a value and at another one, with both signs."""
-    here, there = slope(at, vector), slope(-2 * at, vector)
-    return bool(np.allclose(here, there, rtol=ROUNDING, atol=ROUNDING))
+    """Whether a derivative is the same at other values, some of which have other signs."""
+    first, *others = (slope(value, vector) for value in (at, 3 * at + 1, -3 * at - 1))
+    return all(np.allclose(first, other, rtol=ROUNDING, atol=ROUNDING) for other in others)
 
 
 def _goes_up(slope: Callable[[Array, Array], Array], at: Array) -> bool:
@@ -123,7 +124,7 @@ def _goes_up(slope: Callable[[Array, Array], Array], at: Array) -> bool:
     there, back = slope(at, first), slope(at, second)
     asymmetry = jnp.abs(jnp.vdot(second, there) - jnp.vdot(first, back))
     lengths = jnp.linalg.norm(there) * jnp.linalg.norm(second)
-    each = (few * slope(at, few)).reshape(len(at), -1).sum(1)
+    each = (few * slope(at, few)).reshape(*at.shape[:1], -1).sum(-1)
     mean, along = (jnp.vdot(v, slope(at, v)) / jnp.vdot(v, v) for v in (first, at))
     up = jnp.all(each >= -ROUNDING * jnp.abs(each).max()) & (mean > 0) & (along > ROUNDING * mean)
     return bool(up & (asymmetry <= ROUNDING * lengths))

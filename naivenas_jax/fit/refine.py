@@ -54,7 +54,8 @@ def refine(
     So gradients go around such a last step y = f(z): y' - y is taken for the gradient by z. That is the gradient of the
     matching loss of f, of a sigmoid and of a softmax the cross-entropy of y' from y. It is done for every f whose
     derivative is symmetric and positive, as long as f reads no variable (see `naivenas_jax.fit.last_step`). What is
-    measured on the examples that are held out stays the error above.
+    measured on the examples that are held out stays the error above. It takes a second descent, as the first one is
+    better at times, and then twice as long; the network with the smallest error of both is returned.
 
     Each batch is taken in pieces of 32 examples (large batches in 32 pieces), with an update of the parameters for
     each: ten updates that see a tenth of a batch each cost what one costs that sees all of it, and come much further.

@@ -69,6 +69,21 @@ def test_what_reads_a_variable_is_no_last_step():
     assert last_steps(Network(graph, {}), graph.init(jax.random.key(1), DATA), (DATA,)) == ()
 
 
+class OneNumber(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return {"share": nn.sigmoid(nn.Dense(1)(x).mean()), "kinds": nn.softmax(nn.Dense(3)(x)), "z": nn.Dense(2)(x)}
+
+
+def test_outputs_of_imported_models():
+    """In the order of the graph's outputs; also of a single number."""
+    variables = OneNumber().init(jax.random.key(0), DATA)
+    graph, variables = nas.from_linen(OneNumber(), variables, DATA)
+    steps = last_steps(Network(graph, {}), variables, (DATA,))
+    shapes = [array.shape for array in Network(graph, {}).outputs(variables, DATA)]
+    assert [shapes[step.output] for step in steps] == [shape for shape in shapes if shape != (48, 4, 2)]
+
+
 def binary(z, y):
     return (jnp.logaddexp(0, z) - y * z).sum()
 
