@@ -64,8 +64,8 @@ class Descent:
         """The parameters with the smallest error on what is held out, that error at the start, and in the end.
 
         Where outputs have last steps that gradients may go around, there are two descents, through them and around
-        them. One ends early where half of the looks in a row find nothing better than looks before, the start not counted:
-        large steps lead away from it first.
+        them. One ends early where half of the looks in a row find nothing better than looks before, the start not
+        counted: large steps lead away from it first.
         """
         held_out = self.wanted.held_out()
         others = [~own for own in held_out if not own.all()]
