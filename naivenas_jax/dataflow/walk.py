@@ -119,7 +119,7 @@ class _Walk:
         for operand in operands:
             if operand is not added and operand.variable is not None:
                 self.hook(OtherUse(operand.variable.path))
-        self._skip(eqn, operands, position)
+        self._skip(eqn, operands, arrays[0], position)
         passes = eqn.primitive.name in ("convert_element_type", "reshape") and _real(arrays[0])
         summed = next((o.summed for o in operands if o is not added), None) if added or passes else None
         if summed is not None and np.shape(arrays[0]) != summed.result.shape:
@@ -127,13 +127,13 @@ class _Walk:
         made = operands[0].made if passes else None
         return [_Seen(array, made=made, summed=summed, step=position) for array in arrays]
 
-    def _skip(self, eqn: Equation, operands: Sequence[_Seen], position: int) -> None:
-        """Show an addition of what was made before a contraction to its result."""
+    def _skip(self, eqn: Equation, operands: Sequence[_Seen], result: Array, position: int) -> None:
+        """Show an addition of what was made before a contraction to its result: once to each entry of that."""
         if eqn.primitive.name != "add" or any(o.weight for o in operands):
             return
         for own, other in (operands, operands[::-1]):
-            if own.summed is not None and other.step < own.summed.step:
-                self.hook(SkipConnection(own.summed, other.array, position))
+            if own.summed is not None and other.step < own.summed.step and own.array.shape == np.shape(result):
+                self.hook(SkipConnection(own.summed, jnp.broadcast_to(other.array, np.shape(result)), position))
 
     def _contraction(
         self, eqn: Equation, operands: Sequence[_Seen], results: Sequence[Array], position: int

@@ -304,6 +304,43 @@ def test_skip_connections_are_made_up_for():
     np.testing.assert_allclose(own["down1"]["bias"], best[-1], atol=2e-3)
 
 
+class Duel(nn.Module):
+    """A value for all, and an advantage for each, whichever is made first."""
+
+    value_first: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(16, name="hidden")(x))
+        if self.value_first:
+            value, each = nn.Dense(1, name="value")(x), nn.Dense(4, name="each")(x)
+        else:
+            each, value = nn.Dense(4, name="each")(x), nn.Dense(1, name="value")(x)
+        return value + each
+
+
+@pytest.mark.parametrize("value_first", [True, False])
+def test_what_is_added_to_every_neuron_is_a_skip_connection(value_first):
+    """Against least squares of the sum: the last of the two makes up for the first, as far as it can."""
+    model = Duel(value_first)
+    graph, variables = nas.from_linen(model, model.init(jax.random.key(1), DATA), DATA)
+    pruned = nas.delta_nout(graph, variables, {"hidden": -8})
+    own = nas.compensate(pruned, BATCHES, ridge=1e-12, outcomes=False).variables["params"]
+    wanted = np.asarray(graph.apply(variables, DATA), np.float64)
+    read = np.asarray(nn.relu(DATA @ own["hidden"]["kernel"] + own["hidden"]["bias"]), np.float64)
+    read = np.hstack([read, np.ones((len(read), 1))])
+    if value_first:
+        value = np.asarray(read[:, :-1] @ own["value"]["kernel"] + own["value"]["bias"], np.float64)
+        best, name = np.linalg.lstsq(read, wanted - value, rcond=None)[0], "each"
+    else:  # what is added to one number is none to that number, which is fitted to what it made
+        made = variables["params"]
+        hidden = np.asarray(nn.relu(DATA @ made["hidden"]["kernel"] + made["hidden"]["bias"]), np.float64)
+        alone = hidden @ np.asarray(made["value"]["kernel"], np.float64) + np.asarray(made["value"]["bias"])
+        best, name = np.linalg.lstsq(read, alone, rcond=None)[0], "value"
+    np.testing.assert_allclose(own[name]["kernel"], best[:-1], atol=2e-3)
+    np.testing.assert_allclose(own[name]["bias"], best[-1], atol=2e-3)
+
+
 def test_what_reads_others_after_a_layer_is_removed_is_fitted():
     """Against least squares on what it reads now."""
     x = nas.input_vertex("x", 5)
