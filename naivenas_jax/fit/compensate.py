@@ -72,8 +72,9 @@ def compensate(
 
     Queries and keys of an attention that lose features, head by head, are read by no weight, but by a product Q K^T. It
     becomes the best product of so few features, over all queries and all keys, before anything else is fitted (see
-    `naivenas_jax.fit.products.turned`); likewise in every product of two activations that weights make, with shifts and
-    factors of numbers in between and nothing else. That takes one more pass.
+    `naivenas_jax.fit.products.turned`); likewise every product of two activations that weights make, with shifts and
+    factors of numbers in between and nothing else, and the product of an activation and the weight that reads it, such
+    as the values of a head. That takes one more pass.
 
     Only sums are kept between batches, X^T X and X^T Y of one weight at a time: of each batch in float32 about its
     mean, added up and solved in float64 on the host. There is a pass over the batches per weight and normalisation, and

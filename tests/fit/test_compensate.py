@@ -265,7 +265,8 @@ def test_what_does_not_fit_into_memory_is_computed_again(monkeypatch):
 def test_from_few_examples_weights_are_left_rather_than_made_worse():
     """What is dropped is independent of the rest, so that nothing can take it over; the present weights are best."""
     x = nas.input_vertex("x", 48)
-    graph = nas.Graph(x, nas.layer("out", nn.Dense(8), nas.layer("hidden", nn.Dense(48), x)))
+    hidden = nas.invariant_vertex("tanh", nn.tanh, nas.layer("hidden", nn.Dense(48), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(8), hidden))
     few, fresh = jax.random.normal(jax.random.key(0), (80, 48)), jax.random.normal(jax.random.key(1), (2000, 48))
     variables = graph.init(jax.random.key(2), few)
     variables["params"]["hidden"]["kernel"] = jnp.linalg.qr(jax.random.normal(jax.random.key(3), (48, 48)))[0]

@@ -245,6 +245,43 @@ def test_the_turned_original_computes_the_same():
         assert (np.diff(lengths) < 0).all()
 
 
+class Linear(nn.Module):
+    """Two layers with nothing in between."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(12, name="out")(nn.Dense(18, name="value")(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "axis"),
+    [(nn.MultiHeadDotProductAttention(1, qkv_features=9), "value:features"), (Linear(), "value")],
+    ids=["values of a head", "two layers"],
+)
+def test_what_one_weight_reads_of_another_is_the_best_of_so_few_neurons(module, axis):
+    graph, variables = of_linen(module)
+    pruned = nas.delta_nout(graph, variables, {axis: -6 if axis == "value:features" else -15})
+    found = nas.compensate(pruned, BATCHES, ridge=1e-9)
+    wanted = np.asarray(graph.apply(variables, WORDS), np.float64).reshape(-1, 12)
+    best = best_of_rank(wanted - wanted.mean(0), 3)
+    before, now = (error * wanted.size for error in distances(pruned, found))
+    np.testing.assert_allclose(now, best, rtol=1e-2)
+    assert now < 0.7 * before
+
+
+def test_values_of_several_heads_are_not_mixed():
+    graph, variables = of_linen(nn.MultiHeadDotProductAttention(HEADS, qkv_features=18))
+    network = Network(graph, {})
+    tape = network.tape(variables, (WORDS,))
+    found = products_of(tape, variables, network.uses(variables, (WORDS,)))
+    assert [tuple(path[1] for path in one.paths) for one in found] == [("query", "key"), ("value", "out")]
+    assert [one.factors[0].entries[one.paths[0]].shape for one in found] == [(HEADS, 12, 6)] * 2
+    pruned = nas.delta_nout(graph, variables, {"value:features": -3})
+    own = turned(pruned, (network, Network(pruned.graph, {})), Data.of(graph, BATCHES)).variables_before
+    assert np.abs(own["params"]["value"]["kernel"] - variables["params"]["value"]["kernel"]).max() > 0.1
+    np.testing.assert_allclose(graph.apply(own, WORDS), graph.apply(variables, WORDS), atol=1e-4)
+
+
 def test_compress_sees_features_that_others_make_up_for():
     """Queries and keys have six features in a head, of which any four are combinations of the other two."""
     graph, variables = of_linen(nn.MultiHeadDotProductAttention(HEADS, qkv_features=18))

@@ -1,1 +1,1 @@
-"""Products of two activations, contracted over neurons: queries and keys of an attention, bilinear layers."""
+"""Products that are contracted over neurons and made by weights alone: queries and keys, values and what reads them."""

@@ -1,8 +1,8 @@
 """Which column of a weight's matrix every entry of a value is, as long as columns are moved, scaled and shifted.
 
 A contraction makes columns (see `naivenas_jax.dataflow.contraction`). Behind it, a bias is added, numbers divide it, it
-is cut into heads, transposed, repeated. All of this may be followed with the numbers of the columns in the place of
-entries, until something else is done with them.
+is cut into heads, transposed, repeated, and summed over words with the weights of an attention. All of this may be
+followed with the numbers of the columns in the place of entries, until something else is done with them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ class Use(NamedTuple):
       step: the step that does it; as many as there are: they are returned.
       side: which of its operands they are.
       numbers: the columns.
+      kin: for each column a number, the same of those that have been mixed along other dimensions in the same way, such
+        as the values of one head, which are summed over words.
     """
 
     step: int
     side: int
     numbers: Numbers
+    kin: Int[np.ndarray, " columns"]
 
 
 class Added(NamedTuple):
@@ -68,7 +71,8 @@ class Columns:
 def columns_of(tape: Tape, made: Contraction) -> Columns:
     """The columns of a contraction, followed to the end."""
     (result,) = tape.steps[made.step].results
-    known: dict[int, Numbers] = {result: _numbers(made)}
+    first = _numbers(made)
+    known: dict[int, _Held] = {result: _Held(first, np.zeros(int(first.max()) + 1, int))}
     uses, added = list[Use](), list[Added]()
     for position, step in enumerate(tape.steps[made.step + 1 :], made.step + 1):
         own = [side for side, number in enumerate(step.operands) if number in known]
@@ -77,32 +81,32 @@ def columns_of(tape: Tape, made: Contraction) -> Columns:
         follows = own[0] if len(own) == 1 else None
         results = None if follows is None else _followed(tape, step, follows, known[step.operands[follows]])
         if results is None:
-            uses += [Use(position, side, known[step.operands[side]]) for side in own]
+            uses += [Use(position, side, *known[step.operands[side]]) for side in own]
             continue
         known.update(zip(step.results, results, strict=True))
         if step.eqn.primitive.name in _SUMS and follows is not None:
-            added.append(Added(step.operands[1 - follows], results[0]))
-    uses += [Use(len(tape.steps), i, known[number]) for i, number in enumerate(tape.results) if number in known]
+            added.append(Added(step.operands[1 - follows], results[0].numbers))
+    uses += [Use(len(tape.steps), i, *known[number]) for i, number in enumerate(tape.results) if number in known]
     return Columns(made, uses, added)
 
 
-def maker_of(tape: Tape, number: int, made: Mapping[int, Contraction]) -> Contraction | None:
-    """The contraction whose columns a value holds; None: it is no such value.
+class _Held(NamedTuple):
+    """What is known of a value; see `Use`."""
 
-    Args:
-      tape: the tape.
-      number: of the value.
-      made: the contractions by their steps.
-    """
-    while (position := tape.born.get(number)) is not None:
-        if position in made:
-            return made[position]
-        step = tape.steps[position]
-        side = next((i for i in range(len(step.operands)) if _passes(tape, step, i)), None)
-        if side is None:
-            return None
-        number = step.operands[side]
-    return None
+    numbers: Numbers
+    kin: Int[np.ndarray, " columns"]
+
+
+def makers_of(tape: Tape, number: int) -> list[int]:
+    """The steps that contract a variable and whose columns a value may hold."""
+    position = tape.born.get(number)
+    if position is None:
+        return []
+    step = tape.steps[position]
+    if step.paths and step.eqn.primitive.name in _CONTRACTIONS:
+        return [position]
+    sides = [side for side in range(len(step.operands)) if _passes(tape, step, side)]
+    return [maker for side in sides for maker in makers_of(tape, step.operands[side])]
 
 
 def entries_of(variable: Rearranged, added: Added, columns: int, shape: Sequence[int]) -> Numbers | None:
@@ -143,14 +147,37 @@ def _numbers(made: Contraction) -> Numbers:
     return found.reshape(made.result.shape)
 
 
-def _followed(tape: Tape, step: Step, side: int, numbers: Numbers) -> list[Numbers] | None:
+def _followed(tape: Tape, step: Step, side: int, held: _Held) -> list[_Held] | None:
     """The columns in the results of a step that passes them on; None: it does not."""
     if not _passes(tape, step, side):
         return None
+    if step.eqn.primitive.name == "dot_general":
+        return _mixed(step.eqn, side, held)
     move = _MOVES.get(step.eqn.primitive.name)
-    found = [numbers] if move is None else move(step.eqn, numbers)
+    found = [held.numbers] if move is None else move(step.eqn, held.numbers)
     shapes = [result.aval.shape for result in step.eqn.outvars]
-    return found if [own.shape for own in found] == shapes else None
+    return [_Held(own, held.kin) for own in found] if [own.shape for own in found] == shapes else None
+
+
+def _mixed(eqn: Equation, side: int, held: _Held) -> list[_Held] | None:
+    """The columns of a product with an activation that is contracted over other dimensions; None: over columns."""
+    contracted, batch = eqn.params["dimension_numbers"]
+    numbers, over, beside = held.numbers, contracted[side], batch[side]
+    free = [d for d in range(numbers.ndim) if d not in (*over, *beside)]
+    kept = [numbers.shape[d] for d in (*beside, *free)]
+    every = numbers.transpose(*beside, *free, *over).reshape(*kept, -1)
+    first = every[..., 0]
+    if (every != first[..., None]).any():
+        return None
+    shape = eqn.outvars[0].aval.shape
+    others = len(shape) - first.ndim
+    places = range(len(beside), len(beside) + others) if side == 1 else range(first.ndim, len(shape))
+    column, where = np.unique(first, return_index=True)
+    inner = int(np.prod(first.shape[len(beside) :]))
+    batches = np.full(len(held.kin), -1)
+    batches[column] = where // inner
+    kin = np.unique(np.stack([held.kin, batches]), axis=1, return_inverse=True)[1].ravel()
+    return [_Held(np.broadcast_to(np.expand_dims(first, tuple(places)), shape), kin)]
 
 
 def _passes(tape: Tape, step: Step, side: int) -> bool:
@@ -160,6 +187,8 @@ def _passes(tape: Tape, step: Step, side: int) -> bool:
         return side == 0
     if name in PASSING - {"optimization_barrier"} or name in _ALIKE:
         return True
+    if name == "dot_general":
+        return not step.paths
     if len(step.operands) != 2:
         return False
     other = step.eqn.invars[1 - side].aval
@@ -192,6 +221,7 @@ def _split(eqn: Equation, numbers: Numbers) -> list[Numbers]:
     return np.split(numbers, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"])
 
 
+_CONTRACTIONS = frozenset(("dot_general", "conv_general_dilated"))
 _SUMS = frozenset(("add", "add_any", "sub"))
 _ALIKE = frozenset(("neg", "convert_element_type", "copy", "copy_p"))
 _MOVES: Mapping[str, Callable[[Equation, Numbers], list[Numbers]]] = {

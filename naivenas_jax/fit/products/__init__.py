@@ -1,1 +1,1 @@
-"""Products of two activations: what of them is kept when fewer neurons are contracted."""
+"""Products that weights make: what of them is kept when fewer neurons are contracted."""

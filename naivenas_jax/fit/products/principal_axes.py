@@ -1,4 +1,4 @@
-"""The best product of fewer neurons: a product of two activations, written in its principal axes.
+"""The best product of fewer neurons: a product, written in its principal axes.
 
 With A the rows of one factor, B those of the other and R neurons between them, every entry of A B^T is a row of A times
 a row of B. Taken over all pairs of rows, the product of r < R neurons that is nearest to it is its singular value

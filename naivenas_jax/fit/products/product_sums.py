@@ -1,4 +1,4 @@
-"""The products of activations in a network, and sums over the rows of their factors."""
+"""The products in a network whose factors may be written in other axes, and sums over the rows of their factors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from naivenas_jax.fit.network.network import Data, Network, on_device
 from naivenas_jax.fit.regression.ridge import added, not_finite
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.paths import Path
+from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
 
 #: The weights of a product and which of their columns are contracted: the same at all shapes of the inputs.
@@ -89,10 +90,10 @@ def _key(product: Product) -> Key:
 
 def _sums(tape: Tape, products: Sequence[Product], variables: Variables, live: Values) -> list[Sums]:
     """The sums over the rows of some products on one batch."""
-    found, start = dict[Product, Sums](), 0
+    found, start, arrays = dict[Product, Sums](), 0, flat(variables)
     for product in sorted(products, key=lambda product: product.step):
         live, start = walk_tape(tape, variables, live, ignore, start, product.step), product.step
-        left, right = (_squares(factor.by_group(live)) for factor in product.factors)
+        left, right = (_squares(factor.by_group(live, arrays)) for factor in product.factors)
         found[product] = left, right
     return [found[product] for product in products]
 

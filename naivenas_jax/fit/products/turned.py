@@ -1,4 +1,4 @@
-"""Products of activations that lose neurons: the original turned so that those that are kept do most of what all did.
+"""Products that lose neurons: the original turned so that those that are kept do most of what all did.
 
 Nothing that reads a query of an attention could be fitted anew if features of queries and keys go: what reads them is
 a product of the two. But an original in which the features of a head are other combinations of the same features
@@ -33,8 +33,8 @@ Kept: TypeAlias = Mapping[int, Bool[np.ndarray, " R"]]
 def turned(mutation: Mutation, networks: tuple[Network, Network], data: Data) -> Mutation:
     """A mutation of an original that computes the same, in axes in which the neurons that go do least.
 
-    Only products of activations are turned (see `naivenas_jax.dataflow.products.products`), and of their groups only
-    those that lose some neurons and keep some.
+    Of the groups of each product (see `naivenas_jax.dataflow.products.products`) only those are turned that lose some
+    neurons and keep some.
 
     Args:
       mutation: the mutation; its variables are in dicts.
@@ -56,7 +56,7 @@ def turned(mutation: Mutation, networks: tuple[Network, Network], data: Data) ->
 
 
 def in_principal_axes(network: Network, variables: Variables, data: Data) -> Variables:
-    """Variables with which a network computes the same, and every product of activations is in its principal axes.
+    """Variables with which a network computes the same, and every product is in its principal axes.
 
     Args:
       network: the network.
