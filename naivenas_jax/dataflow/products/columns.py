@@ -167,7 +167,7 @@ def _mixed(eqn: Equation, side: int, held: _Held) -> list[_Held] | None:
     kept = [numbers.shape[d] for d in (*beside, *free)]
     every = numbers.transpose(*beside, *free, *over).reshape(*kept, -1)
     first = every[..., 0]
-    if (every != first[..., None]).any():
+    if every.shape[-1] == 1 or (every != first[..., None]).any():  # of a single one nothing tells what it is
         return None
     shape = eqn.outvars[0].aval.shape
     others = len(shape) - first.ndim
