@@ -9,10 +9,14 @@ from __future__ import annotations
 from math import lcm
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 #: Multiplications that nobody minds: as long as sums take fewer, all rows are taken.
 FREE = 2e10
+#: As many rows as this are read for every column that is summed over, if there are as many.
+ROWS_PER_COLUMN = 4
+#: One in so many examples is held out, where there are as many.
+HELD_OUT = 4
 
 
 def thinning(rows: int, columns: int, per_column: int) -> int:
@@ -38,3 +42,15 @@ def picked_rows(rows: int, examples: int, every: int) -> Int[np.ndarray, " picke
     positions = rows // examples if examples and rows % examples == 0 else rows
     turn = row // lcm(positions, every)  # after so many rows the same positions would have their turn again
     return np.flatnonzero((row + turn) % every == 0)
+
+
+def held_out_rows(picked: Int[np.ndarray, " picked"], rows: int, examples: int) -> Bool[np.ndarray, " picked"]:
+    """Which of some rows are held out: those of every fourth example, with all of its positions.
+
+    Args:
+      picked: the numbers of the rows.
+      rows: the number of all rows, those of an example one after the other.
+      examples: the number of examples, if it divides that of rows.
+    """
+    per_example = rows // examples if examples >= HELD_OUT and rows % examples == 0 else 1
+    return np.asarray(picked // per_example % HELD_OUT == HELD_OUT - 1)

@@ -13,6 +13,7 @@ import numpy as np
 from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.cost.costs import costs
 from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.thinning import HELD_OUT
 from naivenas_jax.errors import GraphError, PlanError, TimeLimitError, UtilityError
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
@@ -20,7 +21,7 @@ from naivenas_jax.fit.descent import Original
 from naivenas_jax.fit.dropping.importance import NeuronCosts, neuron_costs
 from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network
-from naivenas_jax.fit.outputs import HELD_OUT, Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
+from naivenas_jax.fit.outputs import Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.products.turned import in_principal_axes
 from naivenas_jax.fit.refine import refined
 from naivenas_jax.fit.regression.ridge import require_ridge

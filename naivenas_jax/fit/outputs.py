@@ -12,16 +12,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.align.axis_plan import NEW
+from naivenas_jax.dataflow.thinning import HELD_OUT
 from naivenas_jax.errors import PlanError, VariablesError
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.take import HostArray
 from naivenas_jax.typing import Array, Variables
-
-#: One in so many examples is held out.
-HELD_OUT = 4
-
 
 #: For each batch the outputs of a network, in the order of its output vertices.
 MadeOutputs: TypeAlias = list[list[HostArray]]

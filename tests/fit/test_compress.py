@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
-from naivenas_jax.fit.dropping.importance import importance
+from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.elimination import Block, Elimination, Reader, dropped
 
@@ -96,7 +96,9 @@ def test_what_the_rest_reconstructs_costs_nothing():
     kernel = np.array(variables["params"]["hidden"]["kernel"])
     kernel[:, 7] = kernel[:, 2]  # a twin, with large weights that read it
     variables["params"]["hidden"]["kernel"] = kernel
-    costs = importance(Network(graph, {}), variables, Data.of(graph, [DATA]), ridge=1e-8)["hidden"]
+    costs = neuron_costs(Network(graph, {}), variables, Data.of(graph, [DATA]), ridge=1e-8, measured=False).estimated[
+        "hidden"
+    ]
     assert min(costs[2], costs[7]) < 1e-3 * np.median(costs) < np.median(costs) < max(costs[2], costs[7]) * 10
 
 
@@ -217,8 +219,8 @@ def test_a_silent_example_is_left_out():
     graph, variables, data = magnitudes(silent=1)
     small = nas.compress(graph, variables, [data], max_params=0.6, steps=1, refine=0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(small.variables))
-    with_it = importance(Network(graph, {}), variables, Data.of(graph, [data]))
-    without = importance(Network(graph, {}), variables, Data.of(graph, [data[1:]]))
+    with_it = neuron_costs(Network(graph, {}), variables, Data.of(graph, [data]), measured=False).estimated
+    without = neuron_costs(Network(graph, {}), variables, Data.of(graph, [data[1:]]), measured=False).estimated
     order = [np.argsort(scores["a"]) for scores in (with_it, without)]
     assert np.mean(order[0] == order[1]) >= 0.5
 

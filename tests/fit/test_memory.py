@@ -8,7 +8,7 @@ import pytest
 
 import naivenas_jax as nas
 from naivenas_jax.fit.comparison import Comparison
-from naivenas_jax.fit.dropping.importance import importance
+from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.network.memory import BYTES, most_columns, require_memory
 from naivenas_jax.fit.network.network import Data, Network
 
@@ -61,11 +61,13 @@ def test_what_does_not_fit_at_all_stays_but_for_its_shift(network):
 def test_costs_and_compression_within_little_memory(network, monkeypatch):
     graph, variables = network
     data, notes = Data.of(graph, [IMAGES]), []
-    costs = importance(Network(graph, {}), variables, data, memory=300_000, notes=notes)["wide"]
+    costs = neuron_costs(Network(graph, {}), variables, data, memory=300_000, notes=notes, measured=False).estimated[
+        "wide"
+    ]
     assert costs.shape == (12,)
     assert "costs of neurons from" in notes[0]
     assert "were too wide even so" not in notes[0]
-    importance(Network(graph, {}), variables, data, memory=1_000, notes=notes)
+    neuron_costs(Network(graph, {}), variables, data, memory=1_000, notes=notes, measured=False)
     assert "2 weights were too wide even so" in notes[1]
     monkeypatch.setattr(Comparison, "worth_it", True)
     small = nas.compress(graph, variables, [IMAGES], max_params=0.5, steps=1, refine=0, memory=300_000)
@@ -94,5 +96,7 @@ def test_gradients_of_many_outputs_are_taken_as_uncorrelated(monkeypatch):
     found = []
     for most in (2048, 2):
         monkeypatch.setattr("naivenas_jax.fit.dropping.curvature.MOST_OUTPUTS", most)
-        found.append(importance(Network(graph, {}), variables, Data.of(graph, [data]))["hidden"])
+        found.append(
+            neuron_costs(Network(graph, {}), variables, Data.of(graph, [data]), measured=False).estimated["hidden"]
+        )
     np.testing.assert_allclose(*found, rtol=0.3)

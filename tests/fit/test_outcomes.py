@@ -11,7 +11,7 @@ import naivenas_jax as nas
 from naivenas_jax.dataflow.tape import record
 from naivenas_jax.dataflow.variable_uses import Outcome
 from naivenas_jax.dataflow.walk import walk_tape
-from naivenas_jax.fit.dropping.importance import importance
+from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, gram
@@ -206,7 +206,7 @@ def test_costs_of_neurons_from_fewer_rows_than_inputs_far_from_zero():
     graph = nas.Graph(x, nas.layer("out", nn.Dense(7), nas.invariant_vertex("relu", nn.relu, hidden)))
     data = jax.random.normal(jax.random.key(1), (20, 4))
     variables = graph.init(jax.random.key(2), data)
-    costs = importance(Network(graph, {}), variables, Data.of(graph, [data]))["hidden"]
+    costs = neuron_costs(Network(graph, {}), variables, Data.of(graph, [data]), measured=False).estimated["hidden"]
     assert np.isfinite(costs).all()
     assert (costs >= 0).all()
 

@@ -8,7 +8,7 @@ import pytest
 
 import naivenas_jax as nas
 from naivenas_jax.fit.dropping import unseen_readers
-from naivenas_jax.fit.dropping.importance import importance
+from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.network.network import Data, Network
 from naivenas_jax.fit.regression.elimination import dropped
 
@@ -65,7 +65,7 @@ def test_neurons_of_loops_cost_something_of_their_own(network):
     variables = jax.tree.map(np.array, variables)
     for gate in ("ir", "iz", "in"):
         variables["params"]["cell"][gate]["kernel"][2] = 0.0  # nothing reads the third neuron
-    costs = importance(Network(graph, {}), variables, Data.of(graph, [ROWS]))
+    costs = neuron_costs(Network(graph, {}), variables, Data.of(graph, [ROWS]), measured=False).estimated
     assert costs["hidden"][2] == 0
     assert len(np.unique(costs["hidden"])) == 6
 
@@ -84,6 +84,6 @@ def test_words_that_are_looked_up_stay():
 
     words = np.array([[0, 1, 2], [2, 3, 3]])
     graph, variables = nas.from_linen(Words(), Words().init(jax.random.key(0), words), words)
-    costs = importance(Network(graph, {}), variables, Data.of(graph, [words]))
+    costs = neuron_costs(Network(graph, {}), variables, Data.of(graph, [words]), measured=False).estimated
     highest = max(cost.max() for cost in costs.values())
     np.testing.assert_array_equal(costs["words:vocabulary"], np.full(7, highest))

@@ -87,9 +87,9 @@ def test_the_half_that_costs_least_is_the_same(monkeypatch, most):
     graph = net()
     variables = graph.init(jax.random.key(2), IMAGES)
     data = Data.of(graph, [IMAGES])
-    full = costs_of_neurons.importance(Network(graph, {}), variables, data)
+    full = costs_of_neurons.neuron_costs(Network(graph, {}), variables, data, measured=False).estimated
     monkeypatch.setattr(costs_of_neurons, "WIDE", most)
-    fewer = costs_of_neurons.importance(Network(graph, {}), variables, data)
+    fewer = costs_of_neurons.neuron_costs(Network(graph, {}), variables, data, measured=False).estimated
     assert set(np.argsort(full["wide"])[:4]) == set(np.argsort(fewer["wide"])[:4])
     np.testing.assert_allclose(full["more"], fewer["more"], rtol=1e-3)
 
@@ -117,6 +117,8 @@ def test_columns_of_an_imported_convolution(monkeypatch):
     monkeypatch.setattr(costs_of_neurons, "curvatures", sums)
     for most in (100, 16):
         monkeypatch.setattr(costs_of_neurons, "WIDE", most)
-        found.append(costs_of_neurons.importance(Network(graph, {}), variables, data)["wide"])
+        found.append(
+            costs_of_neurons.neuron_costs(Network(graph, {}), variables, data, measured=False).estimated["wide"]
+        )
     assert widths == [{"wide": 6, "more": 40, "out": 2}, {"wide": 6, "more": 16, "out": 2}]
     assert 0 < found[0].min() <= 1.001 * found[1].min() <= 2 * found[0].min()  # an upper bound, and not a loose one

@@ -70,27 +70,6 @@ class NeuronCosts(NamedTuple):
     measured: Scores
 
 
-def importance(
-    network: Network,
-    variables: Variables,
-    data: Data,
-    ridge: float = 1e-3,
-    memory: int | None = None,
-    notes: list[str] | None = None,
-) -> Scores:
-    """The estimates of `neuron_costs` alone, without anything measured.
-
-    Args:
-      network: the network.
-      variables: its variables.
-      data: batches of inputs.
-      ridge: as for `neuron_costs`.
-      memory: as for `neuron_costs`.
-      notes: as for `neuron_costs`.
-    """
-    return neuron_costs(network, variables, data, ridge, memory, notes, measured=False).estimated
-
-
 def neuron_costs(
     network: Network,
     variables: Variables,

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import Tape
-from naivenas_jax.dataflow.thinning import thinning
+from naivenas_jax.dataflow.thinning import ROWS_PER_COLUMN, thinning
 from naivenas_jax.dataflow.variable_uses import Standardisation, UseCounts, VariableUse
 from naivenas_jax.fit.network.column_map import ColumnMap, Shift, shift_of
 from naivenas_jax.fit.network.memory import most_columns
@@ -30,9 +30,6 @@ from naivenas_jax.paths import Path
 from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
-
-#: As many rows as this are read for every column that is summed over, if there are as many.
-ROWS_PER_COLUMN = 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.thinning import held_out_rows
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
@@ -132,7 +133,10 @@ def _rows(
 ) -> tuple[Rows, Rows]:
     contractions = [use for use in uses if isinstance(use, Contraction)]
     picked = [use.picked(taken.one_in) for use in contractions]
-    masks = [_held_out(use, some) for use, some in zip(contractions, picked, strict=True)]
+    masks = [
+        held_out_rows(some, use.sizes.rows, np.shape(use.activation)[0])
+        for use, some in zip(contractions, picked, strict=True)
+    ]
     if reduced is not None or taken.seen:  # of columns that were not there before, 0
         pairs = zip(contractions, picked, wanted, strict=True)
         wanted = [(own - use.y[:, some].transpose(1, 0, 2)) * (scale != 0) for use, some, own in pairs]
@@ -193,8 +197,5 @@ def _side_by_side(array: Float[Array, "G N M"]) -> Float[Array, "N columns"]:
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
 
 
-def _held_out(use: Contraction, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which of some rows are held out: those of every fourth example, with all of its positions."""
-    number, examples = use.sizes.rows, np.shape(use.activation)[0]
-    per_example = number // examples if examples >= 4 and number % examples == 0 else 1
-    return np.asarray(rows // per_example % 4 == 3)
+def _held_out(use: Contraction, picked: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    return held_out_rows(picked, use.sizes.rows, np.shape(use.activation)[0])

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from naivenas_jax.dataflow.thinning import thinning
+from naivenas_jax.dataflow.thinning import ROWS_PER_COLUMN, thinning
 from naivenas_jax.fit.network.memory import most_columns
 from naivenas_jax.fit.network.network import Run, Runs, on_device, replaced
 from naivenas_jax.fit.regression.loops.loop_stages import Loop, Loops
@@ -35,8 +35,6 @@ from naivenas_jax.transfer.take import to_host
 from naivenas_jax.transfer.variables import flat, nested
 from naivenas_jax.typing import Array, PyTree, Variables
 
-#: As many rows as this are read for every column that is summed over, if there are as many.
-ROWS_PER_COLUMN = 4
 #: At most so many passes.
 PASSES = 8
 #: Another pass is made as long as one of the last two came nearer by this share.

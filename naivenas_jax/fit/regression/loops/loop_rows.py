@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.dataflow.loops.joint_sums import Round
 from naivenas_jax.dataflow.tape import Tape, Values
-from naivenas_jax.dataflow.thinning import picked_rows
+from naivenas_jax.dataflow.thinning import held_out_rows, picked_rows
 from naivenas_jax.fit.regression.loops.systems import Reading
 from naivenas_jax.typing import Array, Variables
 
@@ -56,10 +56,7 @@ def picked(own: Round, reading: Reading, every: int) -> Int[np.ndarray, " n"]:
 
 def held_out(own: Round, reading: Reading, every: int) -> Bool[np.ndarray, " n"]:
     """Which of these rows are those of every fourth example."""
-    number, examples = len(reading.makes[0].places), _examples(own, reading)
-    per_example = number // examples if examples >= 4 and number % examples == 0 else 1
-    found: np.ndarray = picked(own, reading, every) // per_example % 4 == 3
-    return found
+    return held_out_rows(picked(own, reading, every), len(reading.makes[0].places), _examples(own, reading))
 
 
 def _examples(own: Round, reading: Reading) -> int:
