@@ -14,8 +14,8 @@ def necks(tape: Tape, result: int) -> list[int]:
     >>> from naivenas_jax.dataflow.tape import record
     >>> one = jax.numpy.ones(3)
     >>> tape = record(lambda v, x: jax.nn.softmax(x * v["w"]), {"w": one}, [one])
-    >>> [int(number == tape.steps[0].results[0]) for number in necks(tape, tape.results[0])]
-    [0, 1]
+    >>> [str(tape.steps[tape.born[number]].eqn.primitive) for number in necks(tape, tape.results[0])]
+    ['div', 'exp', 'sub', 'mul']
     """
     found, pending = [result], {result}
     for step in reversed(tape.steps):

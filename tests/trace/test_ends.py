@@ -43,7 +43,10 @@ def test_an_output_changes_when_a_request_names_it_or_the_layer_that_makes_it(im
     assert mutation.check(X).compared
     own, features = Net(classes=2).apply(its, X)
     np.testing.assert_allclose(smaller.apply(its, X)[0], own, rtol=1e-5)
-    np.testing.assert_array_equal(own, Net().apply(variables, X)[0][:, [0, 2]])
+    head = variables["params"]["head"]
+    jax.tree.map(lambda mine, was: np.testing.assert_array_equal(mine, was[..., [0, 2]]), its["params"]["head"], head)
+    # A product of other shape may add up in another order: how, is up to the CPU.
+    np.testing.assert_allclose(own, Net().apply(variables, X)[0][:, [0, 2]], rtol=1e-6)
     np.testing.assert_array_equal(features, Net().apply(variables, X)[1])
     assert (smaller.nout("output0"), smaller.nout("output1")) == (2, 6)
     assert smaller.apply(its, jnp.ones((7, 4, 3)))[0].shape == (7, 2)
