@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 
@@ -14,22 +13,18 @@ from naivenas_jax.fit.network.memory import require_memory
 from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.fit.products.turned import turned
-from naivenas_jax.fit.regression.fitting import Fitting, Statistic, Weight
+from naivenas_jax.fit.regression.fitting import Fitting
 from naivenas_jax.fit.regression.loops.loop_fitting import LoopFitting
-from naivenas_jax.fit.regression.loops.loop_stages import Loops
 from naivenas_jax.fit.regression.ridge import require_ridge
+from naivenas_jax.fit.regression.way import Way, ways_of
 from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
-from naivenas_jax.paths import Path, path_text
+from naivenas_jax.paths import path_text
 from naivenas_jax.progress import tracked
 from naivenas_jax.transfer.variables import handed_out, plain
 from naivenas_jax.typing import PyTree, Variables
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
-
-
-#: What is re-fitted in one go.
-Stage: TypeAlias = Weight | Statistic | LoopFitting
 
 
 @shows_keywords()
@@ -176,63 +171,44 @@ def compensated(
         before, variables = on_dicts.variables_before, on_dicts.variables
     runs = Runs(data, ((networks[0], before), (networks[1], variables)))
     fitting = Fitting(on_dicts, networks, runs, weights, outcomes, ridge, limit)
-    own = [stage for stage in fitting.stages() if statistics or isinstance(stage, Weight)]
-    loops = _loops(fitting, min((stage.step for stage in own), default=None))
-    with_loops: list[Stage] = sorted([*loops, *own], key=_step)
-    apart = replace(fitting, runs=Runs(data, runs.networks))  # goes on from activations of its own
-    ways = [(0, fitting, stage) for stage in with_loops] + [(1, apart, stage) for stage in own if loops]
-    found = [variables, variables]
-    with tracked(ways, "compensate", progress) as begun:
-        for way, fit, stage in begun:
-            found[way] = _refitted(fit, found[way], stage)
-    variables, fitted = found[0], {path for stage in with_loops for path in _paths(stage)}
-    if loops and _is_nearer(found[1], found[0], on_dicts, networks, data):
-        variables, fitted = found[1], {path for stage in own for path in _paths(stage)}
-        fitting.notes.append(f"not re-fitted (outputs would come no nearer): {_named(loops)}")
-    variables = handed_out(variables, mutation.variables)
-    notes = *mutation.notes, NOTE, *dict.fromkeys([*(fitting.passed_over(fitted) if weights else ()), *fitting.notes])
-    return replace(mutation, variables=variables, notes=notes, incomparable=mutation.incomparable or NOTE)
+    ways = ways_of(fitting, statistics)
+    found = _refitted(ways, variables, progress)
+    taken = _nearest(found, fitting)
+    if taken is not ways[0]:
+        fitting.notes.append(f"not re-fitted (outputs would come no nearer): {_named(ways[0].loops)}")
+    passed_over = fitting.passed_over(taken.paths) if weights else []
+    return replace(
+        mutation,
+        variables=handed_out(found[taken], mutation.variables),
+        notes=(*mutation.notes, NOTE, *dict.fromkeys([*passed_over, *fitting.notes])),
+        incomparable=mutation.incomparable or NOTE,
+    )
 
 
-def _loops(fitting: Fitting, first: int | None) -> list[LoopFitting]:
-    """The loops to be fitted: those that read other neurons, and all behind the first step that is fitted."""
-    own, every, found = fitting, Loops(fitting.mutation, fitting.networks), list[LoopFitting]()
-    for number, loop in enumerate(every.of(own.runs.data.first)):
-        if found or loop.reads_others or (first is not None and first <= loop.body.position):
-            before = own.mutation.variables_before
-            found.append(LoopFitting(every, number, own.runs, before, own.weights, own.ridge, own.memory, own.notes))
+def _refitted(ways: Sequence[Way], variables: dict[str, PyTree], progress: bool | None) -> dict[Way, dict[str, PyTree]]:
+    """What becomes of the variables on each of some ways."""
+    found = dict.fromkeys(ways, variables)
+    with tracked([(way, stage) for way in ways for stage in way.stages], "compensate", progress) as begun:
+        for way, stage in begun:
+            found[way] = way.refitted(found[way], stage)
     return found
 
 
-def _step(stage: Stage) -> int:
-    return stage.loop.body.position if isinstance(stage, LoopFitting) else stage.step
-
-
-def _paths(stage: Stage) -> Collection[Path]:
-    return stage.loop.paths if isinstance(stage, LoopFitting) else [stage.path]
+def _nearest(found: Mapping[Way, Variables], fitting: Fitting) -> Way:
+    """The way to the outputs that are nearest to those of the original; the first one, if none is nearer."""
+    first, *others = found
+    if not others:
+        return first
+    data, (before, after) = fitting.runs.data, fitting.networks
+    made = made_outputs(before, fitting.mutation.variables_before, data)
+    if not any(np.issubdtype(array.dtype, np.inexact) for array in made[0]):
+        return first  # whole numbers, of which none is nearer
+    wanted = WantedOutputs.of(fitting.mutation, data, made)
+    return min(found, key=lambda way: float(wanted.distances(after, found[way]).mean()))
 
 
 def _named(loops: Iterable[LoopFitting]) -> str:
     return ", ".join(sorted({path_text(path) for own in loops for path in own.loop.paths})[:5])
-
-
-def _refitted(fitting: Fitting, variables: Variables, stage: Stage) -> dict[str, PyTree]:
-    if isinstance(stage, LoopFitting):
-        return stage.refitted(variables)
-    return (
-        fitting.restandardised(variables, stage) if isinstance(stage, Statistic) else fitting.refitted(variables, stage)
-    )
-
-
-def _is_nearer(
-    one: Variables, other: Variables, mutation: Mutation, networks: tuple[Network, Network], data: Data
-) -> bool:
-    """Whether the outputs with some variables are nearer to those of the original than with others."""
-    made = made_outputs(networks[0], mutation.variables_before, data)
-    if not any(np.issubdtype(array.dtype, np.inexact) for array in made[0]):
-        return False  # whole numbers, of which none is nearer
-    wanted = WantedOutputs.of(mutation, data, made)
-    return bool(wanted.distances(networks[1], one).mean() < wanted.distances(networks[1], other).mean())
 
 
 def require_same_inputs(mutation: Mutation, verb: str) -> None:

@@ -119,40 +119,41 @@ class Descent:
             alone = errors(parameters, _taken(batch, own))
         except Exception:  # a model that takes batches of one size only says so in its own way, and is given whole ones
             return False
-        among = errors(parameters, Rows(batch.inputs, batch.wanted, own.astype(np.float32)))
+        among = errors(parameters, Examples(batch.inputs, batch.wanted, own.astype(np.float32)))
         return bool(np.allclose(alone, among, rtol=ROUNDING, equal_nan=True))
 
-    def _can_be_mixed(self, rows: Sequence[Rows]) -> bool:
+    def _can_be_mixed(self, every: Sequence[Examples]) -> bool:
         """Whether there is something between two examples: words have none."""
-        dtypes = [jnp.result_type(array) for own in rows for array in own.inputs]
+        dtypes = [jnp.result_type(array) for own in every for array in own.inputs]
         return self.wanted.by_example and all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes)
 
-    def _mixed(self, rows: Rows, variables: Variables) -> Rows:
+    def _mixed(self, examples: Examples, variables: Variables) -> Examples:
         """Examples between two, and what the original makes of them."""
-        if rows.shares is None:
-            return rows
-        inputs = tuple(_between(array, rows.shares) for array in rows.inputs)
-        return rows._replace(inputs=inputs, wanted=self.wanted.aims(self.original.network.outputs(variables, *inputs)))
+        if examples.shares is None:
+            return examples
+        inputs = tuple(_between(array, examples.shares) for array in examples.inputs)
+        wanted = self.wanted.aims(self.original.network.outputs(variables, *inputs))
+        return examples._replace(inputs=inputs, wanted=wanted)
 
-    def _masked(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Rows]:
+    def _masked(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Examples]:
         """Of every batch the examples that are chosen, where there are some; the others are evaluated as well."""
         pairs = zip(self.wanted.batches, chosen, strict=True)
-        return [Rows(batch.inputs, batch.wanted, own.astype(np.float32)) for batch, own in pairs if own.any()]
+        return [Examples(batch.inputs, batch.wanted, own.astype(np.float32)) for batch, own in pairs if own.any()]
 
-    def _joined(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Rows]:
+    def _joined(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> list[Examples]:
         """The examples that are chosen, those of one shape together."""
-        alike: dict[object, list[Rows]] = {}
+        alike: dict[object, list[Examples]] = {}
         pairs = zip(self.wanted.batches, chosen, strict=True)
         for number, (batch, own) in enumerate(pairs):
             if own.any():
-                rows = _taken(batch, own)
-                kinds = tuple((array.shape[1:], str(array.dtype)) for array in (*rows.inputs, *rows.wanted))
-                alike.setdefault(kinds if own.size > 1 else number, []).append(rows)
-        return [rows[0] if len(rows) == 1 else _together(rows) for rows in alike.values()]
+                some = _taken(batch, own)
+                kinds = tuple((array.shape[1:], str(array.dtype)) for array in (*some.inputs, *some.wanted))
+                alike.setdefault(kinds if own.size > 1 else number, []).append(some)
+        return [same[0] if len(same) == 1 else _together(same) for same in alike.values()]
 
-    def _error(self, errors: Callable[..., Array], parameters: Parameters, rows: Sequence[Rows]) -> float:
+    def _error(self, errors: Callable[..., Array], parameters: Parameters, every: Sequence[Examples]) -> float:
         """The error on all these examples together."""
-        found = np.array([np.asarray(errors(parameters, one), np.float64) for one in rows])  # (batches, outputs, 2)
+        found = np.array([np.asarray(errors(parameters, one), np.float64) for one in every])  # (batches, outputs, 2)
         sums, counts = np.moveaxis(found.sum(0), -1, 0)
         return float(np.mean(sums / counts))
 
@@ -160,38 +161,40 @@ class Descent:
         """All variables, those that are fitted with other values."""
         return nested({**flat(self.variables), **parameters})
 
-    def _errors(self, parameters: Parameters, rows: Rows, around: Sequence[LastStep] = ()) -> Float[Array, "outputs 2"]:
+    def _errors(
+        self, parameters: Parameters, examples: Examples, around: Sequence[LastStep] = ()
+    ) -> Float[Array, "outputs 2"]:
         """For each output the sum of the errors of some examples, and how many examples they are.
 
         Args:
           parameters: the parameters.
-          rows: the examples.
+          examples: the examples.
           around: the last steps that gradients leave out; see `naivenas_jax.fit.last_step`.
         """
-        made = outputs_around(self.network, around, self._with(parameters), rows.inputs)
-        found = self.wanted.squared_errors(made, rows.wanted)
-        chosen = [jnp.broadcast_to(rows.chosen, own.shape) for own in found]
+        made = outputs_around(self.network, around, self._with(parameters), examples.inputs)
+        found = self.wanted.squared_errors(made, examples.wanted)
+        chosen = [jnp.broadcast_to(examples.chosen, own.shape) for own in found]
         sums = [jnp.stack([jnp.where(c > 0, own, 0).sum(), c.sum()]) for own, c in zip(found, chosen, strict=True)]
         return jnp.stack(sums)
 
     def _step(
         self, tx: optax.GradientTransformation, around: Sequence[LastStep]
     ) -> Callable[..., tuple[Parameters, optax.OptState]]:
-        def loss(parameters: Parameters, rows: Rows) -> Array:
-            sums, counts = jnp.moveaxis(self._errors(parameters, rows, around), -1, 0)
+        def loss(parameters: Parameters, examples: Examples) -> Array:
+            sums, counts = jnp.moveaxis(self._errors(parameters, examples, around), -1, 0)
             return jnp.mean(sums / counts)
 
         def step(
-            parameters: Parameters, state: optax.OptState, rows: Rows, original: Variables
+            parameters: Parameters, state: optax.OptState, examples: Examples, original: Variables
         ) -> tuple[Parameters, optax.OptState]:
-            gradients = jax.grad(loss)(parameters, self._mixed(rows, original))
+            gradients = jax.grad(loss)(parameters, self._mixed(examples, original))
             updates, state = tx.update(gradients, state, parameters)
             return optax.apply_updates(parameters, updates), state
 
         return step
 
 
-class Rows(NamedTuple):
+class Examples(NamedTuple):
     """Examples.
 
     Attributes:
@@ -207,21 +210,21 @@ class Rows(NamedTuple):
     shares: Float[Array, " examples"] | None = None
 
 
-def _taken(batch: WantedBatch, own: Bool[np.ndarray, " _"]) -> Rows:
+def _taken(batch: WantedBatch, own: Bool[np.ndarray, " _"]) -> Examples:
     """Some examples of a batch, without the others; the batch as it is, if there is one entry for all."""
     if own.size == 1:
-        return Rows(batch.inputs, batch.wanted, own.astype(np.float32))
+        return Examples(batch.inputs, batch.wanted, own.astype(np.float32))
     inputs, wanted = (tuple(np.asarray(array)[own] for array in arrays) for arrays in (batch.inputs, batch.wanted))
-    return Rows(inputs, wanted, np.ones(own.sum(), np.float32))
+    return Examples(inputs, wanted, np.ones(own.sum(), np.float32))
 
 
-def _together(rows: Sequence[Rows]) -> Rows:
+def _together(every: Sequence[Examples]) -> Examples:
     """The examples of several batches."""
     inputs, wanted = (
         tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        for parts in ([own.inputs for own in rows], [own.wanted for own in rows])
+        for parts in ([own.inputs for own in every], [own.wanted for own in every])
     )
-    return Rows(inputs, wanted, np.concatenate([own.chosen for own in rows]))
+    return Examples(inputs, wanted, np.concatenate([own.chosen for own in every]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,45 +232,47 @@ class _Pieces:
     """Examples that are gone through over and over, in pieces.
 
     Attributes:
-      rows: the examples.
-      size: how many are in a piece; None: as many as are in an item of ``rows``. So it is where there are fewer.
+      every: the examples.
+      size: how many are in a piece; None: as many as are in an item of ``every``. So it is where there are fewer.
       mixed: whether half of the examples of a piece are mixed with others of it.
     """
 
-    rows: Sequence[Rows]
+    every: Sequence[Examples]
     size: int | None
     mixed: bool = False
 
     @property
     def number(self) -> int:
         """How many pieces there are."""
-        return sum(max(1, len(own.chosen) // self.size) if self.size else 1 for own in self.rows)
+        return sum(max(1, len(own.chosen) // self.size) if self.size else 1 for own in self.every)
 
-    def in_random_order(self) -> Iterator[Rows]:
+    def in_random_order(self) -> Iterator[Examples]:
         """The pieces, each time other ones and in another order, which are the same on every machine."""
         generator = np.random.default_rng(0)
         while True:
-            pieces = [piece for i in range(len(self.rows)) for piece in self._pieces(i, generator)]
+            pieces = [piece for i in range(len(self.every)) for piece in self._pieces(i, generator)]
             for number in generator.permutation(len(pieces)):
                 i, chosen = pieces[number]
                 if chosen is None:
-                    yield self.rows[i]
+                    yield self.every[i]
                     continue
                 shares = np.where(generator.random(len(chosen)) < 0.5, 1.0, generator.random(len(chosen)))
-                yield _picked(self.rows[i], chosen, shares.astype(np.float32) if self.mixed else None)
+                yield _picked(self.every[i], chosen, shares.astype(np.float32) if self.mixed else None)
 
     def _pieces(self, i: int, generator: np.random.Generator) -> list[tuple[int, Int[np.ndarray, " piece"] | None]]:
         """Which examples are in each piece; None: all of them."""
-        number = len(self.rows[i].chosen)
+        number = len(self.every[i].chosen)
         if self.size is None or number == 1:  # a whole batch
             return [(i, None)]
         order, size = generator.permutation(number), min(number, self.size)
         return [(i, order[start : start + size]) for start in range(0, number - size + 1, size)]
 
 
-def _picked(rows: Rows, chosen: Int[np.ndarray, " piece"], shares: Float[np.ndarray, " piece"] | None) -> Rows:
-    inputs, wanted = (tuple(array[chosen] for array in arrays) for arrays in (rows.inputs, rows.wanted))
-    return Rows(inputs, wanted, np.ones(len(chosen), np.float32), shares)
+def _picked(
+    examples: Examples, chosen: Int[np.ndarray, " piece"], shares: Float[np.ndarray, " piece"] | None
+) -> Examples:
+    inputs, wanted = (tuple(array[chosen] for array in arrays) for arrays in (examples.inputs, examples.wanted))
+    return Examples(inputs, wanted, np.ones(len(chosen), np.float32), shares)
 
 
 def _between(array: Array, shares: Float[Array, " examples"]) -> Array:

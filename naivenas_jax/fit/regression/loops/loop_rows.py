@@ -17,7 +17,7 @@ from naivenas_jax.fit.regression.loops.systems import Reading
 from naivenas_jax.typing import Array, Variables
 
 
-class Rows(NamedTuple):
+class LoopRows(NamedTuple):
     """Rows of one problem, in all rounds.
 
     Attributes:
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
 def rows_of(
     tape: Tape, own: Round, readings: Sequence[Reading], every: int, variables: Variables, live: Values
-) -> list[Rows]:
+) -> list[LoopRows]:
     """X and Y of some problems.
 
     Args:
@@ -43,7 +43,7 @@ def rows_of(
       live: the values that are live before the loop.
     """
 
-    def reading(known: Values) -> list[Rows]:
+    def reading(known: Values) -> list[LoopRows]:
         return [_rows(own, one, picked(own, one, every), known) for one in readings]
 
     return own.body.rounds(tape.operands(own.body.position, variables, live), reading)
@@ -63,11 +63,11 @@ def _examples(own: Round, reading: Reading) -> int:
     return int(own.products[reading.reads[0].product].contraction.activation.shape[0])
 
 
-def _rows(own: Round, reading: Reading, some: Int[np.ndarray, " n"], known: Values) -> Rows:
+def _rows(own: Round, reading: Reading, some: Int[np.ndarray, " n"], known: Values) -> LoopRows:
     x = []
     for product, group, rows in reading.reads:
         one = own.products[product]
         found = one.contraction.rows(jnp.asarray(known[one.activation], jnp.float32), some, False)[group]
         x.append(jnp.where(rows != NEW, found[:, np.maximum(rows, 0)], 0.0))
     y = [jnp.ravel(known[value])[places[some]].astype(jnp.float32) for value, places in reading.makes]
-    return Rows(jnp.concatenate(x, -1), jnp.concatenate(y, -1))
+    return LoopRows(jnp.concatenate(x, -1), jnp.concatenate(y, -1))

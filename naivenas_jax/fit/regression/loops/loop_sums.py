@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from naivenas_jax.dataflow.loops.joint_sums import Round
 from naivenas_jax.dataflow.tape import Tape, Values
-from naivenas_jax.fit.regression.loops.loop_rows import Rows, held_out, rows_of
+from naivenas_jax.fit.regression.loops.loop_rows import LoopRows, held_out, rows_of
 from naivenas_jax.fit.regression.loops.systems import State, System
 from naivenas_jax.fit.regression.ridge import Gram, gram
 from naivenas_jax.typing import Array, Variables
@@ -25,8 +25,8 @@ class Then(NamedTuple):
       states: what rounds hand on.
     """
 
-    systems: list[Rows]
-    states: list[Rows]
+    systems: list[LoopRows]
+    states: list[LoopRows]
 
 
 class LoopSums(NamedTuple):
