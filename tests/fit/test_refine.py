@@ -105,7 +105,7 @@ def test_examples_that_see_one_another_stay_together(sees_others, monkeypatch):
 def test_pieces_are_all_examples_once_and_of_one_size():
     """What is left over is in other pieces the next time; items that are not larger than a piece stay whole."""
     numbers = np.arange(23)
-    rows = [descent.Rows((numbers[:20],), (), np.ones(20)), descent.Rows((numbers[20:],), (), np.ones(3))]
+    rows = [descent.Examples((numbers[:20],), (), np.ones(20)), descent.Examples((numbers[20:],), (), np.ones(3))]
     pieces = descent._Pieces(rows, 6)
     assert pieces.number == 4
     order = pieces.in_random_order()
