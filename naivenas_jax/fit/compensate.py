@@ -21,10 +21,13 @@ from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
 from naivenas_jax.paths import path_text
 from naivenas_jax.progress import tracked
-from naivenas_jax.transfer.variables import handed_out, plain
+from naivenas_jax.transfer.take import to_host
+from naivenas_jax.transfer.variables import flat, handed_out, plain
 from naivenas_jax.typing import PyTree, Variables
 
 NOTE = "re-fitted on data, so that it is no longer the original with neurons forced to zero"
+#: In the place of that, where no variable has another value than before.
+NOTHING = "nothing was re-fitted on data: every variable is as it was"
 
 
 @shows_keywords()
@@ -105,7 +108,7 @@ def compensate(
 
     Returns:
       A `Mutation` from the same network to the same graph, with other variables. ``undo`` puts back what was dropped,
-      and keeps what was re-fitted as it is now.
+      and keeps what was re-fitted as it is now. ``check`` compares it only if nothing had to be re-fitted.
 
     Raises:
       VariablesError: there are no batches, or other ones when they are read again, as of a loader that shuffles; or the
@@ -177,12 +180,8 @@ def compensated(
     if taken is not ways[0]:
         fitting.notes.append(f"not re-fitted (outputs would come no nearer): {_named(ways[0].loops)}")
     passed_over = fitting.passed_over(taken.paths) if weights else []
-    return replace(
-        mutation,
-        variables=handed_out(found[taken], mutation.variables),
-        notes=(*mutation.notes, NOTE, *dict.fromkeys([*passed_over, *fitting.notes])),
-        incomparable=mutation.incomparable or NOTE,
-    )
+    fitted = with_variables(mutation, found[taken], NOTE, NOTHING)
+    return replace(fitted, notes=(*fitted.notes, *dict.fromkeys([*passed_over, *fitting.notes])))
 
 
 def _refitted(ways: Sequence[Way], variables: dict[str, PyTree], progress: bool | None) -> dict[Way, dict[str, PyTree]]:
@@ -209,6 +208,25 @@ def _nearest(found: Mapping[Way, Variables], fitting: Fitting) -> Way:
 
 def _named(loops: Iterable[LoopFitting]) -> str:
     return ", ".join(sorted({path_text(path) for own in loops for path in own.loop.paths})[:5])
+
+
+def with_variables(mutation: Mutation, variables: Variables, fitted: str, nothing: str) -> Mutation:
+    """A mutation with variables that were fitted: it can no longer be compared, unless they are those that it had.
+
+    Args:
+      mutation: the mutation.
+      variables: the variables, in dicts.
+      fitted: the note where a variable has another value than before: why the mutation cannot be compared.
+      nothing: the note where none has.
+    """
+    had, has = flat(plain(mutation.variables)), flat(variables)
+    same = all(has[path] is array or np.array_equal(to_host(has[path]), to_host(array)) for path, array in had.items())
+    return replace(
+        mutation,
+        variables=handed_out(variables, mutation.variables),
+        notes=(*mutation.notes, nothing if same else fitted),
+        incomparable=mutation.incomparable or (None if same else fitted),
+    )
 
 
 def require_same_inputs(mutation: Mutation, verb: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,13 @@ import optax
 
 from naivenas_jax.checks import as_whole, require_progress, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
-from naivenas_jax.fit.compensate import require_same_inputs
+from naivenas_jax.fit.compensate import require_same_inputs, with_variables
 from naivenas_jax.fit.descent import Descent, Original, Parameters
 from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation
-from naivenas_jax.transfer.variables import flat, handed_out, nested, parameters_of, plain
+from naivenas_jax.transfer.variables import flat, nested, parameters_of, plain
 from naivenas_jax.typing import PyTree
 
 #: So many steps a cosine can be counted over in single precision.
@@ -158,14 +157,10 @@ def refined(
         _check_steps_of(tx, given)
     best, first, last = descent.best(given, steps, progress)
     note = f"refined on data: the error on examples that were held out went from {first:.3g} to {last:.3g}"
+    nothing = f"not refined: no step made the error on examples that were held out smaller than {first:.3g}"
     arrays = flat(variables)
     fitted = {path: replaced(arrays[path], np.asarray(best[path])) for path in given if best is not given}
-    return replace(
-        mutation,
-        variables=handed_out(nested({**arrays, **fitted}), mutation.variables),
-        notes=(*mutation.notes, note),
-        incomparable=mutation.incomparable or note,
-    )
+    return with_variables(mutation, nested({**arrays, **fitted}), note, nothing)
 
 
 def _check_steps_of(tx: optax.GradientTransformation, parameters: Parameters) -> None:

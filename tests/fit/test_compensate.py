@@ -129,6 +129,15 @@ def test_composed_with_what_came_before_and_undone():
     assert its_variables["params"]["out"]["kernel"].shape == (12, 3)
 
 
+@pytest.mark.parametrize("change", [{"hidden": 0}, {"out": -1}])
+def test_where_nothing_had_to_be_fitted_the_mutation_can_still_be_compared(change):
+    pruned = nas.delta_nout(*two_layers(), change)
+    found = nas.compensate(pruned, BATCHES)
+    jax.tree.map(np.testing.assert_array_equal, found.variables, pruned.variables)
+    assert found.notes[len(pruned.notes) :] == ("nothing was re-fitted on data: every variable is as it was",)
+    assert found.check(DATA).compared
+
+
 def test_what_cannot_be_done_is_refused():
     graph, variables = two_layers()
     pruned = nas.delta_nout(graph, variables, {"hidden": -5})

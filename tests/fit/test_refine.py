@@ -140,6 +140,8 @@ def test_nothing_is_better_than_the_original(network):
     same = nas.delta_nout(*network, {"hidden": 0})
     refined = nas.refine(same, BATCHES, steps=20)
     jax.tree.map(np.testing.assert_array_equal, refined.variables, same.variables)
+    assert refined.notes[-1].startswith("not refined: no step made the error on examples that were held out smaller")
+    assert refined.check(DATA).compared
 
 
 def test_imported_models_of_several_outputs(network):
