@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
+
 from naivenas_jax.errors import GraphError, NaiveNASError
 from naivenas_jax.graph.evaluation.batches import Batch, batches_of, check_array
 from naivenas_jax.graph.graph import Graph
@@ -60,17 +62,24 @@ def inputs_of(graph: Graph, batches: Iterable[PyTree], error: type[NaiveNASError
       The arrays of each batch, one per input of the graph.
 
     Raises:
-      error: as `batches_of`, and if an input is no array, there are more or fewer than the graph has, or they are not
-        what the imported model takes.
+      error: as `batches_of`, and if an input is no array, or has more or fewer dimensions than in the first batch; if
+        there are more or fewer inputs than the graph has, or they are not what the imported model takes.
     """
+    first: Batch | None = None
     for number, batch in enumerate(batches_of(batches, error, inputs=True, words=graph.signature is not None)):
         inputs = _arrays(graph, batch, batch, f"Batch {number}", error)
         if len(inputs) != len(graph.inputs):
             raise error(
                 f"Batch {number} holds {len(inputs)} arrays, where the graph has {len(graph.inputs)} input(s): "
                 f"{', '.join(vertex.name for vertex in graph.inputs)}. A batch is an array, or a tuple of one for each "
-                "input, without labels."
+                "input, without labels, and batches= is a list of them: [batch]."
             )
         for position, given in enumerate(inputs):
             check_array(given, f"Batch {number}" + (f", input {position}," if isinstance(batch, tuple) else ""), error)
+        first = inputs if first is None else first
+        if (found := list(map(np.ndim, inputs))) != (wanted := list(map(np.ndim, first))):
+            raise error(
+                f"Batch {number} has arrays of {found} dimensions, batch 0 of {wanted}. Each batch holds the inputs of "
+                "the graph, without labels: [inputs] is a list of one batch."
+            )
         yield inputs

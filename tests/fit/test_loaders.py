@@ -1,5 +1,7 @@
 """Batches as data loaders give them: read several times, and always the same."""
 
+import re
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -63,6 +65,28 @@ def test_a_loader_that_shuffles_is_refused(network, call):
 def test_whatever_changes_is_noticed_whenever_it_does(network, change, after):
     with pytest.raises(nas.VariablesError, match="must be the same every time"):
         CALLS["refine"](network, Loader(*[SAME] * after, RESHUFFLED[change]))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("batches", [X, jax.numpy.asarray(X), X[0, 0]], ids=["numpy", "jax", "a number"])
+def test_one_array_is_no_list_of_batches(network, call, batches):
+    """It would be read row by row: every example a batch of its own, without a dimension of examples."""
+    with pytest.raises(
+        nas.VariablesError, match=rf"batches= .*one array, of shape {re.escape(str(batches.shape))}.*\[a"
+    ):
+        CALLS[call](network, batches)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ((X, np.zeros(64, int)), r"Batch 1 has arrays of \[1\] dimensions, batch 0 of \[2\].*without labels"),
+        ([(X, np.zeros(64, int))], r"Batch 0 holds 2 arrays, where the graph has 1 .*without labels.*\[batch\]"),
+    ],
+)
+def test_labels_are_no_batch_and_no_input(network, batches, message):
+    with pytest.raises(nas.VariablesError, match=message):
+        CALLS["compensate"](network, batches)
 
 
 def test_a_loader_is_as_good_as_a_list(network):

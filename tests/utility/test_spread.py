@@ -83,10 +83,19 @@ def test_one_batch_tells_no_error():
         nas.taylor(graph, variables, mean_output, [jnp.ones((1, 1))], each="example", errors=True)
 
 
-@pytest.mark.parametrize("batches", [3, None, {"inputs": jnp.ones((4, 1))}, "batches"])
-def test_what_is_no_iterable_of_batches_is_refused(batches):
+@pytest.mark.parametrize(
+    ("batches", "found"),
+    [
+        (3, "int"),
+        (None, "NoneType"),
+        ({"inputs": jnp.ones((4, 1))}, "dict"),
+        ("batches", "str"),
+        (jnp.ones((4, 1)), r"one array, of shape \(4, 1\)"),
+    ],
+)
+def test_what_is_no_iterable_of_batches_is_refused(batches, found):
     graph, variables = single(1.0, 1.0)
-    message = f"must be an iterable of batches.*found {type(batches).__name__}"
+    message = f"must be an iterable of batches.*found {found}"
     with pytest.raises(nas.UtilityError, match=message):
         nas.taylor(graph, variables, mean_output, batches)
     with pytest.raises(nas.UtilityError, match=message):

@@ -45,17 +45,19 @@ def batches_of(
       The batches, one by one.
 
     Raises:
-      error: if ``batches`` is no iterable, or a batch has an array without entries, which have no mean, or with entries
-        that are not finite; names the batch and the leaf.
+      error: if ``batches`` is no iterable, or one array, or a batch has an array without entries, which have no mean,
+        or with entries that are not finite; names the batch and the leaf.
     """
-    single = getattr(batches, "ndim", 1) == 0
-    if single or isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
+    if hasattr(batches, "shape") and hasattr(batches, "dtype"):  # whatever library's array: it would be read in rows
+        raise error(
+            f"batches= must be an iterable of batches; found one array, of shape {tuple(batches.shape)}. Write [array] "
+            "if it is one batch, and list(array) if its first axis counts batches."
+        )
+    if isinstance(batches, str | bytes | Mapping) or not isinstance(batches, Iterable):
         raise error(
             "batches= must be an iterable of batches, each an array or a tree of arrays: [batch]; found "
             f"{type(batches).__name__}."
         )
-    if isinstance(batches, jax.Array) and batches.is_deleted():
-        raise error("batches= is an array that was deleted, or donated to a call.")
     for number, batch in enumerate(batches):
         leaves = jax.tree_util.tree_leaves_with_path(batch)
         if not leaves:
