@@ -108,8 +108,11 @@ def frontier(
     require_function(measure, "measure", "graph, variables", GraphError)
     require_progress(progress, GraphError)
     require_steps(refine, "refine=", 0, BudgetError)
-    if options.get("latency") is not None:
-        require_function(options["latency"], "latency=", "graph", BudgetError)
+    latency = options.get("latency")
+    if latency is not None:
+        require_function(latency, "latency=", "graph", BudgetError)
+    if options.get("max_latency") is None:
+        options.pop("latency", None)  # which only measures, and limits nothing
     shares = _fractions(fractions)
     allowed = None if loss is None else require_loss(loss)
     if not is_one_of(budget, BUDGETS):
@@ -130,7 +133,7 @@ def frontier(
         options=options,
     )
     path = BudgetPath.of(graph, compression.variables, Limits(**{budget: shares[-1]}, inputs=inputs, grows=False))
-    point = partial(_point, compression, measure, options.get("latency"))
+    point = partial(_point, compression, measure, latency)
 
     def after(before: Mutation | None, share: float) -> tuple[Mutation, FrontierPoint]:
         """A network that costs this share of the one given, made from a larger one; and what can be said of it."""

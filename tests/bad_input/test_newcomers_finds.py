@@ -54,6 +54,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         nas.BudgetError,
         "max_latency=50.0.*50 times the present",
     ),
+    "a model of time that nothing limits": (resized(latency=lambda graph: 1.0), nas.BudgetError, "give max_latency="),
+    "a model of time in a schedule": (scheduled(latency=lambda graph: 1.0), nas.BudgetError, "give max_latency="),
+    "a model of time beside a budget, before any batch is read": (
+        lambda: nas.compress(*network(), None, max_params=0.5, latency=lambda graph: 1.0),
+        nas.BudgetError,
+        "give max_latency=",
+    ),
     "an amount at the end": (scheduled(max_params=20.0), nas.BudgetError, "20 times the present"),
     "bounds for all that contradict": (resized(min_size=30, max_size=20), nas.RequestError, "min_size=30 is above"),
     "shares for all that contradict": (resized(min_size=0.9, max_size=0.5), nas.RequestError, "min_size=0.9 is above"),

@@ -16,7 +16,7 @@ from naivenas_jax.checks import require_flag
 from naivenas_jax.errors import ArgumentError, BudgetError
 from naivenas_jax.graph.graph import Graph, require_graph
 from naivenas_jax.mutate.around.steps import Fallback, OnChange, fallback_steps
-from naivenas_jax.mutate.request.budget_request import Latency, multiples
+from naivenas_jax.mutate.request.budget_request import Latency, multiples, require_limited
 from naivenas_jax.mutate.request.defaults import check_free_outputs
 from naivenas_jax.mutate.request.options import (
     Inputs,
@@ -185,6 +185,7 @@ def check_chain_keywords(graph: Graph, keywords: ChainKeywords) -> None:
     objectives(options.minimise, sizes)
     check_free_outputs(graph, options.free_outputs)
     multiples(graph, keywords.get("multiple_of"))
+    require_limited(keywords.get("latency"), keywords.get("max_latency"))
     fallback_steps(keywords.get("fallback", ()))
     require_flag(keywords.get("grow", False), "grow", BudgetError)
 

@@ -241,6 +241,19 @@ def require_room(budgets: Sequence[Budget], graph: Graph) -> None:
             )
 
 
+def require_limited(latency: object, max_latency: object) -> None:
+    """Raise for a model of latency where nothing limits that: it would not be asked.
+
+    Raises:
+      BudgetError: says what limits it.
+    """
+    if latency is not None and max_latency is None:
+        raise BudgetError(
+            "latency= says how many seconds a network takes, and nothing limits these: give max_latency= as well, "
+            "such as 0.5 for half of the present, or leave latency= out."
+        )
+
+
 def multiples(graph: Graph, asked: int | Mapping[str, int] | None) -> tuple[Condition, ...]:
     """Sizes in multiples: of the handles that are named, or of every whole axis that can be one.
 

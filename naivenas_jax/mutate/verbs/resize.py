@@ -17,7 +17,14 @@ from naivenas_jax.mutate.edit.latency_search import LatencyLimit
 from naivenas_jax.mutate.edit.repeated_plan import repeat
 from naivenas_jax.mutate.edit.widths import change_widths
 from naivenas_jax.mutate.request.bounds import Bound, asks_growth, bounds
-from naivenas_jax.mutate.request.budget_request import Latency, Limit, Limits, multiples, require_room
+from naivenas_jax.mutate.request.budget_request import (
+    Latency,
+    Limit,
+    Limits,
+    multiples,
+    require_limited,
+    require_room,
+)
 from naivenas_jax.mutate.request.options import Inputs, Options, conditions
 from naivenas_jax.mutate.request.size_request import InputRequest, SizeRequest, asked_of_sources, read_targets
 from naivenas_jax.mutate.result.mutation import Mutation
@@ -247,6 +254,7 @@ def resize(
             "minimise= orders sizes before utility, and within budgets utility alone decides. Leave one of the two "
             "out; or bound the sizes (max_size=, constraints=), or lower the utility of their neurons by a price."
         )
+    require_limited(latency, max_latency)
     limit = None if max_latency is None else LatencyLimit.of(graph, max_latency, latency, grows)
     if limit and grow:
         raise BudgetError("grow=True spends what is left of counted budgets; max_latency is for shrinking.")
