@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, Unpack
 
+import numpy as np
+
 from naivenas_jax.checks import as_items, as_number, as_whole, is_one_of, require_function, require_progress, shown
-from naivenas_jax.cost.costs import costs
+from naivenas_jax.cost.costs import Costs, costs
 from naivenas_jax.errors import BudgetError, GraphError, InfeasibleError
 from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.frontier_points import Frontier, FrontierPoint, require_loss
 from naivenas_jax.fit.network.network import check_values
 from naivenas_jax.fit.refine import require_steps
+from naivenas_jax.graph.given_inputs import sample_inputs
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import ChainKeywords, shows_keywords
 from naivenas_jax.mutate.request.bounds import Bound
@@ -76,7 +80,8 @@ def frontier(
       keywords: keyword arguments of ``graph.apply``, for networks that need some.
       min_size: as for `resize`; fractions are fractions of the network given.
       max_size: as for `resize`; fractions are fractions of the network given.
-      inputs: as for `resize`.
+      inputs: as for `resize`: operations are counted for these. None: for one example, on average over the first batch;
+        for the whole of it, if its inputs have no first dimension in common.
       **options: as for `resize`, at every step; ``time_limit`` is for each choice of widths, of which there are two for
         a network. With ``latency=`` the frontier has seconds too. There is no ``utility``: it is found here.
 
@@ -133,7 +138,7 @@ def frontier(
         options=options,
     )
     path = BudgetPath.of(graph, compression.variables, Limits(**{budget: shares[-1]}, inputs=inputs, grows=False))
-    point = partial(_point, compression, measure, latency)
+    point = partial(_point, compression, measure, latency, inputs)
 
     def after(before: Mutation | None, share: float) -> tuple[Mutation, FrontierPoint]:
         """A network that costs this share of the one given, made from a larger one; and what can be said of it."""
@@ -185,7 +190,7 @@ def _share(span: Span, share: float) -> float:
 
 
 def _point(
-    compression: Compression, measure: Measure, latency: Latency | None, mutation: Mutation | None
+    compression: Compression, measure: Measure, latency: Latency | None, inputs: Inputs, mutation: Mutation | None
 ) -> FrontierPoint:
     """What can be said of a network; None: of the one given.
 
@@ -200,5 +205,16 @@ def _point(
     seconds = None if latency is None else as_number(latency(graph))
     if latency is not None and seconds is None:
         raise BudgetError(f"latency(graph) gives seconds; found {shown(latency(graph))}.")
-    counted = costs(graph, variables, *compression.data.first, **compression.original.kwargs)
+    counted = _costs(compression, graph, variables, inputs)
     return FrontierPoint(mutation, counted, float(found), None if seconds is None else float(seconds))
+
+
+def _costs(compression: Compression, graph: Graph, variables: Variables, inputs: Inputs) -> Costs:
+    """What a network costs: operations for the inputs that budgets count them for; without these, for one example."""
+    kwargs = compression.original.kwargs
+    if inputs is not None:
+        return costs(graph, variables, *sample_inputs(graph, inputs), **kwargs)
+    batch = compression.data.first
+    of_batch, firsts = costs(graph, variables, *batch, **kwargs), {np.shape(array)[:1] for array in batch}
+    examples = max(firsts.pop(), default=1) if len(firsts) == 1 else 1  # of other batches nothing says how many
+    return replace(of_batch, **{name: -(-getattr(of_batch, name) // examples) for name in ("macs", "activation_bytes")})

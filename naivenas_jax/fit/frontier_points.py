@@ -21,7 +21,7 @@ class FrontierPoint:
 
     Attributes:
       mutation: from the network given to this one; None for the network given itself.
-      costs: what it costs: parameters and bytes, and operations on the first batch.
+      costs: what it costs: parameters and bytes, and operations for one example, or for the ``inputs=`` of `frontier`.
       measure: what the user's measure says of it.
       latency: seconds, by the table that was given; None without one.
 

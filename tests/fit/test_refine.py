@@ -213,7 +213,10 @@ def test_a_frontier(network):
         wanted = network[0].apply(network[1], OTHERS)
         return -float(((graph.apply(variables, OTHERS) - wanted) ** 2).mean())
 
-    found = nas.frontier(*network, BATCHES, measure, fractions=(0.3, 0.8), loss=0.01, bisections=2)
+    def width(graph):
+        return float(graph.nout("hidden"))  # any number will do as seconds
+
+    found = nas.frontier(*network, BATCHES, measure, fractions=(0.3, 0.8), loss=0.01, bisections=2, latency=width)
     full = nas.costs(*network).params
     shares = [point.costs.params / full for point in found.points]
     assert shares == sorted(shares, reverse=True)
@@ -222,7 +225,8 @@ def test_a_frontier(network):
     assert found.smallest(0.01) == min([found.original, *within], key=lambda point: point.costs.params)
     for point in found.points:
         assert point.measure == measure(*point.mutation)
-        assert point.costs == nas.costs(*point.mutation, BATCHES[0])
+        assert point.costs == nas.costs(*point.mutation, BATCHES[0][:1])
+        assert point.latency == width(point.mutation.graph)
         assert point.mutation.before == network[0]
     last = found.points[-1]
     assert last.costs.params <= 0.3 * full
@@ -231,6 +235,24 @@ def test_a_frontier(network):
     assert len(str(found).splitlines()) == 2 + len(found.points)
     assert found.svg().count("<circle") == 1 + len(found.points)
     assert "MACs" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "counted"), [(None, [(1, 7, 5), (1, 5)]), (((9, 4, 5), (9, 5)), [(9, 4, 5), (9, 5)])]
+)
+def test_operations_of_a_frontier_are_those_of_an_example_or_of_the_inputs_of_the_budget(inputs, counted):
+    """Where the table is read beside `nas.report` and `max_macs=`, which count for the inputs that they are given."""
+    x, y = nas.input_vertex("x", 5), nas.input_vertex("y", 5)
+    several = nas.layer("hidden", nn.Dense(8), x)
+    mean = nas.invariant_vertex("mean", lambda v: v.mean(1), several)
+    graph = nas.Graph([x, y], nas.layer("out", nn.Dense(3), nas.concat("both", mean, nas.layer("b", nn.Dense(4), y))))
+    batch = jnp.ones((6, 7, 5)), jax.random.normal(jax.random.key(0), (6, 5))
+    variables = graph.init(jax.random.key(0), *batch)
+    given = None if inputs is None else tuple(jax.ShapeDtypeStruct(shape, "float32") for shape in inputs)
+    found = nas.frontier(graph, variables, [batch], lambda *_: 0.0, fractions=(0.7,), inputs=given, outcomes=False)
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in counted]
+    assert found.points[0].costs == nas.costs(*found.points[0].mutation, *shapes)
+    assert found.original.costs == nas.costs(graph, variables, *shapes)
 
 
 def test_a_frontier_ends_where_sizes_can_satisfy_no_smaller_budget(network):
