@@ -9,8 +9,9 @@ import numpy as np
 
 from naivenas_jax.checks import require_flag, require_progress
 from naivenas_jax.errors import PlanError
+from naivenas_jax.fit.network.data import Data
 from naivenas_jax.fit.network.memory import require_memory
-from naivenas_jax.fit.network.network import Data, Network, Runs, check_values
+from naivenas_jax.fit.network.network import Network, Runs, check_values
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.fit.products.turned import turned
 from naivenas_jax.fit.regression.fitting import Fitting

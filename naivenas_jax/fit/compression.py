@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
+from jaxtyping import Bool
 
 from naivenas_jax.checks import require_flag, require_words
 from naivenas_jax.cost.costs import costs
@@ -19,8 +21,10 @@ from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.compensate import compensated
 from naivenas_jax.fit.descent import Original
 from naivenas_jax.fit.dropping.importance import NeuronCosts, neuron_costs
+from naivenas_jax.fit.network.apart import are_apart
+from naivenas_jax.fit.network.data import Data
 from naivenas_jax.fit.network.memory import require_memory
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.outputs import Distances, MadeOutputs, WantedOutputs, held_out, made_outputs
 from naivenas_jax.fit.products.turned import in_principal_axes
 from naivenas_jax.fit.refine import refined
@@ -43,7 +47,7 @@ REFINED, QUICK = 400, 3e12
 #: For more steps, up to so many, as long as they take no more than this: half a minute.
 REFINED_LONG, VERY_QUICK = 1600, 1e11
 #: With so many rows for every column of every weight, a third more would change nothing.
-PLENTY = 40
+PLENTY = 10
 
 
 class Recent:
@@ -211,6 +215,7 @@ class Compression:
         def measured() -> tuple[Distances, bool]:
             held_back, made = self._parts.held_back or self.data, self._parts.made
             wanted = WantedOutputs.of(one, held_back, made)
+            wanted = replace(wanted, by_example=wanted.by_example and self._parts.apart)
             return wanted.compared(self.network(one.graph), one.variables), wanted.by_example
 
         return self._recent.found(one.variables, "distances", measured)
@@ -265,14 +270,32 @@ class Compression:
     @cached_property
     def _parts(self) -> _Parts:
         """The examples that candidates are fitted to, and those on which they are compared."""
-        chosen = held_out(
-            [[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)], fewest=HELD_OUT
-        )
+        batches = [[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)]
+        chosen = held_out(batches, fewest=HELD_OUT)
+        apart = chosen is None or self._are_apart(chosen)
+        if not apart:
+            chosen = held_out(batches, fewest=HELD_OUT, whole=True)
         if chosen is None:
-            return _Parts(self.data, None, self._made)
+            return _Parts(self.data, None, self._made, apart)
         pairs = [(made, own) for made, own in zip(self._made, chosen, strict=True) if own.any()]
         made = [one if own.all() else [array[own] for array in one] for one, own in pairs]
-        return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made)
+        return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made, apart)
+
+    def _are_apart(self, chosen: Sequence[Bool[np.ndarray, " examples"]]) -> bool:
+        """Whether the original makes the same of the examples that are not chosen, whatever the others of a batch are.
+
+        Where whole batches are chosen, they are.
+        """
+        parts = zip(self.data, self._made, chosen, strict=True)
+        found = next(((inputs, made, ~own) for inputs, made, own in parts if own.size > 1 and own.any()), None)
+        if found is None:
+            return True
+        inputs, made, rest = found
+        alone = jax.jit(self.original.outputs)
+        some = [array[rest] for array in inputs]
+        return are_apart(
+            lambda: [np.atleast_1d(array) for array in alone(self.variables, *some)], [array[rest] for array in made]
+        )
 
     @cached_property
     def _at_first(self) -> tuple[NeuronCosts, list[str]]:
@@ -324,11 +347,13 @@ class _Parts(NamedTuple):
       fitted: the examples that candidates are fitted to.
       held_back: the others; None: none could be held back.
       made: what the original makes of the examples that candidates are compared on.
+      apart: whether examples of a batch do not see one another.
     """
 
     fitted: Data
     held_back: Data | None
     made: MadeOutputs
+    apart: bool
 
 
 def _choice(cut: Mutation) -> tuple[tuple[str, bytes], ...]:

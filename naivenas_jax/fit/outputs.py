@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.dataflow.thinning import HELD_OUT
 from naivenas_jax.errors import PlanError, VariablesError
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.transfer.take import HostArray
@@ -32,7 +33,9 @@ def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutp
     return [[np.atleast_1d(np.asarray(array)) for array in compiled(variables, *inputs)] for inputs in data]
 
 
-def held_out(batches: Sequence[Sequence[Array]], fewest: int = 2) -> list[Bool[np.ndarray, " examples"]] | None:
+def held_out(
+    batches: Sequence[Sequence[Array]], fewest: int = 2, whole: bool = False
+) -> list[Bool[np.ndarray, " examples"]] | None:
     """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
 
     An example is an entry of the first dimension, if that of all inputs and outputs of a batch is the same and at least
@@ -41,20 +44,21 @@ def held_out(batches: Sequence[Sequence[Array]], fewest: int = 2) -> list[Bool[n
     Args:
       batches: the inputs and outputs of every batch.
       fewest: so many batches there are at least where whole ones are held out.
+      whole: whether an example is a whole batch in any case.
 
     Returns:
       None, if examples do not lie along one first dimension, and batches are fewer.
     """
     firsts = [{np.shape(array)[:1] for array in batch} for batch in batches]
     numbers = [max((size for (size,) in first - {()}), default=1) for first in firsts]
-    divided = [len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts]
+    divided = [not whole and len(first) == 1 and min(first) >= (HELD_OUT,) for first in firsts]
     if 2 * sum(n for n, own in zip(numbers, divided, strict=True) if own) >= sum(numbers):
         pairs = zip(numbers, divided, strict=True)
         sizes = [n for n, own in zip(numbers, divided, strict=True) if own]
         return [_of_batch(n, sizes) if own else np.array([False]) for n, own in pairs]
     number = np.arange(len(batches))
-    whole = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
-    return None if len(batches) < fewest else whole
+    found = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
+    return None if len(batches) < fewest else found
 
 
 def _of_batch(number: int, sizes: Sequence[int]) -> Bool[np.ndarray, " examples"]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from naivenas_jax.checks import require_progress
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network.network import Data, Network, Run, Runs, check_values, on_device
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, Run, Runs, check_values, on_device
 from naivenas_jax.fit.regression.running_statistics import Moments, moments, restandardised, standardised
 from naivenas_jax.graph.graph import Graph
 from naivenas_jax.mutate.around.keywords import shows_keywords

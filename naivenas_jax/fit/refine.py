@@ -13,7 +13,8 @@ from naivenas_jax.checks import as_whole, require_progress, shown
 from naivenas_jax.errors import NaiveNASError, PlanError
 from naivenas_jax.fit.compensate import require_same_inputs, with_variables
 from naivenas_jax.fit.descent import Descent, Original, Parameters
-from naivenas_jax.fit.network.network import Data, Network, check_values, replaced
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, check_values, replaced
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 from naivenas_jax.mutate.around.keywords import shows_keywords
 from naivenas_jax.mutate.result.mutation import Mutation, require_mutation

@@ -10,7 +10,8 @@ import naivenas_jax as nas
 from naivenas_jax.fit import compression
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.dropping.importance import neuron_costs
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.outputs import WantedOutputs, held_out, made_outputs
 
 DATA = np.asarray(jax.random.normal(jax.random.key(0), (64, 5)))

@@ -11,7 +11,8 @@ import naivenas_jax as nas
 from naivenas_jax.fit.dropping.importance import neuron_costs
 from naivenas_jax.fit.dropping.measured_costs import marks, rescaled
 from naivenas_jax.fit.dropping.trial import Trial, change_without
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.utility.tied import class_numbers
 
 ROWS = np.asarray(jax.random.normal(jax.random.key(0), (96, 5)))

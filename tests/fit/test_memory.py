@@ -9,8 +9,9 @@ import pytest
 import naivenas_jax as nas
 from naivenas_jax.fit.comparison import Comparison
 from naivenas_jax.fit.dropping.importance import neuron_costs
+from naivenas_jax.fit.network.data import Data
 from naivenas_jax.fit.network.memory import BYTES, most_columns, require_memory
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.network import Network
 
 IMAGES = np.asarray(jax.random.normal(jax.random.key(3), (96, 6, 6, 2)))
 

@@ -12,7 +12,8 @@ from naivenas_jax.dataflow.tape import record
 from naivenas_jax.dataflow.variable_uses import Outcome
 from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.fit.dropping.importance import neuron_costs
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed, aimed
 from naivenas_jax.fit.regression.ridge import Fit, NormalEquations, added, gram
 

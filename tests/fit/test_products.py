@@ -9,7 +9,8 @@ from flax import nnx
 
 import naivenas_jax as nas
 from naivenas_jax.dataflow.products.products import products_of
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.products.turned import in_principal_axes, turned
 
 WORDS = jax.random.normal(jax.random.key(0), (30, 5, 12)) @ jax.random.normal(jax.random.key(1), (12, 12))

@@ -10,7 +10,8 @@ from flax import nnx
 
 import naivenas_jax as nas
 from naivenas_jax.fit import compression, descent
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
 
 DATA = jax.random.normal(jax.random.key(0), (240, 5))

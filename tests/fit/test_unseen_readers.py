@@ -9,7 +9,8 @@ import pytest
 import naivenas_jax as nas
 from naivenas_jax.fit.dropping import unseen_readers
 from naivenas_jax.fit.dropping.importance import neuron_costs
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.elimination import dropped
 
 ROWS = np.asarray(jax.random.normal(jax.random.key(0), (5, 4, 3)))

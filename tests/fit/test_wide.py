@@ -8,7 +8,8 @@ import pytest
 
 import naivenas_jax as nas
 from naivenas_jax.fit.dropping import importance as costs_of_neurons
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression import ridge
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram

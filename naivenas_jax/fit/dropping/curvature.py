@@ -15,7 +15,8 @@ from naivenas_jax.dataflow.thinning import thinning
 from naivenas_jax.dataflow.variable_uses import VariableUse
 from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network.network import Data, Network, on_device
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, on_device
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.fit.regression.ridge import Gram, added, gram
 from naivenas_jax.paths import Path

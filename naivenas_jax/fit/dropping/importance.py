@@ -19,6 +19,7 @@ In shapes, G counts the groups of a contraction, K the columns of X, M the colum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,13 @@ from jaxtyping import Float, Int, Shaped
 
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import AddedVariable, VariableUse
-from naivenas_jax.fit.dropping.curvature import MOST_OUTPUTS, Curvature, Key, curvatures
+from naivenas_jax.fit.dropping.curvature import MOST_OUTPUTS, ROWS_PER_COLUMN, Curvature, Key, curvatures
 from naivenas_jax.fit.dropping.measured_costs import marks, rescaled
 from naivenas_jax.fit.dropping.trial import Refit, Trial
 from naivenas_jax.fit.dropping.unseen_readers import unseen_costs
 from naivenas_jax.fit.network.column_map import shift_of
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data, examples_in
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.elimination import Reader, dropped
 from naivenas_jax.fit.regression.positive_definite import inverses
 from naivenas_jax.fit.regression.reduced_columns import (
@@ -54,6 +56,8 @@ from naivenas_jax.utility.user_scores import Scores
 
 #: Bytes for each product of two columns: of one batch in float32, of all in float64.
 _BYTES = 16
+#: So many examples are enough for the costs of neurons, if weights have enough rows to be inverted on.
+EXAMPLES = 512
 #: Fewer columns than this are not tried, where memory is short.
 FEWEST = 64
 
@@ -107,6 +111,7 @@ def neuron_costs(
     uses = {(use.path, use.number): use for use in every if isinstance(use, Contraction)}
     matrices = _within(memory, ties, uses, arrays, notes)
     reduced = {key: own.reduced for key, own in matrices.items() if own.reduced is not None}
+    data = _enough(data, uses, matrices)
     found = curvatures(network, variables, data, reduced)
     unseen = unseen_costs(network, variables, data, {use.path for use in uses.values()})
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
@@ -138,6 +143,14 @@ def neuron_costs(
             curves[going] = rescaled(costs[going], counts, changes)
         readers = {use: kept for use, kept in readers.items() if last[use] > n}
     return NeuronCosts(*(_known(network.graph, own) for own in (costs, costs if trial is None else curves)))
+
+
+def _enough(data: Data, uses: Mapping[Key, Contraction], matrices: Mapping[Key, _Matrices]) -> Data:
+    """Batches from all over the data, on which every weight has a few rows for each column that sums are taken of."""
+    number = examples_in(data.first)
+    rows = [(use.sizes.rows / number, use.sizes.outputs, matrices[key].columns) for key, use in uses.items()]
+    needed = [ROWS_PER_COLUMN * (max(inputs, outputs) + 1) / each for each, outputs, inputs in rows]
+    return data.spread(ceil(max([EXAMPLES, *needed])), whole=True)
 
 
 def _known(graph: Graph, costs: Float[np.ndarray, " classes"]) -> Scores:
@@ -206,10 +219,15 @@ class _Matrices(NamedTuple):
         return cls(values, rows, ReducedColumns.of(values[0], rows[0], most) if len(rows) == 1 else None)
 
     @property
+    def columns(self) -> int:
+        """Of how many columns sums are taken."""
+        return int(self.values.shape[1]) if self.reduced is None else self.reduced.number
+
+    @property
     def nbytes(self) -> int:
         """What the sums over rows take."""
-        groups, inputs, outputs = self.values.shape
-        columns = int(inputs) if self.reduced is None else self.reduced.number
+        groups, _, outputs = self.values.shape
+        columns = self.columns
         beside = 1 if outputs > MOST_OUTPUTS else int(outputs)
         return _BYTES * int(groups) * ((columns + 1) ** 2 + beside * (int(outputs) + 1))
 

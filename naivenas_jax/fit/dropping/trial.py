@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from naivenas_jax.fit.network.column_map import Shift
-from naivenas_jax.fit.network.network import Data, Network
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.elimination import Reader
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.graph.evaluation.batches import Batch
@@ -25,7 +26,7 @@ from naivenas_jax.typing import Array, Variables
 from naivenas_jax.utility.scores.gates import Gate, computed_weights, gated, gates
 from naivenas_jax.utility.tied import class_count
 
-#: Batches are evaluated until so many examples were.
+#: So many examples are evaluated.
 ENOUGH = 128
 
 
@@ -111,7 +112,7 @@ class Trial:
         own = {gate.path for gate in _switched(network)}
         whole = {path for path in own if not jnp.issubdtype(arrays[path].dtype, jnp.inexact)}
         computed = tuple(sorted(own & {*computed_weights(network.graph), *whole}))
-        found = cls(network, arrays, list(_enough(data)), [], computed)
+        found = cls(network, arrays, list(data.spread(ENOUGH)), [], computed)
         found.wanted.extend(found._outputs(arrays, np.zeros(0, int)))
         return found
 
@@ -162,16 +163,6 @@ def _switched(network: Network) -> list[Gate]:
     """Where neurons are set to zero: not where they are looked up, since others may be on other batches."""
     looked_up = {path: {*leaf.looked_up} for path, leaf in network.graph.ties.leaves.items()}
     return [gate for gate in gates(network.graph) if not looked_up[gate.path] & {*gate.dims}]
-
-
-def _enough(data: Data) -> Iterable[Batch]:
-    """As many batches as have enough examples."""
-    examples = 0
-    for inputs in data:
-        yield inputs
-        examples += max((np.shape(array)[0] for array in inputs if np.ndim(array)), default=1)
-        if examples >= ENOUGH:
-            return
 
 
 def _relative(made: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:

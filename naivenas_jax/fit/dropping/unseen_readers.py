@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from naivenas_jax.fit.network.network import Data, Network, on_device
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, on_device
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested

@@ -15,7 +15,8 @@ from naivenas_jax.dataflow.products.products import Product, candidates, product
 from naivenas_jax.dataflow.tape import Tape, Values
 from naivenas_jax.dataflow.variable_uses import ignore
 from naivenas_jax.dataflow.walk import walk_tape
-from naivenas_jax.fit.network.network import Data, Network, on_device
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, on_device
 from naivenas_jax.fit.regression.ridge import added, not_finite
 from naivenas_jax.graph.evaluation.batches import Batch
 from naivenas_jax.paths import Path

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 
 from naivenas_jax.align.axis_plan import NEW
 from naivenas_jax.dataflow.products.products import Factor, Product
-from naivenas_jax.fit.network.network import Data, Network, replaced
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, replaced
 from naivenas_jax.fit.products.principal_axes import Axes, principal_axes
 from naivenas_jax.fit.products.product_sums import Key, ProductSums, products_in
 from naivenas_jax.mutate.result.mutation import Mutation

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from naivenas_jax.dataflow.variable_uses import Standardisation, VariableUse
 from naivenas_jax.errors import VariablesError
-from naivenas_jax.fit.network.network import Data, Network, Run, means, replaced
+from naivenas_jax.fit.network.data import Data
+from naivenas_jax.fit.network.network import Network, Run, means, replaced
 from naivenas_jax.fit.regression.ridge import added
 from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat, nested
