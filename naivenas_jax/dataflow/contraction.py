@@ -152,7 +152,7 @@ def _dot(eqn: Equation, side: int, variable: Rearranged, activation: Array, resu
     def rows(array: Array, picked: Int[np.ndarray, " n"], seen: bool) -> Array:
         del seen  # there is no padding
         every = array.transpose(*groups, *others, *theirs).reshape(g, number, total)
-        return every if len(picked) == number else every[:, picked]
+        return some(every, picked, 1)
 
     def columns(array: Array) -> Array:  # behind the groups, a result has what is left of the first operand first
         return array.reshape(g, number, made) if side == 1 else array.reshape(g, made, number).transpose(0, 2, 1)
@@ -191,7 +191,7 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
         shape = (1, *extents, padded.shape[-1])
         patches: Array = jax.vmap(lambda *start: jax.lax.dynamic_slice(padded, (*start, 0), shape)[0])(example, *starts)
         for d, (own, at) in enumerate(zip(places, first, strict=True), 1):  # (n, *window, features)
-            patches = _some(patches, own - at, d)
+            patches = some(patches, own - at, d)
         return jnp.moveaxis(patches.reshape(*patches.shape[:-1], g, kernel[into]), -2, 0).reshape(g, len(picked), -1)
 
     def matrix(array: Array) -> Array:
@@ -209,11 +209,11 @@ def _conv(eqn: Equation, variable: Rearranged, activation: Array, result: Array)
     )
 
 
-def _some(array: Array, indices: Int[np.ndarray, " k"], dim: int) -> Array:
+def some(array: Array, indices: Int[np.ndarray, " k"], dim: int) -> Array:
     """Some entries along a dimension: a slice where they are evenly spaced, which is quicker."""
     steps = np.unique(np.diff(indices))
-    if len(steps) > 1 or not len(indices):
-        return jnp.take(array, indices, dim)
+    if len(steps) > 1 or not len(indices) or (steps <= 0).any():
+        return jnp.take(array, indices, dim, mode="clip")  # none is outside: nothing has to be compiled for those
     start, step = int(indices[0]), int(steps[0]) if len(steps) else 1
     return jax.lax.slice_in_dim(array, start, int(indices[-1]) + 1, step, dim)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from naivenas_jax.dataflow.contraction import Contraction
+from naivenas_jax.dataflow.contraction import Contraction, some
 from naivenas_jax.dataflow.thinning import held_out_rows
 from naivenas_jax.dataflow.variable_uses import Outcome, SkipConnection, VariableUse
 from naivenas_jax.fit.regression.generalised_linear_fit import Missed
@@ -74,7 +74,7 @@ class WithOutcome:
 def made(uses: Sequence[VariableUse], taken: Taken) -> Made:
     """Some rows of Y, of each use of a weight."""
     contractions = [use for use in uses if isinstance(use, Contraction)]
-    return [_side_by_side(use.y[:, use.picked(taken.one_in)]) for use in contractions]
+    return [_side_by_side(some(use.y, use.picked(taken.one_in), 1)) for use in contractions]
 
 
 def made_and_skipped(uses: Sequence[VariableUse], taken: Taken) -> Made:
@@ -133,29 +133,36 @@ def _rows(
 ) -> tuple[Rows, Rows]:
     contractions = [use for use in uses if isinstance(use, Contraction)]
     picked = [use.picked(taken.one_in) for use in contractions]
-    masks = [
-        held_out_rows(some, use.sizes.rows, np.shape(use.activation)[0])
-        for use, some in zip(contractions, picked, strict=True)
-    ]
     if reduced is not None or taken.seen:  # of columns that were not there before, 0
         pairs = zip(contractions, picked, wanted, strict=True)
-        wanted = [(own - use.y[:, some].transpose(1, 0, 2)) * (scale != 0) for use, some, own in pairs]
+        wanted = [(own - some(use.y, rows, 1).transpose(1, 0, 2)) * (scale != 0) for use, rows, own in pairs]
+    parts = [_divided(*own, reduced, taken) for own in zip(contractions, picked, wanted, strict=True)]
+    return _together([fitted for fitted, _ in parts]), _together([held_out for _, held_out in parts])
 
-    def where(held_out: bool) -> Rows:
-        chosen = [np.flatnonzero(mask == held_out) for mask in masks]
-        parts = zip(contractions, picked, chosen, strict=True)
-        xs = [_read(use, some[own], reduced, taken) for use, some, own in parts]
-        ys = [own[some].transpose(1, 0, 2) for own, some in zip(wanted, chosen, strict=True)]
-        return Rows(jnp.concatenate(xs, 1), jnp.concatenate(ys, 1))
 
-    return where(held_out=False), where(held_out=True)
+def _divided(
+    use: Contraction,
+    picked: Int[np.ndarray, " n"],
+    wanted: Float[Array, "n G M"],
+    reduced: ReducedColumns | None,
+    taken: Taken,
+) -> tuple[Rows, Rows]:
+    """The rows of one use that are fitted to, and those held out. They are read together, the latter last."""
+    held_out = held_out_rows(picked, use.sizes.rows, np.shape(use.activation)[0])
+    order, first = np.argsort(held_out, kind="stable"), int((~held_out).sum())
+    both = _read(use, picked[order], reduced, taken), some(wanted, order, 0).transpose(1, 0, 2)
+    return Rows(*(own[:, :first] for own in both)), Rows(*(own[:, first:] for own in both))
+
+
+def _together(parts: Sequence[Rows]) -> Rows:
+    return Rows(*(jnp.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)))
 
 
 def outcome(uses: Sequence[VariableUse], taken: Taken) -> Float[Array, "n columns"]:
     """The outcome of a weight that is used once, the columns of all groups side by side; of one in so many rows."""
     (own,) = (use for use in uses if isinstance(use, Outcome))
     picked = own.contraction.picked(taken.one_in)
-    return _side_by_side(own.contraction.columns(jnp.asarray(own.array, jnp.float32)))[picked]
+    return _side_by_side(some(own.contraction.columns(jnp.asarray(own.array, jnp.float32)), picked, 1))
 
 
 def missed(
@@ -170,7 +177,7 @@ def missed(
     (own,) = (use for use in uses if isinstance(use, Outcome))
     picked = own.contraction.picked(taken.one_in)
     reached, slope = (
-        own.contraction.columns(jnp.asarray(array, jnp.float32))[:, picked] for array in (own.array, own.slope())
+        some(own.contraction.columns(jnp.asarray(array, jnp.float32)), picked, 1) for array in (own.array, own.slope())
     )
     aim = wanted[:, source].transpose(1, 0, 2)
     return Missed.of(_read(own.contraction, picked, reduced, taken), (aim - reached) * known[:, None], slope)
@@ -181,7 +188,7 @@ def _skipped(uses: Sequence[VariableUse], taken: Taken) -> Made:
     found = {use.contraction.number: use for use in uses if isinstance(use, SkipConnection)}
     skips = [(found[number].contraction, found[number].activation) for number in sorted(found)]
     columns = [(own, own.columns(jnp.asarray(array, jnp.float32))) for own, array in skips]
-    return [_side_by_side(array[:, own.picked(taken.one_in)]) for own, array in columns]
+    return [_side_by_side(some(array, own.picked(taken.one_in), 1)) for own, array in columns]
 
 
 def _read(
@@ -195,7 +202,3 @@ def _read(
 def _side_by_side(array: Float[Array, "G N M"]) -> Float[Array, "N columns"]:
     """The columns of all groups, one after the other."""
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
-
-
-def _held_out(use: Contraction, picked: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    return held_out_rows(picked, use.sizes.rows, np.shape(use.activation)[0])
