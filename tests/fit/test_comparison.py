@@ -83,6 +83,7 @@ def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
 def test_the_simple_way_is_what_it_is_without_compress(network, monkeypatch):
     """Fitted to all examples in the end."""
     monkeypatch.setattr(Comparison, "worth_it", False)
+    monkeypatch.setattr("naivenas_jax.fit.compression.PLENTY", np.inf)  # no number of rows is plenty
     found = nas.compress(*network, [DATA], max_params=0.5, steps=1, refine=0)
     simple = nas.compensate(nas.resize(*network, max_params=0.5), [DATA])
     assert found.graph == simple.graph

@@ -17,12 +17,13 @@ from naivenas_jax.typing import Array
 ROUNDING = 1e-2
 
 
-def are_apart(alone: Callable[[], Sequence[Array]], among: Sequence[Array]) -> bool:
+def are_apart(alone: Callable[[], Sequence[Array]], among: Sequence[Array], floor: float = 0.0) -> bool:
     """Whether some examples alone make the same as among others.
 
     Args:
       alone: evaluates them alone.
       among: what was made of them among others.
+      floor: differences whose norm is no larger are rounding, whatever the norm of what is made.
 
     >>> batch = np.arange(12.0).reshape(4, 3)
     >>> are_apart(lambda: [batch[:2] ** 2], [(batch**2)[:2]])
@@ -34,10 +35,10 @@ def are_apart(alone: Callable[[], Sequence[Array]], among: Sequence[Array]) -> b
         made = jax.block_until_ready(alone())
     except Exception:  # a model that takes batches of one size, or all nodes of a graph, says so in its own way
         return False
-    return all(_is_equal(np.asarray(one), np.asarray(other)) for one, other in zip(made, among, strict=True))
+    return all(_is_equal(np.asarray(one), np.asarray(other), floor) for one, other in zip(made, among, strict=True))
 
 
-def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
+def _is_equal(one: np.ndarray, other: np.ndarray, floor: float) -> bool:
     if one.shape != other.shape:
         return False
     if not np.issubdtype(one.dtype, np.inexact):
@@ -45,4 +46,4 @@ def _is_equal(one: np.ndarray, other: np.ndarray) -> bool:
     if not np.array_equal(np.isfinite(one), np.isfinite(other)):
         return False
     own, its = (np.where(np.isfinite(other), array, 0) for array in (one, other))
-    return bool(np.linalg.norm(own - its) <= ROUNDING * np.linalg.norm(its))
+    return bool(np.linalg.norm(own - its) <= floor + ROUNDING * np.linalg.norm(its))
