@@ -50,7 +50,8 @@ class Descent:
       original: what it is to compute.
       wanted: what the original makes of every batch.
       variables: all variables of the network; those that are not fitted stay as they are here.
-      tx: the optimizer, for a number of updates. An update whose gradient is not finite is left out.
+      tx: the optimizer, for a number of updates and the error at the start. An update whose gradient is not finite is
+        left out.
       size: how many examples an update sees, more in batches of more than `PIECES` times as many; None: a batch.
     """
 
@@ -58,7 +59,7 @@ class Descent:
     original: Original
     wanted: WantedOutputs
     variables: Variables
-    tx: Callable[[int], optax.GradientTransformation]
+    tx: Callable[[int, float], optax.GradientTransformation]
     size: int | None
 
     def best(self, start: Parameters, steps: int, progress: bool | None) -> tuple[Parameters, float, float]:
@@ -79,10 +80,10 @@ class Descent:
             rest, looked_at = self._masked([~own for own in held_out]), self._masked(held_out)
         pieces = _Pieces(rest, size, mixed=size is not None and self._can_be_mixed(rest))
         updates = -(-steps * pieces.number // len(others))
-        tx = optax.apply_if_finite(self.tx(updates), max_consecutive_errors=updates + 1)
+        best, first = start, self._error(errors, start, looked_at)
+        tx = optax.apply_if_finite(self.tx(updates, first), max_consecutive_errors=updates + 1)
         around = last_steps(self.network, self._with(start), rest[0].inputs)
         ways = ((), around) if around else ((),)
-        best, first = start, self._error(errors, start, looked_at)
         smallest, every = np.nan_to_num(first, nan=np.inf), max(1, -(-updates // LOOKS))
         with tracked(range(len(ways) * updates), "refine", progress) as numbers:
             left = iter(numbers)

@@ -25,6 +25,8 @@ from naivenas_jax.typing import PyTree
 MOST_STEPS = 10_000_000
 #: The largest step of a parameter, relative to the root mean square of the array that it is in.
 STEP_SIZE = 2e-2
+#: Nor is it larger than this part of what the outputs are off by at the start, relative to their standard deviation.
+STEP_BY_ERROR = 0.1
 #: So many examples are in a piece of a batch.
 PIECE = 32
 
@@ -74,7 +76,8 @@ def refine(
         shape are compiled once.
       steps: the most steps.
       tx: an optax optimizer of the parameters, which makes one update in a step. Default: Adam with updates relative to
-        the size of each array, from two percent down to nothing, one for each piece of a batch.
+        the size of each array, one for each piece of a batch. They begin at two percent, or at a tenth of the relative
+        error of the outputs (the root of the error above) if that is less, and end at nothing.
       progress: whether to show how far it is: None: in a terminal and a notebook, after a second; True: elsewhere
         too, in lines on standard error; False: never.
       **kwargs: passed to ``graph.apply`` of both networks.
@@ -145,7 +148,7 @@ def refined(
       PlanError: if there are no parameters to fit.
     """
     variables, (original, network) = plain(mutation.variables), networks
-    make = _default if tx is None else lambda updates: tx
+    make = _default if tx is None else lambda updates, error: tx
     descent = Descent(network, original, wanted, variables, make, PIECE if tx is None else None)
     given: Parameters = {
         path: jnp.asarray(array)
@@ -189,10 +192,19 @@ def _check_steps_of(tx: optax.GradientTransformation, parameters: Parameters) ->
         raise PlanError(f"tx= makes {what}. Give an optax optimizer, such as optax.adam(1e-3).")
 
 
-def _default(updates: int) -> optax.GradientTransformation:
-    """Adam, with steps relative to the root mean square of each array, that become smaller and smaller."""
+def _default(updates: int, error: float) -> optax.GradientTransformation:
+    """Adam, with steps relative to the root mean square of each array, that become smaller and smaller.
+
+    Where the outputs are nearly right, weights are too: large steps lead away from them, and the smaller ones that
+    follow do not come back.
+
+    Args:
+      updates: how many steps there are.
+      error: the squared error at the start, relative to the variance of the outputs.
+    """
+    size = np.fmin(STEP_SIZE, STEP_BY_ERROR * np.sqrt(error))  # an error that is not finite says nothing
     return optax.chain(
         optax.scale_by_adam(),
         optax.scale_by_param_block_rms(),
-        optax.scale_by_learning_rate(optax.cosine_decay_schedule(STEP_SIZE, updates)),
+        optax.scale_by_learning_rate(optax.cosine_decay_schedule(float(size), updates)),
     )

@@ -1,5 +1,7 @@
 """All weights at once towards the outputs of the original, and what comes of many budgets."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from flax import nnx
 
 import naivenas_jax as nas
-from naivenas_jax.fit import compression, descent
+from naivenas_jax.fit import compression, descent, refine
 from naivenas_jax.fit.network.data import Data
 from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.outputs import WantedOutputs, made_outputs
@@ -70,6 +72,25 @@ def test_a_worse_network_is_never_returned(network):
         jax.tree.map(np.testing.assert_array_equal, refined.variables, cut.variables)
 
 
+def test_a_network_that_is_near_comes_nearer(network):
+    """Steps that are large beside what it is off by lead away from it, to where those that follow do not come back."""
+    noise = np.random.default_rng(0)
+    moved = jax.tree.map(
+        lambda a: a * (1 + 0.003 * noise.normal(size=a.shape)).astype(np.float32), network[1]["params"]
+    )
+    near = replace(nas.delta_nout(*network, {"hidden": 0}), variables={**network[1], "params": moved})
+    assert error(nas.refine(near, BATCHES, steps=40)) < 0.1 * error(near)
+
+
+@pytest.mark.parametrize(("off", "size"), [(4.0, 0.02), (1e-4, 0.001), (0.0, 0.0), (np.nan, 0.02), (np.inf, 0.02)])
+def test_first_step_is_at_most_a_tenth_of_the_error(off, size):
+    parameters = {("kernel",): jnp.asarray([3.0, -4.0, 5.0])}
+    tx = refine._default(10, off)
+    updates, _ = tx.update({("kernel",): jnp.asarray([1.0, -2.0, 0.5])}, tx.init(parameters), parameters)
+    largest = size * np.sqrt(np.mean([9.0, 16.0, 25.0]))
+    np.testing.assert_allclose(updates["kernel",], -largest * np.array([1.0, -1.0, 1.0]), rtol=1e-4)
+
+
 def test_pieces_of_batches_come_further_than_whole_ones(network):
     """For the same number of examples seen."""
     cut = nas.compensate(nas.delta_nout(*network, {"hidden": -4, "more": -4}), BATCHES)
@@ -125,7 +146,7 @@ def test_mixed_examples_are_aimed_at_what_the_original_makes_of_them(network):
     data = Data.of(graph, BATCHES)
     original = descent.Original(Network(graph, {}), variables)
     wanted = WantedOutputs.of(cut, data, made_outputs(original.network, variables, data))
-    way = descent.Descent(Network(cut.graph, {}), original, wanted, cut.variables, lambda _: optax.sgd(0.1), 8)
+    way = descent.Descent(Network(cut.graph, {}), original, wanted, cut.variables, lambda *_: optax.sgd(0.1), 8)
     rows = way._joined([np.ones(120, bool)] * 2)
     piece = next(descent._Pieces(rows, 8, mixed=True).in_random_order())
     (x,), shares = piece.inputs, piece.shares[:, None]
