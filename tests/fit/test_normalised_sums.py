@@ -9,7 +9,7 @@ import pytest
 import naivenas_jax as nas
 
 DATA = jax.random.normal(jax.random.key(0), (300, 6))
-BATCHES = [DATA[:100], DATA[100:]]
+BATCHES = [DATA[:150], DATA[150:]]  # of one shape, which is compiled once
 
 
 class Post(nn.Module):

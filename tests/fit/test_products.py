@@ -14,7 +14,7 @@ from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.products.turned import in_principal_axes, turned
 
 WORDS = jax.random.normal(jax.random.key(0), (30, 5, 12)) @ jax.random.normal(jax.random.key(1), (12, 12))
-BATCHES = [WORDS[:10], WORDS[10:]]
+BATCHES = [WORDS[:15], WORDS[15:]]  # of one shape, which is compiled once
 HEADS, SIZE = 3, 6
 
 

@@ -209,8 +209,7 @@ def test_compress_is_not_worse_than_the_simple_way(network):
     simple = nas.compensate(nas.resize(*network, max_params=0.3), BATCHES)
     found = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=0)
     assert error(found) <= error(simple)
-    refined = nas.compress(*network, BATCHES, max_params=0.3, steps=1, refine=200)
-    assert error(refined) < error(found)
+    assert error(nas.refine(found, BATCHES, steps=200)) < error(found)
     with pytest.raises(nas.BudgetError, match="refine= is a number of training steps, 0 to"):
         nas.compress(*network, BATCHES, max_params=0.3, refine=-1)
 
