@@ -20,7 +20,9 @@ from sklearn.datasets import load_digits
 
 import naivenas_jax as nas
 
-FIRST_EPOCHS, EPOCHS = (1, 1) if "--quick" in sys.argv else (4, 2)
+QUICK = "--quick" in sys.argv
+FIRST_EPOCHS, EPOCHS = (1, 1) if QUICK else (4, 2)
+TRAINED_ON, SCORED_ON = (200, 100) if QUICK else (800, 400)  # images
 HOW = {"mutable": ["batch_stats"]}  # by which these models know that they are trained
 
 
@@ -74,18 +76,18 @@ def main() -> None:
     graph, variables = nas.from_linen(model, jax.jit(model.init)(jax.random.key(0), train_x[:1]), train_x[:1])
     tx = optax.adam(2e-3)
     variables, state = train(
-        graph, variables, tx.init(variables["params"]), tx, train_x[:800], train_y[:800], FIRST_EPOCHS
+        graph, variables, tx.init(variables["params"]), tx, train_x[:TRAINED_ON], train_y[:TRAINED_ON], FIRST_EPOCHS
     )
     report("trained", graph, variables)
 
-    utility = saliency(graph, variables, train_x[:400], train_y[:400])
+    utility = saliency(graph, variables, train_x[:SCORED_ON], train_y[:SCORED_ON])
     request = {name: -(len(scores) // 3) for name, scores in utility.items()}
     mutation = nas.delta_nout(graph, variables, request, utility=utility)
     print(f"{len(request)} convolutions shrink; {mutation.check(test_x[:8])}")
     state = mutation.carry(state)
     graph, variables = mutation
     report("a third of inner channels removed", graph, variables)
-    variables, _ = train(graph, variables, state, tx, train_x[:800], train_y[:800], EPOCHS)
+    variables, _ = train(graph, variables, state, tx, train_x[:TRAINED_ON], train_y[:TRAINED_ON], EPOCHS)
     report("trained on", graph, variables)
 
 

@@ -31,10 +31,11 @@ from sklearn.model_selection import train_test_split
 import naivenas_jax as nas
 
 QUICK = "--quick" in sys.argv
+TRAINED_ON, BATCH = (200, 50) if QUICK else (800, 100)  # images, and how many of them in a batch
+EPOCH = TRAINED_ON // BATCH  # batches
 EPOCHS = 2 if QUICK else 15  # of the first training
-PRUNING_EPOCHS = 1 if QUICK else 5  # of pruning while training
-BATCH = 100
-EPOCH = 800 // BATCH  # batches
+PRUNING_EPOCHS = 2 if QUICK else 5  # of pruning while training
+STEPS = 1 if QUICK else 2  # of `nas.compress`
 ENOUGH = 0.95  # the accuracy that the smallest network shall have at least
 FRACTIONS = (0.3,) if QUICK else (0.75, 0.5, 0.35, 0.25, 0.15, 0.1)  # of the parameters, from large to small
 BISECTIONS = 0 if QUICK else 3  # between the smallest that is good enough and the next one
@@ -82,13 +83,17 @@ class Images:
 
 
 def load() -> tuple[Images, Images, Images]:
-    """800 images to train with, 457 to choose with, 540 to measure with."""
+    """800 images to train with, if there is time, 457 to choose with, 540 to measure with."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     images, test_images, labels, test_labels = train_test_split(
         images, labels, test_size=540, stratify=labels, random_state=0
     )
-    return Images(images[:800], labels[:800]), Images(images[800:], labels[800:]), Images(test_images, test_labels)
+    return (
+        Images(images[:TRAINED_ON], labels[:TRAINED_ON]),
+        Images(images[800:], labels[800:]),
+        Images(test_images, test_labels),
+    )
 
 
 # The graph is an argument: a pytree without leaves, so jax compiles once for each new architecture and not per call.
@@ -158,7 +163,7 @@ def without_training(graph: nas.Graph, variables: Any, images: np.ndarray) -> It
     yield "resize", *half
     yield "resize, recalibrate", half.graph, nas.recalibrate(*half, batches)
     yield "resize, compensate", *nas.compensate(half, batches)
-    yield "compress", *nas.compress(graph, variables, batches, **HALF, steps=2, refine=0)
+    yield "compress", *nas.compress(graph, variables, batches, **HALF, steps=STEPS, refine=0)
 
 
 def while_training(graph: nas.Graph, variables: Any, batches: Any) -> Iterator[tuple[str, nas.Graph, Any]]:
