@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,6 +109,11 @@ class Tape:
             found.append(needed)
         made = frozenset((*self.inputs, *self.born))
         return tuple(values & made for values in reversed(found))
+
+    @cached_property
+    def readers(self) -> Counter[int]:
+        """How often each value is read, as a result too."""
+        return Counter([number for step in self.steps for number in step.operands] + list(self.results))
 
     @cached_property
     def born(self) -> dict[int, int]:

@@ -71,7 +71,11 @@ class Standardisation(NamedTuple):
 
 
 class SkipConnection(NamedTuple):
-    """An activation from before a contraction is added to its result, and to whatever else was added to that.
+    """An activation is added to the result of a contraction, and to whatever else was added to that.
+
+    It depends on earlier contractions alone. Where more is added to the sum, it is shown again, with all activations so
+    far. Where the result was multiplied first with what depends on no input (a layer scale), activations are divided by
+    that: the sum is as good as ``result + activation``.
 
     Attributes:
       contraction: the contraction.
@@ -129,7 +133,7 @@ class UseCounts:
 
     Attributes:
       rows: for each contraction of a variable the number of its rows.
-      skips: the skip connections to what it makes.
+      skips: of how many contractions there is a skip connection to the result.
       outcomes: the outcomes of what it makes.
       elsewhere: the variables that are used in any other way.
     """
@@ -148,7 +152,9 @@ class UseCounts:
                 rows.setdefault(use.path, []).append(use.sizes.rows)
         return cls(
             rows=rows,
-            skips=Counter(use.path for use in uses if isinstance(use, SkipConnection)),
+            skips=Counter(
+                path for path, _ in {(u.path, u.contraction.number) for u in uses if isinstance(u, SkipConnection)}
+            ),
             outcomes=Counter(use.path for use in uses if isinstance(use, Outcome)),
             elsewhere=frozenset(use.path for use in uses if isinstance(use, OtherUse)),
         )

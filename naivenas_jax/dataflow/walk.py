@@ -6,7 +6,7 @@ whole or complex numbers are not looked at, nor are contractions of complex acti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -22,6 +22,38 @@ from naivenas_jax.paths import Path
 from naivenas_jax.transfer.variables import flat
 from naivenas_jax.typing import Array, Variables
 
+#: A branch that is scaled by less than this, relative to its largest scale, makes up for nothing else in a sum.
+FAINT = 0.1
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """What a contraction made, what was added to it and what that was multiplied with: ``scale * (result + others)``.
+
+    Variables that were added to the result alone are not among the others.
+
+    Attributes:
+      contraction: the contraction.
+      scale: what does not depend on inputs; None: 1.
+      others: activations that do not depend on the contraction; None: none.
+    """
+
+    contraction: Contraction
+    scale: Array | None = None
+    others: Array | None = None
+
+    def times(self, scale: Array) -> _Sum:
+        """The same, multiplied."""
+        return replace(self, scale=scale if self.scale is None else self.scale * scale)
+
+    def plus(self, other: Array) -> Array:
+        """The others, with one more; 0 of it where the result is scaled to next to nothing."""
+        other = jnp.broadcast_to(other, self.contraction.result.shape)
+        if self.scale is not None:
+            loud = jnp.abs(self.scale) > FAINT * jnp.abs(self.scale).max()
+            other = jnp.where(loud, other / jnp.where(loud, self.scale, 1), 0)
+        return other if self.others is None else self.others + other
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -32,16 +64,16 @@ class _Seen:
       weight: whether it depends on variables and constants only.
       variable: the variable that it is, rearranged.
       made: the contraction whose result it is, perhaps cast or reshaped.
-      summed: the contraction whose result it is, and variables that were added.
-      step: the step that made it.
+      summed: the sum of a contraction's result and others that it is.
+      latest: the step of the last contraction that it depends on.
     """
 
     array: Array
     weight: bool = False
     variable: Rearranged | None = None
     made: Contraction | None = None
-    summed: Contraction | None = None
-    step: int = -1
+    summed: _Sum | None = None
+    latest: int = -1
 
 
 def walk_tape(
@@ -61,7 +93,7 @@ def walk_tape(
       The values that are read from ``stop`` on.
     """
     stop = len(tape.steps) if stop is None else stop
-    walking = _Walk(hook)
+    walking = _Walk(hook, tape.readers)
     known = {**_weights(tape, variables, start, stop, hook), **{n: _Seen(array) for n, array in live.items()}}
     tails = dict[int, tuple[PointwiseTail, Contraction]]()
     for position, step in enumerate(tape.steps[start:stop], start):
@@ -103,37 +135,73 @@ def _real(array: Array) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(array), jnp.floating))
 
 
-class _Walk:
-    """Evaluates steps, and counts how often each variable has been contracted."""
+def _standardises(eqn: Equation, added: _Seen) -> bool:
+    """Whether an equation subtracts a running mean."""
+    path = () if added.variable is None else added.variable.path
+    return eqn.primitive.name == "sub" and path[:1] != ("params",) and path[-1:] == ("mean",)
 
-    def __init__(self, hook: Hook):
-        self.hook = hook
+
+class _Walk:
+    """Evaluates steps, and counts how often each variable has been contracted.
+
+    Args:
+      hook: sees each use of a variable.
+      readers: how often each value is read.
+    """
+
+    def __init__(self, hook: Hook, readers: Mapping[int, int]):
+        self.hook, self.readers = hook, readers
         self.counts: dict[Path, int] = {}
 
     def step(self, step: Step, operands: Sequence[_Seen], position: int) -> list[_Seen]:
         eqn = step.eqn
         arrays = bind(eqn, [o.array for o in operands])
         if (made := self._contraction(eqn, operands, arrays, position)) is not None:
-            return [_Seen(made.result, made=made, summed=made, step=position)]
+            return [_Seen(made.result, made=made, summed=_Sum(made), latest=position)]
         added = self._added(eqn, operands, position)
         for operand in operands:
             if operand is not added and operand.variable is not None:
                 self.hook(OtherUse(operand.variable.path))
-        self._skip(eqn, operands, arrays[0], position)
         passes = eqn.primitive.name in ("convert_element_type", "reshape") and _real(arrays[0])
-        summed = next((o.summed for o in operands if o is not added), None) if added or passes else None
-        if summed is not None and np.shape(arrays[0]) != summed.result.shape:
+        if added and _standardises(eqn, added):
+            summed = None  # statistics are estimated again once the weight is fitted, and would undo what makes up
+        elif added or passes:
+            summed = next((o.summed for o in operands if o is not added), None)
+        else:
+            summed = self._scaled(step, operands) or self._skip(step, operands, position)
+        if summed is not None and np.shape(arrays[0]) != summed.contraction.result.shape:
             summed = None
         made = operands[0].made if passes else None
-        return [_Seen(array, made=made, summed=summed, step=position) for array in arrays]
+        latest = max((o.latest for o in operands), default=-1)
+        return [_Seen(array, made=made, summed=summed, latest=latest) for array in arrays]
 
-    def _skip(self, eqn: Equation, operands: Sequence[_Seen], result: Array, position: int) -> None:
-        """Show an addition of what was made before a contraction to its result: once to each entry of that."""
-        if eqn.primitive.name != "add" or any(o.weight for o in operands):
-            return
-        for own, other in (operands, operands[::-1]):
-            if own.summed is not None and other.step < own.summed.step and own.array.shape == np.shape(result):
-                self.hook(SkipConnection(own.summed, jnp.broadcast_to(other.array, np.shape(result)), position))
+    def _scaled(self, step: Step, operands: Sequence[_Seen]) -> _Sum | None:
+        """The sum that is multiplied with what depends on no input, such as a layer scale, and read nowhere else."""
+        if step.eqn.primitive.name != "mul" or sum(o.weight for o in operands) != 1:
+            return None
+        place = int(operands[0].weight)
+        summed, once = operands[place].summed, self.readers[step.operands[place]] == 1
+        return summed.times(operands[1 - place].array) if summed is not None and once else None
+
+    def _skip(self, step: Step, operands: Sequence[_Seen], position: int) -> _Sum | None:
+        """Show that something is added to the result of a contraction: once to each entry of that.
+
+        It depends on contractions before that one alone. So it is what it will be when the weight is fitted.
+
+        Returns:
+          The sum.
+        """
+        if step.eqn.primitive.name != "add" or any(o.weight for o in operands):
+            return None
+        for place, (own, other) in enumerate((operands, operands[::-1])):
+            summed, alike = own.summed, np.shape(own.array) == step.eqn.outvars[0].aval.shape
+            if summed is None or not alike or other.latest >= summed.contraction.step:
+                continue
+            if summed.others is None or self.readers[step.operands[place]] == 1:  # a sum that others read is one to fit
+                others = summed.plus(other.array)
+                self.hook(SkipConnection(summed.contraction, others, position))
+                return replace(summed, others=others)
+        return None
 
     def _contraction(
         self, eqn: Equation, operands: Sequence[_Seen], results: Sequence[Array], position: int
@@ -166,6 +234,6 @@ class _Walk:
         path, dims = right.variable.path, right.variable.dims
         if left.made is not None:
             self.hook(AddedVariable(left.made, path, sign, np.shape(left.array), dims))
-        if sign == -1 and path[0] != "params" and path[-1] == "mean" and dims is not None:
+        if _standardises(eqn, right) and dims is not None:
             self.hook(Standardisation(path, left.array, dims, position))
         return right

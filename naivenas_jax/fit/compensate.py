@@ -59,7 +59,8 @@ def compensate(
     `recalibrate`).
 
     Where a skip connection adds an activation S to the output of the weight (and of its bias), the sum is fitted: Y is
-    then Y + S of the original network, less S of the pruned one.
+    then Y + S of the original network, less S of the pruned one. So it is behind a layer scale, which S is divided by,
+    and of several branches (attention and perceptron side by side) the last one makes up for all.
 
     In the end the output of the activation function counts, not its input: before a relu that is off, any negative
     number is as good as another. So the weight is then improved in up to four steps, as long as they help, to make

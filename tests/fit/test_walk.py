@@ -10,7 +10,7 @@ from flax import nnx
 import naivenas_jax as nas
 from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.tape import record
-from naivenas_jax.dataflow.variable_uses import AddedVariable, OtherUse, Standardisation
+from naivenas_jax.dataflow.variable_uses import AddedVariable, OtherUse, SkipConnection, Standardisation
 from naivenas_jax.dataflow.walk import walk_tape
 from naivenas_jax.transfer.variables import flat
 
@@ -55,6 +55,40 @@ def test_rows_times_matrix_are_columns(case):
     np.testing.assert_array_equal(found.seen, (np.asarray(found.x) != 0).any((0, 1)))
     assert found.seen.all() == ("wider" not in case)
     np.testing.assert_array_equal(kernel.ravel()[found.entries(kernel.shape)], found.matrix(kernel))
+
+
+SUMS = {  # and the factor of what is made in the sum, and how often a skip connection is shown
+    "an input": (lambda v, x: x + x @ v["w"], 1.0, 1),
+    "a bias": (lambda v, x: jnp.sin(x) + (x @ v["w"] + v["s"]), None, 1),
+    "a cast between": (lambda v, x: x + (x @ v["w"]).astype(jnp.float32).reshape(x.shape), 1.0, 1),
+    "a layer scale": (lambda v, x: (x @ v["w"]) * v["s"] + x, jnp.array([1.0, 2.0, 4.0]), 1),
+    "a computed scale": (
+        lambda v, x: jnp.exp(-v["s"] / 4) * (x @ v["w"]) + x,
+        jnp.exp(-jnp.array([1.0, 2.0, 4.0]) / 4),
+        1,
+    ),
+    "several": (lambda v, x: (x @ v["w"] + 2 * x) * 0.5 + x, 0.5, 2),
+    "two branches": (lambda v, x: x + (jnp.sin(x @ v["u"]) + x @ v["w"]), 1.0, 2),
+    "the other is computed later": (lambda v, x: (x @ v["w"]) + jnp.sin(x), 1.0, 1),
+    "what reads it": (lambda v, x: (y := x @ v["w"]) + jnp.sin(y), None, 0),
+    "a later weight": (lambda v, x: x @ v["w"] + jnp.sin(x @ v["u"]), None, 0),
+    "statistics": (lambda v, x: x + (x @ v["w"] - v["batch_stats"]["mean"]) * v["s"], None, 0),
+    "a scale of inputs": (lambda v, x: x + (x @ v["w"]) * x.mean(), None, 0),
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+def test_a_sum_is_what_a_weight_makes_and_the_rest(case):
+    function, scale, number = SUMS[case]
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    matrices = {name: jax.random.normal(jax.random.key(i), (3, 3)) for i, name in enumerate("uw")}
+    scales = {"s": jnp.array([1.0, 2.0, 4.0]), "batch_stats": {"mean": jnp.ones(3)}}
+    variables = {**matrices, **scales}
+    skips = [e for e in seen(function, variables, x) if isinstance(e, SkipConnection) and e.path == ("w",)]
+    assert len(skips) == number
+    if scale is not None:
+        total = scale * (skips[-1].contraction.result + skips[-1].activation)
+        np.testing.assert_allclose(total, function(variables, x), rtol=1e-5, atol=1e-5)
 
 
 def test_weights_on_the_left_and_transposed():
