@@ -22,6 +22,9 @@ CACHED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
+# Most of their time goes into compiling, and next to none into running what was compiled, on arrays of a few entries.
+HASTILY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
 PAGES_HAVE_RUN: dict[str, str] = {}  # what tells the tests that the site has just run the code of all pages
 
 # Reading the source needs no installed package.
@@ -69,7 +72,7 @@ def examples(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but the slow ones. Arguments go to pytest: `nox -s tests -- -k plan`."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "2", *session.posargs, env={**CACHED, **PAGES_HAVE_RUN})
+    session.run("pytest", "-n", "2", *session.posargs, env={**CACHED, **HASTILY, **PAGES_HAVE_RUN})
 
 
 @nox.session
