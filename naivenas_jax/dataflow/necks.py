@@ -40,9 +40,13 @@ def followed(tape: Tape, neck: int, value: Array, until: int, known: Values) -> 
       until: the number of what is asked for.
       known: all other values that are read in between and do not depend on the neck.
     """
-    changed = {neck: value}
-    for step in tape.steps[tape.born.get(neck, -1) + 1 : tape.born.get(until, -1) + 1]:
-        if not changed.keys().isdisjoint(step.operands):
+    changed, leading = {neck: value}, {until}
+    between = tape.steps[tape.born.get(neck, -1) + 1 : tape.born.get(until, -1) + 1]
+    for step in reversed(between):  # others may read the neck too, on the way to other outputs
+        if not leading.isdisjoint(step.results):
+            leading.update(step.operands)
+    for step in between:
+        if not leading.isdisjoint(step.results) and not changed.keys().isdisjoint(step.operands):
             results = bind(step.eqn, [changed[n] if n in changed else known[n] for n in step.operands])
             changed.update(zip(step.results, results, strict=True))
     return changed[until]

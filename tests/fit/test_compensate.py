@@ -404,3 +404,29 @@ def test_a_weight_that_is_used_once_for_each_neuron_stays(outcomes):
     assert errors[1] < 0.5 * errors[0]
     whole = nas.compensate(nas.delta_nout(graph, variables, {"tokens": -2}), [data])  # all rows are there
     assert "not re-fitted" not in " ".join(whole.notes)
+
+
+class Transposed(nn.Module):
+    """A weight is read as it is and transposed, so that it is one matrix in no fit."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("w", nn.initializers.lecun_normal(), (8, self.width))
+        return nn.Dense(4, name="last")(jnp.tanh(jnp.tanh(nn.Dense(8, name="first")(x)) @ w) @ w.T)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_a_weight_that_is_also_read_transposed_stays(width):
+    graph, variables = nas.from_linen(Transposed(width), Transposed(width).init(jax.random.key(1), DATA), DATA)
+    pruned = nas.delta_nout(graph, variables, {"first": -3})
+    found = nas.compensate(pruned, BATCHES, ridge=1e-12)
+    np.testing.assert_array_equal(found.variables["params"]["w"], pruned.variables["params"]["w"])
+    assert "params/w" in found.notes[-1]
+    own, wanted = found.variables["params"], np.asarray(graph.apply(variables, DATA), np.float64)
+    hidden = jnp.tanh(DATA @ own["first"]["kernel"] + own["first"]["bias"])
+    read = np.asarray(jnp.tanh(hidden @ own["w"]) @ own["w"].T, np.float64)
+    read = np.hstack([read, np.ones((len(read), 1))])
+    best = read @ np.linalg.lstsq(read, wanted, rcond=None)[0]
+    np.testing.assert_allclose(found.graph.apply(found.variables, DATA), best, atol=2e-3)

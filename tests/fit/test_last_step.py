@@ -145,3 +145,27 @@ def test_outputs_that_are_sure_of_the_wrong_thing_turn():
     refined = nas.refine(mutation, [data], steps=300)
     wanted, first, last = (graph.apply(own, data) for own in (variables, sure, refined.variables))
     assert jnp.square(last - wanted).mean() < 0.5 * jnp.square(first - wanted).mean()
+
+
+@pytest.mark.parametrize("last", [jax.nn.softmax, lambda z: z])
+def test_what_is_read_twice_may_be_an_output_before_the_other_one(last):
+    """An output is followed from what both have in common, past the layer that makes the other one."""
+
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            hidden = nn.relu(nn.Dense(8, name="hidden")(x))
+            return last(nn.Dense(3, name="head")(hidden)), {"mean": hidden.mean(-1), "more": nn.tanh(hidden)}
+
+    graph, variables = nas.from_linen(Both(), Both().init(jax.random.key(1), DATA), DATA)
+    pruned = nas.delta_nout(graph, variables, {"hidden": -2}, free_outputs=True)
+    found = nas.refine(pruned, [DATA], steps=20)
+    kept = pruned.indices("hidden")
+
+    def error(own):
+        made, wanted = pruned.graph.apply(own, DATA), graph.apply(variables, DATA)
+        wanted = wanted[0], {"mean": wanted[1]["mean"], "more": wanted[1]["more"][..., kept]}
+        pairs = zip(jax.tree.leaves(made), jax.tree.leaves(wanted), strict=True)
+        return sum(float(((a - b) ** 2).mean() / jnp.var(b)) for a, b in pairs)
+
+    assert error(found.variables) < error(pruned.variables)

@@ -99,9 +99,10 @@ class Fitting:
                 found.setdefault(use.path, Statistic(use.path, use.step))
             elif isinstance(use, Contraction) and use.step >= self._begin and use.path not in found:
                 then, now = before.rows.get(self._old(use.path)), after.rows[use.path]
-                # what is also looked up by index, or scaled, means something else there; and with other rows, such as
-                # those of a weight that mixes tokens, which has one for each channel, nothing says which were which
-                if then == now and use.path not in after.elsewhere:
+                # what is also looked up by index, scaled or transposed means something else there; and with other rows,
+                # such as those of a weight that mixes tokens, which has one for each channel, nothing says which were
+                # which
+                if then == now and use.path not in after.elsewhere and self._is_one_matrix(use.path):
                     found[use.path] = self._weight(use.path, use.step, before, after)
         return list(found.values())
 
@@ -239,6 +240,14 @@ class Fitting:
         """The columns of what a weight reads that do not only see padding; all, unless all examples have one shape."""
         seen = np.any([use.seen for use in self._contractions(path)], 0)
         return np.flatnonzero(seen if self.runs.data.alike else np.ones(len(seen), bool))
+
+    def _is_one_matrix(self, path: Path) -> bool:
+        """Whether a weight is the same matrix in all its contractions, and not the transpose of it in some."""
+        uses, shape = self._contractions(path), np.shape(flat(self.mutation.variables)[path])
+        if len(uses) == 1:
+            return True
+        first, *others = (use.entries(shape) for use in uses)
+        return all(np.array_equal(first, other) for other in others)
 
     def _contractions(self, path: Path) -> list[Contraction]:
         """What a weight is contracted with in the network after the mutation."""
