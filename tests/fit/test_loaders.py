@@ -92,3 +92,9 @@ def test_labels_are_no_batch_and_no_input(network, batches, message):
 def test_a_loader_is_as_good_as_a_list(network):
     ours, lists = (CALLS["compensate"](network, batches) for batches in (Loader(SAME), [*Loader(SAME)]))
     jax.tree.map(np.testing.assert_array_equal, ours.variables, lists.variables)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_batches_that_are_traced_are_refused(network, call):
+    with pytest.raises(nas.VariablesError, match=r"is traced. (Batches|Mutations) .* outside jax.jit"):
+        jax.jit(lambda x: CALLS[call](network, [x]))(X)

@@ -113,6 +113,8 @@ def _name(number: int, path: tuple[Any, ...], inputs: bool = False) -> str:
 
 def _check_leaf(leaf: PyTree, name: str, error: type[NaiveNASError]) -> None:
     """Raise unless a leaf of a batch is an array of finite numbers, or a number."""
+    if isinstance(leaf, jax.core.Tracer):
+        raise error(f"{name} is traced. Batches are looked at outside jax.jit, jax.grad and jax.vmap: give arrays.")
     if isinstance(leaf, jax.Array) and leaf.is_deleted():
         raise error(f"{name} has an array that was deleted, or donated to a call.")
     if isinstance(leaf, jax.ShapeDtypeStruct):
