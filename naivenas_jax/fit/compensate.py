@@ -186,7 +186,7 @@ def compensated(
     return replace(fitted, notes=(*fitted.notes, *dict.fromkeys([*passed_over, *fitting.notes])))
 
 
-def _refitted(ways: Sequence[Way], variables: dict[str, PyTree], progress: bool | None) -> dict[Way, dict[str, PyTree]]:
+def _refitted(ways: Sequence[Way], variables: Variables, progress: bool | None) -> dict[Way, Variables]:
     """What becomes of the variables on each of some ways."""
     found = dict.fromkeys(ways, variables)
     with tracked([(way, stage) for way in ways for stage in way.stages], "compensate", progress) as begun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Case(NamedTuple):
 
 
 @cache
-def residual(library: str = "linen") -> Case:
+def residual(library: str = "linen", activation: Callable[[Any], Any] = nn.gelu) -> Case:
     """Convolutions with batch normalisation, a residual sum, a concatenation and a flatten."""
 
     def make(kind: str, size_in: int, size: int = 0) -> Any:
@@ -42,7 +43,7 @@ def residual(library: str = "linen") -> Case:
     b = nas.layer("b", make("conv", 4, 4), act)
     total = (act + b).named("total")
     c = nas.layer("c", make("conv", 4, 3), total)
-    both = nas.concat("both", nas.invariant_vertex("act_c", nn.gelu, c), total)
+    both = nas.concat("both", nas.invariant_vertex("act_c", activation, c), total)
     out = nas.layer("out", make("dense", 63, 3), nas.flatten("flat", both))
     return _case(nas.Graph(x, out), (5, 3, 3, 2))
 
