@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from naivenas_jax.dataflow.tape import Tape
+from naivenas_jax.dataflow.tape import Step, Tape
 from naivenas_jax.jaxpr.elementwise_primitives import ELEMENTWISE, PASSING
 from naivenas_jax.jaxpr.interpret import Equation
 from naivenas_jax.paths import Path
@@ -55,8 +55,18 @@ class Rearranged:
 def rearrangements(tape: Tape, variables: Variables) -> dict[int, Rearranged]:
     """The values of a tape that are variables, rearranged or as they are, by number."""
     arrays = flat(variables)
-    found = {n: Rearranged(path, (), tuple(range(np.ndim(arrays[path])))) for path, n in tape.variables.items()}
-    for step in tape.weights:
+    return rearranged_by(tape.weights, {n: (path, arrays[path]) for path, n in tape.variables.items()})
+
+
+def rearranged_by(steps: Iterable[Step], variables: Mapping[int, tuple[Path, Array]]) -> dict[int, Rearranged]:
+    """The values that are variables, rearranged by some steps or as they are, by number.
+
+    Args:
+      steps: equations that depend on variables and constants only, in order.
+      variables: by number.
+    """
+    found = {n: Rearranged(path, (), tuple(range(np.ndim(array)))) for n, (path, array) in variables.items()}
+    for step in steps:
         moved = _result(step.eqn, [found.get(number) for number in step.operands])
         if moved is not None:
             found[step.results[0]] = moved

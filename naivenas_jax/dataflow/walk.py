@@ -14,7 +14,7 @@ import numpy as np
 
 from naivenas_jax.dataflow.contraction import Contraction, contraction_of
 from naivenas_jax.dataflow.pointwise_tail import PointwiseTail, tail_of
-from naivenas_jax.dataflow.rearranged import Rearranged, rearrangements
+from naivenas_jax.dataflow.rearranged import Rearranged, rearranged_by
 from naivenas_jax.dataflow.tape import Step, Tape, Values
 from naivenas_jax.dataflow.variable_uses import AddedVariable, Hook, OtherUse, Outcome, SkipConnection, Standardisation
 from naivenas_jax.jaxpr.interpret import Equation, bind
@@ -109,13 +109,15 @@ def walk_tape(
 
 
 def _weights(tape: Tape, variables: Variables, start: int, stop: int, hook: Hook) -> dict[int, _Seen]:
-    """The constants, the variables, and what these steps read that is computed from them alone."""
-    arrays = flat(variables)
-    every = rearrangements(tape, variables)
+    """What these steps read of constants, of variables, and of what is computed from them alone."""
+    arrays, needed = flat(variables), tape.needed(start, stop)
+    read = {number for step in (*needed, *tape.steps[start:stop]) for number in step.operands} | {*tape.results}
+    present = {n: (path, arrays[path]) for path, n in tape.variables.items() if n in read}
+    every = rearranged_by(needed, present)
     own = {n: one for n, one in every.items() if not one.scaled and _real(arrays[one.path])}
-    known = {number: _Seen(value, True) for number, value in tape.constants.items()}
-    known.update((n, _Seen(arrays[path], True, own.get(n))) for path, n in tape.variables.items())
-    for step in tape.needed(start, stop):
+    known = {number: _Seen(value, True) for number, value in tape.constants.items() if number in read}
+    known.update((n, _Seen(array, True, own.get(n))) for n, (_, array) in present.items())
+    for step in needed:
         results = bind(step.eqn, [known[n].array for n in step.operands])
         found = [_Seen(array, True, own.get(n)) for n, array in zip(step.results, results, strict=True)]
         if all(seen.variable is None for seen in found):

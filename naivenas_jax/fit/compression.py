@@ -46,9 +46,11 @@ T = TypeVar("T")
 REFINED, QUICK = 400, 3e12
 #: For more steps, up to so many, as long as they take no more than this: half a minute.
 REFINED_LONG, VERY_QUICK = 1600, 1e11
-#: With so many rows for every column of every weight, a third more would hardly change anything: noise that a fit of K
-#: columns to N rows follows is about K / N of all, 12 % then, and 9 % with the others.
-PLENTY = 8
+#: So many examples are enough to compare candidates on; of fewer than four times as many, one in four is held back.
+HELD_BACK = 400
+#: Noise that a fit of K columns to N rows follows is about K / N of all. Where the examples that were held back would
+#: take no more than this off it, weights are not fitted again with them: they would hardly change.
+NEGLIGIBLE = 1 / 32
 
 
 class Recent:
@@ -222,13 +224,13 @@ class Compression:
         return self._recent.found(one.variables, "distances", measured)
 
     def settled(self, found: Candidate) -> Mutation:
-        """The weights fitted to all examples, those held back too, unless there were plenty without them."""
+        """The weights fitted to all examples, those held back too, unless these would hardly change anything."""
         if self._parts.held_back is None:
             return found.fitted
         cut, few = found.cut, self._parts.fitted
         uses = [use for use in self.network(cut.graph).uses(cut.variables, few.first) if isinstance(use, Contraction)]
         rows = min((use.sizes.rows * few.number / (use.sizes.inputs + 1) for use in uses), default=np.inf)
-        return found.fitted if rows >= PLENTY else self._refitted(cut, self.data)
+        return found.fitted if self._parts.share <= NEGLIGIBLE * rows else self._refitted(cut, self.data)
 
     def polished(self, mutation: Mutation, steps: int | None) -> Mutation:
         """All parameters at once, trained for so many steps; None: for as many as are quick, if that can be judged.
@@ -272,15 +274,16 @@ class Compression:
     def _parts(self) -> _Parts:
         """The examples that candidates are fitted to, and those on which they are compared."""
         batches = [[*inputs, *made] for inputs, made in zip(self.data, self._made, strict=True)]
-        chosen = held_out(batches, fewest=HELD_OUT)
+        chosen = held_out(batches, fewest=HELD_OUT, enough=HELD_BACK)
         apart = chosen is None or self._are_apart(chosen)
         if not apart:
             chosen = held_out(batches, fewest=HELD_OUT, whole=True)
         if chosen is None:
-            return _Parts(self.data, None, self._made, apart)
+            return _Parts(self.data, None, 0.0, self._made, apart)
         pairs = [(made, own) for made, own in zip(self._made, chosen, strict=True) if own.any()]
         made = [one if own.all() else [array[own] for array in one] for one, own in pairs]
-        return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), made, apart)
+        share = float(np.concatenate(chosen).mean())
+        return _Parts(self.data.only([~own for own in chosen]), self.data.only(chosen), share, made, apart)
 
     def _are_apart(self, chosen: Sequence[Bool[np.ndarray, " _"]]) -> bool:
         """Whether the original makes the same of the examples that are not chosen, whatever the others of a batch are.
@@ -347,12 +350,14 @@ class _Parts(NamedTuple):
     Attributes:
       fitted: the examples that candidates are fitted to.
       held_back: the others; None: none could be held back.
+      share: how many those are, as a share of all.
       made: what the original makes of the examples that candidates are compared on.
       apart: whether examples of a batch do not see one another.
     """
 
     fitted: Data
     held_back: Data | None
+    share: float
     made: MadeOutputs
     apart: bool
 

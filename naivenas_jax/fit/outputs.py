@@ -34,9 +34,9 @@ def made_outputs(network: Network, variables: Variables, data: Data) -> MadeOutp
 
 
 def held_out(
-    batches: Sequence[Sequence[Array]], fewest: int = 2, whole: bool = False
+    batches: Sequence[Sequence[Array]], fewest: int = 2, whole: bool = False, enough: float = np.inf
 ) -> list[Bool[np.ndarray, " examples"]] | None:
-    """For each batch which of its examples are held out, one in four; a single entry: all of them, or none.
+    """For each batch which of its examples are held out, one in four or more; a single entry: all of them, or none.
 
     An example is an entry of the first dimension, if that of all inputs and outputs of a batch is the same and at least
     4. Where that is so for less than half of all examples, an example is a whole batch.
@@ -45,6 +45,7 @@ def held_out(
       batches: the inputs and outputs of every batch.
       fewest: so many batches there are at least where whole ones are held out.
       whole: whether an example is a whole batch in any case.
+      enough: where one in four examples is more than this, one in more of them, but still some of every batch.
 
     Returns:
       None, if examples do not lie along one first dimension, and batches are fewer.
@@ -55,20 +56,21 @@ def held_out(
     if 2 * sum(n for n, own in zip(numbers, divided, strict=True) if own) >= sum(numbers):
         pairs = zip(numbers, divided, strict=True)
         sizes = [n for n, own in zip(numbers, divided, strict=True) if own]
-        return [_of_batch(n, sizes) if own else np.array([False]) for n, own in pairs]
+        every = max(HELD_OUT, min([*sizes, int(sum(sizes) / enough)]))
+        return [_of_batch(n, sizes, every) if own else np.array([False]) for n, own in pairs]
     number = np.arange(len(batches))
     found = [np.array([own]) for own in number % HELD_OUT == min(HELD_OUT, len(number)) - 1]
     return None if len(batches) < fewest else found
 
 
-def _of_batch(number: int, sizes: Sequence[int]) -> Bool[np.ndarray, " examples"]:
-    """Which examples of a batch are held out: one in four, and so many more that a little smaller batch keeps as many.
+def _of_batch(number: int, sizes: Sequence[int], every: int) -> Bool[np.ndarray, " examples"]:
+    """Which examples of a batch are held out: one in so many, and more, so that a little smaller batch keeps as many.
 
     Whatever is evaluated on the others is then compiled once for both.
     """
-    found = np.asarray(np.arange(number) % HELD_OUT == HELD_OUT - 1)
-    near = min(size for size in sizes if number - HELD_OUT < size <= number)
-    found[np.flatnonzero(~found)[near - near // HELD_OUT :]] = True
+    found = np.asarray(np.arange(number) % every == every - 1)
+    near = min(size for size in sizes if number - every < size <= number)
+    found[np.flatnonzero(~found)[near - near // every :]] = True
     return found
 
 

@@ -70,7 +70,7 @@ def test_choices_are_those_of_the_largest_output(network):
 @pytest.mark.parametrize("examples", [5, 64])
 def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
     """Other values there change what is measured, and no weight."""
-    monkeypatch.setattr("naivenas_jax.fit.compression.PLENTY", 0)  # no fit to everything in the end
+    monkeypatch.setattr("naivenas_jax.fit.compression.NEGLIGIBLE", np.inf)  # no fit to everything in the end
     data, other = DATA[:examples], DATA[:examples].copy()
     other[3::4] *= 0.5
     first, second = (nas.compress(*network, [batch], max_params=0.5, steps=1, refine=0) for batch in (data, other))
@@ -83,7 +83,7 @@ def test_nothing_is_fitted_to_what_is_held_back(network, monkeypatch, examples):
 def test_the_simple_way_is_what_it_is_without_compress(network, monkeypatch):
     """Fitted to all examples in the end."""
     monkeypatch.setattr(Comparison, "worth_it", False)
-    monkeypatch.setattr("naivenas_jax.fit.compression.PLENTY", np.inf)  # no number of rows is plenty
+    monkeypatch.setattr("naivenas_jax.fit.compression.NEGLIGIBLE", 0.0)  # no number of rows is plenty
     found = nas.compress(*network, [DATA], max_params=0.5, steps=1, refine=0)
     simple = nas.compensate(nas.resize(*network, max_params=0.5), [DATA])
     assert found.graph == simple.graph
@@ -153,7 +153,7 @@ def random_network(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_never_worse_than_the_simple_way_on_what_is_held_back(monkeypatch, seed):
-    monkeypatch.setattr(compression, "PLENTY", 0)  # what was compared is returned
+    monkeypatch.setattr(compression, "NEGLIGIBLE", np.inf)  # what was compared is returned
     *own, data = random_network(seed)
     found = nas.compress(*own, [data], max_params=0.5, outcomes=False, refine=0)
     simple = nas.compensate(nas.resize(*own, max_params=0.5), [np.delete(data, slice(3, None, 4), 0)], outcomes=False)
@@ -204,3 +204,11 @@ def test_batches_of_nearly_one_size_keep_equally_many():
     chosen = held_out([[DATA[:n], DATA[:n, :2]] for n in sizes])
     assert [int((~own).sum()) for own in chosen] == [12, 12, 12, 7]
     assert [int(own.sum()) for own in chosen] == [5, 4, 4, 2]
+
+
+@pytest.mark.parametrize(("sizes", "held"), [((12, 12), 6), ((40, 40), 10), ((40, 41, 39), 12), ((400, 4), 101)])
+def test_no_more_are_held_out_than_are_enough_and_some_of_every_batch(sizes, held):
+    data = np.tile(DATA, (10, 1))
+    chosen = held_out([[data[:n], data[:n, :2]] for n in sizes], enough=10)
+    assert sum(int(own.sum()) for own in chosen) == held
+    assert all(own.any() for own in chosen)

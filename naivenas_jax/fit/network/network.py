@@ -230,8 +230,8 @@ def check_values(graph: Graph, variables: Variables) -> None:
 
 
 def on_device(variables: Variables) -> Variables:
-    """The variables as arrays of jax."""
-    on: Variables = jax.tree.map(jnp.asarray, variables)
+    """The variables as arrays of jax. Those that are it already are not asked for their dtypes, which takes long."""
+    on: Variables = jax.tree.map(lambda array: array if isinstance(array, jax.Array) else jnp.asarray(array), variables)
     return on
 
 
