@@ -1,6 +1,7 @@
 """What the outputs of a network become without some neurons, if the weights that read these are re-fitted.
 
-The network keeps its shape: entries that read neurons are set to zero, so that it is compiled once for all trials.
+The network keeps its shape: entries that read neurons are set to zero, so that it is compiled once for all trials. It
+is evaluated in pieces, and only from the piece on in which the first variable is another one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 
 from naivenas_jax.fit.network.column_map import Shift
 from naivenas_jax.fit.network.data import Data
-from naivenas_jax.fit.network.network import Network
+from naivenas_jax.fit.network.network import KEPT, Network, Run
 from naivenas_jax.fit.regression.elimination import Reader
 from naivenas_jax.fit.regression.reduced_columns import ReducedColumns
 from naivenas_jax.graph.evaluation.batches import Batch
@@ -28,6 +29,8 @@ from naivenas_jax.utility.tied import class_count
 
 #: So many examples are evaluated.
 ENOUGH = 128
+#: Steps of the tape in each piece.
+PIECE = 32
 
 
 class Refit(NamedTuple):
@@ -94,14 +97,14 @@ class Trial:
     Attributes:
       network: the network.
       arrays: its variables.
-      batches: the examples.
+      begun: for each batch the network as it is now, at the ends of some pieces.
       wanted: what it makes of them as it is, the outputs that are real or complex numbers.
       computed: weights that are functions of variables, which are not set to zero where the function is not.
     """
 
     network: Network
     arrays: Mapping[Path, Array]
-    batches: list[Batch]
+    begun: list[list[Run]]
     wanted: list[list[np.ndarray]]
     computed: tuple[Path, ...]
 
@@ -112,8 +115,16 @@ class Trial:
         own = {gate.path for gate in _switched(network)}
         whole = {path for path in own if not jnp.issubdtype(arrays[path].dtype, jnp.inexact)}
         computed = tuple(sorted(own & {*computed_weights(network.graph), *whole}))
-        found = cls(network, arrays, list(data.spread(ENOUGH)), [], computed)
-        found.wanted.extend(found._outputs(arrays, np.zeros(0, int)))
+        found, present, kept = cls(network, arrays, [], [], computed), nested(dict(arrays)), 0
+        for batch in data.spread(ENOUGH):
+            run = Run.start(network, present, batch)
+            found.begun.append([run])
+            while run.step < len(run.tape.steps):
+                run = run.up_to(_next(run), present)
+                kept += run.nbytes
+                if kept <= KEPT // 4:
+                    found.begun[-1].append(run)
+            found.wanted.append(_results(run))
         return found
 
     def change(self, classes: Int[np.ndarray, " some"], refits: Iterable[Refit]) -> float:
@@ -123,25 +134,50 @@ class Trial:
           classes: the neurons.
           refits: the weights that are re-fitted without them.
         """
-        arrays = dict(self.arrays)
+        changed = dict[Path, Array]()
         for refit in refits:
-            arrays.update(refit.without(classes, arrays))
+            changed.update(refit.without(classes, {**self.arrays, **changed}))
         gone = np.isin(np.arange(class_count(self.network.graph.ties) + 1), classes)  # -1 in the place of a class: none
+        shut = False
         for gate in _switched(self.network):
             off = gone[gate.classes]
-            if off.any() and gate.path not in self.computed:
-                array = arrays[gate.path]
+            if off.any() and gate.path in self.computed:
+                shut = True
+            elif off.any():
+                array = changed.get(gate.path, self.arrays[gate.path])
                 shape = [size if d in gate.dims else 1 for d, size in enumerate(np.shape(array))]
-                arrays[gate.path] = np.where(off.reshape(shape), 0, array)
-        made = self._outputs(arrays, classes)
+                changed[gate.path] = np.where(off.reshape(shape), 0, array)
+        made = self._gated(changed, classes) if shut else self._outputs(changed)
         each = [_relative(*pair) for pair in zip(zip(*made, strict=True), zip(*self.wanted, strict=True), strict=True)]
         return float(np.mean(each)) if each else np.nan
 
-    def _outputs(self, arrays: Mapping[Path, Array], classes: Int[np.ndarray, " some"]) -> list[list[np.ndarray]]:
-        """What is made of every batch, where the gates of computed weights that read these neurons are shut."""
+    def _outputs(self, changed: Mapping[Path, Array]) -> list[list[np.ndarray]]:
+        """What is made of every batch with some other variables."""
+        variables, found = nested({**self.arrays, **changed}), list[list[np.ndarray]]()
+        for begun in self.begun:
+            first = begun[0].tape.first_use(changed)
+            run = [run for run in begun if run.step <= first][-1]
+            while run.step < len(run.tape.steps):
+                run = run.up_to(_next(run), variables)
+            found.append(_results(run))
+        return found
+
+    def _gated(self, changed: Mapping[Path, Array], classes: Int[np.ndarray, " some"]) -> list[list[np.ndarray]]:
+        """The same, where the gates of computed weights that read these neurons are shut."""
         values = jnp.ones(class_count(self.network.graph.ties)).at[classes].set(0.0)
-        compiled = self.network.compiled(_made, self.network, self.computed)
-        return [[np.asarray(array) for array in compiled(nested(dict(arrays)), values, own)] for own in self.batches]
+        compiled, variables = self.network.compiled(_made, self.network, self.computed), {**self.arrays, **changed}
+        return [[np.asarray(a) for a in compiled(nested(variables), values, run.inputs)] for run, *_ in self.begun]
+
+
+def _next(run: Run) -> int:
+    """Where the piece ends that begins here."""
+    return min(run.step + PIECE, len(run.tape.steps))
+
+
+def _results(run: Run) -> list[np.ndarray]:
+    """The outputs of real or complex numbers of a network at its end."""
+    results = (run.live[number] for number in run.tape.results)
+    return [np.asarray(array) for array in results if jnp.issubdtype(jnp.result_type(array), jnp.inexact)]
 
 
 def _made(
@@ -151,11 +187,8 @@ def _made(
     values: Float[jax.Array, " classes"],
     inputs: Batch,
 ) -> list[Array]:
-    """The outputs of real or complex numbers."""
-    if computed:
-        returned = jax.tree.leaves(gated(network.graph, computed, values)(variables, *inputs, **network.kwargs))
-    else:
-        returned = list(network.outputs(variables, *inputs))
+    """The outputs of real or complex numbers, where some gates are shut."""
+    returned = jax.tree.leaves(gated(network.graph, computed, values)(variables, *inputs, **network.kwargs))
     return [array for array in returned if jnp.issubdtype(jnp.result_type(array), jnp.inexact)]
 
 
