@@ -313,7 +313,9 @@ class Compression:
             notes: list[str] = []
             network, data = self.network(graph), self._parts.fitted
             turned = in_principal_axes(network, variables, data)  # as what is fitted will be
-            return neuron_costs(network, turned, data, memory=self.memory, notes=notes), notes
+            found = neuron_costs(network, turned, data, memory=self.memory, notes=notes)
+            network.forget()
+            return found, notes
 
         return self._recent.found(variables, "costs", counted)
 
@@ -325,7 +327,9 @@ class Compression:
 
     def _refitted(self, cut: Mutation, data: Data) -> Mutation:
         networks = self.original, self.network(cut.graph)
-        return compensated(cut, networks, data, outcomes=self.outcomes, ridge=self.ridge, memory=self.memory)
+        found = compensated(cut, networks, data, outcomes=self.outcomes, ridge=self.ridge, memory=self.memory)
+        networks[1].forget()
+        return found
 
 
 class Candidate(NamedTuple):

@@ -65,8 +65,8 @@ def curvatures(
         key = jax.random.fold_in(jax.random.key(seed), number)
         tape = network.tape(present, inputs)
         found = network.compiled(_of_batch, tape, data.number)(present, tape.start(inputs), key, reduced)
-        for own, sums in found.items():
-            total[own] = added(total.get(own), sums, f"{'/'.join(own[0])} on batch {number}")
+        for own in tuple(found):  # each let go as it is added
+            total[own] = added(total.get(own), found.pop(own), f"{'/'.join(own[0])} on batch {number}")
     for (path, _), sums in total.items():
         if 2 * float(sums.lost) > sums.x.sums[0, -1, -1]:
             raise VariablesError(

@@ -278,10 +278,13 @@ def _reader(
     ridge = max(ridge, 1e-6 * sums.inputs)  # sums of float32 are off by some 1e-7 of the trace
     inverse = inverses(sums.reduced(centred).system(ridge))[0]
     if g.ndim == 1:  # squares alone
-        return Reader(inverse, matrix * np.sqrt(g / sums.number), blocks_of(rows))
-    values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return Reader(inverse, matrix @ root, blocks_of(rows))
+        weights = matrix * np.sqrt(g / sums.number)
+    else:
+        values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
+        weights = matrix @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+    if weights.shape[1] > weights.shape[0]:  # products of two rows are all that counts
+        weights = np.asarray(np.linalg.qr(weights.T, mode="r")).T
+    return Reader(inverse, weights, blocks_of(rows))
 
 
 def _made(

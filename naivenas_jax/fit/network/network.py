@@ -60,6 +60,10 @@ class Network:
             self._compiled[key] = jax.jit(lambda *given: function(*fixed, *given))
         return cast(Callable[..., T], self._compiled[key])  # the key holds the function that says what it returns
 
+    def forget(self) -> None:
+        """Let go of all that was compiled, where it will not be used again: a program takes more than a megabyte."""
+        self._compiled.clear()
+
     def uses(self, variables: Variables, inputs: Batch) -> list[VariableUse]:
         """Every use of a variable, in the order of evaluation; their arrays have shapes only."""
         found: list[VariableUse] = []

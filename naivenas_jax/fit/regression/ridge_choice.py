@@ -14,7 +14,7 @@ Tikhonov-Phillips Regularization, SIAM J. Sci. Comput. 1999.
 
 from __future__ import annotations
 
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -75,7 +75,7 @@ def chosen_ridge(
 
 
 class _Solution:
-    """What is added to the present weights with one of the ridges.
+    """What is added to the present weights with one of the ridges. The factor is not kept: it is as large as the sums.
 
     Args:
       sums: what is fitted to.
@@ -85,15 +85,16 @@ class _Solution:
 
     def __init__(self, sums: NormalEquations, right: Float[np.ndarray, "G K M"], place: int):
         self.place, self.sums = place, sums
-        self._guesses = sums.inputs >= max(_GUESSED, 8 * right.shape[2])
-        self.system = Factored(sums.system(LADDER[place]))
-        self.found = self.system.solved(right)
+        system = Factored(sums.system(LADDER[place]))
+        self.found = system.solved(right)
+        guesses = sums.inputs >= max(_GUESSED, 8 * right.shape[2])
+        self._nearby = _Nearby.of(system, self.found) if guesses else None
 
     def near(self, place: int) -> Float[np.ndarray, "G K M"] | None:
         """The same with another ridge; None if that is not known well enough, or as quickly found by a factor."""
-        if not self._guesses:
+        if self._nearby is None:
             return None
-        basis, projected, over = self._lanczos
+        basis, projected, over = self._nearby
         further = self.sums.weight(LADDER[place]) - self.sums.weight(LADDER[self.place])
         matrices = np.eye(_STEPS) + further[:, None, None, None] * projected
         size = np.linalg.norm(self.found, axis=1)
@@ -103,20 +104,32 @@ class _Solution:
             return None
         return np.asarray(np.einsum("sgkm,gms->gkm", basis, inner))
 
-    @cached_property
-    def _lanczos(
-        self,
-    ) -> tuple[Float[np.ndarray, "steps G K M"], Float[np.ndarray, "G M steps steps"], Float[np.ndarray, "G M"]]:
-        """For each column a basis that begins with what was found, the system's inverse in it, and what is over."""
-        basis, made = [_normalised(self.found)], list[np.ndarray]()
+
+class _Nearby(NamedTuple):
+    """A system in a small space around its solution.
+
+    Attributes:
+      basis: for each column a basis that begins with what was found.
+      projected: the inverse of the system in it.
+      over: what is over behind the last step.
+    """
+
+    basis: Float[np.ndarray, "steps G K M"]
+    projected: Float[np.ndarray, "G M steps steps"]
+    over: Float[np.ndarray, "G M"]
+
+    @classmethod
+    def of(cls, system: Factored, found: Float[np.ndarray, "G K M"]) -> _Nearby:
+        """The space that steps of Lanczos span, from the solution on."""
+        basis, made = [_normalised(found)], list[np.ndarray]()
         for step in range(_STEPS):
-            made.append(self.system.solved(basis[step]))
+            made.append(system.solved(basis[step]))
             rest = made[step].copy()
             for one in basis:
                 rest -= (one * rest).sum(1, keepdims=True) * one
             basis.append(_normalised(rest))
         own = np.stack(basis[:-1])
-        return own, np.einsum("sgkm,tgkm->gmst", own, np.stack(made)), np.linalg.norm(rest, axis=1)
+        return cls(own, np.einsum("sgkm,tgkm->gmst", own, np.stack(made)), np.linalg.norm(rest, axis=1))
 
 
 def _normalised(columns: Float[np.ndarray, "G K M"]) -> Float[np.ndarray, "G K M"]:

@@ -72,11 +72,11 @@ class RowSums:
 
     def _multiply(self) -> None:
         """Add the rows that wait to the sums."""
-        x, y = (_together(parts) for parts in zip(*self.waiting, strict=True))
-        self.waiting.clear()
         if self._sums is None:
-            self._sums = _Sums.nothing(x, y)
-        self._sums.add(x, y)
+            self._sums = _Sums.nothing(self.waiting)
+        rows = _about(self._sums.about, self.waiting)
+        self.waiting.clear()
+        self._sums.add(rows)
 
 
 class _Sums:
@@ -95,17 +95,16 @@ class _Sums:
         self.squares = np.zeros((groups, columns - inputs))
 
     @classmethod
-    def nothing(cls, x: Array, y: Array) -> _Sums:
+    def nothing(cls, rows: Sequence[Rows]) -> _Sums:
         """The sums over no rows, about the mean of these."""
-        rows = max(x.shape[1], 1)
-        means = [np.asarray(part.sum(1, keepdims=True)) / np.float32(rows) for part in (x, y)]
-        return cls(np.concatenate(means, -1), x.shape[2])
+        number = np.float32(max(sum(part.x.shape[1] for part in rows), 1))
+        totals = [[np.asarray(array.sum(1, keepdims=True)) for array in part] for part in rows]
+        means = [np.sum(arrays, 0) / number for arrays in zip(*totals, strict=True)]
+        return cls(np.concatenate(means, -1), rows[0].x.shape[2])
 
-    def add(self, x: Array, y: Array) -> None:
-        """Add the sums over some rows, which are in no other place."""
+    def add(self, u: Array) -> None:
+        """Add the sums over some rows, less m."""
         inputs = self.inputs
-        module = np if isinstance(x, np.ndarray) else jnp
-        u = module.concatenate([x, y], -1) - self.about
         size = max(-(-inputs // (STRIPS if inputs >= HALVED else 1)), 1)
         for start in range(0, inputs, size):
             own = slice(start, min(start + size, inputs))
@@ -113,7 +112,7 @@ class _Sums:
         total = np.asarray(u.sum(1))
         self.sums[:, -1, :-1] += total
         self.sums[:, :-1, -1] += total[:, :inputs]
-        self.sums[:, -1, -1] += x.shape[1]
+        self.sums[:, -1, -1] += u.shape[1]
         self.squares += np.asarray((u[:, :, inputs:] ** 2).sum(1))
 
     def equations(self) -> NormalEquations:
@@ -142,12 +141,17 @@ def _finite(array: Array) -> bool:
         return bool(np.isfinite(module.einsum("gnk,gnk->gk", array, array)).all())
 
 
-def _together(parts: Sequence[Array]) -> Array:
-    first, *others = parts
-    if not others:
-        return first
-    together: Array = np.concatenate(parts, 1) if isinstance(first, np.ndarray) else jnp.concatenate(parts, 1)
-    return together
+def _about(about: Float[np.ndarray, "G 1 L"], rows: Sequence[Rows]) -> Array:
+    """The rows ``[x, y]``, less m, as one array: of numpy written once, since they may fill the memory."""
+    if not isinstance(rows[0].x, np.ndarray):
+        return jnp.concatenate([jnp.concatenate(part, -1) for part in rows], 1) - about
+    found = np.empty((len(about), sum(part.x.shape[1] for part in rows), about.shape[2]), about.dtype)
+    start, inputs = 0, rows[0].x.shape[2]
+    for x, y in rows:
+        own = slice(start, start := start + x.shape[1])
+        np.subtract(x, about[:, :, :inputs], out=found[:, own, :inputs])
+        np.subtract(y, about[:, :, inputs:], out=found[:, own, inputs:])
+    return found
 
 
 def _product(left: Array, right: Array) -> Float[np.ndarray, "G a b"]:
