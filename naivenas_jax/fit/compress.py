@@ -22,6 +22,9 @@ from naivenas_jax.mutate.result.mutation import Mutation
 from naivenas_jax.progress import waiting
 from naivenas_jax.typing import PyTree, Variables
 
+#: How many steps are tried where one is of no use.
+MORE_STEPS = 2, 4
+
 
 @shows_keywords("utility")
 def compress(
@@ -57,6 +60,10 @@ def compress(
     2. the widths that keep most of the total cost within the step's budget (see `resize`);
     3. the weights that are left, re-fitted to what the *original* network makes (see `compensate`).
 
+    Costs of neurons are added up, though two groups may stand in for one another, and neither is missed until both are
+    gone. So where one step comes no nearer than the simple way (below), two are taken, and four, as long as each number
+    of steps comes nearer than the last.
+
     In the end all parameters at once are trained a little towards the outputs of the original (see `refine`), those in
     loops and attention too, which least squares do not reach.
 
@@ -78,7 +85,8 @@ def compress(
       max_bytes: the most bytes of all variables, as for `resize`.
       max_activation_bytes: the most bytes that contractions return, as for `resize`.
       steps: how many; more of them measure costs nearer to where they matter, and take longer. None: one, by measured
-        costs or by the estimates alone, whichever come nearer to the outputs of the original on examples held back.
+        costs or by the estimates alone, whichever come nearer to the outputs of the original on examples held back; or
+        two or four, where that is of no use.
       outcomes: as for `compensate`.
       ridge: as for `compensate`.
       memory: as for `compensate`; costs of neurons are then taken from fewer columns too.
@@ -148,11 +156,30 @@ def compress(
     )
     path = BudgetPath.of(graph, compression.variables, limits)
     with waiting("compress", progress=progress) as tell:
-        in_the_end = path.at(lambda span: span.after)
-        found = compression.in_one(in_the_end) if steps is None else _in_steps(compression, path, steps, tell)
+        simple = compression.at_once(path.at(lambda span: span.after))
+        found = (
+            _in_as_many_as_help(compression, path, simple, tell)
+            if steps is None
+            else _in_steps(compression, path, steps, tell)
+        )
         tell("compared with the simple way")
-        nearer = compression.nearer(found, compression.at_once(in_the_end))
+        nearer = compression.nearer(found, simple)
         return compression.handed_out(compression.polished(compression.settled(nearer), refine))
+
+
+def _in_as_many_as_help(
+    compression: Compression, path: BudgetPath, simple: Candidate, tell: Callable[[str], None]
+) -> Candidate:
+    """One step; if that helps no more than the simple way, two, and four, as long as each helps more than the last."""
+    found = compression.in_one(path.at(lambda span: span.after))
+    if compression.helps(found, simple):
+        return found
+    for steps in MORE_STEPS:
+        tried = _in_steps(compression, path, steps, tell)
+        if not compression.helps(tried, found):
+            break
+        found = tried.noted(f"made in {steps} steps, since fewer were further away")
+    return found
 
 
 def _in_steps(compression: Compression, path: BudgetPath, steps: int, tell: Callable[[str], None]) -> Candidate:

@@ -197,6 +197,13 @@ class Compression:
             return by_steps.noted(f"not compared with other ways: {error}")
         return (by_steps if comparison.worth_it else at_once).noted(str(comparison))
 
+    def helps(self, elaborate: Candidate, simple: Candidate) -> bool:
+        """Whether the elaborate one of two is better by more than chance; also if that cannot be told."""
+        try:
+            return self.compared(elaborate, simple).worth_it
+        except PlanError:  # nothing to compare
+            return True
+
     def compared(self, elaborate: Candidate, simple: Candidate) -> Comparison:
         """Two candidates on the examples held back.
 

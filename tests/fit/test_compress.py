@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 import naivenas_jax as nas
+from naivenas_jax.fit.comparison import Comparison
+from naivenas_jax.fit.compression import Compression
 from naivenas_jax.fit.dropping.importance import neuron_costs
+from naivenas_jax.fit.dropping.trial import AFFORDED, ENOUGH, FEWEST, affordable
 from naivenas_jax.fit.network.data import Data
 from naivenas_jax.fit.network.network import Network
 from naivenas_jax.fit.regression.elimination import Block, Elimination, Reader, dropped
@@ -228,3 +231,27 @@ def test_gradients_that_are_mostly_not_finite_are_named():
     graph, variables, data = magnitudes(silent=12)
     with pytest.raises(nas.VariablesError, match="what params/a/kernel makes is not finite for most examples"):
         nas.compress(graph, variables, [data], max_params=0.6, steps=1, refine=0)
+
+
+@pytest.mark.parametrize(
+    ("helped", "steps"), [([True], 1), ([False, False], 1), ([False, True, False], 2), ([False, True, True], 4)]
+)
+def test_more_steps_are_taken_where_one_is_of_no_use_and_as_long_as_they_help(monkeypatch, helped, steps):
+    answers, asked = iter(helped), []
+    monkeypatch.setattr(Compression, "helps", lambda self, *pair: asked.append(pair) or next(answers))
+    monkeypatch.setattr(Comparison, "worth_it", True)  # what was made in steps is returned
+    x = nas.input_vertex("x", 4)
+    hidden = nas.invariant_vertex("tanh", nn.tanh, nas.layer("hidden", nn.Dense(24), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
+    data = jax.random.normal(jax.random.key(1), (64, 4))
+    own = graph, graph.init(jax.random.key(0), data)
+    found = nas.compress(*own, [data], max_params=0.3, outcomes=False, refine=0)
+    assert len(asked) == len(helped)
+    assert any(note == f"made in {steps} steps, since fewer were further away" for note in found.notes) == (steps > 1)
+    assert nas.costs(*found).params <= 0.3 * nas.costs(*own).params
+
+
+def test_trials_of_costly_networks_are_made_on_fewer_examples():
+    assert affordable(40, 1e5) == ENOUGH
+    assert affordable(200, 1e12) == FEWEST
+    assert affordable(100, AFFORDED / 50 / 32) == 32

@@ -19,7 +19,7 @@ In shapes, G counts the groups of a contraction, K the columns of X, M the colum
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from naivenas_jax.dataflow.contraction import Contraction
 from naivenas_jax.dataflow.variable_uses import AddedVariable, VariableUse
 from naivenas_jax.fit.dropping.curvature import MOST_OUTPUTS, ROWS_PER_COLUMN, Curvature, Key, curvatures
 from naivenas_jax.fit.dropping.measured_costs import marks, rescaled
-from naivenas_jax.fit.dropping.trial import Refit, Trial
+from naivenas_jax.fit.dropping.trial import Refit, Trial, affordable
 from naivenas_jax.fit.dropping.unseen_readers import unseen_costs
 from naivenas_jax.fit.network.column_map import shift_of
 from naivenas_jax.fit.network.data import Data, examples_in
@@ -117,8 +117,8 @@ def neuron_costs(
     made = _made(ties, uses, found, {path: np.shape(array) for path, array in arrays.items()})
     made = np.where(np.isnan(made), unseen.made, made)
     costs = np.full(class_count(ties), np.nan)
-    curves, trial = costs.copy(), Trial.of(network, variables, data) if measured else None
     groups = [own[own >= 0] for own in homes(network.graph).values()]
+    curves, trial = costs.copy(), _trial(network, variables, data, uses.values(), groups) if measured else None
     reading = _reading(ties, uses, groups)
     last = {use: n for n, own in enumerate(reading) for use in own}
     readers: dict[Key, list[Reader]] = {}  # of few weights at a time: an inverse is as large as all sums of a weight
@@ -143,6 +143,19 @@ def neuron_costs(
             curves[going] = rescaled(costs[going], counts, changes)
         readers = {use: kept for use, kept in readers.items() if last[use] > n}
     return NeuronCosts(*(_known(network.graph, own) for own in (costs, costs if trial is None else curves)))
+
+
+def _trial(
+    network: Network,
+    variables: Variables,
+    data: Data,
+    uses: Iterable[Contraction],
+    groups: Iterable[Int[np.ndarray, " _"]],
+) -> Trial:
+    """The network as it is tried without parts of its groups, on as many examples as that is worth."""
+    operations = sum(use.sizes.inputs * prod(np.shape(use.result)) for use in uses)
+    trials = sum(len(marks(len(own))) for own in groups)
+    return Trial.of(network, variables, data, affordable(trials, operations / examples_in(data.first)))
 
 
 def _enough(data: Data, uses: Mapping[Key, Contraction], matrices: Mapping[Key, _Matrices]) -> Data:

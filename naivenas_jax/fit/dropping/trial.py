@@ -27,8 +27,9 @@ from naivenas_jax.typing import Array, Variables
 from naivenas_jax.utility.scores.gates import Gate, computed_weights, gated, gates
 from naivenas_jax.utility.tied import class_count
 
-#: So many examples are evaluated.
-ENOUGH = 128
+#: So many examples are evaluated, if that takes no more multiply-accumulates for all trials together than this: half a
+#: minute. Otherwise fewer, and as many as these at least.
+ENOUGH, AFFORDED, FEWEST = 128, 3e11, 8
 #: Steps of the tape in each piece.
 PIECE = 32
 
@@ -71,6 +72,17 @@ class Refit(NamedTuple):
         return found
 
 
+def affordable(trials: int, operations: float) -> int:
+    """On how many examples so many trials are made.
+
+    Args:
+      trials: how many.
+      operations: the multiply-accumulates of one evaluation of the whole network on one example.
+    """
+    spent = trials * operations / 2  # on average a network is evaluated from its middle on
+    return int(min(ENOUGH, max(FEWEST, AFFORDED / max(spent, 1.0))))
+
+
 def change_without(
     inverse: Float[np.ndarray, "L L"], matrix: Float[np.ndarray, "L M"], rows: Int[np.ndarray, " r"]
 ) -> Float[np.ndarray, "L M"]:
@@ -109,14 +121,14 @@ class Trial:
     computed: tuple[Path, ...]
 
     @classmethod
-    def of(cls, network: Network, variables: Variables, data: Data) -> Trial:
-        """The network as it is now."""
+    def of(cls, network: Network, variables: Variables, data: Data, examples: int = ENOUGH) -> Trial:
+        """The network as it is now, on so many examples from all over the data."""
         arrays = {path: jnp.asarray(array) for path, array in flat(variables).items()}
         own = {gate.path for gate in _switched(network)}
         whole = {path for path in own if not jnp.issubdtype(arrays[path].dtype, jnp.inexact)}
         computed = tuple(sorted(own & {*computed_weights(network.graph), *whole}))
         found, present, kept = cls(network, arrays, [], [], computed), nested(dict(arrays)), 0
-        for batch in data.spread(ENOUGH):
+        for batch in data.spread(examples):
             run = Run.start(network, present, batch)
             found.begun.append([run])
             while run.step < len(run.tape.steps):

@@ -60,7 +60,7 @@ class Elimination:
     """
 
     def __init__(self, reader: Reader):
-        self.inverse, self.weights, self.blocks = reader.inverse, reader.weights.copy(), list(reader.blocks)
+        self.inverse, self.weights, self.blocks = reader.inverse, reader.weights.copy("C"), list(reader.blocks)
         self.factor, self.width = np.zeros_like(self.inverse, order="F"), 0
         self.diagonals = [self.inverse[rows[:, :, None], rows[:, None, :]] for _, rows in self.blocks]
 
@@ -75,6 +75,8 @@ class Elimination:
 
     def drop(self, one: int) -> None:
         """Drop a class, and re-fit what is left."""
+        from scipy.linalg.blas import dgemm  # here: needed where costs are counted alone
+
         (place,) = (i for i, block in enumerate(self.blocks) if one in block.classes)
         others = self.blocks[place].classes != one
         rows = self.blocks[place].rows[~others][0]
@@ -88,7 +90,8 @@ class Elimination:
         columns = columns @ unrooted.T
         self.factor[:, self.width : self.width + len(rows)] = columns
         self.width += len(rows)
-        self.weights -= columns @ (unrooted @ self.weights[rows])
+        # in place: all else is as quick as memory is, and a product of its own would be written and read once more
+        dgemm(-1.0, (unrooted @ self.weights[rows]).T, columns.T, 1.0, self.weights.T, overwrite_c=True)
         self.blocks[place] = Block(*(part[others] for part in self.blocks[place]))
         self.diagonals[place] = self.diagonals[place][others]
         for block, diagonal in zip(self.blocks, self.diagonals, strict=True):
