@@ -28,9 +28,10 @@ def error_without(x, y, gone):
     return 0.5 * ((y - left @ np.linalg.lstsq(left, y, rcond=None)[0]) ** 2).sum()
 
 
-def test_costs_are_those_of_the_best_refit(rng):
+@pytest.mark.parametrize("outputs", [3, 20])
+def test_costs_are_those_of_the_best_refit(rng, outputs):
     x = rng.normal(size=(60, 8)) @ rng.normal(size=(8, 8))
-    b = rng.normal(size=(8, 3))
+    b = rng.normal(size=(8, outputs))
     rows = {0: [0, 4], 1: [1, 5], 2: [2, 6], 3: [3, 7]}
     reader = Reader(np.linalg.inv(x.T @ x), b, (Block(np.arange(4), np.array(list(rows.values()))),))
     y = x @ b
@@ -40,6 +41,7 @@ def test_costs_are_those_of_the_best_refit(rng):
         gone += rows[one]
         total += cost
         np.testing.assert_allclose(total, error_without(x, y, gone), rtol=1e-6)
+    np.testing.assert_array_equal(reader.weights, b)  # untouched
 
 
 def test_fewer_examples_than_inputs(rng):
@@ -60,7 +62,7 @@ def test_fewer_examples_than_inputs(rng):
 
 def test_the_order_of_dropping_is_that_of_trying_all(rng):
     x = [rng.normal(size=(60, k)) @ rng.normal(size=(k, k)) for k in (9, 5)]
-    b = [rng.normal(size=(k, 3)) for k in (9, 5)]
+    b = [rng.normal(size=(k, m)) for k, m in ((9, 3), (5, 7))]
     rows = [{3: [0, 4], 5: [1, 5], 8: [2], 9: [3, 7]}, {5: [1], 8: [0, 2], 11: [4]}]  # of the second one stays unread
     readers = []
     for own, read, weights in zip(rows, x, b, strict=True):

@@ -295,8 +295,6 @@ def _reader(
     else:
         values, vectors = np.linalg.eigh(g[:-1, :-1] / sums.number)
         weights = matrix @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-    if weights.shape[1] > weights.shape[0]:  # products of two rows are all that counts
-        weights = np.asarray(np.linalg.qr(weights.T, mode="r")).T
     return Reader(inverse, weights, blocks_of(rows))
 
 

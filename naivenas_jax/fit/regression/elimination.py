@@ -60,7 +60,7 @@ class Elimination:
     """
 
     def __init__(self, reader: Reader):
-        self.inverse, self.weights, self.blocks = reader.inverse, reader.weights.copy("C"), list(reader.blocks)
+        self.inverse, self.weights, self.blocks = reader.inverse, _narrow(reader.weights), list(reader.blocks)
         self.factor, self.width = np.zeros_like(self.inverse, order="F"), 0
         self.diagonals = [self.inverse[rows[:, :, None], rows[:, None, :]] for _, rows in self.blocks]
 
@@ -97,6 +97,13 @@ class Elimination:
         for block, diagonal in zip(self.blocks, self.diagonals, strict=True):
             own = columns[block.rows]
             diagonal -= own @ own.transpose(0, 2, 1)
+
+
+def _narrow(weights: Float[np.ndarray, "K M"]) -> Float[np.ndarray, "K m"]:
+    """A copy, or K columns whose rows have the same products with one another, which are all that costs are made of."""
+    if weights.shape[1] <= weights.shape[0]:
+        return weights.copy("C")
+    return np.ascontiguousarray(np.asarray(np.linalg.qr(weights.T, mode="r")).T)
 
 
 def dropped(readers: Sequence[Reader], beside: Mapping[int, float] = MappingProxyType({})) -> list[tuple[int, float]]:
