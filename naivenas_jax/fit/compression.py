@@ -255,12 +255,22 @@ class Compression:
         networks = Original(self.original, self.variables), self.network(mutation.graph)
         return refined(mutation, networks, self._wanted(mutation), steps)
 
+    @cached_property
+    def quick(self) -> bool:
+        """Whether the original is as quick as a network has to be that is trained in the end without being asked."""
+        operations = self._operations(self.original.graph, self.variables)
+        return operations is not None and 3 * REFINED * operations <= QUICK
+
     def _steps_in_the_end(self, mutation: Mutation) -> int:
-        """How many steps are quick, by the operations of each: those of the first batch, forwards and back."""
-        counted = costs(mutation.graph, mutation.variables, *self.data.first, **self.original.kwargs).macs
-        if counted is None or 3 * REFINED * counted > QUICK:
+        """How many steps are quick, by the operations of each, forwards and back."""
+        operations = self._operations(mutation.graph, mutation.variables)
+        if operations is None or 3 * REFINED * operations > QUICK:
             return 0
-        return int(min(REFINED_LONG, max(REFINED, VERY_QUICK / (3 * max(counted, 1)))))
+        return int(min(REFINED_LONG, max(REFINED, VERY_QUICK / (3 * max(operations, 1)))))
+
+    def _operations(self, graph: Graph, variables: Variables) -> int | None:
+        """The multiply-accumulates of the first batch; None: they cannot be counted."""
+        return costs(graph, variables, *self.data.first, **self.original.kwargs).macs
 
     def handed_out(self, mutation: Mutation) -> Mutation:
         """A mutation between variables in the mappings that the user gave, each note said once."""

@@ -235,6 +235,14 @@ def test_gradients_that_are_mostly_not_finite_are_named():
         nas.compress(graph, variables, [data], max_params=0.6, steps=1, refine=0)
 
 
+def wide():
+    x = nas.input_vertex("x", 4)
+    hidden = nas.invariant_vertex("tanh", nn.tanh, nas.layer("hidden", nn.Dense(24), x))
+    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
+    data = jax.random.normal(jax.random.key(1), (64, 4))
+    return graph, graph.init(jax.random.key(0), data), data
+
+
 @pytest.mark.parametrize(
     ("helped", "steps"), [([True], 1), ([False, False], 1), ([False, True, False], 2), ([False, True, True], 4)]
 )
@@ -242,15 +250,22 @@ def test_more_steps_are_taken_where_one_is_of_no_use_and_as_long_as_they_help(mo
     answers, asked = iter(helped), []
     monkeypatch.setattr(Compression, "helps", lambda self, *pair: asked.append(pair) or next(answers))
     monkeypatch.setattr(Comparison, "worth_it", True)  # what was made in steps is returned
-    x = nas.input_vertex("x", 4)
-    hidden = nas.invariant_vertex("tanh", nn.tanh, nas.layer("hidden", nn.Dense(24), x))
-    graph = nas.Graph(x, nas.layer("out", nn.Dense(2), hidden))
-    data = jax.random.normal(jax.random.key(1), (64, 4))
-    own = graph, graph.init(jax.random.key(0), data)
+    *own, data = wide()
     found = nas.compress(*own, [data], max_params=0.3, outcomes=False, refine=0)
     assert len(asked) == len(helped)
     assert any(note == f"made in {steps} steps, since fewer were further away" for note in found.notes) == (steps > 1)
     assert nas.costs(*found).params <= 0.3 * nas.costs(*own).params
+
+
+def test_no_more_steps_than_one_are_taken_where_the_network_takes_long(monkeypatch):
+    monkeypatch.setattr(Comparison, "worth_it", False)
+    monkeypatch.setattr("naivenas_jax.fit.compression.QUICK", 1.0)
+    steps = []
+    spied = Compression.step
+    monkeypatch.setattr(Compression, "step", lambda self, *given: steps.append(given) or spied(self, *given))
+    *own, data = wide()
+    nas.compress(*own, [data], max_params=0.3, outcomes=False)
+    assert len(steps) == 2  # by measured costs, and by estimates
 
 
 def test_trials_of_costly_networks_are_made_on_fewer_examples():
