@@ -157,27 +157,21 @@ def compress(
     )
     path = BudgetPath.of(graph, compression.variables, limits)
     with waiting("compress", progress=progress) as tell:
-        simple = compression.at_once(path.at(lambda span: span.after))
-        found = (
-            _in_as_many_as_help(compression, path, simple, tell)
-            if steps is None
-            else _in_steps(compression, path, steps, tell)
-        )
+        in_the_end = path.at(lambda span: span.after)
+        found = compression.in_one(in_the_end) if steps is None else _in_steps(compression, path, steps, tell)
+        simple = compression.at_once(in_the_end)
+        if steps is None and compression.quick and not compression.helps(found, simple):
+            found = _in_more_steps(compression, path, found, tell)
         tell("compared with the simple way")
         nearer = compression.nearer(found, simple)
         return compression.handed_out(compression.polished(compression.settled(nearer), refine))
 
 
-def _in_as_many_as_help(
-    compression: Compression, path: BudgetPath, simple: Candidate, tell: Callable[[str], None]
+def _in_more_steps(
+    compression: Compression, path: BudgetPath, in_one: Candidate, tell: Callable[[str], None]
 ) -> Candidate:
-    """One step; if that helps no more than the simple way, two, and four, as long as each helps more than the last.
-
-    No more than one where a network takes long.
-    """
-    found = compression.in_one(path.at(lambda span: span.after))
-    if compression.helps(found, simple) or not compression.quick:
-        return found
+    """Two steps, and four, as long as each number of them helps more than the last."""
+    found = in_one
     for steps in MORE_STEPS:
         tried = _in_steps(compression, path, steps, tell)
         if not compression.helps(tried, found):
