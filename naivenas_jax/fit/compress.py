@@ -68,14 +68,14 @@ def compress(
     In the end all parameters at once are trained a little towards the outputs of the original (see `refine`), those in
     loops and attention too, which least squares do not reach.
 
-    One in four examples, but no more than some 400, is held back from all of this. On these the outputs are compared in
-    the end with those of the simple way, `resize` by its default utility and `compensate`, at the same budget, and the
-    network is taken whose outputs are nearer to the original's; the simple one, if the difference is within its standard
-    error, or the largest output is another one more often than there by more than the standard error of that. What is
-    taken is fitted once more, to all examples, unless every weight had plenty of rows without those held back. Where
-    batches have fewer than 4 examples, or these do not lie along one first dimension, whole ones are held back; of fewer
-    than 4 none is, and the two are compared on what they were fitted to. ``notes`` say what was found. No labels are
-    needed.
+    One in four examples, but no more than some 400, is held back from all of this. On these the outputs are compared
+    in the end with those of the simple way, `resize` by its default utility and `compensate`, at the same budget, and
+    the network is taken whose outputs are nearer to the original's; the simple one, if the difference is within its
+    standard error, or the largest output is another one more often than there by more than the standard error of
+    that. What is taken is fitted once more, to all examples, unless every weight had plenty of rows without those
+    held back. Where batches have fewer than 4 examples, or these do not lie along one first dimension, whole ones are
+    held back; of fewer than 4 none is, and the two are compared on what they were fitted to. ``notes`` say what was
+    found. No labels are needed.
 
     Args:
       graph: the network.
