@@ -26,7 +26,7 @@ from machine import machine
 import naivenas_jax as nas
 
 HEAD = (
-    "| network | what | CPU seconds | of these before anything is fitted | MB at the most |\n|---|---|---:|---:|---:|"
+    "| network | what | CPU seconds | before that, to import and make it | MB at the most |\n|---|---|---:|---:|---:|"
 )
 
 
